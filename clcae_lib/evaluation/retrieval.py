@@ -1,0 +1,99 @@
+"""How precisely a picture finds its code, and a code its picture (arXiv 2211.11448, section 3.1).
+
+Alignment is good when the embedding of `G(w)` is nearer to that of its own `w` than to any other. Among
+random codes that soon becomes easy, and the measure saturates; among *neighbours* of the true code it does
+not.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from clcae_lib.evaluation.sampling import code_std, sample_codes
+
+
+@torch.no_grad()
+def recall_at_k(
+    queries: Float[Tensor, "m e"],
+    keys: Float[Tensor, "n e"],
+    ks: Sequence[int] = (1, 10),
+    *,
+    chunk: int = 1024,
+) -> dict[int, float]:
+    """The share (0 to 1) of queries whose own key, the one in the same row, is among the k most similar keys.
+
+    Similarity is the cosine. A tie counts against the query, so a collapsed embedding scores zero.
+
+    Args:
+        queries: one embedding a row.
+        keys: row i belongs to query i. Swap the two arguments for the other direction.
+        ks: how far down the ranking the key may be.
+        chunk: rows compared at once; memory is `chunk * n` floats.
+
+    Raises:
+        ValueError: the two do not have the same, positive number of rows.
+    """
+    if queries.shape != keys.shape or len(queries) == 0:
+        shapes = f"queries {tuple(queries.shape)} and keys {tuple(keys.shape)}"
+        raise ValueError(f"recall_at_k: {shapes} must be pairs, row by row")
+    queries, keys = normalize(queries.float(), dim=1), normalize(keys.float(), dim=1)
+    ranks = torch.cat([_ranks(queries[i : i + chunk], keys, first=i) for i in range(0, len(queries), chunk)])
+    return {k: (ranks < k).double().mean().item() for k in ks}
+
+
+def _ranks(queries: Float[Tensor, "c e"], keys: Float[Tensor, "n e"], *, first: int) -> Tensor:
+    """For each query the number of foreign keys at least as similar as its own."""
+    similarity = queries @ keys.T
+    rows = torch.arange(len(queries), device=similarity.device)
+    own = similarity[rows, rows + first]
+    return (similarity >= own[:, None]).sum(dim=1) - 1
+
+
+@torch.no_grad()
+def neighbour_retrieval(
+    image_encoder: Callable[[Tensor], Tensor],
+    latent_encoder: Callable[[Tensor], Tensor],
+    generator: torch.nn.Module,
+    *,
+    steps: Sequence[float] = (0.1, 0.2, 0.5, 1.0),
+    codes: int = 200,
+    distractors: int = 100,
+    seed: int = 0,
+    batch_size: int = 50,
+) -> dict[float, float]:
+    """The share (0 to 1) of pictures that pick their own code out of its neighbours, for each distance.
+
+    A neighbour is `w + step * std * u`: `u` a random direction of length 1, `std` the standard deviation of
+    each coordinate of W. Chance is `1 / (distractors + 1)`.
+
+    Args:
+        image_encoder: images `[N, 3, R, R]` to embeddings `[N, E]`.
+        latent_encoder: codes `[N, D]` to embeddings `[N, E]`.
+        generator: gives the codes (`mapping`) and their pictures (`synthesis`).
+        steps: distances of the neighbours, in standard deviations of W.
+        codes: how many pictures are tried.
+        distractors: how many neighbours each true code hides among.
+        seed: of codes and neighbours; the directions are the same at every step.
+        batch_size: pictures handled at once.
+    """
+    w = sample_codes(generator, codes, seed=seed)
+    std = code_std(generator, seed=seed + 1)
+    source = torch.Generator().manual_seed(seed + 2)
+    found: dict[float, list[Tensor]] = {step: [] for step in steps}
+    for batch in w.split(batch_size):
+        images = normalize(image_encoder(generator.synthesis(batch)).float(), dim=1)
+        noise = torch.randn(len(batch), distractors, w.shape[1], generator=source)
+        direction = normalize(noise, dim=2).to(w.device) * std
+        own = (images * _embed(latent_encoder, batch)).sum(dim=1)
+        for step in steps:
+            near = _embed(latent_encoder, (batch[:, None] + step * direction).flatten(0, 1))
+            rivals = torch.einsum("ne,nde->nd", images, near.unflatten(0, (len(batch), distractors)))
+            found[step].append((own[:, None] > rivals).all(dim=1))
+    return {step: torch.cat(hits).double().mean().item() for step, hits in found.items()}
+
+
+def _embed(latent_encoder: Callable[[Tensor], Tensor], w: Float[Tensor, "n d"]) -> Float[Tensor, "n e"]:
+    return normalize(latent_encoder(w).float(), dim=1)
