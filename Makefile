@@ -1,0 +1,58 @@
+# The one entry: `make help` lists what there is.
+#   make suite PROFILE=smoke          another profile
+#   make suite ARGS="--only 01 02"    anything `clcae run` takes
+#   make test TESTS=tests/unit/test_setup.py
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# The first supported interpreter found; name another with `make PYTHON=/path/to/python suite`.
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	"$$p" -c "$(SUPPORTED)" 2>/dev/null && { echo "$$p"; break; }; done)
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PROFILE ?= quick
+TESTS ?= tests
+WORKERS ?= 2
+ARGS ?=
+
+.PHONY: help install suite test lint format lab clean
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## Create .venv and install the pinned packages (the other commands do it when needed)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" && "$(PYTHON)" -c "$(SUPPORTED)" || \
+		{ echo "Python 3.11, 3.12 or 3.13 is needed; name one with PYTHON=/path/to/python" >&2; exit 1; }
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e ".[dev]"
+	@touch $@
+
+suite: $(STAMP) ## Run the notebooks and write the report (PROFILE=quick|smoke|full, ARGS=...)
+	$(BIN)/clcae run --profile $(PROFILE) $(ARGS)
+
+test: $(STAMP) ## Run every test; the notebooks' smoke profile is one of them
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) $(TESTS) $(ARGS)
+
+lint: $(STAMP) ## Check style, notebooks included, and that notebooks carry no outputs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@find notebooks -name '*.ipynb' -not -path '*/.*' -exec $(BIN)/nbstripout --verify {} +
+
+format: $(STAMP) ## Rewrite sources and notebooks in the project's style
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+	@find notebooks -name '*.ipynb' -not -path '*/.*' -exec $(BIN)/nbstripout {} +
+
+lab: $(STAMP) ## Open JupyterLab on the notebooks
+	$(BIN)/jupyter lab notebooks
+
+clean: ## Remove the environment and every product of runs, keeping results/reference and the shipped weights
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage
+	find results -mindepth 1 -maxdepth 1 -not -name reference -not -name README.md -exec rm -rf {} +
+	find clcae_lib tests -name __pycache__ -type d -exec rm -rf {} +
