@@ -1,0 +1,196 @@
+"""Reading and writing weights, safely (the published code's own format is a pickle; this one is not).
+
+Weights are safetensors files: numbers and one JSON text, never code. The text holds the network's `kind` and
+`config`, its constructor's arguments, so that a network can be rebuilt from its file alone. A card beside the
+file says how it was made and names, by digest, the files it was trained on. The state of an unfinished
+training is a torch file that is read with `weights_only=True`, which refuses anything but tensors and plain
+containers.
+"""
+
+import json
+import pickle
+import struct
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from clcae_lib.files import atomic_path, sha256
+
+KEY = "clcae"
+
+
+def _narrow(name: str, tensor: Tensor, path: Path | str) -> Tensor:
+    """Return matrices and larger in half precision; vectors (biases, means) are small and stay as they are."""
+    if not tensor.is_floating_point() or tensor.ndim < 2:
+        return tensor
+    narrow = tensor.half()
+    if not torch.equal(torch.isfinite(narrow), torch.isfinite(tensor)):
+        raise ValueError(f"{path}: {name} exceeds the range of half precision; save it with half=False")
+    return narrow
+
+
+def save_weights(
+    path: Path | str, tensors: dict[str, Tensor], *, metadata: dict[str, Any], half: bool = True
+) -> Path:
+    """Write tensors and metadata as one safetensors file, whole or not at all, and return its path.
+
+    Args:
+        path: the file; by custom it ends in `.safetensors`.
+        tensors: name to tensor, as a `state_dict`.
+        metadata: JSON values; by custom `kind` and `config` among them.
+        half: store tensors of two and more dimensions as float16.
+
+    Raises:
+        ValueError: if a value does not fit half precision.
+    """
+    ready = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu()
+        ready[name] = (_narrow(name, tensor, path) if half else tensor).contiguous().clone()
+    with atomic_path(path) as partial:
+        safetensors.torch.save_file(ready, partial, metadata={KEY: json.dumps(metadata)})
+    return Path(path)
+
+
+def load_weights(path: Path | str, *, kind: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors of a safetensors file, in float32, and its metadata.
+
+    Args:
+        path: the file.
+        kind: what its metadata must say it is; None takes any.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, no safetensors file, or of another kind.
+    """
+    _require(path)
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {}).get(KEY, "{}"))
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
+    except (safetensors.SafetensorError, struct.error, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is no safetensors file or is damaged ({error}); fetch it again") from error
+    found = metadata.get("kind")
+    if kind is not None and found != kind:
+        raise ValueError(f'{path} holds the weights of "{found}", not of "{kind}"; give another file')
+    return {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}, metadata
+
+
+def load_into(module: nn.Module, tensors: dict[str, Tensor], *, source: Path | str) -> None:
+    """Copy tensors into a module whose names and shapes must agree exactly.
+
+    Raises:
+        ValueError: naming `source` and listing every missing, unexpected and misshapen tensor; the module is
+            left as it was.
+    """
+    own = module.state_dict()
+    shapes = [
+        f"{name} is {list(tensors[name].shape)} in the file, {list(own[name].shape)} in the network"
+        for name in own.keys() & tensors.keys()
+        if tensors[name].shape != own[name].shape
+    ]
+    findings = {
+        "missing": sorted(own.keys() - tensors.keys()),
+        "unexpected": sorted(tensors.keys() - own.keys()),
+        "shape": sorted(shapes),
+    }
+    lines = [f"  {kind}: {', '.join(names)}" for kind, names in findings.items() if names]
+    if lines:
+        report = "\n".join(lines)
+        name = type(module).__name__
+        raise ValueError(f"{source} does not fit {name}; build it with the file's own config\n{report}")
+    module.load_state_dict(tensors)
+
+
+def save_state(path: Path | str, state: dict[str, Any]) -> Path:
+    """Write the state of a training (tensors, numbers, texts and containers of them), whole or not at all."""
+    with atomic_path(path) as partial:
+        torch.save(state, partial)
+    return Path(path)
+
+
+def load_state(path: Path | str) -> dict[str, Any]:
+    """Return what `save_state` wrote, on the CPU; refuse files that hold anything but plain data.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, or a pickle that would run code.
+    """
+    _require(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        remedy = "delete it to start afresh, or use a file that clcae wrote"
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} is damaged or holds more than plain data; {remedy} ({reason})") from error
+
+
+def _card_path(weights_path: Path | str) -> Path:
+    return Path(weights_path).with_suffix(".json")
+
+
+def write_card(weights_path: Path | str, card: dict[str, Any]) -> Path:
+    """Write the card of a weights file beside it, with the file's digest added, and return the card's path.
+
+    By custom `card["trained_on"]` maps the names of the weights files in the same folder that this one was
+    trained on to their digests; `check_chain` verifies those.
+    """
+    _require(weights_path)
+    path = _card_path(weights_path)
+    text = json.dumps({**card, "sha256": sha256(weights_path)}, indent=2, sort_keys=True)
+    with atomic_path(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
+def read_card(weights_path: Path | str) -> dict[str, Any]:
+    """Return the card of a weights file.
+
+    Raises:
+        FileNotFoundError: if it has none.
+        ValueError: if the card is no JSON.
+    """
+    path = _card_path(weights_path)
+    _require(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is no JSON ({error}); write it again with write_card") from error
+
+
+def check_chain(folder: Path | str) -> list[str]:
+    """Return what is wrong with the cards of a folder's weights; an empty list where all is well.
+
+    Every `.safetensors` file needs a card with its own digest, and every file under the card's `trained_on`
+    must be there with the digest named.
+    """
+    problems = []
+    for weights in sorted(Path(folder).glob("*.safetensors")):
+        if not _card_path(weights).exists():
+            problems.append(f"{weights.name} has no card")
+            continue
+        card = read_card(weights)
+        if card.get("sha256") != sha256(weights):
+            problems.append(f"{weights.name} is not the file its card describes")
+        for name, digest in card.get("trained_on", {}).items():
+            problems.extend(_check_link(weights, name, digest))
+    return problems
+
+
+def _check_link(weights: Path, name: str, digest: str) -> list[str]:
+    parent = weights.parent / (name if name.endswith(".safetensors") else f"{name}.safetensors")
+    if not parent.exists():
+        return [f"{weights.name} was trained on {parent.name}, which is missing"]
+    if sha256(parent) != digest:
+        return [f"{weights.name} was trained on another {parent.name}; train it again"]
+    return []
+
+
+def _require(path: Path | str) -> None:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} does not exist; give the path of a file, or train or fetch it first")

@@ -1,0 +1,76 @@
+"""Writing files so that a half-written one never takes the place of a good one (no section of the paper).
+
+Everything is written beside its destination under a temporary name and renamed at the end; a rename within
+one folder is atomic, so an interrupted program leaves either the old file or the new one.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+
+@contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path`, and rename it to `path` if the block succeeds.
+
+    The temporary name ends like `path`, because some writers choose the format by it. Missing folders are
+    created. If the block raises, or writes nothing, `path` stays as it was and nothing is left behind.
+
+    Raises:
+        FileNotFoundError: if the block ended without writing the temporary file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".partial-", suffix=path.name, dir=path.parent)
+    os.close(handle)
+    os.unlink(name)
+    partial = Path(name)
+    try:
+        yield partial
+        if not partial.exists():
+            raise FileNotFoundError(f"nothing was written for {path}: write to the yielded path")
+        _flush(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Make sure that the content reaches the disk before the name does."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def sha256(path: Path | str) -> str:
+    """Return the SHA-256 digest of a file in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def to_uint8(image: Float[Tensor, "*batch channels height width"]) -> Tensor:
+    """Return images of [-1, 1] as bytes 0 to 255, rounded, not cut off; values outside are clamped."""
+    scaled = (image.detach().float() + 1.0) * 127.5
+    return scaled.round().clamp(0, 255).to(torch.uint8)
+
+
+def save_image(path: Path | str, image: Float[Tensor, "3 height width"]) -> Path:
+    """Write one image of [-1, 1] as PNG, whole or not at all, and return its path.
+
+    Raises:
+        ValueError: if `image` is no `[3, H, W]` tensor.
+    """
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(f"{path}: save_image takes one image [3, H, W], not {tuple(image.shape)}")
+    pixels = np.ascontiguousarray(to_uint8(image).permute(1, 2, 0).cpu().numpy())
+    with atomic_path(path) as partial:
+        Image.fromarray(pixels).save(partial, format="PNG")
+    return Path(path)

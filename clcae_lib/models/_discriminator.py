@@ -1,0 +1,163 @@
+"""The residual discriminator of StyleGAN2 (arXiv 1912.04958, section 4.1 and figure 7)."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from clcae_lib.models._ops import EqualConv2d, EqualLinear, Filter, FusedLeakyReLU, blur
+
+
+class Blur(Filter):
+    """Low-pass filter in front of a stride-2 convolution of side `size`."""
+
+    def __init__(self, taps: Sequence[float], *, size: int) -> None:
+        super().__init__(taps)
+        spare = len(taps) - 2 + size - 1
+        self.pad = ((spare + 1) // 2, spare // 2)
+        self.stride = 2 if size == 1 else 1
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
+        """Return the filtered activations, already thinned where a 1x1 convolution follows."""
+        return blur(x, self.kernel, pad=self.pad, stride=self.stride)
+
+
+class ConvLayer(nn.Sequential):
+    """Convolution with its bias and activation; with `taps`, filtered first and halved in size."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        *,
+        taps: Sequence[float] | None = None,
+        activate: bool = True,
+    ) -> None:
+        layers: list[nn.Module] = []
+        if taps is not None:
+            layers.append(Blur(taps, size=size))
+        halve = taps is not None and size > 1
+        padding = 0 if taps is not None else size // 2
+        layers.append(EqualConv2d(inputs, outputs, size, stride=2 if halve else 1, padding=padding))
+        if activate:
+            layers.append(FusedLeakyReLU(outputs))
+        super().__init__(*layers)
+
+
+class ResBlock(nn.Module):
+    """Two convolutions and a linear skip; halves the size."""
+
+    def __init__(self, inputs: int, outputs: int, taps: Sequence[float]) -> None:
+        super().__init__()
+        self.conv1 = ConvLayer(inputs, inputs, 3)
+        self.conv2 = ConvLayer(inputs, outputs, 3, taps=taps)
+        self.skip = ConvLayer(inputs, outputs, 1, taps=taps, activate=False)
+
+    def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
+        """Return the mean-preserving sum of both paths."""
+        return (self.conv2(self.conv1(x)) + self.skip(x)) * math.sqrt(0.5)
+
+
+def minibatch_deviation(
+    x: Float[Tensor, "n c h w"], *, group: int, features: int
+) -> Float[Tensor, "n f h w"]:
+    """Return maps of the mean standard deviation inside groups of the batch (arXiv 1710.10196, section 3).
+
+    A group has `group` images, or the largest smaller number that divides the batch.
+    """
+    n, c, h, w = x.shape
+    group = next(g for g in range(min(group, n), 0, -1) if n % g == 0)
+    y = x.float().reshape(group, n // group, features, c // features, h, w)
+    deviation = torch.sqrt(y.var(0, unbiased=False) + 1e-8).mean(dim=(2, 3, 4))
+    return deviation.to(x.dtype)[:, :, None, None].repeat(group, 1, h, w)
+
+
+class Discriminator(nn.Module):
+    """Maps images `[N, 3, S, S]` in [-1, 1] to one score each, `[N, 1]`; higher means more real.
+
+    Args:
+        size: side of the images, a power of two of at least 8.
+        channels: width at each resolution from 4 to `size`; default, the published widths.
+        blur_kernel: taps of the low-pass filter.
+        stddev_group: images in a group of the minibatch standard deviation.
+        stddev_feat: number of its maps.
+
+    Raises:
+        ValueError: if `size` is no power of two of at least 8, or a width is missing.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        channels: dict[int, int] | None = None,
+        blur_kernel: Sequence[float] = (1, 3, 3, 1),
+        stddev_group: int = 4,
+        stddev_feat: int = 1,
+    ) -> None:
+        super().__init__()
+        widths = resolve_channels(size, channels)
+        self.size, self.channels = size, widths
+        self.stddev_group, self.stddev_feat = stddev_group, stddev_feat
+        self.config = {
+            "size": size,
+            "channels": widths,
+            "blur_kernel": list(blur_kernel),
+            "stddev_group": stddev_group,
+            "stddev_feat": stddev_feat,
+        }
+        sides = [size >> i for i in range(int(math.log2(size)) - 2)]
+        blocks = [ResBlock(widths[side], widths[side // 2], blur_kernel) for side in sides]
+        self.convs = nn.Sequential(ConvLayer(3, widths[size], 1), *blocks)
+        self.final_conv = ConvLayer(widths[4] + stddev_feat, widths[4], 3)
+        self.final_linear = nn.Sequential(
+            EqualLinear(widths[4] * 16, widths[4], activate=True), EqualLinear(widths[4], 1)
+        )
+
+    def forward(self, image: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n 1"]:
+        """Return the score of each image."""
+        x = self.convs(image)
+        extra = minibatch_deviation(x, group=self.stddev_group, features=self.stddev_feat)
+        x = self.final_conv(torch.cat((x, extra), dim=1))
+        return self.final_linear(x.flatten(1))
+
+    def load_lower(self, lower: "Discriminator") -> None:
+        """Copy the weights of a discriminator of smaller images: all but its fromRGB layer.
+
+        Its first block becomes the block of the same resolution here; blocks of higher resolution keep
+        their weights. This is how training at 32 pixels goes on at 64.
+
+        Raises:
+            ValueError: if `lower` is not smaller, or has other widths at the resolutions both share.
+        """
+        shift = int(math.log2(self.size // max(lower.size, 1))) if lower.size < self.size else 0
+        if shift == 0:
+            raise ValueError(f"load_lower: a discriminator of size {lower.size} is not below {self.size}")
+        here = {side: width for side, width in self.channels.items() if side <= lower.size}
+        if here != lower.channels or self.stddev_feat != lower.stddev_feat:
+            raise ValueError(f"load_lower: widths differ; expected channels {here}, found {lower.channels}")
+        for index in range(1, len(lower.convs)):
+            self.convs[index + shift].load_state_dict(lower.convs[index].state_dict())
+        self.final_conv.load_state_dict(lower.final_conv.state_dict())
+        self.final_linear.load_state_dict(lower.final_linear.state_dict())
+
+
+def resolve_channels(size: int, channels: dict[int, int] | None) -> dict[int, int]:
+    """Return the width of every resolution from 4 to `size`: the given ones, or the published ones.
+
+    Raises:
+        ValueError: if `size` is no power of two of at least 8, or a width is missing.
+    """
+    if size < 8 or size & (size - 1):
+        raise ValueError(f"size must be a power of two of at least 8, not {size}")
+    sides = [1 << i for i in range(2, int(math.log2(size)) + 1)]
+    if channels is None:
+        return {side: min(512, 2 * 16384 // side) for side in sides}
+    given = {int(side): int(width) for side, width in channels.items()}
+    missing = [side for side in sides if side not in given]
+    if missing:
+        raise ValueError(f"channels has no width for resolution {missing}; give one for each of {sides}")
+    return {side: given[side] for side in sides}

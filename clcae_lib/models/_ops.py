@@ -1,0 +1,163 @@
+"""Layers that the two StyleGAN2 networks share (arXiv 1912.04958, sections 2 and 4, and arXiv 1812.04948).
+
+Parameter names, shapes and arithmetic follow the widely used PyTorch layout of StyleGAN2, so that its
+checkpoints load. Weights are stored unscaled ("equalised learning rate"): a layer multiplies its weight by a
+constant when it runs. Where that layout gives each sample its own kernel, these layers scale the
+activations instead, which is the same sum in another order and needs no grouped convolution.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+SLOPE = 0.2
+GAIN = math.sqrt(2.0)
+
+
+def make_kernel(taps: Sequence[float], *, gain: float = 1.0) -> Float[Tensor, "k k"]:
+    """Return the separable low-pass filter of `taps`, summing to `gain`."""
+    line = torch.tensor(taps, dtype=torch.float32)
+    kernel = line[:, None] * line[None, :]
+    return kernel / kernel.sum() * gain
+
+
+def leaky(x: Tensor) -> Tensor:
+    """Return leaky ReLU of slope 0.2 scaled by the square root of two, which keeps the variance."""
+    return F.leaky_relu(x, SLOPE) * GAIN
+
+
+def _depthwise(kernel: Float[Tensor, "k k"], x: Tensor) -> Tensor:
+    return kernel.to(x.dtype).expand(x.shape[1], 1, *kernel.shape)
+
+
+def blur(
+    x: Float[Tensor, "n c h w"], kernel: Float[Tensor, "k k"], *, pad: tuple[int, int], stride: int = 1
+) -> Float[Tensor, "n c h2 w2"]:
+    """Return `x`, zero-padded by `pad` (before, after) on both axes, filtered and then thinned by `stride`."""
+    flipped = _depthwise(kernel.flip(0, 1), x)
+    if pad[0] != pad[1]:
+        return F.conv2d(F.pad(x, (*pad, *pad)), flipped, stride=stride, groups=x.shape[1])
+    return F.conv2d(x, flipped, stride=stride, padding=pad[0], groups=x.shape[1])
+
+
+def upsample(x: Float[Tensor, "n c h w"], kernel: Float[Tensor, "k k"]) -> Float[Tensor, "n c h2 w2"]:
+    """Return `x` at twice its size: zeros between the pixels, then the filter (which sums to 4)."""
+    size = kernel.shape[0]
+    before = (size - 1) // 2 + 1
+    full = F.conv_transpose2d(x, _depthwise(kernel, x), stride=2, groups=x.shape[1])
+    crop = size - 1 - before
+    return full[..., crop : crop + 2 * x.shape[-2], crop : crop + 2 * x.shape[-1]]
+
+
+class PixelNorm(nn.Module):
+    """Scales each code to unit mean square."""
+
+    def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Return `x` divided by its root mean square."""
+        return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
+
+
+class EqualLinear(nn.Module):
+    """Fully connected layer with equalised learning rate, optionally followed by the scaled leaky ReLU."""
+
+    def __init__(
+        self, inputs: int, outputs: int, *, bias: float = 0.0, lr_mul: float = 1.0, activate: bool = False
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / lr_mul)
+        self.bias = nn.Parameter(torch.full((outputs,), float(bias)))
+        self.scale, self.lr_mul, self.activate = lr_mul / math.sqrt(inputs), lr_mul, activate
+
+    def forward(self, x: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
+        """Return the layer's output."""
+        out = F.linear(x, self.weight * self.scale, self.bias * self.lr_mul)
+        return leaky(out) if self.activate else out
+
+
+class EqualConv2d(nn.Module):
+    """Convolution without bias, with equalised learning rate."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, *, stride: int = 1, padding: int = 0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, size, size))
+        self.scale = 1.0 / math.sqrt(inputs * size * size)
+        self.stride, self.padding = stride, padding
+
+    def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
+        """Return the convolved activations."""
+        return F.conv2d(x, self.weight * self.scale, stride=self.stride, padding=self.padding)
+
+
+class FusedLeakyReLU(nn.Module):
+    """Adds a bias to each channel, then applies the scaled leaky ReLU."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Return the activations."""
+        return leaky(x + self.bias.to(x.dtype)[:, None, None])
+
+
+class Filter(nn.Module):
+    """Holds a low-pass filter as a buffer `kernel`, as the published layout does."""
+
+    def __init__(self, taps: Sequence[float], *, gain: float = 1.0) -> None:
+        super().__init__()
+        self.register_buffer("kernel", make_kernel(taps, gain=gain))
+
+
+class ModulatedConv2d(nn.Module):
+    """Convolution whose input channels are scaled by a style, and whose output is normalised again.
+
+    `demodulate` divides each output channel by the norm of its styled kernel (section 2.2). `taps` makes it
+    an upsampling layer: a transposed convolution of stride 2, then the low-pass filter.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        style_dim: int,
+        *,
+        demodulate: bool = True,
+        taps: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(1, outputs, inputs, size, size))
+        self.upsampling = taps is not None
+        if taps is not None:
+            self.blur = Filter(taps, gain=4.0)
+            spare = len(taps) - 2 - (size - 1)
+            self.pad = ((spare + 1) // 2 + 1, spare // 2 + 1)
+        self.modulation = EqualLinear(style_dim, inputs, bias=1.0)
+        self.scale = 1.0 / math.sqrt(inputs * size * size)
+        self.padding, self.demodulate = size // 2, demodulate
+
+    def style(self, w: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor | None]:
+        """Return the factor of each input channel, and that of each output channel (or None), in float32."""
+        with torch.autocast(w.device.type, enabled=False):
+            style = self.modulation(w.float())
+            if not self.demodulate:
+                return style, None
+            power = (self.weight[0] * self.scale).square().sum(dim=(2, 3))
+            return style, torch.rsqrt(style.square() @ power.t() + 1e-8)
+
+    def convolve(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
+        """Return the plain convolution of scaled activations, upsampled where the layer does that."""
+        weight = self.weight[0] * self.scale
+        if not self.upsampling:
+            return F.conv2d(x, weight, padding=self.padding)
+        out = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+        return blur(out, self.blur.kernel, pad=self.pad)
+
+    def forward(self, x: Float[Tensor, "n i h w"], w: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor | None]:
+        """Return the convolution of `x` under the style of `w`, and the factors still to be multiplied in."""
+        style, factor = self.style(w)
+        return self.convolve(x * style.to(x.dtype)[:, :, None, None]), factor

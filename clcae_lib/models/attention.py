@@ -1,0 +1,84 @@
+"""Cross-attention between codes and picture tokens (arXiv 2211.11448, section 3.2).
+
+The published block sees one key, so that its softmax is always 1; this one is given the tokens of a whole
+feature map, with positions, and can therefore look somewhere.
+"""
+
+import math
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+
+class CrossAttention(nn.Module):
+    """A pre-norm block: `h = q + attention(LN q, tokens)`, then `h + FFN(LN h)`.
+
+    Args:
+        dim: width of queries and tokens; a multiple of `heads`.
+        heads: how many attention maps are made side by side.
+        hidden: width of the feed-forward layer, `2 * dim` if not given.
+
+    Raises:
+        ValueError: `dim` is not a multiple of `heads`.
+    """
+
+    def __init__(self, dim: int, *, heads: int = 4, hidden: int | None = None) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"CrossAttention: dim={dim} is not a multiple of heads={heads}; change one of them")
+        self.heads = heads
+        self.query_norm = nn.LayerNorm(dim)
+        self.to_query = nn.Linear(dim, dim)
+        self.to_key_value = nn.Linear(dim, 2 * dim)
+        self.to_out = nn.Linear(dim, dim)
+        hidden = hidden or 2 * dim
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(dim), nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim)
+        )
+
+    def forward(
+        self,
+        queries: Float[Tensor, "batch queries dim"],
+        tokens: Float[Tensor, "batch tokens dim"],
+        *,
+        need_weights: bool = False,
+    ) -> (
+        Float[Tensor, "batch queries dim"]
+        | tuple[Float[Tensor, "batch queries dim"], Float[Tensor, "batch heads queries tokens"]]
+    ):
+        """The updated queries; with `need_weights` also the attention maps, each row of which sums to 1."""
+        q = self._split(self.to_query(self.query_norm(queries)))
+        k, v = (self._split(part) for part in self.to_key_value(tokens).chunk(2, dim=-1))
+        if need_weights:
+            weights = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(dim=-1)
+            seen = weights @ v
+        else:
+            seen = scaled_dot_product_attention(q, k, v)
+        h = queries + self.to_out(seen.transpose(1, 2).flatten(2))
+        out = h + self.feed_forward(h)
+        return (out, weights) if need_weights else out
+
+    def _split(self, x: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch heads n part"]:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+@lru_cache(maxsize=32)
+def sine_positions(height: int, width: int, dim: int) -> Float[Tensor, "pixels dim"]:
+    """Fixed 2-D positions, row by row: half the channels tell the row, half the column, in [-1, 1].
+
+    Positions are relative to the map's size, so that a pixel's code is the same at every resolution.
+    """
+    bands = math.ceil(dim / 4)
+    frequencies = math.pi * 2.0 ** torch.linspace(-1, math.log2(max(height, width, 2)) - 1, bands)
+    axes = []
+    for size in (height, width):
+        angles = ((torch.arange(size) + 0.5) / size)[:, None] * frequencies
+        axes.append(torch.cat([angles.sin(), angles.cos()], dim=1))
+    rows, columns = (axis[:, : dim // 2 + dim % 2] for axis in axes)
+    grid = torch.cat(
+        [rows[:, None].expand(-1, width, -1), columns[None].expand(height, -1, -1)], dim=-1
+    )
+    return grid[..., :dim].flatten(0, 1)

@@ -1,0 +1,213 @@
+"""The inversion encoder of preset `foundation` (arXiv 2211.11448, section 3.2): image to w, then W+, then F.
+
+A feature pyramid T1, T2, T3 of the picture feeds it. w comes from T1; each layer of W+ from w by attention to
+the tokens of its level; F from T3 by attention to T3 and to the tokens of W+. The switches give the variants
+that the ablations compare.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from clcae_lib.models.attention import CrossAttention, sine_positions
+from clcae_lib.models.backbone import Pyramid, StyleBlock, make_body, to_encoder_side
+from clcae_lib.models.codes import Codes
+
+FEATURE_SIDE = 16
+LEVELS = ("coarse", "medium", "fine")
+WPLUS_ATTENTION = ("spatial", "single", "none")
+FEATURE_ATTENTION = ("spatial", "single", "off")
+
+
+def level_of(layer: int) -> int:
+    """The pyramid level (0, 1, 2) that a layer of W+ reads: T1 for the first three, T2 for the next four."""
+    return 0 if layer < 3 else 1 if layer < 7 else 2
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> str:
+    """The value, if it is one of the choices.
+
+    Raises:
+        ValueError: it is not; the message names the parameter.
+    """
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, choices))}")
+    return value
+
+
+class FoundationEncoder(nn.Module):
+    """Image to w, W+ and F.
+
+    Args:
+        resolution: side of the generator's pictures (a power of two); the encoder sees at most 256 pixels.
+        style_dim: length D of a code, and the width of pyramid and attention.
+        feature_channels: channels of F, the generator's activation at 16x16.
+        body: name of the body, see `make_body`.
+        widths: channels of the body, if not its own.
+        heads: of every attention block.
+        wplus_attention: `spatial`: keys are the tokens of the layer's level; `single`: one pooled vector a
+            layer, as published; `none`: that vector is added to w without attention, as in pSp.
+        feature_attention: `spatial`: keys are T3's pixels and the tokens of W+; `single`: one key, w, as
+            published; `off`: no F.
+
+    Raises:
+        ValueError: a switch has an unknown value.
+    """
+
+    w_avg: Tensor
+
+    def __init__(
+        self,
+        resolution: int,
+        *,
+        style_dim: int = 512,
+        feature_channels: int = 512,
+        body: str = "small",
+        widths: Sequence[int] | None = None,
+        heads: int = 4,
+        wplus_attention: str = "spatial",
+        feature_attention: str = "spatial",
+    ) -> None:
+        super().__init__()
+        self.config = {
+            "resolution": resolution,
+            "style_dim": style_dim,
+            "feature_channels": feature_channels,
+            "body": body,
+            "widths": list(widths) if widths else None,
+            "heads": heads,
+            "wplus_attention": check_choice("wplus_attention", wplus_attention, WPLUS_ATTENTION),
+            "feature_attention": check_choice("feature_attention", feature_attention, FEATURE_ATTENTION),
+        }
+        self.register_buffer("w_avg", torch.zeros(style_dim))
+        self.n_latent = 2 * (resolution.bit_length() - 1) - 2
+        self.body = make_body(body, widths=widths)
+        self.pyramid = Pyramid(self.body.channels, style_dim)
+        self.token_norms = nn.ModuleList(nn.LayerNorm(style_dim) for _ in LEVELS)
+        self.layer_embedding = nn.Parameter(torch.randn(self.n_latent, style_dim) * 0.1)
+        sides = [min(resolution, 256) // shrink for shrink in (16, 8, 4)]
+        self.to_w = StyleBlock(style_dim, style_dim, side=sides[0])
+        self._build_wplus(style_dim, sides, heads)
+        self._build_feature(style_dim, feature_channels, heads)
+
+    def _build_wplus(self, dim: int, sides: list[int], heads: int) -> None:
+        switch, layers = self.config["wplus_attention"], range(self.n_latent)
+        if switch != "spatial":
+            self.to_layers = nn.ModuleList(
+                StyleBlock(dim, dim, side=sides[level_of(k)], hidden=dim // 2) for k in layers
+            )
+        if switch != "none":
+            self.wplus_blocks = nn.ModuleList(CrossAttention(dim, heads=heads) for _ in LEVELS)
+            self.to_offset = nn.ModuleList(nn.Linear(dim, dim) for _ in LEVELS)
+            for linear in self.to_offset:
+                nn.init.zeros_(linear.weight)
+                nn.init.zeros_(linear.bias)
+
+    def _build_feature(self, dim: int, channels: int, heads: int) -> None:
+        if self.config["feature_attention"] != "off":
+            self.feature_block = CrossAttention(dim, heads=heads)
+            self.to_feature = nn.Conv2d(dim, channels, 1)
+
+    def forward(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        *,
+        edit: Float[Tensor, "#batch dim"] | None = None,
+    ) -> Codes:
+        """The codes of images in [-1, 1]; `edit` is added to w, and W+ and F are derived from the sum."""
+        return self._encode(images, edit=edit)[0]
+
+    def attention_maps(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> tuple[Codes, dict[str, Float[Tensor, "batch heads queries tokens"]]]:
+        """The codes, and what each block looked at.
+
+        The maps are `coarse`, `medium` and `fine` (queries are the level's layers of W+, tokens its pixels,
+        row by row) and `feature` (queries are the 16x16 pixels of F, tokens T3's pixels, then the layers of
+        W+). A block that a switch leaves out has no map.
+        """
+        return self._encode(images, need_weights=True)
+
+    def _encode(
+        self, images: Tensor, *, edit: Tensor | None = None, need_weights: bool = False
+    ) -> tuple[Codes, dict[str, Tensor]]:
+        levels = self.pyramid(self.body(to_encoder_side(images)))
+        tokens = [self._tokens(level, norm) for level, norm in zip(levels, self.token_norms, strict=True)]
+        offset = self.to_w(levels[0])
+        offset = offset if edit is None else offset + edit
+        maps: dict[str, Tensor] = {}
+        wplus_offset = offset[:, None] + self._wplus(offset, levels, tokens, maps if need_weights else None)
+        feature = self._feature(offset, wplus_offset, levels[2], tokens[2], maps if need_weights else None)
+        return Codes(offset + self.w_avg, wplus_offset + self.w_avg, feature), maps
+
+    def _tokens(self, level: Tensor, norm: nn.LayerNorm) -> Float[Tensor, "batch pixels dim"]:
+        positions = sine_positions(*level.shape[-2:], level.shape[1]).to(level)
+        return norm(level.flatten(2).transpose(1, 2)) + positions
+
+    def _wplus(
+        self, offset: Tensor, levels: list[Tensor], tokens: list[Tensor], maps: dict[str, Tensor] | None
+    ) -> Float[Tensor, "batch layers dim"]:
+        """What W+ adds to w, layer by layer."""
+        switch = self.config["wplus_attention"]
+        if switch != "spatial":
+            pooled = torch.stack(
+                [block(levels[level_of(k)]) for k, block in enumerate(self.to_layers)], dim=1
+            )
+            if switch == "none":
+                return pooled
+        queries = offset[:, None] + self.layer_embedding
+        parts = []
+        for index, block in enumerate(self.wplus_blocks):
+            rows = [k for k in range(self.n_latent) if level_of(k) == index]
+            if not rows:
+                continue
+            if switch == "single":
+                out = self._attend_single(block, queries[:, rows], pooled[:, rows], LEVELS[index], maps)
+            else:
+                out = _attend(block, queries[:, rows], tokens[index], LEVELS[index], maps)
+            parts.append(self.to_offset[index](out))
+        return torch.cat(parts, dim=1)
+
+    @staticmethod
+    def _attend_single(
+        block: CrossAttention, queries: Tensor, keys: Tensor, name: str, maps: dict[str, Tensor] | None
+    ) -> Tensor:
+        """Every layer attends to its own one vector, so each is a batch entry of its own."""
+        shape = queries.shape[:2]
+        alone: dict[str, Tensor] | None = None if maps is None else {}
+        out = _attend(block, queries.flatten(0, 1)[:, None], keys.flatten(0, 1)[:, None], name, alone)
+        if maps is not None and alone is not None:
+            maps[name] = alone[name].unflatten(0, shape)[:, :, :, 0].transpose(1, 2)
+        return out[:, 0].unflatten(0, shape)
+
+    def _feature(
+        self,
+        offset: Tensor,
+        wplus_offset: Tensor,
+        fine: Tensor,
+        tokens: Tensor,
+        maps: dict[str, Tensor] | None,
+    ) -> Float[Tensor, "batch channels 16 16"] | None:
+        switch = self.config["feature_attention"]
+        if switch == "off":
+            return None
+        side = (FEATURE_SIDE, FEATURE_SIDE)
+        grid = fine if fine.shape[-2:] == side else interpolate(fine, side, mode="bilinear", antialias=True)
+        queries = grid.flatten(2).transpose(1, 2) + sine_positions(*side, grid.shape[1]).to(grid)
+        codes = wplus_offset + self.layer_embedding
+        keys = offset[:, None] if switch == "single" else torch.cat([tokens, codes.to(tokens)], dim=1)
+        out = _attend(self.feature_block, queries, keys, "feature", maps)
+        return self.to_feature(out.transpose(1, 2).unflatten(2, side))
+
+
+def _attend(
+    block: CrossAttention, queries: Tensor, tokens: Tensor, name: str, maps: dict[str, Tensor] | None
+) -> Tensor:
+    """The block's output; its weights go into `maps` where that is given."""
+    if maps is None:
+        return block(queries, tokens)
+    out, maps[name] = block(queries, tokens, need_weights=True)
+    return out

@@ -1,0 +1,297 @@
+"""StyleGAN2's skip generator (arXiv 1912.04958), with the codes W, W+ and F that CLCAE inverts into.
+
+CLCAE (arXiv 2211.11448, section 3) writes a picture as a foundation code `w`, one code per layer `w_plus`, and
+a feature F that replaces the activation of one layer. `Generator.synthesis` takes all three. Parameter
+names and arithmetic are those of the published PyTorch layout, so that its checkpoints load unchanged.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from clcae_lib import checkpoints
+from clcae_lib.models._discriminator import Discriminator, resolve_channels
+from clcae_lib.models._ops import (
+    GAIN,
+    SLOPE,
+    EqualLinear,
+    Filter,
+    FusedLeakyReLU,
+    ModulatedConv2d,
+    PixelNorm,
+    upsample,
+)
+
+__all__ = ["Discriminator", "Generator", "load_generator", "save_generator"]
+
+Noise = Literal["fixed", "random", "none"]
+
+
+class ConstantInput(nn.Module):
+    """The learned 4x4 activation every picture starts from."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.input = nn.Parameter(torch.randn(1, channels, 4, 4))
+
+    def forward(self, batch: int) -> Float[Tensor, "n c 4 4"]:
+        """Return `batch` copies."""
+        return self.input.expand(batch, -1, -1, -1)
+
+
+class NoiseStrength(nn.Module):
+    """Holds the learned strength of a layer's noise; zero at the start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+
+class StyledConv(nn.Module):
+    """Modulated convolution, noise, bias and activation."""
+
+    def __init__(
+        self, inputs: int, outputs: int, style_dim: int, *, taps: Sequence[float] | None = None
+    ) -> None:
+        super().__init__()
+        self.conv = ModulatedConv2d(inputs, outputs, 3, style_dim, taps=taps)
+        self.noise = NoiseStrength()
+        self.activate = FusedLeakyReLU(outputs)
+
+    def forward(
+        self, x: Float[Tensor, "n i h w"], w: Float[Tensor, "n d"], noise: Tensor | None
+    ) -> Float[Tensor, "n o h2 w2"]:
+        """Return the activations; the gain of the activation is multiplied in before it, which is the same."""
+        x, factor = self.conv(x, w)
+        shift = self.activate.bias[:, None, None] * GAIN
+        if noise is not None:
+            shift = shift + noise * (self.noise.weight * GAIN)
+        factor = (factor * GAIN).to(x.dtype)[:, :, None, None]
+        return F.leaky_relu(torch.addcmul(shift.to(x.dtype), x, factor), SLOPE)
+
+
+class ToRGB(nn.Module):
+    """Adds a layer's contribution to the picture, after doubling what lower layers gave."""
+
+    def __init__(self, inputs: int, style_dim: int, *, taps: Sequence[float] | None = None) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
+        if taps is not None:
+            self.upsample = Filter(taps, gain=4.0)
+        self.conv = ModulatedConv2d(inputs, 3, 1, style_dim, demodulate=False)
+
+    def forward(self, x: Float[Tensor, "n c h w"], w: Float[Tensor, "n d"], rgb: Tensor | None) -> Tensor:
+        """Return the picture so far in float32, `[N, 3, H, W]`."""
+        out = self.conv(x, w)[0].float() + self.bias
+        return out if rgb is None else out + upsample(rgb, self.upsample.kernel)
+
+
+class Generator(nn.Module):
+    """Maps a latent z `[N, D]` to w `[N, D]`, and codes to pictures `[N, 3, S, S]`, nominally in [-1, 1].
+
+    Args:
+        size: side S of the pictures, a power of two of at least 8.
+        style_dim: width D of z and w.
+        n_mlp: number of layers of the mapping network.
+        channels: width at each resolution from 4 to `size`; default, the published widths.
+        lr_mlp: learning-rate multiplier of the mapping network.
+        blur_kernel: taps of the low-pass filter.
+
+    Attributes:
+        n_latent: number L of codes in W+, `2 * log2(size) - 2`.
+        config: the arguments, so that the network can be rebuilt.
+        w_avg, w_std: mean and standard deviation of w, `[D]`; no part of the `state_dict`.
+
+    Raises:
+        ValueError: if `size` is no power of two of at least 8, or a width is missing.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        style_dim: int = 512,
+        n_mlp: int = 8,
+        *,
+        channels: dict[int, int] | None = None,
+        lr_mlp: float = 0.01,
+        blur_kernel: Sequence[float] = (1, 3, 3, 1),
+    ) -> None:
+        super().__init__()
+        self.channels = widths = resolve_channels(size, channels)
+        self.size, self.style_dim, self.n_latent = size, style_dim, 2 * int(math.log2(size)) - 2
+        self.config = {
+            "size": size,
+            "style_dim": style_dim,
+            "n_mlp": n_mlp,
+            "channels": widths,
+            "lr_mlp": lr_mlp,
+            "blur_kernel": list(blur_kernel),
+        }
+        layers = [EqualLinear(style_dim, style_dim, lr_mul=lr_mlp, activate=True) for _ in range(n_mlp)]
+        self.style = nn.Sequential(PixelNorm(), *layers)
+        self.input = ConstantInput(widths[4])
+        self.conv1 = StyledConv(widths[4], widths[4], style_dim)
+        self.to_rgb1 = ToRGB(widths[4], style_dim)
+        self.convs, self.to_rgbs, self.noises = nn.ModuleList(), nn.ModuleList(), nn.Module()
+        for side in list(widths)[1:]:
+            self.convs.append(StyledConv(widths[side // 2], widths[side], style_dim, taps=blur_kernel))
+            self.convs.append(StyledConv(widths[side], widths[side], style_dim))
+            self.to_rgbs.append(ToRGB(widths[side], style_dim, taps=blur_kernel))
+        for index in range(self.n_latent - 1):
+            side = 4 << ((index + 1) // 2)
+            self.noises.register_buffer(f"noise_{index}", torch.randn(1, 1, side, side))
+        self.register_buffer("w_avg", torch.zeros(style_dim), persistent=False)
+        self.register_buffer("w_std", torch.ones(style_dim), persistent=False)
+
+    def mapping(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Return the codes w of latents z, which are drawn from a standard normal distribution."""
+        with torch.autocast(z.device.type, enabled=False):
+            return self.style(z.float())
+
+    def sample_w(self, n: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "n d"]:
+        """Return codes of `n` fresh latents, drawn on the CPU from `generator` so that devices agree."""
+        return self.mapping(torch.randn(n, self.style_dim, generator=generator).to(self.w_avg.device))
+
+    @torch.no_grad()
+    def mean_latent(self, n: int, generator: torch.Generator | None = None) -> Float[Tensor, " d"]:
+        """Return the mean code of `n` fresh latents."""
+        return self.sample_w(n, generator=generator).mean(0)
+
+    @torch.no_grad()
+    def measure_w(self, n: int = 10_000, *, seed: int = 0) -> None:
+        """Set `w_avg` and `w_std` from the codes of `n` latents of a fixed seed."""
+        w = self.sample_w(n, generator=torch.Generator().manual_seed(seed))
+        self.w_avg.copy_(w.mean(0))
+        self.w_std.copy_(w.std(0))
+
+    @staticmethod
+    def truncate(w: Tensor, w_avg: Float[Tensor, " d"], psi: float) -> Tensor:
+        """Return codes pulled toward the mean: `psi` 1 leaves them, 0 gives the mean."""
+        return w_avg + psi * (w - w_avg)
+
+    def synthesis(
+        self,
+        w: Float[Tensor, "n d"] | Float[Tensor, "n l d"],
+        *,
+        feature: Float[Tensor, "n c h w"] | None = None,
+        feature_blend: float = 1.0,
+        feature_index: int = 5,
+        noise: Noise = "fixed",
+        stop_at: int | None = None,
+        return_features: bool = False,
+    ) -> Tensor | tuple[Tensor, list[Tensor]]:
+        """Return the picture of a code.
+
+        Args:
+            w: codes in W or W+.
+            feature: F, put in the place of activation `feature_index` after that was recorded and after the
+                picture took its contribution from it.
+            feature_blend: 1 replaces the activation, 0 keeps it, between them mixes.
+            feature_index: 0 is the constant, 1 the first convolution, 2 + i is `convs[i]`. The default, 5,
+                is the second activation at 16 pixels, the input of `convs[4]`.
+            noise: "fixed" uses the stored maps, "random" draws new ones, "none" leaves them out.
+            stop_at: return the picture at this lower resolution and run no layer above it.
+            return_features: also return every activation, in the order of `feature_index`.
+
+        Returns:
+            The picture `[N, 3, S, S]` in float32, S being `size` or `stop_at`; with `return_features` also the
+            list of activations.
+
+        Raises:
+            ValueError: if an argument does not fit the network.
+        """
+        blocks = self._blocks_until(stop_at)
+        codes = self._per_layer(w)
+        if feature is not None and not 0 <= feature_index <= 2 * blocks:
+            raise ValueError(f"feature_index must be 0 to {2 * blocks} to have an effect, not {feature_index}")
+        features: list[Tensor] = []
+
+        def insert(x: Tensor) -> Tensor:
+            if feature is None or len(features) != feature_index + 1:
+                return x
+            if feature.shape != x.shape:
+                expected, found = tuple(x.shape), tuple(feature.shape)
+                raise ValueError(f"feature has shape {found}; activation {feature_index} has {expected}")
+            return (1 - feature_blend) * x + feature_blend * feature.to(x.dtype)
+
+        def run(layer: StyledConv, x: Tensor, index: int) -> Tensor:
+            features.append(layer(x, codes[:, index], self._noise(index, noise, len(codes))))
+            return features[-1]
+
+        features.append(self.input(len(codes)))
+        x = run(self.conv1, insert(features[0]), 0)
+        rgb = self.to_rgb1(x, codes[:, 1], None)
+        for block in range(blocks):
+            first = 2 * block + 1
+            x = run(self.convs[2 * block], insert(x), first)
+            x = run(self.convs[2 * block + 1], insert(x), first + 1)
+            rgb = self.to_rgbs[block](x, codes[:, first + 2], rgb)
+        return (rgb, features) if return_features else rgb
+
+    def forward(
+        self,
+        z: Float[Tensor, "n d"],
+        *,
+        psi: float = 1.0,
+        noise: Noise = "fixed",
+        stop_at: int | None = None,
+    ) -> Float[Tensor, "n 3 s s"]:
+        """Return pictures of latents z, truncated toward `w_avg` where `psi` is below 1."""
+        w = self.mapping(z)
+        if psi != 1.0:
+            w = self.truncate(w, self.w_avg, psi)
+        return self.synthesis(w, noise=noise, stop_at=stop_at)
+
+    def _blocks_until(self, stop_at: int | None) -> int:
+        if stop_at is None:
+            return len(self.to_rgbs)
+        if stop_at not in self.channels:
+            raise ValueError(f"stop_at must be one of {list(self.channels)}, not {stop_at}")
+        return list(self.channels).index(stop_at)
+
+    def _per_layer(self, w: Tensor) -> Float[Tensor, "n l d"]:
+        codes = w[:, None].expand(-1, self.n_latent, -1) if w.ndim == 2 else w
+        if codes.ndim != 3 or codes.shape[1:] != (self.n_latent, self.style_dim):
+            one, many = f"[N, {self.style_dim}]", f"[N, {self.n_latent}, {self.style_dim}]"
+            raise ValueError(f"w has shape {tuple(w.shape)}; this generator takes {one} or {many}")
+        return codes
+
+    def _noise(self, index: int, kind: Noise, batch: int) -> Tensor | None:
+        if kind == "none":
+            return None
+        stored = getattr(self.noises, f"noise_{index}")
+        if kind == "fixed":
+            return stored
+        if kind == "random":
+            return torch.randn(batch, *stored.shape[1:], device=stored.device, dtype=stored.dtype)
+        raise ValueError(f'noise must be "fixed", "random" or "none", not {kind!r}')
+
+
+def save_generator(path: Path | str, generator: Generator, metadata: dict[str, Any]) -> None:
+    """Write a generator with its arguments and the statistics of w, measuring those where nobody has."""
+    if not generator.w_avg.any():
+        generator.measure_w()
+    tensors = {**generator.state_dict(), "w_avg": generator.w_avg, "w_std": generator.w_std}
+    details = {**metadata, "kind": "generator", "config": generator.config}
+    checkpoints.save_weights(path, tensors, metadata=details)
+
+
+def load_generator(path: Path | str, device: torch.device | str = "cpu") -> Generator:
+    """Return the generator of a weights file: frozen, in evaluation mode, with `w_avg` and `w_std` set.
+
+    Raises:
+        FileNotFoundError, ValueError: if the file is missing, is no generator or does not fit.
+    """
+    tensors, metadata = checkpoints.load_weights(path, kind="generator")
+    statistics = {name: tensors.pop(name) for name in ("w_avg", "w_std") if name in tensors}
+    generator = Generator(**metadata["config"])
+    checkpoints.load_into(generator, tensors, source=path)
+    for name, value in statistics.items():
+        getattr(generator, name).copy_(value)
+    return generator.requires_grad_(False).eval().to(device)
