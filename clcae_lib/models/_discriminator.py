@@ -4,10 +4,11 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clcae_lib.models._ops import EqualConv2d, EqualLinear, Filter, FusedLeakyReLU, blur
+from clcae_lib.models._ops import GAIN, SLOPE, ChannelBias, EqualConv2d, EqualLinear, Filter, blur
 
 
 class Blur(Filter):
@@ -17,11 +18,10 @@ class Blur(Filter):
         super().__init__(taps)
         spare = len(taps) - 2 + size - 1
         self.pad = ((spare + 1) // 2, spare // 2)
-        self.stride = 2 if size == 1 else 1
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
-        """Return the filtered activations, already thinned where a 1x1 convolution follows."""
-        return blur(x, self.kernel, pad=self.pad, stride=self.stride)
+        """Return the filtered activations."""
+        return blur(x, self.kernel, pad=self.pad)
 
 
 class ConvLayer(nn.Sequential):
@@ -36,15 +36,24 @@ class ConvLayer(nn.Sequential):
         taps: Sequence[float] | None = None,
         activate: bool = True,
     ) -> None:
-        layers: list[nn.Module] = []
-        if taps is not None:
-            layers.append(Blur(taps, size=size))
-        halve = taps is not None and size > 1
-        padding = 0 if taps is not None else size // 2
-        layers.append(EqualConv2d(inputs, outputs, size, stride=2 if halve else 1, padding=padding))
-        if activate:
-            layers.append(FusedLeakyReLU(outputs))
-        super().__init__(*layers)
+        first = [] if taps is None else [Blur(taps, size=size)]
+        stride, padding = (1, size // 2) if taps is None else (2, 0)
+        conv = EqualConv2d(inputs, outputs, size, stride=stride, padding=padding)
+        super().__init__(*first, conv, *([ChannelBias(outputs)] if activate else []))
+        self.activate = activate
+
+    def forward(self, x: Float[Tensor, "n i h w"], gain: float = 1.0) -> Float[Tensor, "n o h2 w2"]:
+        """Return `gain` times the layer's output.
+
+        Leaky ReLU commutes with positive factors, so its own gain and `gain` are multiplied into the weights,
+        which spares passes over the activations.
+        """
+        layers = list(self)
+        if isinstance(layers[0], Blur):
+            x = layers.pop(0)(x)
+        if not self.activate:
+            return layers[0](x, gain=gain)
+        return F.leaky_relu(layers[0](x, layers[1].bias, gain=gain * GAIN), SLOPE)
 
 
 class ResBlock(nn.Module):
@@ -57,8 +66,9 @@ class ResBlock(nn.Module):
         self.skip = ConvLayer(inputs, outputs, 1, taps=taps, activate=False)
 
     def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
-        """Return the mean-preserving sum of both paths."""
-        return (self.conv2(self.conv1(x)) + self.skip(x)) * math.sqrt(0.5)
+        """Return the sum of both paths over the square root of two, which keeps the variance."""
+        half = math.sqrt(0.5)
+        return self.conv2(self.conv1(x), half) + self.skip(x, half)
 
 
 def minibatch_deviation(
@@ -119,7 +129,7 @@ class Discriminator(nn.Module):
 
     def forward(self, image: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n 1"]:
         """Return the score of each image."""
-        x = self.convs(image)
+        x = self.convs(image.contiguous(memory_format=torch.channels_last))
         extra = minibatch_deviation(x, group=self.stddev_group, features=self.stddev_feat)
         x = self.final_conv(torch.cat((x, extra), dim=1))
         return self.final_linear(x.flatten(1))

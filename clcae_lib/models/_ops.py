@@ -35,13 +35,18 @@ def _depthwise(kernel: Float[Tensor, "k k"], x: Tensor) -> Tensor:
 
 
 def blur(
-    x: Float[Tensor, "n c h w"], kernel: Float[Tensor, "k k"], *, pad: tuple[int, int], stride: int = 1
+    x: Float[Tensor, "n c h w"], kernel: Float[Tensor, "k k"], *, pad: tuple[int, int]
 ) -> Float[Tensor, "n c h2 w2"]:
-    """Return `x`, zero-padded by `pad` (before, after) on both axes, filtered and then thinned by `stride`."""
+    """Return `x`, zero-padded by `pad` (before, after) on both axes, filtered.
+
+    One depthwise convolution. Two one-dimensional passes, sums of shifted copies, and folding the filter into
+    the convolution beside it all give the same numbers and were measured slower on a CPU, backward included;
+    so was thinning inside the filter, whose backward pass has no fast form.
+    """
     flipped = _depthwise(kernel.flip(0, 1), x)
     if pad[0] != pad[1]:
-        return F.conv2d(F.pad(x, (*pad, *pad)), flipped, stride=stride, groups=x.shape[1])
-    return F.conv2d(x, flipped, stride=stride, padding=pad[0], groups=x.shape[1])
+        return F.conv2d(F.pad(x, (*pad, *pad)), flipped, groups=x.shape[1])
+    return F.conv2d(x, flipped, padding=pad[0], groups=x.shape[1])
 
 
 def upsample(x: Float[Tensor, "n c h w"], kernel: Float[Tensor, "k k"]) -> Float[Tensor, "n c h2 w2"]:
@@ -79,7 +84,7 @@ class EqualLinear(nn.Module):
 
 
 class EqualConv2d(nn.Module):
-    """Convolution without bias, with equalised learning rate."""
+    """Convolution with equalised learning rate; its bias, if any, belongs to the activation after it."""
 
     def __init__(self, inputs: int, outputs: int, size: int, *, stride: int = 1, padding: int = 0) -> None:
         super().__init__()
@@ -87,21 +92,20 @@ class EqualConv2d(nn.Module):
         self.scale = 1.0 / math.sqrt(inputs * size * size)
         self.stride, self.padding = stride, padding
 
-    def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
-        """Return the convolved activations."""
-        return F.conv2d(x, self.weight * self.scale, stride=self.stride, padding=self.padding)
+    def forward(
+        self, x: Float[Tensor, "n i h w"], bias: Float[Tensor, " o"] | None = None, *, gain: float = 1.0
+    ) -> Float[Tensor, "n o h2 w2"]:
+        """Return `gain` times the convolution of `x` plus bias."""
+        bias = None if bias is None else bias * gain
+        return F.conv2d(x, self.weight * (self.scale * gain), bias, self.stride, self.padding)
 
 
-class FusedLeakyReLU(nn.Module):
-    """Adds a bias to each channel, then applies the scaled leaky ReLU."""
+class ChannelBias(nn.Module):
+    """Holds the bias of an activation; the layer that owns it adds it."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """Return the activations."""
-        return leaky(x + self.bias.to(x.dtype)[:, None, None])
 
 
 class Filter(nn.Module):

@@ -28,7 +28,7 @@ class CrossAttention(nn.Module):
     def __init__(self, dim: int, *, heads: int = 4, hidden: int | None = None) -> None:
         super().__init__()
         if dim % heads:
-            raise ValueError(f"CrossAttention: dim={dim} is not a multiple of heads={heads}; change one of them")
+            raise ValueError(f"dim={dim} is not a multiple of heads={heads}; change one of them")
         self.heads = heads
         self.query_norm = nn.LayerNorm(dim)
         self.to_query = nn.Linear(dim, dim)

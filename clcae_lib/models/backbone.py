@@ -6,6 +6,7 @@ the inversion encoder starts from it.
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,9 +14,7 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate, leaky_relu
 
 from clcae_lib.models.irse import IrBody
 
-Maps = tuple[
-    Float[Tensor, "batch fine h1 w1"], Float[Tensor, "batch medium h2 w2"], Float[Tensor, "batch coarse h3 w3"]
-]
+Maps = tuple[Float[Tensor, "n c1 h1 w1"], Float[Tensor, "n c2 h2 w2"], Float[Tensor, "n c3 h3 w3"]]
 
 ENCODER_SIDE = 256
 
@@ -61,7 +60,7 @@ class Backbone(nn.Module):
     def __init__(self, widths: Sequence[int] = (24, 48, 96, 128, 160)) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, widths[0], 3, 1, 1)
-        pairs = zip(widths[:-1], widths[1:], strict=True)
+        pairs = pairwise(widths)
         self.stages = nn.ModuleList(ResidualBlock(inputs, outputs, stride=2) for inputs, outputs in pairs)
         self.channels: tuple[int, ...] = tuple(widths[2:])
 
@@ -142,7 +141,7 @@ class StyleBlock(nn.Module):
         count = max(1, math.ceil(math.log2(side)))
         sizes = [inputs] + [hidden] * count
         self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, 3, 2, 1) for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+            nn.Conv2d(a, b, 3, 2, 1) for a, b in pairwise(sizes)
         )
         self.linear = nn.Linear(hidden, outputs)
         nn.init.zeros_(self.linear.bias)

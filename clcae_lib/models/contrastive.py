@@ -1,4 +1,4 @@
-"""The two encoders that alignment trains: picture and code to one embedding (arXiv 2211.11448, section 3.1)."""
+"""The two encoders of alignment, picture and code to one embedding (arXiv 2211.11448, section 3.1)."""
 
 from collections.abc import Sequence
 

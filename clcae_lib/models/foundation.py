@@ -16,6 +16,7 @@ from clcae_lib.models.attention import CrossAttention, sine_positions
 from clcae_lib.models.backbone import Pyramid, StyleBlock, make_body, to_encoder_side
 from clcae_lib.models.codes import Codes
 
+Weights = dict[str, Tensor] | None
 FEATURE_SIDE = 16
 LEVELS = ("coarse", "medium", "fine")
 WPLUS_ATTENTION = ("spatial", "single", "none")
@@ -86,8 +87,11 @@ class FoundationEncoder(nn.Module):
         self.n_latent = 2 * (resolution.bit_length() - 1) - 2
         self.body = make_body(body, widths=widths)
         self.pyramid = Pyramid(self.body.channels, style_dim)
-        self.token_norms = nn.ModuleList(nn.LayerNorm(style_dim) for _ in LEVELS)
-        self.layer_embedding = nn.Parameter(torch.randn(self.n_latent, style_dim) * 0.1)
+        used = LEVELS[2:] if feature_attention == "spatial" else ()
+        used = LEVELS if wplus_attention == "spatial" else used
+        self.token_norms = nn.ModuleDict({level: nn.LayerNorm(style_dim) for level in used})
+        if wplus_attention != "none" or feature_attention == "spatial":
+            self.layer_embedding = nn.Parameter(torch.randn(self.n_latent, style_dim) * 0.1)
         sides = [min(resolution, 256) // shrink for shrink in (16, 8, 4)]
         self.to_w = StyleBlock(style_dim, style_dim, side=sides[0])
         self._build_wplus(style_dim, sides, heads)
@@ -131,24 +135,32 @@ class FoundationEncoder(nn.Module):
         """
         return self._encode(images, need_weights=True)
 
+    @torch.no_grad()
+    def attach(self, generator: nn.Module) -> None:
+        """Take the mean code from the generator."""
+        self.w_avg.copy_(generator.w_avg)
+
     def _encode(
         self, images: Tensor, *, edit: Tensor | None = None, need_weights: bool = False
     ) -> tuple[Codes, dict[str, Tensor]]:
         levels = self.pyramid(self.body(to_encoder_side(images)))
-        tokens = [self._tokens(level, norm) for level, norm in zip(levels, self.token_norms, strict=True)]
+        tokens = {name: self._tokens(level, name) for name, level in zip(LEVELS, levels, strict=True)}
         offset = self.to_w(levels[0])
         offset = offset if edit is None else offset + edit
-        maps: dict[str, Tensor] = {}
-        wplus_offset = offset[:, None] + self._wplus(offset, levels, tokens, maps if need_weights else None)
-        feature = self._feature(offset, wplus_offset, levels[2], tokens[2], maps if need_weights else None)
-        return Codes(offset + self.w_avg, wplus_offset + self.w_avg, feature), maps
+        maps: Weights = {} if need_weights else None
+        wplus_offset = offset[:, None] + self._wplus(offset, levels, tokens, maps)
+        feature = self._feature(offset, wplus_offset, levels[2], tokens["fine"], maps)
+        return Codes(offset + self.w_avg, wplus_offset + self.w_avg, feature), maps or {}
 
-    def _tokens(self, level: Tensor, norm: nn.LayerNorm) -> Float[Tensor, "batch pixels dim"]:
+    def _tokens(self, level: Tensor, name: str) -> Float[Tensor, "batch pixels dim"] | None:
+        """The pixels of a level as keys, or None where no block asks for them."""
+        if name not in self.token_norms:
+            return None
         positions = sine_positions(*level.shape[-2:], level.shape[1]).to(level)
-        return norm(level.flatten(2).transpose(1, 2)) + positions
+        return self.token_norms[name](level.flatten(2).transpose(1, 2)) + positions
 
     def _wplus(
-        self, offset: Tensor, levels: list[Tensor], tokens: list[Tensor], maps: dict[str, Tensor] | None
+        self, offset: Tensor, levels: list[Tensor], tokens: dict[str, Tensor | None], maps: Weights
     ) -> Float[Tensor, "batch layers dim"]:
         """What W+ adds to w, layer by layer."""
         switch = self.config["wplus_attention"]
@@ -167,17 +179,17 @@ class FoundationEncoder(nn.Module):
             if switch == "single":
                 out = self._attend_single(block, queries[:, rows], pooled[:, rows], LEVELS[index], maps)
             else:
-                out = _attend(block, queries[:, rows], tokens[index], LEVELS[index], maps)
+                out = _attend(block, queries[:, rows], tokens[LEVELS[index]], LEVELS[index], maps)
             parts.append(self.to_offset[index](out))
         return torch.cat(parts, dim=1)
 
     @staticmethod
     def _attend_single(
-        block: CrossAttention, queries: Tensor, keys: Tensor, name: str, maps: dict[str, Tensor] | None
+        block: CrossAttention, queries: Tensor, keys: Tensor, name: str, maps: Weights
     ) -> Tensor:
         """Every layer attends to its own one vector, so each is a batch entry of its own."""
         shape = queries.shape[:2]
-        alone: dict[str, Tensor] | None = None if maps is None else {}
+        alone: Weights = None if maps is None else {}
         out = _attend(block, queries.flatten(0, 1)[:, None], keys.flatten(0, 1)[:, None], name, alone)
         if maps is not None and alone is not None:
             maps[name] = alone[name].unflatten(0, shape)[:, :, :, 0].transpose(1, 2)
@@ -188,8 +200,8 @@ class FoundationEncoder(nn.Module):
         offset: Tensor,
         wplus_offset: Tensor,
         fine: Tensor,
-        tokens: Tensor,
-        maps: dict[str, Tensor] | None,
+        tokens: Tensor | None,
+        maps: Weights,
     ) -> Float[Tensor, "batch channels 16 16"] | None:
         switch = self.config["feature_attention"]
         if switch == "off":
@@ -197,14 +209,16 @@ class FoundationEncoder(nn.Module):
         side = (FEATURE_SIDE, FEATURE_SIDE)
         grid = fine if fine.shape[-2:] == side else interpolate(fine, side, mode="bilinear", antialias=True)
         queries = grid.flatten(2).transpose(1, 2) + sine_positions(*side, grid.shape[1]).to(grid)
-        codes = wplus_offset + self.layer_embedding
-        keys = offset[:, None] if switch == "single" else torch.cat([tokens, codes.to(tokens)], dim=1)
+        if switch == "single":
+            keys = offset[:, None]
+        else:
+            keys = torch.cat([tokens, (wplus_offset + self.layer_embedding).to(tokens)], dim=1)
         out = _attend(self.feature_block, queries, keys, "feature", maps)
         return self.to_feature(out.transpose(1, 2).unflatten(2, side))
 
 
 def _attend(
-    block: CrossAttention, queries: Tensor, tokens: Tensor, name: str, maps: dict[str, Tensor] | None
+    block: CrossAttention, queries: Tensor, tokens: Tensor, name: str, maps: Weights
 ) -> Tensor:
     """The block's output; its weights go into `maps` where that is given."""
     if maps is None:

@@ -20,9 +20,9 @@ from clcae_lib.models._discriminator import Discriminator, resolve_channels
 from clcae_lib.models._ops import (
     GAIN,
     SLOPE,
+    ChannelBias,
     EqualLinear,
     Filter,
-    FusedLeakyReLU,
     ModulatedConv2d,
     PixelNorm,
     upsample,
@@ -42,7 +42,7 @@ class ConstantInput(nn.Module):
 
     def forward(self, batch: int) -> Float[Tensor, "n c 4 4"]:
         """Return `batch` copies."""
-        return self.input.expand(batch, -1, -1, -1)
+        return self.input.expand(batch, -1, -1, -1).contiguous(memory_format=torch.channels_last)
 
 
 class NoiseStrength(nn.Module):
@@ -62,7 +62,7 @@ class StyledConv(nn.Module):
         super().__init__()
         self.conv = ModulatedConv2d(inputs, outputs, 3, style_dim, taps=taps)
         self.noise = NoiseStrength()
-        self.activate = FusedLeakyReLU(outputs)
+        self.activate = ChannelBias(outputs)
 
     def forward(
         self, x: Float[Tensor, "n i h w"], w: Float[Tensor, "n d"], noise: Tensor | None

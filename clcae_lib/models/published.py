@@ -1,0 +1,250 @@
+"""The official code's inversion network, with its arithmetic and parameter names (preset `published`).
+
+It departs from the paper (arXiv 2211.11448) in that every attention block sees a single key: its softmax is
+always 1, so that queries, keys and heads have no effect, and W+ and F are linear maps of pooled vectors with
+a residual. `foundation` repairs this; here it is kept, so that published weights give published numbers.
+Sizes are arguments: the defaults are the official ones, a small world passes its own.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, dropout, pad, relu
+
+from clcae_lib.models._ops import EqualLinear
+from clcae_lib.models.backbone import to_encoder_side, upsample_add
+from clcae_lib.models.codes import Codes
+from clcae_lib.models.irse import IrBody
+from clcae_lib.models.stylegan2 import Generator
+
+FEATURE_SIDE = 16
+
+
+class PublishedStyleBlock(nn.Module):
+    """A map to one vector by stride-2 convolutions, each followed by LeakyReLU 0.01, and an EqualLinear."""
+
+    def __init__(self, inputs: int, outputs: int, *, side: int, hidden: int | None = None) -> None:
+        super().__init__()
+        hidden = hidden or outputs
+        sizes = [inputs] + [hidden] * int(math.log2(side))
+        self.convs = _convolutions(sizes, stride=2)
+        self.linear = EqualLinear(hidden, outputs)
+
+    def forward(self, level: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs"]:
+        """One vector a map."""
+        return self.linear(self.convs(level).flatten(1))
+
+
+class ContentLayer(nn.Module):
+    """The last step to F: stride-2 convolutions down to 16x16, or one of stride 1 on a map of that side."""
+
+    def __init__(self, inputs: int, outputs: int, *, side: int) -> None:
+        super().__init__()
+        count = int(math.log2(side // FEATURE_SIDE))
+        sizes = [inputs] * max(1, count) + [outputs]
+        self.convs = _convolutions(sizes, stride=2 if count else 1)
+
+    def forward(self, level: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs 16 16"]:
+        """F."""
+        return self.convs(level)
+
+
+def _convolutions(sizes: Sequence[int], *, stride: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(sizes):
+        layers += [nn.Conv2d(inputs, outputs, 3, stride, 1), nn.LeakyReLU(0.01)]
+    return nn.Sequential(*layers)
+
+
+class PublishedAttention(nn.Module):
+    """A post-norm decoder block without self-attention; `norm1` exists in the layout and is unused."""
+
+    def __init__(self, dim: int, *, heads: int = 4, hidden: int | None = None, drop: float = 0.1) -> None:
+        super().__init__()
+        hidden = hidden or 2 * dim
+        self.drop = drop
+        self.multihead_attn = nn.MultiheadAttention(dim, heads, dropout=drop, batch_first=True)
+        self.linear1 = nn.Linear(dim, hidden)
+        self.linear2 = nn.Linear(hidden, dim)
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(dim) for _ in range(3))
+
+    def forward(
+        self, queries: Float[Tensor, "batch queries dim"], keys: Float[Tensor, "batch keys dim"]
+    ) -> Float[Tensor, "batch queries dim"]:
+        """The block's output, whose size its last LayerNorm sets."""
+        seen = self.multihead_attn(queries, keys, keys, need_weights=False)[0]
+        x = self.norm2(queries + self._drop(seen))
+        return self.norm3(x + self._drop(self.linear2(self._drop(relu(self.linear1(x))))))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return dropout(x, self.drop, self.training)
+
+
+class PublishedEncoder(IrBody):
+    """Image to w, W+ and F, as the official code computes them.
+
+    Args:
+        resolution: side of the generator's pictures (a power of two); the encoder sees at most 256 pixels.
+        style_dim: length D of a code, and the width of pyramid and attention.
+        feature_channels: channels of F.
+        widths: channels of the IR-SE body; the last must be `style_dim`.
+        units: of the body's stages.
+        style_hidden: channels inside the style blocks, `style_dim` if not given.
+        heads: of the attention blocks. It has no effect but on dropout.
+
+    Attributes:
+        w_avg: mean of W `[D]`, added once; not in the state_dict.
+        average: the picture of the mean code at the encoder's side, taken from every input; not in the
+            state_dict.
+
+    Raises:
+        ValueError: the body does not end in `style_dim` channels.
+    """
+
+    w_avg: Tensor
+    average: Tensor
+
+    def __init__(
+        self,
+        resolution: int,
+        *,
+        style_dim: int = 512,
+        feature_channels: int = 512,
+        widths: Sequence[int] = (64, 64, 128, 256, 512),
+        units: Sequence[int] = (3, 4, 14, 3),
+        style_hidden: int | None = None,
+        heads: int = 4,
+    ) -> None:
+        if widths[-1] != style_dim:
+            raise ValueError(f"widths={tuple(widths)} must end in style_dim={style_dim}, as c3 does")
+        super().__init__(widths=widths, units=units)
+        self.config = {
+            "resolution": resolution,
+            "style_dim": style_dim,
+            "feature_channels": feature_channels,
+            "widths": list(widths),
+            "units": list(units),
+            "style_hidden": style_hidden,
+            "heads": heads,
+        }
+        self.n_latent = 2 * (resolution.bit_length() - 1) - 2
+        sides = [min(resolution, 256) // shrink for shrink in (16, 8, 4)]
+
+        def block(level: int) -> PublishedStyleBlock:
+            return PublishedStyleBlock(style_dim, style_dim, side=sides[level], hidden=style_hidden)
+
+        self.styles = nn.ModuleList([block(0)])
+        self.content_layer = ContentLayer(style_dim, feature_channels, side=sides[2])
+        self.feature_cross_attention = PublishedAttention(style_dim, heads=heads)
+        self.styles_others = nn.ModuleList(block(_level_of_other(j)) for j in range(self.n_latent - 1))
+        self.cross_attention = nn.ModuleList(
+            PublishedAttention(style_dim, heads=heads) for _ in range(self.n_latent)
+        )
+        self.latlayer1 = nn.Conv2d(widths[3], style_dim, 1)
+        self.latlayer2 = nn.Conv2d(widths[2], style_dim, 1)
+        self.register_buffer("w_avg", torch.zeros(style_dim), persistent=False)
+        self.register_buffer("average", torch.zeros(1, 3, 1, 1), persistent=False)
+        self.apply(_initialise)
+
+    @torch.no_grad()
+    def attach(self, generator: Generator) -> None:
+        """Take the mean code, and its picture, from the generator."""
+        self.w_avg.copy_(generator.w_avg)
+        self.average = to_encoder_side(generator.synthesis(generator.w_avg[None])).to(self.w_avg)
+
+    def forward(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        *,
+        edit: Float[Tensor, "#batch dim"] | None = None,
+    ) -> Codes:
+        """The codes of images in [-1, 1]; `edit` is added to w before attention and so moves W+ and F."""
+        c1, c2, c3 = self.maps(to_encoder_side(images) - self.average)
+        p2 = upsample_add(c3, self.latlayer1(c2))
+        p1 = upsample_add(p2, self.latlayer2(c1))
+        offset = self.styles[0](c3)
+        offset = offset if edit is None else offset + edit
+        vectors = [offset]
+        vectors += [block((c3, p2, p1)[_level_of_other(j)]) for j, block in enumerate(self.styles_others)]
+        rows = [
+            block(offset[:, None], vector[:, None])
+            for block, vector in zip(self.cross_attention, vectors, strict=True)
+        ]
+        w = offset + self.w_avg
+        return Codes(w, torch.cat(rows, dim=1) + w[:, None], self._feature(p1, offset))
+
+    def _feature(self, fine: Tensor, offset: Tensor) -> Float[Tensor, "batch channels 16 16"]:
+        height, width = fine.shape[-2:]
+        pixels = self.feature_cross_attention(fine.flatten(2).transpose(1, 2), offset[:, None])
+        level = pixels.transpose(1, 2).unflatten(2, (height, width))
+        spare = width - height  # a car's map is 48x64: rows of zeros make it square
+        return self.content_layer(pad(level, (0, 0, spare // 2, spare - spare // 2)) if spare else level)
+
+
+def _level_of_other(index: int) -> int:
+    """The level (c3, p2, p1) that `styles_others[index]` reads."""
+    return 0 if index < 2 else 1 if index < 6 else 2
+
+
+def _initialise(module: nn.Module) -> None:
+    """The published start: everything normal of 0.02, gains around 1, biases 0."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.normal_(module.weight, std=0.02)
+    elif isinstance(module, (nn.Linear, EqualLinear)):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+    elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)):
+        nn.init.normal_(module.weight, mean=1.0, std=0.02)
+    if isinstance(getattr(module, "bias", None), nn.Parameter):
+        nn.init.zeros_(module.bias)
+
+
+class PublishedInversion(nn.Module):
+    """Encoder and decoder in one, the layout of the official inversion checkpoints (AFPSP).
+
+    Args:
+        encoder: names start with `encoder.`.
+        decoder: the generator; names start with `decoder.`.
+    """
+
+    def __init__(self, encoder: PublishedEncoder, decoder: Generator) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+    def forward(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        *,
+        edit: Float[Tensor, "#batch dim"] | None = None,
+        blend: float = 1.0,
+        side: int | None = 256,
+    ) -> tuple[Codes, dict[str, Float[Tensor, "batch 3 h w"]]]:
+        """The codes, and the pictures `w`, `w_plus` and `f` decoded from them.
+
+        With `edit` the feature that is inserted is F of the edited w, plus what the edit does to the
+        generator's own activation; the feature returned is F alone.
+
+        Args:
+            images: in [-1, 1].
+            edit: a step in W, added before attention.
+            blend: 1 inserts F, 0 keeps the generator's activation.
+            side: pictures are average-pooled to it; None leaves them as they are.
+        """
+        codes = self.encoder(images, edit=edit)
+        picture_plus, features = self.decoder.synthesis(codes.w_plus, return_features=True)
+        inserted = codes.feature
+        if edit is not None:
+            plain = self.encoder(images).w_plus
+            before = self.decoder.synthesis(plain, stop_at=FEATURE_SIDE, return_features=True)[1][5]
+            inserted = codes.feature + features[5] - before
+        pictures = {
+            "w": self.decoder.synthesis(codes.w),
+            "w_plus": picture_plus,
+            "f": self.decoder.synthesis(codes.w_plus, feature=inserted, feature_blend=blend),
+        }
+        if side is not None:
+            pictures = {name: adaptive_avg_pool2d(picture, side) for name, picture in pictures.items()}
+        return codes, pictures
