@@ -1,0 +1,387 @@
+"""Adversarial training of the world's StyleGAN2, from coarse to fine (arXiv 1912.04958 and 1710.10196).
+
+The loss is relativistic pairing with R1 and R2 (arXiv 2501.05441) or the logistic one with R1, the penalties
+every few steps (arXiv 1912.04958, appendix B). Stages of rising resolution train one full generator that stops
+early; each has its own discriminator, seeded by the one before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from lightning_fabric import Fabric
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+from clcae_lib import checkpoints
+from clcae_lib.devices import device_label
+from clcae_lib.models.stylegan2 import Discriminator, Generator, save_generator
+from clcae_lib.training._ema import half_life, update_average
+from clcae_lib.training._logging import command, tile
+from clcae_lib.training._objectives import discriminator_loss, generator_loss, gradient_penalty
+from clcae_lib.training._seeds import Shuffled, step_generator
+from clcae_lib.training.config import Precision, TrainConfig, load_config
+from clcae_lib.training.loop import Task, fit, install
+
+__all__ = ["AdversarialTask", "GeneratorConfig", "ImageSource", "Stage", "train"]
+
+WEIGHTS = "generator.safetensors"
+
+
+class ImageSource(Protocol):
+    """The renders to learn from."""
+
+    def __len__(self) -> int: ...
+
+    def images(self, indices: Tensor) -> Float[Tensor, "n 3 h w"]:
+        """Images in [-1, 1], at the generator's resolution or a multiple of it."""
+
+
+class Stage(BaseModel):
+    """One resolution and for how many images it is trained; null takes the run's own value."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    resolution: int = Field(ge=8)
+    images: int = Field(ge=0)
+    batch_size: int | None = Field(default=None, ge=1)
+    lr: float | None = Field(default=None, gt=0)
+    gamma: float | None = Field(default=None, ge=0)
+
+
+class GeneratorConfig(TrainConfig):
+    """Settings of the generator's training; the defaults are the recipe of the portraits."""
+
+    precision: Precision = "bf16-mixed"
+    steps: int = Field(default=10_000_000, ge=0, description="an early end; the stages give the length")
+    size: int | None = Field(default=30_000, ge=1, description="how many training images; null takes them all")
+    resolution: int = 64
+    style_dim: int = 128
+    mapping_layers: int = Field(default=4, ge=1)
+    channels: dict[int, int] = {4: 128, 8: 96, 16: 96, 32: 64, 64: 32}
+    discriminator_channels: dict[int, int] | None = None
+    stages: tuple[Stage, ...] = (
+        Stage(resolution=16, images=60_000, batch_size=32),
+        Stage(resolution=32, images=150_000),
+        Stage(resolution=64, images=300_000),
+    )
+    loss: Literal["relativistic", "logistic"] = "relativistic"
+    lr: float = Field(default=0.0025, gt=0)
+    gamma: float = Field(default=1.0, ge=0, description="weight of R1 and R2")
+    penalty_every: int = Field(default=4, ge=1, description="steps between penalties, which scale with it")
+    mixing: float = Field(default=0.25, ge=0, le=1, description="share of samples with two codes")
+    warmup: int = Field(default=2000, ge=0, description="images over which a stage's generator lr rises")
+    ema_half_life: float = Field(default=5000, gt=0, description="images")
+    ema_ramp: float = Field(default=0.05, gt=0, description="the half life is at most this share of the images")
+    w_samples: int = Field(default=100_000, ge=2, description="codes that w_avg and w_std are taken from")
+    compile: bool = False
+    checkpoint_every: int = Field(default=1000, ge=1)
+    log_every: int = Field(default=100, ge=1)
+    sheet_every: int = Field(default=1000, ge=1)
+
+    free: ClassVar[frozenset[str]] = TrainConfig.free | {"compile", "w_samples"}
+
+    @model_validator(mode="after")
+    def _check(self) -> GeneratorConfig:
+        sides = [stage.resolution for stage in self.stages]
+        if not sides or sides != sorted(sides) or sides[-1] != self.resolution:
+            raise ValueError(f"stages: resolutions {sides} must rise and end at resolution={self.resolution}")
+        if missing := [side for side in sides if side not in self.channels]:
+            raise ValueError(f"channels: no width for the resolutions {missing} of the stages")
+        if odd := [stage.batch_size for stage in self.resolved() if stage.batch_size % self.devices]:
+            raise ValueError(f"batch_size: {odd} cannot be shared by devices={self.devices}")
+        return self
+
+    def resolved(self) -> list[Stage]:
+        """The stages, with the run's own batch size, learning rate and gamma where they give none."""
+        own = {"batch_size": self.batch_size, "lr": self.lr, "gamma": self.gamma}
+        return [
+            stage.model_copy(update={name: value for name, value in own.items() if getattr(stage, name) is None})
+            for stage in self.stages
+        ]
+
+    def fixed(self, progress: Mapping[str, Any]) -> dict[str, Any]:
+        """All but the stages to come and the length of the one at hand, which may be changed on the way."""
+        reached = int(progress.get("stage", 0))
+        values = super().fixed(progress)
+        for name in ("stages", "lr", "gamma", "batch_size"):
+            values.pop(name)
+        for index, stage in enumerate(self.resolved()[: reached + 1]):
+            values[f"stages.{index}"] = stage.model_dump(exclude={"images"} if index == reached else None)
+        return values
+
+
+class AdversarialTask(Task):
+    """Trains a generator on `images`; its running average is the result."""
+
+    config: GeneratorConfig
+
+    def __init__(self, config: GeneratorConfig, images: ImageSource) -> None:
+        """Keep the configuration and the images."""
+        super().__init__(config)
+        self.images, self.stages = images, config.resolved()
+        self.order = Shuffled(len(images), seed=config.seed)
+        self.stage = self.seen = self.seen_in_stage = 0
+
+    def setup(self, fabric: Fabric) -> None:
+        """Build the generator, its average and the first discriminator."""
+        self.fabric, config = fabric, self.config
+        generator = _channels_last(
+            Generator(config.resolution, config.style_dim, config.mapping_layers, channels=config.channels)
+        ).to(fabric.device)
+        self.generator, self.average = generator, copy.deepcopy(generator).requires_grad_(False).eval()
+        self.modules = {"generator": generator, "average": self.average}
+        optimizer = self._adam(generator)
+        self.optimizers["generator"] = fabric.setup_optimizers(optimizer)
+        self._new_discriminator()
+
+    def remaining(self, done: int) -> int:
+        """Steps until the last stage has had its images, or until `config.steps`."""
+        here = self.stages[self.stage]
+        left = -(-max(0, here.images - self.seen_in_stage) // here.batch_size)
+        left += sum(-(-stage.images // stage.batch_size) for stage in self.stages[self.stage + 1 :])
+        return max(0, min(left, self.config.steps - done))
+
+    @property
+    def images_per_step(self) -> int:
+        """The batch size of the stage that the next step belongs to."""
+        self._advance()
+        return self.stages[self.stage].batch_size
+
+    def state(self) -> dict[str, Any]:
+        """Where in the stages the run is."""
+        return {"stage": self.stage, "seen": self.seen, "seen_in_stage": self.seen_in_stage}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take up a run in its stage, with a discriminator of that resolution."""
+        self.stage, self.seen, self.seen_in_stage = state["stage"], state["seen"], state["seen_in_stage"]
+        self._new_discriminator()
+
+    def step(self, index: int) -> dict[str, float | Tensor]:
+        """One step of the discriminator and one of the generator, on the same samples."""
+        self._advance()
+        stage = self.stages[self.stage]
+        self._set_rates(stage)
+        penalise = index % self.config.penalty_every == 0 and stage.gamma > 0
+        real, fake = self._real(stage), self._fake(index, stage)
+        metrics, real_scores = self._discriminator_step(real, fake.detach(), stage, penalise=penalise)
+        metrics |= self._generator_step(real_scores, fake)
+        self.seen, self.seen_in_stage = self.seen + stage.batch_size, self.seen_in_stage + stage.batch_size
+        life = half_life(self.seen, target=self.config.ema_half_life, ramp=self.config.ema_ramp)
+        update_average(self.average, self.generator, images=stage.batch_size, half_life=life)
+        return {**metrics, "resolution": stage.resolution}
+
+    @torch.no_grad()
+    def sheet(self, index: int) -> Float[Tensor, "3 H W"]:
+        """16 renders above 48 samples of the average, the same codes each time."""
+        del index
+        side, full = self.stages[self.stage].resolution, self.config.resolution
+        z = torch.randn(48, self.config.style_dim, generator=step_generator(self.config.seed, 0x5EE7))
+        with self.fabric.autocast():
+            fake = self.average(z.to(self.fabric.device), noise="none", stop_at=side).float()
+        real = _at(self.images.images(torch.arange(min(16, len(self.images)))), side).to(fake)
+        images = torch.cat([real, fake])
+        return tile(F.interpolate(images, size=(full, full)).clamp(-1, 1).cpu())
+
+    def finish(self, folder: Path) -> None:
+        """Write the average as generator.safetensors, with the statistics of w, and its card."""
+        self.average.measure_w(self.config.w_samples, seed=self.config.seed)
+        details = {"world": self.config.world, "seed": self.config.seed, "images_seen": self.seen}
+        save_generator(folder / WEIGHTS, self.average, details)
+        checkpoints.write_card(folder / WEIGHTS, self._card(folder))
+
+    def _card(self, folder: Path) -> dict[str, Any]:
+        return {
+            "name": "generator",
+            "world": self.config.world,
+            "command": command(),
+            "seed": self.config.seed,
+            "images_seen": self.seen,
+            "stage_resolution": self.stages[self.stage].resolution,
+            "seconds": _seconds(folder),
+            "device": device_label(self.fabric.device),
+            "threads": torch.get_num_threads(),
+            "config": self.config.model_dump(mode="json"),
+            "trained_on": {},
+            "measures": {},
+        }
+
+    def _advance(self) -> None:
+        while self.stage + 1 < len(self.stages) and self.seen_in_stage >= self.stages[self.stage].images:
+            before, lower = self.stages[self.stage].resolution, self.modules["discriminator"]
+            self.stage, self.seen_in_stage = self.stage + 1, 0
+            if self.stages[self.stage].resolution > before:
+                self._new_discriminator()
+                self.modules["discriminator"].load_lower(lower)
+                self._soften(above=before)
+
+    def _soften(self, *, above: int) -> None:
+        """Make layers above a resolution start as almost nothing: a stage begins with the picture it inherits."""
+        sides = list(self.generator.channels)[1:]
+        for network in (self.generator, self.average):
+            for side, layer in zip(sides, network.to_rgbs, strict=True):
+                if above < side <= self.stages[self.stage].resolution:
+                    layer.conv.weight.data.mul_(0.1)
+
+    def _new_discriminator(self) -> None:
+        stage, config = self.stages[self.stage], self.config
+        widths = config.discriminator_channels or config.channels
+        with torch.random.fork_rng(enabled=True):
+            torch.manual_seed(config.seed + 1 + self.stage)
+            network = Discriminator(stage.resolution, channels=widths)
+        network = _channels_last(network).to(self.fabric.device)
+        self.modules["discriminator"] = network
+        self.optimizers["discriminator"] = self.fabric.setup_optimizers(self._adam(network))
+
+    def _adam(self, network: nn.Module) -> torch.optim.Adam:
+        return torch.optim.Adam(network.parameters(), lr=self.config.lr, betas=(0.0, 0.99), fused=True)
+
+    def _set_rates(self, stage: Stage) -> None:
+        done = self.seen_in_stage + stage.batch_size
+        warm = 1.0 if self.stage == 0 or not self.config.warmup else min(1.0, done / self.config.warmup)
+        for name, lr in (("generator", stage.lr * warm), ("discriminator", stage.lr)):
+            for group in self.optimizers[name].param_groups:
+                group["lr"] = lr
+
+    def _share(self, stage: Stage) -> tuple[int, int]:
+        """Where this rank's part of the batch starts, and its size."""
+        local = stage.batch_size // self.fabric.world_size
+        return self.fabric.global_rank * local, local
+
+    def _real(self, stage: Stage) -> Float[Tensor, "n 3 h w"]:
+        start, count = self._share(stage)
+        images = self.images.images(self.order.take(self.seen + start, count)).to(self.fabric.device)
+        return _at(images, stage.resolution).contiguous(memory_format=torch.channels_last)
+
+    def _fake(self, index: int, stage: Stage) -> Float[Tensor, "n 3 h w"]:
+        start, count = self._share(stage)
+        source = step_generator(self.config.seed, index, 0x2A)
+        z = torch.randn(2, stage.batch_size, self.config.style_dim, generator=source)[:, start : start + count]
+        crossover = self._crossover(stage, source)[start : start + count].to(self.fabric.device)
+        with self.fabric.autocast():
+            first, second = (self.generator.mapping(part.to(self.fabric.device)) for part in z)
+            layers = torch.arange(self.generator.n_latent, device=crossover.device)
+            codes = torch.where((layers < crossover[:, None])[..., None], first[:, None], second[:, None])
+            return self.generator.synthesis(codes, noise="none", stop_at=stage.resolution)
+
+    def _crossover(self, stage: Stage, source: torch.Generator) -> Int[Tensor, " n"]:
+        """The layer from which each sample takes its second code: beyond the last for those not mixed."""
+        active = 2 * (stage.resolution.bit_length() - 1) - 2
+        cut = torch.randint(1, active, (stage.batch_size,), generator=source)
+        mixed = torch.rand(stage.batch_size, generator=source) < self.config.mixing
+        return torch.where(mixed, cut, torch.full_like(cut, self.generator.n_latent))
+
+    def _discriminator_step(
+        self, real: Tensor, fake: Tensor, stage: Stage, *, penalise: bool
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        twice = penalise and self.config.loss == "relativistic"
+        real, fake = real.requires_grad_(penalise), fake.requires_grad_(twice)
+        network = self.modules["discriminator"]
+        with self.fabric.autocast():
+            real_scores, fake_scores = network(real).float(), network(fake).float()
+        loss = discriminator_loss(real_scores, fake_scores, kind=self.config.loss)
+        metrics = {"loss_d": loss, "real": real_scores.mean(), "fake": fake_scores.mean()}
+        total = loss
+        if penalise:
+            metrics["r1"] = gradient_penalty(real_scores, real)
+            if twice:
+                metrics["r2"] = gradient_penalty(fake_scores, fake)
+            scale = stage.gamma / 2 * self.config.penalty_every
+            total = loss + scale * (metrics["r1"] + metrics.get("r2", 0.0))
+        self._update("discriminator", total)
+        return {name: value.detach() for name, value in metrics.items()}, real_scores.detach()
+
+    def _generator_step(self, real_scores: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """The real scores are those of the discriminator step: one update old, and a forward pass cheaper."""
+        network = self.modules["discriminator"].requires_grad_(False)
+        with self.fabric.autocast():
+            scores = network(fake).float()
+        loss = generator_loss(real_scores, scores, kind=self.config.loss)
+        self._update("generator", loss)
+        network.requires_grad_(True)
+        return {"loss_g": loss.detach()}
+
+    def _update(self, name: str, loss: Tensor) -> None:
+        """One optimizer step; gradients are averaged here, as DDP's wrapper allows no double backward."""
+        optimizer, weights = self.optimizers[name], self.modules[name].parameters()
+        optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        if self.fabric.world_size > 1:
+            _average([weight.grad for weight in weights if weight.grad is not None], self.fabric)
+        optimizer.step()
+
+
+class _InMemory:
+    """All images of a source as bytes, so that a batch is one gather."""
+
+    def __init__(self, source: Any) -> None:
+        if hasattr(source, "prepare"):
+            source.prepare()
+        parts = [source.uint8(slice(at, min(at + 1024, len(source)))) for at in range(0, len(source), 1024)]
+        self.bytes = torch.cat(parts)
+
+    def __len__(self) -> int:
+        return len(self.bytes)
+
+    def images(self, indices: Tensor) -> Float[Tensor, "n 3 h w"]:
+        return self.bytes[indices].float() / 127.5 - 1
+
+
+def train(config: GeneratorConfig, folder: str | Path, *, resume: bool = True) -> Path:
+    """Train the generator of `config.world` on its renders, in `folder`; returns the folder."""
+    from clcae_lib.worlds import get_world
+
+    images = _InMemory(get_world(config.world).images("train", config.size))
+    return fit(AdversarialTask(config, images), config, folder, resume=resume)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train from the command line; `clcae train generator` is the friendlier way in."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", help="a YAML of settings")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="overrides")
+    parser.add_argument("--out", required=True, help="the run's folder")
+    parser.add_argument("--no-resume", action="store_true", help="start over")
+    parser.add_argument("--install", action="store_true", help="copy the weights to the world's data folder")
+    given = parser.parse_args(arguments)
+    config = load_config(GeneratorConfig, given.config, given.overrides)
+    folder = train(config, given.out, resume=not given.no_resume)
+    if given.install:
+        install(folder, config.world)
+
+
+def _average(gradients: list[Tensor], fabric: Fabric) -> None:
+    """Replace gradients by their mean over the ranks, in one message."""
+    flat = fabric.all_reduce(torch.cat([gradient.reshape(-1) for gradient in gradients]), reduce_op="mean")
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view(gradient.shape))
+
+
+def _channels_last(network: nn.Module) -> nn.Module:
+    """The network with its 4-D weights in the memory order that convolutions run fastest in."""
+    for weight in network.parameters():
+        if weight.ndim == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    return network
+
+
+def _at(images: Float[Tensor, "n 3 h w"], side: int) -> Float[Tensor, "n 3 s s"]:
+    """Images area-averaged down to `side`."""
+    factor = images.shape[-1] // side
+    return images if factor == 1 else F.avg_pool2d(images, factor)
+
+
+def _seconds(folder: Path) -> float:
+    state = folder / "state.pt"
+    return round(float(checkpoints.load_state(state)["seconds"]), 1) if state.is_file() else 0.0
+
+
+if __name__ == "__main__":
+    main()

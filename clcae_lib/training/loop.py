@@ -1,0 +1,328 @@
+"""One training loop for everything that is trained here: it runs a task's steps, records them, and resumes.
+
+A run lives in a folder: config.yaml, versions.json, metrics.csv, tensorboard/, sheets/ and state.pt, the one
+file a resume needs. Every step seeds all random generators from (seed, step, rank), so a run that was killed
+and resumed equals one that was not, bit for bit on the same machine, versions and threads.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from clcae_lib import checkpoints, files, paths
+from clcae_lib.devices import make_fabric
+from clcae_lib.training._logging import MetricsFile, Scalars, environment
+from clcae_lib.training._seeds import seed_step
+from clcae_lib.training.config import ConfigError, TrainConfig, differences
+
+__all__ = ["Task", "fit", "install"]
+
+STATE = "state.pt"
+
+
+class Task:
+    """What is trained: networks, optimizers and one step. Subclasses fill `setup` and `step`, the rest at need.
+
+    `setup` builds the networks (the loop has seeded torch before it), places them with `fabric.setup` and lists
+    the plain ones in `modules` and `optimizers`; what is listed there is saved and restored by name.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        """Keep the configuration; nothing is built yet."""
+        self.config = config
+        self.modules: dict[str, nn.Module] = {}
+        self.optimizers: dict[str, Any] = {}
+
+    def setup(self, fabric: Fabric) -> None:
+        """Build the networks and optimizers on the fabric's device."""
+
+    def step(self, index: int) -> dict[str, float | Tensor]:
+        """Run step `index` (from 0) and return its scalars; they are averaged over `log_every` steps."""
+        raise TypeError(f"{type(self).__name__} defines no step({index})")
+
+    def validate(self, index: int) -> dict[str, float]:
+        """Scalars of the validation after `index` steps; none by default."""
+        del index
+        return {}
+
+    def sheet(self, index: int) -> Tensor | None:
+        """A picture `[3, H, W]` in [-1, 1] of the state after `index` steps; none by default."""
+        del index
+        return None
+
+    def state(self) -> dict[str, Any]:
+        """What else a resume needs, as plain numbers, strings and tensors."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take up `state`; called before the weights are loaded, so a task may rebuild networks here."""
+
+    def remaining(self, done: int) -> int:
+        """How many steps are left after `done`."""
+        return max(0, self.config.steps - done)
+
+    @property
+    def images_per_step(self) -> int:
+        """Images a step takes, for the throughput in the metrics."""
+        return self.config.batch_size
+
+    def finish(self, folder: Path) -> None:
+        """Write the final weights and their card into `folder`."""
+
+
+def fit(
+    task: Task,
+    config: TrainConfig,
+    folder: str | Path,
+    *,
+    resume: bool = True,
+    fabric: Fabric | None = None,
+    progress: bool | None = None,
+) -> Path:
+    """Train `task` in `folder`, from its last state if there is one and `resume`; returns the folder.
+
+    It ends when the task has no steps left, or after `config.max_minutes`; both write a state and call
+    `task.finish`. SIGTERM and SIGINT write the state after the step at hand and then leave the process
+    (`SystemExit`, `KeyboardInterrupt`).
+
+    Args:
+        fabric: the devices to use; by default those of `config`.
+        progress: show a bar (True), print a line each `log_every` (False), or decide by the terminal (None).
+
+    Raises:
+        ConfigError: the folder holds a run of another configuration; the message names each difference.
+        FloatingPointError: a metric stopped being finite; the last state is kept.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    fabric = fabric or make_fabric(config.device, devices=config.devices, precision=config.precision)
+    fabric.launch()
+    run = _Run(task, config, Path(folder), fabric, progress=progress)
+    with _stop_signals() as stop:
+        run.begin(resume=resume)
+        run.train(stop)
+    if stop:
+        raise KeyboardInterrupt if stop[0] == signal.SIGINT else SystemExit(128 + stop[0])
+    if fabric.is_global_zero:
+        task.finish(run.folder)
+    fabric.barrier()
+    return run.folder
+
+
+def install(folder: str | Path, world: str) -> list[Path]:
+    """Copy a finished run's weights and cards into the world's data folder; returns the files written there.
+
+    Raises:
+        FileNotFoundError: the run has written no weights yet.
+    """
+    weights = sorted(Path(folder).glob("*.safetensors"))
+    if not weights:
+        raise FileNotFoundError(f"{folder} holds no weights (*.safetensors); finish the training first")
+    written = []
+    for source in [file for path in weights for file in (path, path.with_suffix(".json")) if file.is_file()]:
+        target = paths.world_dir(world) / source.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with files.atomic_path(target) as temporary:
+            shutil.copyfile(source, temporary)
+        written.append(target)
+    return written
+
+
+class _Run:
+    """The state of one call of `fit`."""
+
+    def __init__(
+        self, task: Task, config: TrainConfig, folder: Path, fabric: Fabric, *, progress: bool | None
+    ) -> None:
+        self.task, self.config, self.folder, self.fabric = task, config, folder, fabric
+        self.step, self.seconds, self.images = 0, 0.0, 0
+        self.bar_wanted = _interactive() if progress is None else progress
+        self.sums: dict[str, float | Tensor] = {}
+        self.counts: dict[str, int] = {}
+        self.begun = self.started = self.window = time.perf_counter()
+        self.window_images = 0
+
+    def begin(self, *, resume: bool) -> None:
+        """Build the task, then either take up the saved state or open a fresh folder."""
+        seed_step(self.config.seed, 0, 0)
+        self.task.setup(self.fabric)
+        found = (self.folder / STATE).is_file()
+        if found and resume:
+            self._restore(checkpoints.load_state(self.folder / STATE))
+        if self.fabric.is_global_zero:
+            self._open(fresh=not (found and resume))
+        self.fabric.barrier()
+
+    def train(self, stop: list[int]) -> None:
+        """Run steps until none is left, time is up or a signal came; leaves a state behind in each case."""
+        self.begun = self.started = self.window = time.perf_counter()
+        saved = self.step
+        with self._bar() as bar:
+            while not self._over(stop) and self.task.remaining(self.step) > 0:
+                self._one_step()
+                bar.update()
+                self._records(bar)
+                if self.step % self.config.checkpoint_every == 0:
+                    saved = self._save()
+        if saved != self.step or not (self.folder / STATE).is_file():
+            self._save()
+        if self.fabric.is_global_zero:
+            self.scalars.close()
+
+    def _one_step(self) -> None:
+        seed_step(self.config.seed, self.step + 1, self.fabric.global_rank)
+        images = self.task.images_per_step
+        for name, value in self.task.step(self.step).items():
+            value = value.detach().float() if isinstance(value, Tensor) else float(value)
+            self.sums[name] = self.sums.get(name, 0.0) + value
+            self.counts[name] = self.counts.get(name, 0) + 1
+        self.step, self.images = self.step + 1, self.images + images
+        self.window_images += images
+
+    def _records(self, bar: Any) -> None:
+        config, row = self.config, {}
+        if self.step % config.log_every == 0 or self.task.remaining(self.step) == 0:
+            row = self._means()
+        if self.step % config.validate_every == 0:
+            row |= {name: float(value) for name, value in self.task.validate(self.step).items()}
+        if row:
+            self._write(row, bar)
+        if self.step % config.sheet_every == 0 and self.fabric.is_global_zero:
+            self._sheet()
+
+    def _means(self) -> dict[str, float]:
+        row = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        bad = [name for name, value in row.items() if not math.isfinite(value)]
+        if bad:
+            raise FloatingPointError(
+                f"step {self.step}: {', '.join(bad)} is not finite; the last good state is {self.folder / STATE}, "
+                "resume it with a lower lr"
+            )
+        self.sums, self.counts = {}, {}
+        now = time.perf_counter()
+        row["images_per_second"] = self.window_images / max(now - self.window, 1e-9)
+        self.window, self.window_images = now, 0
+        return row
+
+    def _write(self, row: dict[str, float], bar: Any) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        row = {"step": self.step, "images": self.images, "seconds": self._elapsed(), **row}
+        self.metrics.add(row)
+        self.scalars.add({name: value for name, value in row.items() if name != "step"}, self.step)
+        shown = {name: f"{value:.3g}" for name, value in row.items() if name not in ("step", "images")}
+        bar.set_postfix(shown, refresh=False)
+        if not self.bar_wanted:
+            text = " ".join(f"{name}={value}" for name, value in shown.items())
+            print(f"step {self.step} images {self.images} {text}", flush=True)
+
+    def _sheet(self) -> None:
+        picture = self.task.sheet(self.step)
+        if picture is not None:
+            files.save_image(self.folder / "sheets" / f"{self.step:07d}.png", picture)
+
+    def _open(self, *, fresh: bool) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if fresh:
+            for name in ("tensorboard", "sheets"):
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+            (self.folder / STATE).unlink(missing_ok=True)
+        (self.folder / "sheets").mkdir(exist_ok=True)
+        with files.atomic_path(self.folder / "config.yaml") as temporary:
+            Path(temporary).write_text(yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False))
+        with files.atomic_path(self.folder / "versions.json") as temporary:
+            versions = {**environment(self.fabric.device), "seed": self.config.seed}
+            Path(temporary).write_text(json.dumps(versions, indent=1))
+        self.metrics = MetricsFile(self.folder / "metrics.csv", until=0 if fresh else self.step)
+        self.scalars = Scalars(
+            self.folder / "tensorboard", enabled=self.config.tensorboard, from_step=self.step
+        )
+
+    def _save(self) -> int:
+        for name, module in self.task.modules.items():
+            if not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
+                raise FloatingPointError(f"step {self.step}: weights of {name} are not finite; state kept as it was")
+        self.seconds, self.started = self._elapsed(), time.perf_counter()
+        if self.fabric.is_global_zero:
+            state = {"step": self.step, "seconds": self.seconds, "images": self.images}
+            state["config"] = self.config.model_dump(mode="json")
+            state["task"] = self.task.state()
+            state["modules"] = {name: module.state_dict() for name, module in self.task.modules.items()}
+            state["optimizers"] = {name: item.state_dict() for name, item in self.task.optimizers.items()}
+            checkpoints.save_state(self.folder / STATE, state)
+        self.fabric.barrier()
+        return self.step
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self._compare(state)
+        self.step, self.seconds, self.images = state["step"], state["seconds"], state["images"]
+        self.task.load_state(state["task"])
+        for name, module in self.task.modules.items():
+            module.load_state_dict(state["modules"][name])
+        for name, optimizer in self.task.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+
+    def _compare(self, state: dict[str, Any]) -> None:
+        old = type(self.config).model_validate(state["config"])
+        changed = differences(old.fixed(state["task"]), self.config.fixed(state["task"]))
+        if changed:
+            raise ConfigError(
+                f"{self.folder} holds a run with other settings ({'; '.join(changed)}); "
+                "give the old ones, another folder, or resume=False (--no-resume) to start over"
+            )
+
+    def _over(self, stop: list[int]) -> bool:
+        limit = self.config.max_minutes
+        late = limit is not None and time.perf_counter() - self.begun >= 60 * limit
+        votes = torch.tensor(float(bool(stop) or late), device=self.fabric.device)
+        return bool(votes) if self.fabric.world_size == 1 else bool(self.fabric.all_reduce(votes, reduce_op="sum"))
+
+    def _elapsed(self) -> float:
+        return self.seconds + time.perf_counter() - self.started
+
+    def _bar(self) -> tqdm:
+        total = self.step + self.task.remaining(self.step)
+        hidden = not (self.bar_wanted and self.fabric.is_global_zero)
+        return tqdm(total=total, initial=self.step, disable=hidden, unit="step", desc=self.folder.name)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Collect SIGTERM and SIGINT in a list in place of dying; a second one acts at once."""
+    received: list[int] = []
+    old = {}
+
+    def note(number: int, frame: Any) -> None:
+        del frame
+        received.append(number)
+        signal.signal(number, old[number])
+
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            old[number] = signal.signal(number, note)
+    except ValueError:  # not the main thread: signals go elsewhere
+        old = {}
+    try:
+        yield received
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _interactive() -> bool:
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
