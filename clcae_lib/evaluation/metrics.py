@@ -1,8 +1,8 @@
 """Numbers for pictures and for sets of pictures.
 
 Per image: mean squared error, PSNR and SSIM (Wang et al. 2004), as in section 4.2 of arXiv 2211.11448. Per
-set: the Fréchet distance (Heusel et al. 2017), the kernel distance (Bińkowski et al. 2018), manifold precision
-and recall (Kynkäänniemi et al. 2019), and how far single factors are distributed differently.
+set: the Fréchet distance (Heusel et al. 2017), the kernel distance (Bińkowski et al. 2018), manifold
+precision and recall (Kynkäänniemi et al. 2019), and how far single factors are distributed differently.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ def psnr(images: Float[Tensor, "n 3 h w"], targets: Float[Tensor, "n 3 h w"]) ->
 
 
 def ssim(images: Float[Tensor, "n 3 h w"], targets: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
-    """The structural similarity of each pair, 1 where equal; Gaussian window of 11 pixels, borders mirrored."""
+    """The structural similarity of each pair, 1 where equal; Gaussian window of 11 pixels."""
     vision_repair.ensure_torchvision()
     from torchmetrics.functional.image import structural_similarity_index_measure
 

@@ -12,8 +12,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from clcae_lib.evaluation.sampling import code_std, sample_codes
-
 
 @torch.no_grad()
 def recall_at_k(
@@ -72,15 +70,15 @@ def neighbour_retrieval(
     Args:
         image_encoder: images `[N, 3, R, R]` to embeddings `[N, E]`.
         latent_encoder: codes `[N, D]` to embeddings `[N, E]`.
-        generator: gives the codes (`mapping`) and their pictures (`synthesis`).
+        generator: gives the codes (`sample_w`) and their pictures (`synthesis`).
         steps: distances of the neighbours, in standard deviations of W.
         codes: how many pictures are tried.
         distractors: how many neighbours each true code hides among.
         seed: of codes and neighbours; the directions are the same at every step.
         batch_size: pictures handled at once.
     """
-    w = sample_codes(generator, codes, seed=seed)
-    std = code_std(generator, seed=seed + 1)
+    w = generator.sample_w(codes, generator=torch.Generator().manual_seed(seed))
+    std = generator.sample_w(4096, generator=torch.Generator().manual_seed(seed + 1)).std(dim=0)
     source = torch.Generator().manual_seed(seed + 2)
     found: dict[float, list[Tensor]] = {step: [] for step in steps}
     for batch in w.split(batch_size):

@@ -44,8 +44,8 @@ class Echo(nn.Module):
         self.style_dim = dim
         self.scale = nn.Parameter(torch.tensor(2.0))
 
-    def mapping(self, z):
-        return z * self.scale
+    def sample_w(self, n, *, generator):
+        return torch.randn(n, self.style_dim, generator=generator) * self.scale
 
     def synthesis(self, w):
         return w.view(len(w), 1, 4, 4)

@@ -1,0 +1,134 @@
+"""A direction: a step in W or W+ that changes one attribute (arXiv 2211.11448, section 4.3).
+
+Directions are kept as safetensors with their metadata. The published ones are read too: InterFaceGAN's, a
+tensor `[1, 512]` or `[1, 18, 512]` in a `.pt` file, and GANSpace's components, a dictionary in another.
+"""
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clcae_lib import checkpoints
+
+Space = Literal["w", "w_plus"]
+Strength = float | int | Float[Tensor, " n"]
+"""How far to go, in a direction's unit: one number, or one for each picture."""
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A named step in latent space; strength s moves a code by `s * unit * vector`.
+
+    Attributes:
+        vector: one step for every layer `[D]`, or one for each `[L, D]`.
+        name: what it changes; once calibrated, the name of the factor.
+        space: "w" for one step that acts on every layer, "w_plus" for any other.
+        unit: vector lengths in strength 1; once calibrated, they move the factor by one standard deviation.
+        layers: the rows of W+ it acts on; None for all.
+        provenance: method, seed, file, calibration: how it came about, in JSON values.
+
+    Raises:
+        ValueError: the shape does not fit the space.
+    """
+
+    vector: Float[Tensor, " d"] | Float[Tensor, "l d"]
+    name: str
+    space: Space = "w"
+    unit: float = 1.0
+    layers: tuple[int, ...] | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that a direction in W is one vector that acts on every layer."""
+        if self.space == "w" and (self.vector.ndim != 1 or self.layers is not None):
+            shape = tuple(self.vector.shape)
+            raise ValueError(
+                f'{self.name}: a direction in "w" has shape [D] and layers=None, got {shape} and '
+                f'layers={self.layers}; give space="w_plus"'
+            )
+
+    def step(self, strength: Strength = 1.0) -> Tensor:
+        """What is added to a code, `[D]` or `[L, D]`; with N in front where strengths are a tensor `[N]`."""
+        if isinstance(strength, Tensor):
+            strength = strength.to(self.vector).reshape(-1, *[1] * self.vector.ndim)
+        return strength * self.unit * self.vector
+
+    def restricted(self, layers: Sequence[int]) -> "Direction":
+        """The same direction on these rows of W+ alone."""
+        return replace(self, space="w_plus", layers=tuple(layers))
+
+    def flipped(self) -> "Direction":
+        """The opposite direction."""
+        return replace(self, vector=-self.vector)
+
+    def to(self, device: torch.device | str) -> "Direction":
+        """The same direction on another device."""
+        return replace(self, vector=self.vector.to(device))
+
+
+def save_directions(path: Path | str, directions: dict[str, Direction]) -> Path:
+    """Write directions in full precision to one safetensors file, and return its path."""
+    fields = ("name", "space", "unit", "layers", "provenance")
+    details = {key: {f: getattr(d, f) for f in fields} for key, d in directions.items()}
+    tensors = {key: direction.vector for key, direction in directions.items()}
+    return checkpoints.save_weights(
+        path, tensors, metadata={"kind": "directions", "directions": details}, half=False
+    )
+
+
+def load_directions(path: Path | str) -> dict[str, Direction]:
+    """The directions of a file that `save_directions` wrote.
+
+    Raises:
+        FileNotFoundError, ValueError: the file is missing, damaged or holds something else.
+    """
+    tensors, metadata = checkpoints.load_weights(path, kind="directions")
+    directions = {}
+    for key, details in metadata["directions"].items():
+        layers = details["layers"] if details["layers"] is None else tuple(details["layers"])
+        directions[key] = Direction(tensors[key], **(details | {"layers": layers}))
+    return directions
+
+
+def load_interfacegan(path: Path | str, *, name: str | None = None) -> Direction:
+    """A published InterFaceGAN direction.
+
+    Equal rows become one vector in W; the published code reads row 0 alone, which is then the same.
+
+    Args:
+        path: a `.pt` file with a tensor `[1, D]` or `[1, L, D]`.
+        name: of the attribute; the file's own name if None.
+
+    Raises:
+        FileNotFoundError, ValueError: the file is missing or holds no such tensor.
+    """
+    vector = read_plain(path)
+    if not isinstance(vector, Tensor) or vector.ndim not in (2, 3) or len(vector) != 1:
+        raise ValueError(f"{path}: expected a tensor [1, D] or [1, L, D], the layout InterFaceGAN publishes")
+    vector = vector[0].float()
+    if vector.ndim == 2 and bool((vector == vector[0]).all()):
+        vector = vector[0]
+    source = {"method": "interfacegan", "file": Path(path).name}
+    space: Space = "w" if vector.ndim == 1 else "w_plus"
+    return Direction(vector, name or Path(path).stem, space, provenance=source)
+
+
+def read_plain(path: Path | str) -> Any:
+    """What a `.pt` file of tensors and plain containers holds, on the CPU; nothing in it is run.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or holds more than plain data.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} does not exist; give the path of a published .pt file")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} is damaged or holds more than tensors; fetch it again") from error

@@ -1,0 +1,65 @@
+"""What a step in latent space does to the factors of a picture, read by the judge that gives labels."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from clcae_lib.editing.apply import _per_row
+from clcae_lib.editing.direction import Direction
+from clcae_lib.editing.sampling import in_batches, sample_codes
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Sampled codes and the factors of their pictures, one column a factor, in the factors' own units."""
+
+    w: Float[Tensor, "n d"]
+    factors: Float[Tensor, "n k"]
+
+
+@torch.no_grad()
+def label_codes(
+    generator: nn.Module, oracle: nn.Module, count: int, *, seed: int, batch_size: int = 64
+) -> Labelled:
+    """Codes of W with the factors that the oracle reads off their pictures.
+
+    Args:
+        generator: draws codes and pictures.
+        oracle: the copy that gives labels, never the one that measures; images `[N, 3, R, R]` to `[N, K]`.
+        count: how many.
+        seed: of the codes.
+        batch_size: pictures at once.
+    """
+    w = sample_codes(generator, count, seed=seed)
+    return Labelled(w, in_batches(lambda part: oracle(generator.synthesis(part)), w, size=batch_size))
+
+
+@torch.no_grad()
+def response(
+    generator: nn.Module,
+    oracle: nn.Module,
+    direction: Direction,
+    w: Float[Tensor, "n d"],
+    *,
+    strength: float | int = 1.0,
+    batch_size: int = 64,
+) -> Float[Tensor, "n k"]:
+    """Half of what each factor changes between strength `-strength` and `+strength`, code by code.
+
+    Args:
+        generator: decodes the codes.
+        oracle: images `[N, 3, R, R]` to factors `[N, K]`.
+        direction: the step.
+        w: codes to start from.
+        strength: in the direction's unit.
+        batch_size: pictures at once.
+    """
+    step = _per_row(direction, direction.to(w.device).step(strength), rows=generator.n_latent)
+
+    def difference(part: Tensor) -> Tensor:
+        rows = part[:, None]
+        return (oracle(generator.synthesis(rows + step)) - oracle(generator.synthesis(rows - step))) / 2
+
+    return in_batches(difference, w, size=batch_size)

@@ -1,0 +1,331 @@
+"""Directions: their files, how they are found, and what applying them changes."""
+
+import math
+
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from torch import nn
+
+from clcae_lib.editing import (
+    Components,
+    Direction,
+    activation,
+    apply,
+    apply_all,
+    calibrate,
+    condition,
+    effects,
+    factorise,
+    ganspace,
+    interfacegan,
+    interpolate,
+    label_codes,
+    load_directions,
+    load_ganspace,
+    load_interfacegan,
+    pick,
+    response,
+    save_directions,
+    sefa,
+    set_coordinate,
+    traverse,
+)
+from clcae_lib.inversion import Inversion
+from clcae_lib.models.stylegan2 import Generator
+
+DIM, ROWS = 8, 8
+
+
+@pytest.fixture(scope="module")
+def generator():
+    torch.manual_seed(0)
+    return Generator(32, DIM, 2, channels={4: 8, 8: 6, 16: 4, 32: 4}).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def inversion(generator):
+    source = torch.Generator().manual_seed(1)
+    w = torch.randn(3, DIM, generator=source)
+    w_plus = w[:, None] + 0.1 * torch.randn(3, ROWS, DIM, generator=source)
+    return Inversion(w, w_plus, torch.randn(3, 4, 16, 16, generator=source))
+
+
+def unit(index):
+    return torch.eye(DIM)[index]
+
+
+# ------------------------------------------------------------------- files
+
+
+def test_directions_survive_a_file(tmp_path):
+    kept = {
+        "yaw": Direction(torch.randn(DIM), "yaw", unit=2.5, provenance={"method": "interfacegan", "seed": 3}),
+        "hair": Direction(torch.randn(ROWS, DIM), "hair", "w_plus", layers=(1, 4)),
+    }
+    loaded = load_directions(save_directions(tmp_path / "directions.safetensors", kept))
+    assert loaded.keys() == kept.keys()
+    for name, direction in kept.items():
+        assert torch.equal(loaded[name].vector, direction.vector)
+        rest = (loaded[name].name, loaded[name].space, loaded[name].unit, loaded[name].layers)
+        assert rest == (direction.name, direction.space, direction.unit, direction.layers)
+        assert loaded[name].provenance == direction.provenance
+
+
+def test_published_layouts_of_interfacegan_load(tmp_path):
+    row = torch.randn(512)
+    torch.save(row[None], tmp_path / "smile.pt")
+    torch.save(row.expand(1, 18, 512).clone(), tmp_path / "pose.pt")
+    torch.save(torch.randn(1, 18, 512), tmp_path / "other.pt")
+    smile, pose, other = (load_interfacegan(tmp_path / f"{n}.pt") for n in ("smile", "pose", "other"))
+    assert (smile.name, smile.space) == ("smile", "w")
+    assert torch.equal(smile.vector, row)
+    assert torch.equal(pose.vector, row)
+    assert (other.space, tuple(other.vector.shape)) == ("w_plus", (18, 512))
+
+
+def test_published_components_of_ganspace_load(tmp_path):
+    vectors, std = torch.randn(80, 1, 512), torch.rand(80)
+    torch.save({"mean": torch.randn(1, 512), "comp": vectors, "std": std}, tmp_path / "pca.pt")
+    loaded = load_ganspace(tmp_path / "pca.pt")
+    assert torch.equal(loaded.vectors, vectors[:, 0])
+    assert loaded.direction(3).unit == pytest.approx(std[3].item())
+
+
+def test_bad_files_are_named(tmp_path):
+    torch.save(nn.Linear(2, 2), tmp_path / "code.pt")
+    torch.save({"a": 1}, tmp_path / "dict.pt")
+    with pytest.raises(FileNotFoundError, match=r"missing\.pt"):
+        load_interfacegan(tmp_path / "missing.pt")
+    with pytest.raises(ValueError, match=r"code\.pt.*more than tensors"):
+        load_interfacegan(tmp_path / "code.pt")
+    with pytest.raises(ValueError, match=r"dict\.pt.*\[1, D\]"):
+        load_interfacegan(tmp_path / "dict.pt")
+    with pytest.raises(ValueError, match=r"dict\.pt.*comp"):
+        load_ganspace(tmp_path / "dict.pt")
+
+
+def test_a_direction_in_w_acts_on_every_layer():
+    with pytest.raises(ValueError, match='give space="w_plus"'):
+        Direction(unit(0), "yaw", layers=(1, 2))
+    assert Direction(unit(0), "yaw").restricted([1, 2]).layers == (1, 2)
+    strengths = Direction(unit(0), "yaw", unit=3.0).step(torch.tensor([1.0, -2.0]))
+    assert torch.equal(strengths, torch.stack([3 * unit(0), -6 * unit(0)]))
+
+
+# ------------------------------------------------------------------- finding
+
+
+def test_interfacegan_finds_the_normal_that_made_the_labels():
+    source = torch.Generator().manual_seed(2)
+    w = torch.randn(4000, DIM, generator=source) * torch.linspace(0.3, 3, DIM)
+    normal = nn.functional.normalize(torch.randn(DIM, generator=source) / torch.linspace(0.3, 3, DIM), dim=0)
+    found = interfacegan(w, w @ normal, name="smile", penalty=1.0)
+    assert found.vector.norm().item() == pytest.approx(1, abs=1e-5)
+    assert (found.vector @ normal).item() > 0.98
+    assert found.provenance["accuracy"] > 0.99
+    opposite = interfacegan(w, -(w @ normal), name="frown", penalty=1.0)
+    assert (opposite.vector @ normal).item() < -0.98
+
+
+def test_interfacegan_refuses_labels_that_tell_nothing():
+    with pytest.raises(ValueError, match=r"share=0\.001"):
+        interfacegan(torch.randn(100, DIM), torch.randn(100), name="smile", share=0.001)
+    with pytest.raises(ValueError, match="the ends overlap"):
+        interfacegan(torch.randn(100, DIM), torch.zeros(100), name="smile")
+
+
+def test_conditioning_removes_what_is_shared_and_nothing_else():
+    mixed = Direction(unit(0) + unit(1) + 2 * unit(2), "age")
+    others = [Direction(unit(1), "glasses"), Direction(unit(1) + unit(2), "grey")]
+    free = condition(mixed, others)
+    assert torch.allclose(free.vector, unit(0), atol=1e-6)
+    assert free.provenance["conditioned_on"] == ["glasses", "grey"]
+    assert condition(mixed, []) is mixed
+    with pytest.raises(ValueError, match="lies in the span of age"):
+        condition(mixed, [mixed])
+
+
+def test_ganspace_equals_principal_components_of_scikit_learn():
+    source = torch.Generator().manual_seed(3)
+    w = torch.randn(500, DIM, generator=source) @ torch.randn(DIM, DIM, generator=source) + 2
+    ours, theirs = ganspace(w, components=4), PCA(4).fit(w.double().numpy())
+    assert torch.allclose(ours.std.double(), torch.from_numpy(theirs.explained_variance_).sqrt(), rtol=1e-4)
+    cosines = (ours.vectors.double() * torch.from_numpy(theirs.components_)).sum(dim=1)
+    assert torch.allclose(cosines.abs(), torch.ones(4).double(), atol=1e-5)
+    assert ours.coordinates(w).std(dim=0).tolist() == pytest.approx([1] * 4, abs=1e-4)
+    with pytest.raises(ValueError, match="components=9"):
+        ganspace(w, components=9)
+
+
+def test_setting_a_coordinate_sets_it_in_the_layers_named():
+    components = Components(torch.full((DIM,), 0.5), torch.eye(DIM)[:2], torch.tensor([2.0, 3.0]))
+    w_plus = torch.randn(2, ROWS, DIM)
+    edited = set_coordinate(w_plus, components, 1, 4.0, layers=range(1, 3))
+    now = (w_plus[:, 0, 1] - 0.5) / 3
+    expected = w_plus.clone()
+    expected[:, 1:3, 1] += ((4 - now) * 3)[:, None]
+    assert torch.allclose(edited, expected, atol=1e-5)
+
+
+def test_sefa_maximises_what_the_modulation_weights_amplify(generator):
+    values, vectors = factorise(generator, layers=[1, 2])
+    weights = torch.cat([generator.convs[k].conv.modulation.weight for k in (0, 1)])
+    rows = nn.functional.normalize(weights, dim=1)
+    assert torch.allclose((rows @ vectors.T).square().sum(dim=0), values, atol=1e-4)  # what v amplifies
+    singular = torch.linalg.svdvals(rows)
+    assert torch.allclose(values, singular.square(), atol=1e-4)
+    assert torch.allclose(vectors @ vectors.T, torch.eye(DIM), atol=1e-5)
+    found = sefa(generator, layers=[1, 2], count=3)
+    assert [d.layers for d in found] == [(1, 2)] * 3
+    assert [d.space for d in sefa(generator, count=2)] == ["w", "w"]
+    with pytest.raises(ValueError, match="convolutions are 0 to 6"):
+        sefa(generator, layers=[7])
+
+
+def test_sefa_edits_the_layers_that_it_factorised(generator):
+    """Only the activations from the first factorised layer on may change."""
+    direction = sefa(generator, layers=[2, 3], count=1)[0]
+    w_plus = torch.randn(2, ROWS, DIM)
+    inversion = Inversion(w_plus[:, 0], w_plus, None)
+    edited = apply(generator, inversion, direction, 1.0)
+    before = generator.synthesis(w_plus, return_features=True)[1]
+    after = generator.synthesis(edited.w_plus, return_features=True)[1]
+    assert [torch.equal(a, b) for a, b in zip(before, after, strict=True)] == [True] * 3 + [False] * 5
+
+
+# ------------------------------------------------------------------- applying
+
+
+def test_an_edit_moves_all_three_codes(generator, inversion):
+    edited = apply(generator, inversion, Direction(unit(2), "yaw", unit=0.5), 3.0)
+    assert torch.allclose(edited.w - inversion.w, 1.5 * unit(2).expand(3, DIM), atol=1e-6)
+    assert torch.allclose(edited.w_plus - inversion.w_plus, 1.5 * unit(2).expand(3, ROWS, DIM), atol=1e-6)
+    five = [
+        generator.synthesis(codes, return_features=True)[1][5] for codes in (edited.w_plus, inversion.w_plus)
+    ]
+    assert torch.allclose(edited.feature, inversion.feature + five[0] - five[1], atol=1e-5)
+    assert (edited.feature - inversion.feature).abs().max() > 1e-3
+
+
+def test_each_picture_of_a_batch_gets_its_own_correction(generator, inversion):
+    direction = Direction(unit(1), "smile")
+    together = apply(generator, inversion, direction, 2.0)
+    for i in range(3):
+        alone = apply(generator, inversion[i : i + 1], direction, 2.0)
+        assert torch.allclose(together.feature[i], alone.feature[0], atol=1e-5)
+    corrections = together.feature - inversion.feature
+    assert not torch.allclose(corrections[0], corrections[1], atol=1e-4)
+
+
+def test_an_edit_of_the_generators_own_codes_is_exact(generator):
+    """With F the generator's own activation, decoding with it must equal decoding the edited W+ alone."""
+    w = generator.sample_w(2, generator=torch.Generator().manual_seed(4))
+    w_plus = w[:, None].expand(-1, ROWS, -1)
+    own = Inversion(w, w_plus, activation(generator, w_plus))
+    edited = apply(generator, own, Direction(unit(3), "age"), 1.0)
+    assert torch.allclose(
+        generator.synthesis(edited.w_plus, feature=edited.feature), generator.synthesis(edited.w), atol=1e-5
+    )
+
+
+def test_strengths_may_differ_and_zero_changes_nothing(generator, inversion):
+    direction = Direction(unit(0), "yaw")
+    edited = apply(generator, inversion, direction, torch.tensor([0.0, 1.0, -2.0]))
+    assert torch.equal(edited.w[0], inversion.w[0])
+    assert torch.allclose(edited.feature[0], inversion.feature[0], atol=1e-6)
+    assert (edited.w - inversion.w)[:, 0].tolist() == pytest.approx([0, 1, -2], abs=1e-5)
+
+
+def test_layers_limit_an_edit(generator, inversion):
+    edited = apply(generator, inversion, Direction(unit(0), "yaw"), 1.0, layers=[0, 2])
+    moved = (edited.w_plus - inversion.w_plus).abs().amax(dim=(0, 2)) > 0
+    assert moved.tolist() == [True, False, True] + [False] * 5
+    assert torch.equal(edited.w, inversion.w)
+    by_row = Direction(torch.arange(ROWS)[:, None] * unit(0), "rows", "w_plus")
+    step = (apply(generator, inversion, by_row, 1.0).w_plus - inversion.w_plus)[0, :, 0]
+    assert step.tolist() == pytest.approx(list(range(ROWS)), abs=1e-5)
+    with pytest.raises(ValueError, match=r"W\+ has 8"):
+        apply(generator, inversion, Direction(torch.zeros(18, DIM), "pose", "w_plus"))
+
+
+def test_edits_in_sequence_add_up(generator, inversion):
+    yaw, smile = Direction(unit(0), "yaw"), Direction(unit(1), "smile")
+    once = apply_all(generator, inversion, [(yaw, 1.0), (smile, -1.0)])
+    steps = apply(generator, apply(generator, inversion, smile, -1.0), yaw, 1.0)
+    for name in ("w", "w_plus", "feature"):
+        assert torch.allclose(getattr(once, name), getattr(steps, name), atol=1e-5)
+
+
+def test_an_inversion_without_a_feature_stays_without(generator, inversion):
+    bare = Inversion(inversion.w, inversion.w_plus, None)
+    assert apply(generator, bare, Direction(unit(0), "yaw")).feature is None
+
+
+def test_interpolation_meets_both_ends_and_the_middle(inversion):
+    a, b = inversion[0:1], inversion[1:2]
+    assert torch.equal(interpolate(a, b, 0.0).w_plus, a.w_plus)
+    assert torch.allclose(interpolate(a, b, 1.0).feature, b.feature)
+    assert torch.allclose(interpolate(a, b, 0.5).w, (a.w + b.w) / 2)
+
+
+def test_traversal_has_the_unedited_picture_at_zero(generator, inversion):
+    strip = traverse(generator, inversion, Direction(unit(0), "yaw"), (-1, 0, 1), space="w_plus")
+    assert strip.shape == (3, 3, 3, 32, 32)
+    assert torch.allclose(strip[:, 1], generator.synthesis(inversion.w_plus), atol=1e-5)
+    assert not torch.allclose(strip[:, 0], strip[:, 2], atol=1e-3)
+
+
+# ------------------------------------------------------------------- calibrating
+
+
+class Plain(nn.Module):
+    """A generator whose picture is its code, and whose factors are therefore known."""
+
+    style_dim, n_latent = DIM, ROWS
+
+    def sample_w(self, n, *, generator):
+        return torch.randn(n, DIM, generator=generator) * 0.1
+
+    def synthesis(self, w):
+        w = w.mean(dim=1) if w.ndim == 3 else w
+        return w.view(len(w), 1, 1, DIM)
+
+
+class Linear(nn.Module):
+    """Three factors: 5 w0 degrees, w1 limited to one, and w0 + w2."""
+
+    def forward(self, images):
+        w = images.flatten(1)
+        return torch.stack([5 * w[:, 0], w[:, 1].clamp(-0.2, 0.2), w[:, 0] + w[:, 2]], dim=1)
+
+
+def test_calibrated_strength_one_is_one_standard_deviation():
+    for sign in (1, -1):
+        found = calibrate(Direction(sign * 4 * unit(0), "yaw"), Plain(), Linear(), column=0, std=3.0)
+        assert torch.allclose(found.step(1.0), 0.6 * unit(0), rtol=0.03, atol=1e-6)  # 5 * 0.6 = 3
+        assert found.provenance["moved"] == pytest.approx(1, abs=0.03)
+
+
+def test_calibration_says_where_a_factor_cannot_be_moved_so_far():
+    found = calibrate(Direction(unit(1), "limited"), Plain(), Linear(), column=1, std=1.0)
+    assert found.provenance["moved"] == pytest.approx(0.2, abs=0.02)
+
+
+def test_effects_and_the_choice_of_the_most_selective():
+    directions = [Direction(unit(i), str(i)) for i in range(4)]
+    table = effects(Plain(), Linear(), directions, std=torch.tensor([5.0, 1.0, 1.0]))
+    assert table[0].tolist() == pytest.approx([1, 0, 1], abs=1e-5)
+    assert table[2].tolist() == pytest.approx([0, 0, 1], abs=1e-5)
+    assert table[3].abs().max() == 0
+    assert pick(table, 2) == 2  # component 0 moves the third factor as far, and the first with it
+    assert pick(table, 0) == 0
+
+
+def test_labels_are_the_oracles_reading_of_each_codes_picture():
+    labelled = label_codes(Plain(), Linear(), 100, seed=0, batch_size=7)
+    assert torch.allclose(labelled.factors[:, 0], 5 * labelled.w[:, 0])
+    assert label_codes(Plain(), Linear(), 100, seed=0).w.equal(labelled.w)
+    step = response(Plain(), Linear(), Direction(unit(0), "yaw", unit=2.0), labelled.w)
+    assert step[:, 0].tolist() == pytest.approx([10.0] * 100, rel=1e-4)
+    assert math.isclose(step[:, 2].mean().item(), 2.0, rel_tol=1e-4)
