@@ -24,7 +24,7 @@ KEY = "clcae"
 
 
 def _narrow(name: str, tensor: Tensor, path: Path | str) -> Tensor:
-    """Return matrices and larger in half precision; vectors (biases, means) are small and stay as they are."""
+    """Return matrices and larger in half precision; vectors (biases, means) are small and stay."""
     if not tensor.is_floating_point() or tensor.ndim < 2:
         return tensor
     narrow = tensor.half()

@@ -1,8 +1,10 @@
 """StyleGAN2's skip generator (arXiv 1912.04958), with the codes W, W+ and F that CLCAE inverts into.
 
-CLCAE (arXiv 2211.11448, section 3) writes a picture as a foundation code `w`, one code per layer `w_plus`, and
-a feature F that replaces the activation of one layer. `Generator.synthesis` takes all three. Parameter
+CLCAE (arXiv 2211.11448, section 3) writes a picture as a foundation code `w`, one code per layer `w_plus`,
+and a feature F that replaces the activation of one layer. `Generator.synthesis` takes all three. Parameter
 names and arithmetic are those of the published PyTorch layout, so that its checkpoints load unchanged.
+
+Activations are kept in torch's channels_last order, which is faster; pictures come out in the ordinary one.
 """
 
 import math
@@ -67,7 +69,7 @@ class StyledConv(nn.Module):
     def forward(
         self, x: Float[Tensor, "n i h w"], w: Float[Tensor, "n d"], noise: Tensor | None
     ) -> Float[Tensor, "n o h2 w2"]:
-        """Return the activations; the gain of the activation is multiplied in before it, which is the same."""
+        """Return the activations; their gain is multiplied in before leaky ReLU, which is the same."""
         x, factor = self.conv(x, w)
         shift = self.activate.bias[:, None, None] * GAIN
         if noise is not None:
@@ -200,8 +202,8 @@ class Generator(nn.Module):
             return_features: also return every activation, in the order of `feature_index`.
 
         Returns:
-            The picture `[N, 3, S, S]` in float32, S being `size` or `stop_at`; with `return_features` also the
-            list of activations.
+            The picture `[N, 3, S, S]` in float32, S being `size` or `stop_at`; with `return_features` also
+            the list of activations.
 
         Raises:
             ValueError: if an argument does not fit the network.
@@ -209,7 +211,9 @@ class Generator(nn.Module):
         blocks = self._blocks_until(stop_at)
         codes = self._per_layer(w)
         if feature is not None and not 0 <= feature_index <= 2 * blocks:
-            raise ValueError(f"feature_index must be 0 to {2 * blocks} to have an effect, not {feature_index}")
+            raise ValueError(
+                f"feature_index must be 0 to {2 * blocks}, not {feature_index}, to have an effect"
+            )
         features: list[Tensor] = []
 
         def insert(x: Tensor) -> Tensor:
@@ -232,7 +236,8 @@ class Generator(nn.Module):
             x = run(self.convs[2 * block], insert(x), first)
             x = run(self.convs[2 * block + 1], insert(x), first + 1)
             rgb = self.to_rgbs[block](x, codes[:, first + 2], rgb)
-        return (rgb, features) if return_features else rgb
+        image = rgb.contiguous()
+        return (image, features) if return_features else image
 
     def forward(
         self,
