@@ -1,0 +1,110 @@
+import math
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from clcae_lib.losses import (
+    ContrastiveLoss,
+    IdentityLoss,
+    PerceptualLoss,
+    ReconstructionLoss,
+    SigmoidContrastiveLoss,
+    feature_blend,
+    feature_loss,
+)
+
+
+def units(rows, *, seed=0):
+    return normalize(torch.randn(rows, 8, generator=torch.Generator().manual_seed(seed)), dim=1)
+
+
+def by_hand(images, codes, scale, negatives=()):
+    total = 0.0
+    for i, image in enumerate(images):
+        own = math.exp(scale * float(image @ codes[i]))
+        rivals = sum(math.exp(scale * float(image @ code)) for code in [*codes, *negatives])
+        back = sum(math.exp(scale * float(other @ codes[i])) for other in images)
+        total -= 0.5 * math.log(own / rivals) + 0.5 * math.log(own / back)
+    return total / len(images)
+
+
+def test_contrastive_loss_is_the_formula():
+    images, codes = units(5), units(5, seed=1)
+    loss = ContrastiveLoss(scale=3.0)
+    assert loss(images, codes).item() == pytest.approx(by_hand(images, codes, 3.0), rel=1e-5)
+
+
+def test_negatives_enter_the_pictures_choice_only():
+    images, codes, bank = units(5), units(5, seed=1), units(7, seed=2)
+    found = ContrastiveLoss(scale=3.0)(images, codes, negatives=bank).item()
+    assert found == pytest.approx(by_hand(images, codes, 3.0, bank), rel=1e-5)
+
+
+def test_scale_is_clamped_and_learnt():
+    loss = ContrastiveLoss(scale=5.0)
+    loss(units(4), units(4, seed=1)).backward()
+    assert loss.log_scale.grad.abs() > 0
+    loss.log_scale.data.fill_(10.0)
+    assert loss.scale.item() == pytest.approx(100.0)
+    assert not list(filter(lambda p: p.requires_grad, ContrastiveLoss(learnable=False).parameters()))
+
+
+@pytest.mark.parametrize("make", [ContrastiveLoss, SigmoidContrastiveLoss])
+def test_pairs_cost_less_than_strangers(make):
+    images = units(6)
+    loss = make()
+    assert loss(images, images) < loss(images, images.flip(0))
+    assert loss(images, images, negatives=images) > loss(images, images)
+
+
+def test_perceptual_scales():
+    def distance(a, b):
+        return (a - b).square().mean(dim=(1, 2, 3))
+
+    a, b = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
+    one, three = PerceptualLoss(distance)(a, b), PerceptualLoss(distance, scales=3)(a, b)
+    assert torch.equal(one, distance(a, b))
+    assert (three > one).all()
+    with pytest.raises(ValueError, match="lpips_scales=2"):
+        PerceptualLoss(distance, scales=2)
+
+
+def test_reconstruction_judges_each_picture_by_itself():
+    def embed(x):
+        return normalize(x.mean(dim=(2, 3)), dim=1)
+
+    target = torch.randn(3, 3, 8, 8)
+    near = (target + 0.1 * torch.randn_like(target)).requires_grad_()
+    far = torch.randn_like(target)
+    loss = ReconstructionLoss(
+        perceptual=PerceptualLoss(lambda a, b: (a - b).abs().mean(dim=(1, 2, 3))), identity=IdentityLoss(embed)
+    )
+    terms = loss({"w": far, "f": near}, target)
+    assert terms["f"]["l2"].item() == pytest.approx((near - target).square().mean().item(), rel=1e-5)
+    assert terms["w"]["l2"].item() == pytest.approx(float((far - target).square().mean()), rel=1e-5)
+    alone = 1 - (embed(far) * embed(target)).sum(dim=1).mean()
+    assert terms["w"]["identity"].item() == pytest.approx(float(alone), rel=1e-4)
+    assert terms["w"]["perceptual"] > terms["f"]["perceptual"]
+    terms["f"]["l2"].backward()
+    assert near.grad.abs().sum() > 0
+
+
+def test_terms_without_a_judge_are_left_out():
+    terms = ReconstructionLoss()({"w": torch.zeros(1, 3, 4, 4)}, torch.ones(1, 3, 4, 4))
+    assert set(terms["w"]) == {"l2"}
+    assert float(terms["w"]["l2"]) == 1.0
+
+
+def test_feature_loss_pulls_f_and_not_the_generator():
+    feature, activation = (torch.randn(2, 4, 4, 4).requires_grad_() for _ in range(2))
+    feature_loss(feature, activation).backward()
+    assert feature.grad.abs().sum() > 0
+    assert activation.grad is None
+
+
+def test_feature_blend_ramps():
+    assert [feature_blend(step, 100) for step in (0, 25, 50, 99)] == [0.0, 0.5, 1.0, 1.0]
+    assert [feature_blend(step, 100, ramp="epoch", epoch=11) for step in (0, 5, 10, 11)] == [0.0, 0.5, 1.0, 0.0]
+    with pytest.raises(ValueError, match="ramp='never'"):
+        feature_blend(0, 1, ramp="never")

@@ -1,0 +1,106 @@
+import pytest
+import torch
+
+from clcae_lib.models import (
+    Generator,
+    PublishedEncoder,
+    PublishedImageEncoder,
+    PublishedInversion,
+    PublishedLatentEncoder,
+)
+from clcae_lib.models.published import ContentLayer, PublishedAttention, PublishedStyleBlock
+
+SMALL = {"widths": (4, 4, 6, 8, 8), "units": (1, 1, 2, 1)}
+
+
+@pytest.fixture(scope="module")
+def generator():
+    torch.manual_seed(0)
+    net = Generator(64, 8, 2, channels={4: 6, 8: 6, 16: 5, 32: 4, 64: 4}, blur_kernel=(1.0, 3.0, 3.0, 1.0)).eval().requires_grad_(False)
+    net.measure_w(200)
+    return net
+
+
+@pytest.fixture
+def encoder(generator):
+    torch.manual_seed(1)
+    net = PublishedEncoder(64, style_dim=8, feature_channels=5, style_hidden=4, **SMALL).eval()
+    net.attach(generator)
+    return net
+
+
+def images(count=2):
+    return torch.randn(count, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+def test_codes_have_the_generators_shapes(encoder, generator):
+    codes = encoder(images())
+    assert codes.w_plus.shape == (2, 10, 8)
+    assert codes.feature.shape == (2, 5, 16, 16)
+    assert generator.synthesis(codes.w_plus, feature=codes.feature).shape == (2, 3, 64, 64)
+
+
+def test_the_picture_of_the_mean_code_is_taken_from_the_input(encoder, generator):
+    torch.testing.assert_close(encoder.w_avg, generator.w_avg)
+    torch.testing.assert_close(encoder.average, generator.synthesis(generator.w_avg[None]))
+    codes = encoder(images() + encoder.average)
+    encoder.average = torch.zeros(1, 3, 1, 1)
+    torch.testing.assert_close(codes.w, encoder(images()).w)
+
+
+def test_layers_are_counted_as_published(encoder):
+    steps = [len(block.convs) // 2 for block in encoder.styles_others]
+    assert steps == [2] * 2 + [3] * 4 + [4] * 3
+    assert len(encoder.cross_attention) == 10
+    assert encoder.content_layer.convs[0].stride == (1, 1)
+    assert len(ContentLayer(4, 4, side=64).convs) == 4
+    assert PublishedStyleBlock(4, 4, side=16)(torch.randn(2, 4, 16, 16)).shape == (2, 4)
+
+
+def test_one_key_makes_queries_idle(encoder):
+    encoder(images()).w_plus.square().sum().backward()
+    attention = encoder.cross_attention[3].multihead_attn.in_proj_weight.grad
+    assert attention[:16].abs().max() < 1e-6
+    assert attention[16:].abs().max() > 1e-6
+
+
+def test_an_edit_acts_before_attention(encoder):
+    plain, edited = encoder(images()), encoder(images(), edit=torch.ones(1, 8))
+    torch.testing.assert_close(edited.w, plain.w + 1)
+    assert (edited.w_plus - plain.w_plus).abs().amax(dim=(0, 2)).min() > 1e-3
+    assert (edited.feature - plain.feature).abs().max() > 0
+
+
+def test_attention_adds_no_query_twice():
+    torch.manual_seed(0)
+    block = PublishedAttention(8).eval()
+    q, key = torch.randn(1, 3, 8), torch.randn(1, 1, 8)
+    value = key @ block.multihead_attn.in_proj_weight[16:].T + block.multihead_attn.in_proj_bias[16:]
+    t = block.norm2(q + block.multihead_attn.out_proj(value))
+    expected = block.norm3(t + block.linear2(torch.relu(block.linear1(t))))
+    torch.testing.assert_close(block(q, key), expected)
+
+
+def test_the_edited_feature_is_corrected_per_sample(encoder, generator):
+    both = PublishedInversion(encoder, generator)
+    x, step = images(2), torch.randn(1, 8)
+    codes, pictures = both(x, edit=step, side=None)
+    for row in range(2):
+        alone = both(x[row : row + 1], edit=step, side=None)[1]
+        torch.testing.assert_close(pictures["f"][row : row + 1], alone["f"], atol=1e-4, rtol=1e-3)
+    _, pooled = both(x, side=32)
+    assert pooled["w"].shape == (2, 3, 32, 32)
+    torch.testing.assert_close(both(x, blend=0.0)[1]["f"], both(x)[1]["w_plus"])
+
+
+def test_wrong_width_is_explained():
+    with pytest.raises(ValueError, match="must end in style_dim=16"):
+        PublishedEncoder(64, style_dim=16, feature_channels=5, **SMALL)
+
+
+def test_contrastive_pair():
+    x, w = torch.randn(3, 3, 64, 64), torch.randn(3, 8)
+    picture = PublishedImageEncoder(64, dim=8, **SMALL).eval()(x, x[:1])
+    code = PublishedLatentEncoder(8).eval()(w, w[:1])
+    for vectors in (picture, code):
+        torch.testing.assert_close(vectors.norm(dim=1), torch.ones(3))
