@@ -182,7 +182,7 @@ class Generator(nn.Module):
         w: Float[Tensor, "n d"] | Float[Tensor, "n l d"],
         *,
         feature: Float[Tensor, "n c h w"] | None = None,
-        feature_blend: float = 1.0,
+        feature_blend: float | Float[Tensor, "n 1 1 1"] = 1.0,
         feature_index: int = 5,
         noise: Noise = "fixed",
         stop_at: int | None = None,
@@ -194,7 +194,8 @@ class Generator(nn.Module):
             w: codes in W or W+.
             feature: F, put in the place of activation `feature_index` after that was recorded and after the
                 picture took its contribution from it.
-            feature_blend: 1 replaces the activation, 0 keeps it, between them mixes.
+            feature_blend: 1 replaces the activation, 0 keeps it, between them mixes; one for all pictures, or
+                one each.
             feature_index: 0 is the constant, 1 the first convolution, 2 + i is `convs[i]`. The default, 5,
                 is the second activation at 16 pixels, the input of `convs[4]`.
             noise: "fixed" uses the stored maps, "random" draws new ones, "none" leaves them out.
@@ -212,7 +213,7 @@ class Generator(nn.Module):
         codes = self._per_layer(w)
         if feature is not None and not 0 <= feature_index <= 2 * blocks:
             raise ValueError(
-                f"feature_index must be 0 to {2 * blocks}, not {feature_index}, to have an effect"
+                f"feature_index must be 0 to {2 * blocks} (later has no effect), not {feature_index}"
             )
         features: list[Tensor] = []
 
@@ -222,7 +223,8 @@ class Generator(nn.Module):
             if feature.shape != x.shape:
                 expected, found = tuple(x.shape), tuple(feature.shape)
                 raise ValueError(f"feature has shape {found}; activation {feature_index} has {expected}")
-            return (1 - feature_blend) * x + feature_blend * feature.to(x.dtype)
+            blend = feature_blend.to(x.dtype) if isinstance(feature_blend, Tensor) else feature_blend
+            return (1 - blend) * x + blend * feature.to(x.dtype)
 
         def run(layer: StyledConv, x: Tensor, index: int) -> Tensor:
             features.append(layer(x, codes[:, index], self._noise(index, noise, len(codes))))
