@@ -1,0 +1,124 @@
+"""Gathers what notebooks recorded into one table, each number with where it comes from."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from clcae_lib import paths
+from clcae_lib.suite._errors import NotebookError, SuiteError
+from clcae_lib.suite._record import Record, read_record
+
+COLUMNS = (
+    *("notebook", "metric", "subject", "value", "low", "high", "unit", "source", "better"),
+    *("headline", "profile", "seed", "world", "device", "commit", "versions", "seconds"),
+)
+SWEEP_COLUMNS = ("variant", *COLUMNS)
+_NEEDED = {"notebook": str, "metric": str, "value": int | float, "source": str}
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows that a notebook recorded in `metrics.json`.
+
+    Raises:
+        NotebookError: there is no such file, it is empty, or a row is wrong.
+    """
+    path = folder / "metrics.json"
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise NotebookError("it recorded no metrics: output_dir holds no metrics.json") from error
+    except json.JSONDecodeError as error:
+        raise NotebookError(f"its metrics.json is no JSON: {error}") from error
+    if not isinstance(rows, list) or not rows:
+        raise NotebookError("its metrics.json holds no rows")
+    for row in rows:
+        _check_row(row)
+    return rows
+
+
+def _check_row(row: Any) -> None:
+    wrong = [name for name, kind in _NEEDED.items() if not isinstance(row.get(name), kind)]
+    if wrong or not math.isfinite(row["value"]) or row["source"] not in ("live", "reference"):
+        raise NotebookError(
+            f"a row of its metrics.json is wrong ({', '.join(wrong) or 'value or source'}): {row}"
+        )
+
+
+def read_figures(folder: Path) -> list[dict[str, Any]]:
+    """The pictures and tables in a notebook's folder, in the order recorded, then those not recorded by name."""
+    path = folder / "figures.json"
+    listed = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    known = {figure["file"] for figure in listed}
+    rest = [{"file": file.name} for file in sorted(folder.glob("*.png")) if file.name not in known]
+    blank = {"caption": "", "headline": False}
+    return [{**blank, **figure} for figure in [*listed, *rest] if (folder / figure["file"]).is_file()]
+
+
+def provenance_rows(folder: Path, record: Record, **extra: Any) -> list[dict[str, Any]]:
+    """A folder's rows, each with the provenance that its run's record gives."""
+    shared = {name: getattr(record, name) for name in ("profile", "device", "commit", "versions", "seconds")}
+    shared |= {name: record.parameters[name] for name in ("seed", "world")}
+    blank = {"subject": "", "low": None, "high": None, "unit": "", "better": "", "headline": False}
+    return [{**blank, **row, **shared, **extra} for row in read_rows(folder)]
+
+
+def table(rows: list[dict[str, Any]], columns: tuple[str, ...] = COLUMNS) -> pd.DataFrame:
+    """Rows as a table with these columns and one type a column."""
+    frame = pd.DataFrame(rows, columns=list(columns))
+    for name in ("value", "low", "high", "seconds"):
+        frame[name] = frame[name].astype("float64")
+    return frame.fillna({"subject": "", "unit": "", "better": ""})
+
+
+def read_runs(folder: str | Path) -> pd.DataFrame:
+    """The runs of a sweep: what `runs.csv` in its folder holds.
+
+    Raises:
+        SuiteError: there is no such file, or a column is missing.
+    """
+    path = Path(folder) / "runs.csv"
+    if not path.is_file():
+        raise SuiteError(f"{path} does not exist; `clcae sweep ablations` makes it")
+    frame = pd.read_csv(path, keep_default_na=False, na_values={"low": [""], "high": [""], "seconds": [""]})
+    missing = [name for name in SWEEP_COLUMNS if name not in frame.columns]
+    if missing:
+        raise SuiteError(f"{path} lacks the columns {', '.join(missing)}; make it again with --force")
+    return frame[list(SWEEP_COLUMNS)]
+
+
+def ablation_runs(output_dir: str | Path, *, notebook: str = "05_metric_ablations") -> pd.DataFrame:
+    """All runs of the ablation that there are, labelled by `origin`.
+
+    Args:
+        output_dir: the report notebook's output folder; this run's own ablation lies beside it.
+        notebook: the ablation's notebook.
+
+    Returns:
+        The columns of `runs.csv` with `origin`: "reference" for the committed runs, "sweep" for this
+        machine's sweep, "live" for the run at hand. There may be none of any of them.
+    """
+    results = paths.results_dir()
+    origins = {
+        "reference": results / "reference" / "sweeps" / "ablations",
+        "sweep": results / "sweeps" / "ablations",
+    }
+    frames = [
+        read_runs(path).assign(origin=origin)
+        for origin, path in origins.items()
+        if (path / "runs.csv").is_file()
+    ]
+    frames.append(_live_run(paths.root() / Path(output_dir).parent / notebook))
+    filled = [frame for frame in frames if len(frame)]
+    return pd.concat(filled, ignore_index=True) if filled else frames[-1]
+
+
+def _live_run(folder: Path) -> pd.DataFrame:
+    """The ablation's one run in this profile, if it is there and complete."""
+    record = read_record(folder)
+    if record is None:
+        return pd.DataFrame(columns=[*SWEEP_COLUMNS, "origin"])
+    rows = provenance_rows(folder, record, variant=record.parameters.get("variant", ""))
+    return table(rows, SWEEP_COLUMNS).assign(origin="live")

@@ -1,0 +1,166 @@
+"""Executes one notebook with papermill, in the interpreter that runs the suite.
+
+Three things papermill does not do by itself: the kernel is the running interpreter whatever kernels the
+machine has registered; a notebook has a time limit as a whole; and an exception inside a widget's callback,
+which Jupyter stores in the widget's state and forgets, counts as a failure.
+"""
+
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from papermill import PapermillExecutionError, execute_notebook
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NBClientEngine, papermill_engines
+
+from clcae_lib.suite._errors import NotebookError
+
+Watch = Callable[[int, int], None]
+"""Called with the number of cells done and of all cells."""
+
+
+class _OwnInterpreter(AsyncKernelManager):
+    """Starts this interpreter's ipykernel; registered kernels play no part."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        """The kernel: this interpreter."""
+        command = [
+            sys.executable,
+            "-Xfrozen_modules=off",
+            "-m",
+            "ipykernel_launcher",
+            "-f",
+            "{connection_file}",
+        ]
+        return KernelSpec(argv=command, display_name="Python 3", language="python")
+
+
+class _Engine(NBClientEngine):
+    """Papermill's engine with this interpreter's kernel, a deadline and a progress call."""
+
+    @classmethod
+    def execute_managed_notebook(
+        cls,
+        nb_man: Any,
+        kernel_name: str,
+        *,
+        watch: Watch,
+        timeout: float | None,
+        start_timeout: float,
+        folder: Path,
+        environment: Mapping[str, str],
+        kernel_log: Path,
+        **_unused: Any,
+    ) -> nbformat.NotebookNode:
+        """Runs the notebook's cells in order, until one fails."""
+        deadline = time.monotonic() + timeout if timeout else None
+        client = PapermillNotebookClient(
+            nb_man,
+            kernel_name=kernel_name,
+            kernel_manager_class=_OwnInterpreter,
+            startup_timeout=int(start_timeout),
+            timeout_func=lambda cell: deadline and max(1, int(deadline - time.monotonic())),
+            resources={"metadata": {"path": str(folder)}},
+        )
+        _report_progress(nb_man, watch)
+        with kernel_log.open("wb") as log:
+            return client.execute(env={**os.environ, **environment}, stdout=log, stderr=log)
+
+
+papermill_engines.register("clcae", _Engine)
+
+
+def _report_progress(manager: Any, watch: Watch) -> None:
+    """Has the manager call `watch` after each cell."""
+    complete, total = manager.cell_complete, len(manager.nb.cells)
+
+    def cell_complete(cell: Any, cell_index: int | None = None, **kwargs: Any) -> None:
+        complete(cell, cell_index=cell_index, **kwargs)
+        watch((cell_index or 0) + 1, total)
+
+    manager.cell_complete = cell_complete
+
+
+def execute(
+    notebook: Path,
+    executed: Path,
+    parameters: Mapping[str, Any],
+    *,
+    folder: Path,
+    timeout: float | None = None,
+    start_timeout: float = 120.0,
+    environment: Mapping[str, str] | None = None,
+    watch: Watch = lambda done, total: None,
+) -> nbformat.NotebookNode:
+    """Executes a notebook; its copy is written cell by cell, so that it is there whatever happens.
+
+    What the kernel itself prints, such as the warnings of native libraries, goes to `kernel.log` beside the copy.
+
+    Args:
+        notebook: the notebook.
+        executed: where its executed copy goes.
+        parameters: values for its parameters cell.
+        folder: the kernel's working directory.
+        timeout: seconds for the whole notebook; None for no limit.
+        start_timeout: seconds for the kernel to start.
+        environment: variables for the kernel, over this process's own.
+        watch: called with cells done and cells in all.
+
+    Raises:
+        NotebookError: a cell or a widget's callback raised, the time was up or the kernel died.
+    """
+    try:
+        node = execute_notebook(
+            str(notebook),
+            str(executed),
+            parameters=dict(parameters),
+            engine_name="clcae",
+            kernel_name="python3",
+            language="python",
+            progress_bar=False,
+            watch=watch,
+            timeout=timeout,
+            start_timeout=start_timeout,
+            folder=folder,
+            environment=environment or {},
+            kernel_log=executed.parent / "kernel.log",
+        )
+    except PapermillExecutionError as error:
+        raise NotebookError(f"{error.ename}: {error.evalue}", details=_plain(error.traceback)) from error
+    except CellTimeoutError as error:
+        raise NotebookError(f"did not end within {timeout:.0f} s", details=str(error)) from error
+    except (DeadKernelError, RuntimeError) as error:
+        raise NotebookError(f"its kernel died or did not start: {error}", details=str(error)) from error
+    _check_widgets(node)
+    return node
+
+
+def _check_widgets(node: nbformat.NotebookNode) -> None:
+    """Raises the first exception that a widget's state holds."""
+    for output in widget_errors(node):
+        reason = f"in a widget's callback: {output.get('ename')}: {output.get('evalue')}"
+        raise NotebookError(reason, details=_plain(output.get("traceback", [])))
+
+
+def widget_errors(node: nbformat.NotebookNode) -> list[Mapping[str, Any]]:
+    """The exceptions that widgets' callbacks raised, as outputs of type "error"."""
+    errors = []
+    for view in node.metadata.get("widgets", {}).values():
+        for widget in view.get("state", {}).values():
+            outputs = widget.get("state", {}).get("outputs", [])
+            errors += [output for output in outputs if output.get("output_type") == "error"]
+    return errors
+
+
+def _plain(traceback: list[str]) -> str:
+    """A traceback without terminal colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(traceback))

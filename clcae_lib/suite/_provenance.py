@@ -1,0 +1,49 @@
+"""Where numbers come from: commit, versions and device, stored beside every one of them."""
+
+import importlib.metadata
+import platform
+import subprocess
+from functools import lru_cache
+
+from clcae_lib import paths
+
+_PACKAGES = ("torch", "torchvision", "numpy", "torchmetrics", "lpips", "lightning-fabric")
+
+
+@lru_cache(maxsize=None)
+def commit() -> str:
+    """The commit checked out, "+" after it if files of the code differ from it; empty outside git."""
+    head = _git("rev-parse", "--short=12", "HEAD")
+    changed = head and _git("status", "--porcelain", "--untracked-files=no", "--", "clcae_lib", "notebooks")
+    return f"{head}+" if changed else head
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=paths.root(), capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+@lru_cache(maxsize=None)
+def versions() -> str:
+    """Versions of what computes, as one line: "python 3.11.7, torch 2.13.0+cpu, ..."."""
+    found = [f"python {platform.python_version()}"]
+    for package in _PACKAGES:
+        try:
+            found.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
+@lru_cache(maxsize=None)
+def device_text(name: str) -> str:
+    """The device that a notebook's `device` parameter stands for here, such as "cuda: NVIDIA H200"."""
+    from clcae_lib.devices import device_label, resolve_device
+
+    device = resolve_device(name)
+    return f"{device}: {device_label(device)}"

@@ -1,0 +1,142 @@
+"""What a notebook leaves behind: metrics, figures and tables, written as they come.
+
+`metrics.json` holds one row a number, `figures.json` one row a picture. The runner adds where the numbers come
+from (seed, device, commit, versions) and the report shows what is marked as a headline first.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from clcae_lib import paths
+from clcae_lib.files import atomic_path, save_image
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+Source = Literal["live", "reference"]
+_SOURCES = ("live", "reference")
+_BETTER = ("higher", "lower", "")
+
+
+class Recorder:
+    """Collects a notebook's results in its output folder.
+
+    Args:
+        notebook: its name, such as "01_contrastive_alignment".
+        output_dir: the notebook's parameter; a relative path counts from the repository's root. The folder is
+            created; rows that an earlier execution left there are dropped.
+    """
+
+    def __init__(self, notebook: str, output_dir: str | Path) -> None:
+        self.notebook = notebook
+        self.folder = paths.root() / Path(output_dir).expanduser()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._metrics: list[dict[str, Any]] = []
+        self._figures: list[dict[str, Any]] = []
+        for stale in ("metrics.json", "figures.json"):
+            (self.folder / stale).unlink(missing_ok=True)
+
+    def metric(
+        self,
+        metric: str,
+        value: float,
+        *,
+        source: Source,
+        subject: str = "",
+        low: float | None = None,
+        high: float | None = None,
+        unit: str = "",
+        better: Literal["higher", "lower", ""] = "",
+        headline: bool = False,
+    ) -> float:
+        """Record one number and return it as a plain float.
+
+        Args:
+            metric: the quantity, such as "PSNR".
+            value: a finite number.
+            source: "live" if it comes from this run's own training, "reference" if from shipped weights.
+            subject: what it is of, such as "W+" or "smile".
+            low, high: ends of its confidence interval.
+            unit: such as "dB" or "%".
+            better: which way is better, if either.
+            headline: whether it belongs to the report's main table.
+
+        Raises:
+            ValueError: a value is not finite, a word is not one of the allowed, or the row exists already.
+        """
+        row = {"notebook": self.notebook, "metric": metric, "subject": subject}
+        row |= {
+            "value": _finite(metric, value),
+            "low": _optional(metric, low),
+            "high": _optional(metric, high),
+        }
+        row |= {"unit": unit, "source": _choice("source", source, _SOURCES)}
+        row |= {"headline": bool(headline), "better": _choice("better", better, _BETTER)}
+        if any(_same(row, other) for other in self._metrics):
+            raise ValueError(f"{metric} of {subject!r} ({source}) is recorded already; give another subject")
+        self._metrics.append(row)
+        _write(self.folder / "metrics.json", self._metrics)
+        return row["value"]
+
+    def figure(
+        self, figure: "Figure", name: str, *, caption: str = "", headline: bool = False, dpi: int = 130
+    ) -> Path:
+        """Save a matplotlib figure as `<name>.png` and return its path; the figure stays open."""
+        with atomic_path(self.folder / f"{name}.png") as partial:
+            figure.savefig(partial, dpi=dpi, bbox_inches="tight", facecolor="white", format="png")
+        return self._add_figure(name, caption, headline)
+
+    def image(self, image: Any, name: str, *, caption: str = "", headline: bool = False) -> Path:
+        """Save a picture, a `[3, H, W]` tensor in [-1, 1] or a PIL image, as `<name>.png`; return its path."""
+        path = self.folder / f"{name}.png"
+        if hasattr(image, "save"):
+            with atomic_path(path) as partial:
+                image.save(partial, format="PNG")
+        else:
+            save_image(path, image)
+        return self._add_figure(name, caption, headline)
+
+    def table(self, frame: "pd.DataFrame", name: str, *, caption: str = "") -> Path:
+        """Save a table as `<name>.csv`, linked in the report, and return its path."""
+        path = self.folder / f"{name}.csv"
+        with atomic_path(path) as partial:
+            frame.to_csv(partial, index=frame.index.name is not None)
+        self._add({"file": path.name, "caption": caption, "headline": False})
+        return path
+
+    def _add_figure(self, name: str, caption: str, headline: bool) -> Path:
+        self._add({"file": f"{name}.png", "caption": caption, "headline": bool(headline)})
+        return self.folder / f"{name}.png"
+
+    def _add(self, entry: dict[str, Any]) -> None:
+        self._figures = [other for other in self._figures if other["file"] != entry["file"]] + [entry]
+        _write(self.folder / "figures.json", self._figures)
+
+
+def _finite(metric: str, value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{metric}: {number} is no result; look for what went wrong before recording it")
+    return number
+
+
+def _optional(metric: str, value: Any) -> float | None:
+    return None if value is None else _finite(metric, value)
+
+
+def _choice(name: str, value: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}")
+    return value
+
+
+def _same(row: dict[str, Any], other: dict[str, Any]) -> bool:
+    return all(row[key] == other[key] for key in ("metric", "subject", "source"))
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

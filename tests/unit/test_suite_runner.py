@@ -1,0 +1,228 @@
+"""The runner, on tiny notebooks: what it writes, what it skips, and every way to fail."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import pandas as pd
+import pytest
+
+from clcae_lib.suite import SuiteError
+from clcae_lib.suite.runner import run_suite
+from tests.notebooks_in_small import PARAMETERS, record, write_notebook
+
+GOOD = record("01_a", "seed + 1")
+FIGURE = """
+from clcae_lib.suite import Recorder
+recorder = Recorder("01_a", output_dir)
+recorder.metric("count", seed + 1, source="live", headline=True)
+import matplotlib.pyplot as plt
+figure, axes = plt.subplots(figsize=(2, 1))
+axes.plot([1, 2])
+recorder.figure(figure, "a_line", caption="It rises.", headline=True);
+"""
+
+
+def states(summary):
+    return {outcome.notebook: outcome.state for outcome in summary.outcomes}
+
+
+def test_a_run_leaves_report_table_pictures_and_copies(suite):
+    suite({"01_a": [FIGURE], "02_b": [record("02_b", "7")]}, needs={"02_b": ["01_a"]})
+    summary = run_suite("quick", settings=["seed=4"])
+    assert summary.ok
+    assert states(summary) == {"01_a": "done", "02_b": "done"}
+    metrics = pd.read_csv(summary.folder / "metrics.csv")
+    assert metrics["value"].tolist() == [5.0, 7.0]
+    assert metrics["seed"].tolist() == [4, 4]
+    assert metrics.loc[0, ["profile", "world", "device"]].tolist()[:2] == ["quick", "tiny"]
+    assert metrics["versions"].str.contains("torch").all()
+    page = summary.report.read_text()
+    assert "Title of 01_a" in page
+    assert "data:image/png;base64," in page
+    assert "It rises." in page
+    for file in ("01_a.ipynb", "01_a.html", "a_line.png", "run.json", "metrics.json"):
+        assert (summary.folder / "01_a" / file).is_file(), file
+    executed = nbformat.read(summary.folder / "01_a" / "01_a.ipynb", as_version=4)
+    assert '"results/quick/01_a"' in "".join(cell.source for cell in executed.cells)
+    assert not list(summary.folder.glob(".*")), "nothing temporary is left"
+    log = (summary.folder / "run.log").read_text()
+    assert "01_a" in log
+    assert "starts with" in log
+
+
+def test_the_page_needs_nothing_from_elsewhere(suite):
+    suite({"01_a": [FIGURE]})
+    page = run_suite("quick").report.read_text()
+    for tag in ('src="http', 'href="http', "url(http", "@import"):
+        assert tag not in page
+
+
+def test_a_rerun_skips_what_is_unchanged(suite, tmp_path):
+    folder = suite({"01_a": [GOOD], "02_b": [record("02_b", "7")]}, needs={"02_b": ["01_a"]})
+    run_suite("quick")
+    assert states(run_suite("quick")) == {"01_a": "unchanged", "02_b": "unchanged"}
+    assert states(run_suite("quick", only=["02"], force=True)) == {"01_a": "earlier", "02_b": "done"}
+    # Another parameter changes the first one's numbers, and so the second one's input.
+    assert states(run_suite("quick", settings=["01.seed=5"])) == {"01_a": "done", "02_b": "done"}
+    run_suite("quick")
+    (tmp_path / "data" / "tiny").mkdir(parents=True)
+    (tmp_path / "data" / "tiny" / "generator.safetensors").write_bytes(b"other")
+    assert states(run_suite("quick"))["01_a"] == "done", "other weights"
+    write_notebook(folder / "02_b.ipynb", record("02_b", "8"))
+    assert states(run_suite("quick")) == {"01_a": "unchanged", "02_b": "done"}, "another cell"
+
+
+def test_a_failure_stops_dependants_only_and_keeps_copy_and_traceback(suite):
+    folder = suite(
+        {"01_a": ["marker = 1", "raise ValueError('broken here')"], "02_b": [GOOD], "03_c": [GOOD]},
+        needs={"02_b": ["01_a"]},
+    )
+    summary = run_suite("quick")
+    assert not summary.ok
+    assert states(summary) == {"01_a": "failed", "02_b": "stopped", "03_c": "done"}
+    left = summary.folder / "failed" / "01_a"
+    assert "broken here" in (left / "traceback.txt").read_text()
+    assert nbformat.read(left / "01_a.ipynb", as_version=4).cells
+    assert "broken here" in summary.report.read_text()
+    assert "ValueError: broken here" in (summary.folder / "run.log").read_text()
+    write_notebook(folder / "01_a.ipynb", GOOD)
+    assert run_suite("quick").ok
+    assert not left.exists(), "a success clears the failure"
+
+
+def test_a_failure_leaves_earlier_results_as_they_were(suite):
+    folder = suite({"01_a": [GOOD]})
+    earlier = (run_suite("quick").folder / "01_a" / "metrics.json").read_text()
+    write_notebook(folder / "01_a.ipynb", GOOD.replace("seed + 1", "99"), "1 / 0")
+    summary = run_suite("quick")
+    assert states(summary) == {"01_a": "failed"}
+    assert (summary.folder / "01_a" / "metrics.json").read_text() == earlier
+    assert len(pd.read_csv(summary.folder / "metrics.csv")) == 0, "stale numbers are not reported"
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        "out = w.Output()\nwith out:\n    1 / 0",
+        "s = w.IntSlider()\no = w.interactive_output(lambda x: 1 / x, {'x': s})",
+        "w.interact(lambda x: 1 / x, x=w.IntSlider());",
+    ],
+    ids=["output", "interactive_output", "interact"],
+)
+def test_an_exception_in_a_widget_fails_the_notebook(suite, callback):
+    suite({"01_a": [GOOD, f"import ipywidgets as w\n{callback}"]})
+    summary = run_suite("quick")
+    assert states(summary) == {"01_a": "failed"}
+    assert "widget" in summary.outcomes[0].reason
+    assert "ZeroDivisionError" in (summary.folder / "failed" / "01_a" / "traceback.txt").read_text()
+
+
+def test_a_notebook_that_records_nothing_fails(suite):
+    suite({"01_a": ["x = 1"]})
+    summary = run_suite("quick")
+    assert "metrics" in summary.outcomes[0].reason
+
+
+def test_a_notebook_that_takes_too_long_fails(suite):
+    suite({"01_a": [GOOD, "import time; time.sleep(60)"]})
+    summary = run_suite("quick", timeout=4)
+    assert "within 4 s" in summary.outcomes[0].reason
+
+
+def test_a_kernel_that_dies_fails(suite):
+    suite({"01_a": [GOOD, "import os; os._exit(3)"]})
+    summary = run_suite("quick")
+    assert states(summary) == {"01_a": "failed"}
+    assert "kernel" in summary.outcomes[0].reason
+
+
+def test_the_kernel_is_this_interpreter_in_the_repository(suite, tmp_path):
+    cells = [
+        f"import sys, os\nassert sys.executable == {sys.executable!r}",
+        f"assert os.getcwd() == {str(tmp_path)!r}",
+    ]
+    suite({"01_a": [GOOD, *cells]})
+    assert run_suite("quick").ok
+
+
+def test_an_unknown_parameter_is_an_error_that_names_it(suite):
+    suite({"01_a": [GOOD]}, profile={"notebooks": {"01_a": {"stepz": 3}}})
+    with pytest.raises(SuiteError, match=r"01_a.*'stepz'"):
+        run_suite("quick")
+
+
+@pytest.mark.parametrize("setting", ["sed=1", "01.sed=1"])
+def test_an_unknown_setting_is_an_error_that_names_notebook_and_parameter(suite, setting):
+    suite({"01_a": [GOOD]})
+    with pytest.raises(SuiteError, match=r"01_a.*'sed'.*'seed'"):
+        run_suite("quick", settings=[setting])
+
+
+def test_an_unlisted_notebook_is_an_error(suite):
+    folder = suite({"01_a": [GOOD]})
+    write_notebook(folder / "02_extra.ipynb")
+    with pytest.raises(SuiteError, match="02_extra"):
+        run_suite("quick")
+
+
+def test_a_notebook_whose_needs_never_ran_is_an_error(suite):
+    suite({"01_a": [GOOD], "02_b": [GOOD]}, needs={"02_b": ["01_a"]})
+    with pytest.raises(SuiteError, match="02_b needs 01_a"):
+        run_suite("quick", only=["02"])
+
+
+def test_results_go_where_output_says(suite, tmp_path):
+    suite({"01_a": [GOOD]})
+    summary = run_suite("quick", output=tmp_path / "elsewhere")
+    assert summary.report == tmp_path / "elsewhere" / "index.html"
+    assert summary.report.is_file()
+
+
+def test_an_interrupted_run_leaves_earlier_results_and_no_kernel(suite, tmp_path):
+    folder = suite({"01_a": [GOOD]})
+    earlier = (run_suite("quick").folder / "01_a" / "metrics.json").read_text()
+    started = tmp_path / "pid"
+    slow = f"import os, time, pathlib\npathlib.Path({str(started)!r}).write_text(str(os.getpid()))\ntime.sleep(120)"
+    write_notebook(folder / "01_a.ipynb", GOOD.replace("seed + 1", "99"), slow)
+    program = "from clcae_lib.suite.runner import run_suite; run_suite('quick')"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    wait_for(lambda: started.is_file() and started.read_text())
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert b"KeyboardInterrupt" in errors
+    assert (tmp_path / "results" / "quick" / "01_a" / "metrics.json").read_text() == earlier
+    assert json.loads(earlier)[0]["value"] == 1.0
+    wait_for(lambda: not alive(int(started.read_text())))
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_parameters_reach_only_those_who_declare_them(suite):
+    folder = suite(
+        {"01_a": [GOOD], "02_b": [record("02_b", "steps")]},
+        profile={"common": {"seed": 3, "steps": 5}},
+    )
+    write_notebook(folder / "02_b.ipynb", record("02_b", "steps"), parameters=PARAMETERS + "steps = 100\n")
+    summary = run_suite("quick", settings=["02.steps=6"])
+    assert pd.read_csv(summary.folder / "metrics.csv")["value"].tolist() == [4.0, 6.0]
