@@ -1,0 +1,54 @@
+"""Reading the golden numbers, and comparing with them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+FOLDER = Path(__file__).parent
+TOLERANCE = 3e-4  # of the root mean square: ten times the noise of float32, a hundredth of any mistake
+
+
+def fixture(name: str) -> dict[str, NDArray]:
+    """Return the arrays of a fixture."""
+    with np.load(FOLDER / "fixtures" / f"{name}.npz") as arrays:
+        return dict(arrays)
+
+
+def manifest(name: str) -> dict[str, list]:
+    """Return key → [shape, dtype, "parameter" or "buffer"], in the order of the `state_dict`."""
+    return json.loads((FOLDER / "manifests" / f"{name}.json").read_text())
+
+
+def checksums() -> dict[str, Any]:
+    """Return digests, rule counts and probes of filled networks."""
+    return json.loads((FOLDER / "fill_checksums.json").read_text())
+
+
+def layout(module: nn.Module) -> dict[str, list]:
+    """Return a network's own manifest."""
+    parameters = dict(module.named_parameters())
+    return {
+        key: [
+            list(tensor.shape),
+            str(tensor.dtype).removeprefix("torch."),
+            "parameter" if key in parameters else "buffer",
+        ]
+        for key, tensor in module.state_dict().items()
+    }
+
+
+def distance(actual: Tensor, expected: NDArray) -> float:
+    """Return the largest difference, in units of the root mean square of what is expected."""
+    found = actual.detach().numpy()
+    assert found.shape == expected.shape
+    return float(np.abs(found - expected).max() / np.sqrt(np.square(expected).mean()))
+
+
+def assert_golden(actual: Tensor, expected: NDArray) -> None:
+    """Fail unless every number agrees within `TOLERANCE`."""
+    found = distance(actual, expected)
+    assert found <= TOLERANCE, f"differs by {found:.2e} of the rms; at most {TOLERANCE:.0e} is allowed"
