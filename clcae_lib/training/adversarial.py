@@ -81,12 +81,11 @@ class GeneratorConfig(TrainConfig):
     ema_half_life: float = Field(default=5000, gt=0, description="images")
     ema_ramp: float = Field(default=0.05, gt=0, description="the half life is at most this share of the images")
     w_samples: int = Field(default=100_000, ge=2, description="codes that w_avg and w_std are taken from")
-    compile: bool = False
     checkpoint_every: int = Field(default=1000, ge=1)
     log_every: int = Field(default=100, ge=1)
     sheet_every: int = Field(default=1000, ge=1)
 
-    free: ClassVar[frozenset[str]] = TrainConfig.free | {"compile", "w_samples"}
+    free: ClassVar[frozenset[str]] = TrainConfig.free | {"w_samples"}
 
     @model_validator(mode="after")
     def _check(self) -> GeneratorConfig:

@@ -287,10 +287,16 @@ class _Run:
             )
 
     def _over(self, stop: list[int]) -> bool:
+        """Whether time is up or a signal came, on whichever rank; a signal is then noted on all of them."""
         limit = self.config.max_minutes
         late = limit is not None and time.perf_counter() - self.begun >= 60 * limit
-        votes = torch.tensor(float(bool(stop) or late), device=self.fabric.device)
-        return bool(votes) if self.fabric.world_size == 1 else bool(self.fabric.all_reduce(votes, reduce_op="sum"))
+        votes = [float(stop[0]) if stop else 0.0, float(late)]
+        if self.fabric.world_size > 1:
+            ballot = torch.tensor(votes, device=self.fabric.device)
+            votes = self.fabric.all_reduce(ballot, reduce_op="max").tolist()
+        if votes[0] and not stop:
+            stop.append(int(votes[0]))
+        return any(votes)
 
     def _elapsed(self) -> float:
         return self.seconds + time.perf_counter() - self.started
