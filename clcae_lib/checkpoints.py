@@ -9,7 +9,7 @@ containers.
 
 import json
 import pickle
-import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def load_weights(path: Path | str, *, kind: str | None = None) -> tuple[dict[str
             metadata = json.loads((file.metadata() or {}).get(KEY, "{}"))
             names = file.keys()
             tensors = {name: file.get_tensor(name) for name in names}
-    except (safetensors.SafetensorError, struct.error, json.JSONDecodeError) as error:
+    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is no safetensors file or is damaged ({error}); fetch it again") from error
     found = metadata.get("kind")
     if kind is not None and found != kind:
@@ -122,12 +122,13 @@ def load_state(path: Path | str) -> dict[str, Any]:
         ValueError: if it is damaged, or a pickle that would run code.
     """
     _require(path)
+    refusal = f"{path} is damaged or holds more than plain data; delete it to start afresh"
+    if not zipfile.is_zipfile(path):
+        raise ValueError(refusal)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        remedy = "delete it to start afresh, or use a file that clcae wrote"
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path} is damaged or holds more than plain data; {remedy} ({reason})") from error
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise ValueError(f"{refusal} ({str(error).partition(chr(10))[0]})") from error
 
 
 def _card_path(weights_path: Path | str) -> Path:

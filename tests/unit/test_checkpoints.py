@@ -1,0 +1,229 @@
+"""Weights are read safely, and every refusal names the file and what to do."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from clcae_lib import checkpoints
+from clcae_lib.files import sha256
+
+
+@pytest.fixture
+def weights(tmp_path):
+    tensors = {"a.weight": torch.randn(4, 3), "a.bias": torch.randn(4), "count": torch.tensor(7)}
+    metadata = {"kind": "oracle", "config": {"widths": [4, 8]}}
+    return checkpoints.save_weights(tmp_path / "oracle.safetensors", tensors, metadata=metadata), tensors
+
+
+class Evil:
+    """Would create a file when unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_round_trip_in_half_precision(weights):
+    path, tensors = weights
+    loaded, metadata = checkpoints.load_weights(path, kind="oracle")
+    assert metadata == {"kind": "oracle", "config": {"widths": [4, 8]}}
+    assert loaded["a.weight"].dtype == torch.float32
+    assert torch.equal(loaded["a.weight"], tensors["a.weight"].half().float())
+    assert torch.equal(loaded["a.bias"], tensors["a.bias"])
+    assert loaded["count"].item() == 7
+    assert loaded["count"].dtype == torch.int64
+
+
+def test_full_precision_on_request(tmp_path):
+    tensor = torch.randn(3, 3)
+    path = checkpoints.save_weights(tmp_path / "w.safetensors", {"t": tensor}, metadata={}, half=False)
+    assert torch.equal(checkpoints.load_weights(path)[0]["t"], tensor)
+
+
+def test_tensors_that_share_memory_or_are_strided_are_written(tmp_path):
+    base = torch.arange(6.0).view(2, 3)
+    tensors = {"one": base, "same": base, "transposed": base.t()}
+    path = checkpoints.save_weights(tmp_path / "w.safetensors", tensors, metadata={})
+    assert torch.equal(checkpoints.load_weights(path)[0]["transposed"], base.t())
+
+
+def test_overflow_of_half_precision_is_an_error_and_keeps_the_old_file(weights):
+    path, _ = weights
+    before = sha256(path)
+    with pytest.raises(ValueError, match="big exceeds the range of half precision; save it with half=False"):
+        checkpoints.save_weights(path, {"big": torch.full((2, 2), 1e6)}, metadata={})
+    assert sha256(path) == before
+
+
+def test_failed_write_keeps_the_old_file(weights, monkeypatch):
+    path, _ = weights
+    before = sha256(path)
+
+    def half_written(tensors, file, metadata):
+        file.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(checkpoints.safetensors.torch, "save_file", half_written)
+    with pytest.raises(OSError, match="disk full"):
+        checkpoints.save_weights(path, {"t": torch.zeros(2)}, metadata={})
+    assert sha256(path) == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_wrong_kind(weights):
+    with pytest.raises(
+        ValueError, match=r'oracle\.safetensors holds the weights of "oracle", not of "generator"'
+    ):
+        checkpoints.load_weights(weights[0], kind="generator")
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.safetensors does not exist.*train or fetch"):
+        checkpoints.load_weights(tmp_path / "nothing.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"state\.pt does not exist"):
+        checkpoints.load_state(tmp_path / "state.pt")
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights at all", b"truncate"])
+def test_damaged_weights(weights, content):
+    path, _ = weights
+    path.write_bytes(path.read_bytes()[:-5] if content == b"truncate" else content)
+    with pytest.raises(ValueError, match=r"oracle\.safetensors is no safetensors file or is damaged.*again"):
+        checkpoints.load_weights(path)
+
+
+def test_pickle_in_the_place_of_weights_is_not_run(tmp_path):
+    path, trap = tmp_path / "w.safetensors", tmp_path / "trap"
+    path.write_bytes(pickle.dumps(Evil(trap)))
+    with pytest.raises(ValueError, match="no safetensors file"):
+        checkpoints.load_weights(path)
+    assert not trap.exists()
+
+
+def test_load_into_lists_everything_that_does_not_fit():
+    module = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    tensors = {"0.weight": torch.zeros(2, 4), "0.bias": torch.zeros(2), "1.weight": torch.zeros(2, 2)}
+    with pytest.raises(ValueError, match="does not fit Sequential") as caught:
+        checkpoints.load_into(module, {**tensors, "2.bias": torch.zeros(1)}, source="some.safetensors")
+    message = str(caught.value)
+    assert "some.safetensors" in message
+    assert "missing: 1.bias" in message
+    assert "unexpected: 2.bias" in message
+    assert "shape: 0.weight is [2, 4] in the file, [2, 3] in the network" in message
+    assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
+
+
+def test_load_into_copies():
+    source, target = nn.Linear(3, 2), nn.Linear(3, 2)
+    checkpoints.load_into(target, source.state_dict(), source="x")
+    assert torch.equal(source.weight, target.weight)
+    assert source.weight.data_ptr() != target.weight.data_ptr()
+
+
+def test_state_round_trip(tmp_path):
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    state = {
+        "step": 3,
+        "optimizer": optimizer.state_dict(),
+        "rng": torch.get_rng_state(),
+        "note": ["a", None],
+    }
+    loaded = checkpoints.load_state(checkpoints.save_state(tmp_path / "state.pt", state))
+    assert loaded["step"] == 3
+    assert loaded["note"] == ["a", None]
+    assert torch.equal(loaded["rng"], state["rng"])
+    assert torch.equal(
+        loaded["optimizer"]["state"][0]["exp_avg"], optimizer.state_dict()["state"][0]["exp_avg"]
+    )
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_malicious_state_is_refused_and_not_run(tmp_path, write):
+    path, trap = tmp_path / "state.pt", tmp_path / "trap"
+    write({"step": Evil(trap)}, path)
+    with pytest.raises(ValueError, match=r"state\.pt is damaged or holds more than plain data; delete it"):
+        checkpoints.load_state(path)
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("keep", [0, 10, 300])
+def test_damaged_state(tmp_path, keep):
+    path = checkpoints.save_state(tmp_path / "state.pt", {"t": torch.randn(100)})
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match=r"state\.pt is damaged"):
+        checkpoints.load_state(path)
+
+
+def test_failed_state_keeps_the_old_one(tmp_path):
+    path = checkpoints.save_state(tmp_path / "state.pt", {"step": 1})
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        checkpoints.save_state(path, {"step": lambda: 2})
+    assert checkpoints.load_state(path) == {"step": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_card_round_trip(weights):
+    path, _ = weights
+    card_path = checkpoints.write_card(path, {"command": "clcae train judges", "seed": 0})
+    assert card_path == path.with_suffix(".json")
+    assert checkpoints.read_card(path) == {"command": "clcae train judges", "seed": 0, "sha256": sha256(path)}
+
+
+def test_card_errors(weights):
+    path, _ = weights
+    with pytest.raises(FileNotFoundError, match=r"oracle\.json does not exist"):
+        checkpoints.read_card(path)
+    path.with_suffix(".json").write_text("{")
+    with pytest.raises(ValueError, match=r"oracle\.json is no JSON"):
+        checkpoints.read_card(path)
+
+
+def save(folder, name, parents=()):
+    path = folder / f"{name}.safetensors"
+    checkpoints.save_weights(path, {"t": torch.randn(3)}, metadata={"kind": name})
+    trained_on = {parent: sha256(folder / f"{parent}.safetensors") for parent in parents}
+    checkpoints.write_card(path, {"trained_on": trained_on})
+    return path
+
+
+def test_whole_chain(tmp_path):
+    save(tmp_path, "generator")
+    save(tmp_path, "alignment", ["generator"])
+    save(tmp_path, "inversion", ["generator", "alignment"])
+    assert checkpoints.check_chain(tmp_path) == []
+
+
+def test_broken_chain(tmp_path):
+    generator = save(tmp_path, "generator")
+    alignment = save(tmp_path, "alignment", ["generator"])
+    save(tmp_path, "inversion", ["alignment"])
+    save(tmp_path, "orphan").with_suffix(".json").unlink()
+    checkpoints.save_weights(generator, {"t": torch.randn(3)}, metadata={})
+    alignment.unlink()
+    assert checkpoints.check_chain(tmp_path) == [
+        "generator.safetensors is not the file its card describes",
+        "inversion.safetensors was trained on alignment.safetensors, which is missing",
+        "orphan.safetensors has no card",
+    ]
+
+
+def test_retrained_parent_breaks_the_chain(tmp_path):
+    save(tmp_path, "generator")
+    save(tmp_path, "alignment", ["generator"])
+    save(tmp_path, "generator")
+    problem = "alignment.safetensors was trained on another generator.safetensors; train it again"
+    assert checkpoints.check_chain(tmp_path) == [problem]
+
+
+def test_metadata_is_plain_json(weights):
+    with checkpoints.safetensors.safe_open(weights[0], framework="pt") as file:
+        assert json.loads(file.metadata()["clcae"])["kind"] == "oracle"

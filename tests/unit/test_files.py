@@ -1,0 +1,76 @@
+"""Files appear whole or not at all."""
+
+import hashlib
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clcae_lib.files import atomic_path, save_image, sha256, to_uint8
+
+
+def test_atomic_path_renames_on_success_and_makes_folders(tmp_path):
+    target = tmp_path / "new" / "folder" / "numbers.csv"
+    with atomic_path(target) as partial:
+        assert partial.parent == target.parent
+        assert partial.suffix == ".csv"
+        partial.write_text("1,2")
+        assert not target.exists()
+    assert target.read_text() == "1,2"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_interrupted_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
+    target = tmp_path / "weights.bin"
+    target.write_text("good")
+    with pytest.raises(KeyboardInterrupt), atomic_path(target) as partial:
+        _write_half(partial)
+    assert target.read_text() == "good"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def _write_half(path) -> None:
+    path.write_text("ha")
+    raise KeyboardInterrupt
+
+
+def test_writing_nothing_is_an_error(tmp_path):
+    target = tmp_path / "weights.bin"
+    with pytest.raises(FileNotFoundError, match=r"weights\.bin"), atomic_path(target):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_atomic_path_keeps_the_usual_permissions(tmp_path):
+    plain, atomic = tmp_path / "plain.txt", tmp_path / "atomic.txt"
+    plain.write_text("x")
+    with atomic_path(atomic) as partial:
+        partial.write_text("x")
+    assert atomic.stat().st_mode == plain.stat().st_mode
+
+
+def test_sha256(tmp_path):
+    path = tmp_path / "data"
+    path.write_bytes(b"portrait")
+    assert sha256(path) == hashlib.sha256(b"portrait").hexdigest()
+
+
+def test_bytes_are_rounded_and_clamped():
+    values = torch.tensor([-2.0, -1.0, -1.0 + 1.6 / 127.5, 0.0, 1.0, 3.0])
+    assert to_uint8(values.expand(1, 3, 1, -1))[0, 0, 0].tolist() == [0, 0, 2, 128, 255, 255]
+
+
+def test_save_image_round_trip(tmp_path):
+    image = torch.rand(3, 5, 7) * 2 - 1
+    path = save_image(tmp_path / "picture.png", image)
+    pixels = np.asarray(Image.open(path))
+    assert pixels.shape == (5, 7, 3)
+    back = torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 127.5 - 1
+    assert (back - image).abs().max() <= 0.5 / 127.5 + 1e-6
+
+
+def test_save_image_refuses_a_batch(tmp_path):
+    with pytest.raises(ValueError, match=r"picture\.png: save_image takes one image"):
+        inspect.unwrap(save_image)(tmp_path / "picture.png", torch.zeros(2, 3, 4, 4))
