@@ -16,8 +16,8 @@ def sefa(generator: nn.Module, *, layers: Sequence[int] | None = None, count: in
 
     Layer k is the convolution that reads row k of W+: `conv1`, then each of `convs`. The weights of a channel
     are scaled to length 1, so that no channel counts for more than another. Two slips of the published
-    code are repaired: it takes the matrix for unsymmetric, which puts its eigenvectors out of order, and it edits
-    the row before the one that a layer reads.
+    code are repaired: it takes the matrix for unsymmetric, which puts its eigenvectors out of order, and it
+    edits the row before the one that a layer reads.
 
     Args:
         generator: a StyleGAN2.

@@ -1,5 +1,8 @@
 """Measures of retrieval, inversion, edits and generators, and the intervals that go with them."""
 
+from clcae_lib.evaluation.editability import effect_matrix, measure_edits, summarise_edits, true_edit
+from clcae_lib.evaluation.generator import evaluate_generator
+from clcae_lib.evaluation.judges import Judges, same_person_similarity
 from clcae_lib.evaluation.metrics import (
     PrecisionRecall,
     factor_distribution_distance,
@@ -10,6 +13,7 @@ from clcae_lib.evaluation.metrics import (
     psnr,
     ssim,
 )
+from clcae_lib.evaluation.reconstruction import decode, evaluate_inversion, oracle_check, r_squared
 from clcae_lib.evaluation.retrieval import neighbour_retrieval, recall_at_k
 from clcae_lib.evaluation.statistics import (
     Interval,
@@ -21,18 +25,29 @@ from clcae_lib.evaluation.statistics import (
 
 __all__ = [
     "Interval",
+    "Judges",
     "PrecisionRecall",
     "bootstrap_ci",
+    "decode",
+    "effect_matrix",
+    "evaluate_generator",
+    "evaluate_inversion",
     "factor_distribution_distance",
     "frechet_distance",
     "hierarchical_ci",
     "kernel_distance",
+    "measure_edits",
     "mse",
     "neighbour_retrieval",
+    "oracle_check",
     "paired_difference",
     "precision_recall",
     "psnr",
+    "r_squared",
     "recall_at_k",
+    "same_person_similarity",
     "ssim",
     "summarise",
+    "summarise_edits",
+    "true_edit",
 ]

@@ -24,8 +24,8 @@ def mse(images: Float[Tensor, "n 3 h w"], targets: Float[Tensor, "n 3 h w"]) -> 
 
 
 def psnr(images: Float[Tensor, "n 3 h w"], targets: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
-    """The peak signal-to-noise ratio of each pair in dB; infinite where the two are equal."""
-    return 10 * torch.log10(PEAK**2 / mse(images, targets))
+    """The peak signal-to-noise ratio of each pair in dB; 106 where the two are equal, so that means exist."""
+    return 10 * torch.log10(PEAK**2 / mse(images, targets).clamp(min=1e-10))
 
 
 def ssim(images: Float[Tensor, "n 3 h w"], targets: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
