@@ -20,6 +20,7 @@ from clcae_lib.evaluation import (
     true_edit,
 )
 from clcae_lib.inversion import Inversion
+from clcae_lib.models import Generator
 from clcae_lib.worlds import World
 
 NAMES = ("yaw", "smile", "glasses", "nose")
@@ -67,13 +68,13 @@ class Difference(nn.Module):
         return read(images) / STD
 
 
-class Painter(nn.Module):
+class Painter(Generator):
     """A generator whose code is the factors; its activation 5 holds them too, and is what it paints."""
 
     style_dim, n_latent = DIM, ROWS
 
     def __init__(self, spread=1.0):
-        super().__init__()
+        nn.Module.__init__(self)
         self.spread = spread
 
     def sample_w(self, n, *, generator):
