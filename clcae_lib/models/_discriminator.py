@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from clcae_lib.models._ops import GAIN, SLOPE, ChannelBias, EqualConv2d, EqualLinear, Filter, blur
 
+Widths = dict[int, int] | dict[str, int]
+
 
 class Blur(Filter):
     """Low-pass filter in front of a stride-2 convolution of side `size`."""
@@ -90,7 +92,8 @@ class Discriminator(nn.Module):
 
     Args:
         size: side of the images, a power of two of at least 8.
-        channels: width at each resolution from 4 to `size`; default, the published widths.
+        channels: width at each resolution from 4 to `size`; default, the published widths. The resolutions
+            may be texts, as in JSON.
         blur_kernel: taps of the low-pass filter.
         stddev_group: images in a group of the minibatch standard deviation.
         stddev_feat: number of its maps.
@@ -103,7 +106,7 @@ class Discriminator(nn.Module):
         self,
         size: int,
         *,
-        channels: dict[int, int] | None = None,
+        channels: Widths | None = None,
         blur_kernel: Sequence[float] = (1, 3, 3, 1),
         stddev_group: int = 4,
         stddev_feat: int = 1,
@@ -155,7 +158,7 @@ class Discriminator(nn.Module):
         self.final_linear.load_state_dict(lower.final_linear.state_dict())
 
 
-def resolve_channels(size: int, channels: dict[int, int] | None) -> dict[int, int]:
+def resolve_channels(size: int, channels: Widths | None) -> dict[int, int]:
     """Return the width of every resolution from 4 to `size`: the given ones, or the published ones.
 
     Raises:

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clcae_lib import checkpoints
-from clcae_lib.models._discriminator import Discriminator, resolve_channels
+from clcae_lib.models._discriminator import Discriminator, Widths, resolve_channels
 from clcae_lib.models._ops import (
     GAIN,
     SLOPE,
@@ -101,7 +101,8 @@ class Generator(nn.Module):
         size: side S of the pictures, a power of two of at least 8.
         style_dim: width D of z and w.
         n_mlp: number of layers of the mapping network.
-        channels: width at each resolution from 4 to `size`; default, the published widths.
+        channels: width at each resolution from 4 to `size`; default, the published widths. The resolutions
+            may be texts, as in JSON.
         lr_mlp: learning-rate multiplier of the mapping network.
         blur_kernel: taps of the low-pass filter.
 
@@ -120,7 +121,7 @@ class Generator(nn.Module):
         style_dim: int = 512,
         n_mlp: int = 8,
         *,
-        channels: dict[int, int] | None = None,
+        channels: Widths | None = None,
         lr_mlp: float = 0.01,
         blur_kernel: Sequence[float] = (1, 3, 3, 1),
     ) -> None:

@@ -1,0 +1,441 @@
+"""The two networks of StyleGAN2, against plain formulas and by what their options must not change."""
+
+import inspect
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clcae_lib import checkpoints
+from clcae_lib.models import Discriminator, Generator, _ops, load_generator, save_generator
+from clcae_lib.models._discriminator import ResBlock, minibatch_deviation
+
+CHANNELS = {4: 12, 8: 10, 16: 8, 32: 6}
+STYLE = 7
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def generator() -> Generator:
+    generator = Generator(32, STYLE, 2, channels=CHANNELS)
+    for name, parameter in generator.named_parameters():
+        if name.endswith("bias") and "modulation" not in name:
+            parameter.data.normal_(std=0.3)
+    return generator
+
+
+@pytest.fixture
+def w() -> Tensor:
+    return torch.randn(3, STYLE, generator=torch.Generator().manual_seed(1))
+
+
+def set_noise(generator: Generator, strength: float) -> None:
+    for layer in [generator.conv1, *generator.convs]:
+        layer.noise.weight.data.fill_(strength)
+
+
+# Filters
+
+
+def naive_filter(x: Tensor, taps: tuple, *, up: int, pad: tuple[int, int], gain: float = 1.0) -> Tensor:
+    """Zero insertion, padding and true convolution, one pixel at a time along each axis."""
+    line = torch.tensor(taps, dtype=x.dtype)
+    line = line / line.sum() * gain**0.5
+    for axis in (2, 3):
+        x = x.movedim(axis, -1)
+        spread = x.new_zeros(*x.shape[:-1], x.shape[-1] * up)
+        spread[..., ::up] = x
+        padded = F.pad(spread, pad)
+        count = padded.shape[-1] - len(taps) + 1
+        x = torch.stack([(padded[..., i : i + len(taps)] * line.flip(0)).sum(-1) for i in range(count)], -1)
+        x = x.movedim(-1, axis)
+    return x
+
+
+@pytest.mark.parametrize("taps", [(1, 3, 3, 1), (1, 2, 5, 3), (1, 2, 1), (1, 1)])
+def test_upsampling_filter(taps):
+    x = torch.randn(2, 3, 5, 4)
+    spare = len(taps) - 2
+    expected = naive_filter(x, taps, up=2, pad=((spare + 1) // 2 + 1, spare // 2), gain=4.0)
+    found = _ops.upsample(x, _ops.make_kernel(taps, gain=4.0))
+    assert found.shape == (2, 3, 10, 8)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("taps", "pad"), [((1, 3, 3, 1), (2, 2)), ((1, 2, 5, 3), (2, 1)), ((1, 2, 1), (0, 2))]
+)
+def test_blur_and_its_derivatives(taps, pad):
+    x = torch.randn(2, 3, 6, 5, dtype=torch.double, requires_grad=True)
+    line = torch.tensor(taps, dtype=torch.double) / sum(taps)
+    kernel = line[:, None] * line
+    torch.testing.assert_close(_ops.blur(x, kernel, pad=pad), naive_filter(x, taps, up=1, pad=pad))
+
+    def curved(y):
+        return _ops.blur(y, kernel, pad=pad).pow(3)
+
+    assert torch.autograd.gradcheck(curved, x)
+    assert torch.autograd.gradgradcheck(curved, x)
+
+
+# Layers
+
+
+def per_sample_kernels(layer: _ops.ModulatedConv2d, x: Tensor, w: Tensor) -> Tensor:
+    """The modulated convolution as the paper writes it: one kernel for each sample."""
+    style = layer.modulation(w)
+    out = []
+    for sample, scales in zip(x, style, strict=True):
+        kernel = layer.weight[0] * layer.scale * scales[None, :, None, None]
+        if layer.demodulate:
+            kernel = kernel * torch.rsqrt(kernel.square().sum((1, 2, 3), keepdim=True) + 1e-8)
+        if layer.upsampling:
+            raw = F.conv_transpose2d(sample[None], kernel.transpose(0, 1), stride=2)
+            out.append(naive_filter(raw, (1, 3, 3, 1), up=1, pad=(1, 1), gain=4.0))
+        else:
+            out.append(F.conv2d(sample[None], kernel, padding=layer.padding))
+    return torch.cat(out)
+
+
+@pytest.mark.parametrize(
+    "options", [{"size": 3}, {"size": 3, "taps": (1, 3, 3, 1)}, {"size": 1, "demodulate": False}]
+)
+def test_shared_kernel_equals_one_kernel_a_sample(options, w):
+    size = options.pop("size")
+    layer = _ops.ModulatedConv2d(5, 4, size, STYLE, **options)
+    x = torch.randn(3, 5, 6, 6, requires_grad=True)
+    out, factor = layer(x, w)
+    found = out if factor is None else out * factor[:, :, None, None]
+    expected = per_sample_kernels(layer, x, w)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    probe = torch.randn_like(expected)
+    leaves = [x, layer.weight, layer.modulation.weight]
+    mine, theirs = (torch.autograd.grad((y * probe).sum(), leaves) for y in (found, expected))
+    torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_residual_block_equals_its_formula():
+    block = ResBlock(4, 6, (1, 3, 3, 1))
+    weights = {name: parameter for name, parameter in block.named_parameters()}
+    for name in ("conv1.1.bias", "conv2.2.bias"):
+        weights[name].data.normal_()
+    x = torch.randn(2, 4, 8, 8)
+
+    def activate(y, bias):
+        return F.leaky_relu(y + bias[:, None, None], 0.2) * 2**0.5
+
+    y = activate(F.conv2d(x, weights["conv1.0.weight"] / 36**0.5, padding=1), weights["conv1.1.bias"])
+    y = naive_filter(y, (1, 3, 3, 1), up=1, pad=(2, 2))
+    y = activate(F.conv2d(y, weights["conv2.1.weight"] / 36**0.5, stride=2), weights["conv2.2.bias"])
+    skip = naive_filter(x, (1, 3, 3, 1), up=1, pad=(1, 1))
+    skip = F.conv2d(skip, weights["skip.1.weight"] / 4**0.5, stride=2)
+    torch.testing.assert_close(block(x), (y + skip) / 2**0.5, rtol=1e-4, atol=1e-5)
+
+
+def test_equal_linear_scales_at_run_time():
+    layer = _ops.EqualLinear(4, 3, lr_mul=0.01, bias=2.0)
+    x = torch.randn(5, 4)
+    expected = x @ (layer.weight * 0.01 / 2).t() + 2.0 * 0.01
+    torch.testing.assert_close(layer(x), expected)
+    assert layer.weight.std() > 30
+
+
+# Generator
+
+
+@pytest.mark.parametrize("size", [8, 16, 64])
+def test_any_size(size):
+    generator = Generator(size, STYLE, 1, channels={side: 4 for side in (4, 8, 16, 32, 64)})
+    assert generator.n_latent == {8: 4, 16: 6, 64: 10}[size]
+    image, features = generator.synthesis(torch.randn(2, STYLE), return_features=True)
+    assert image.shape == (2, 3, size, size)
+    assert image.dtype == torch.float32
+    assert image.is_contiguous()
+    assert len(features) == generator.n_latent
+    assert [f.shape[-1] for f in features] == sorted(
+        [4, 4, *(s for s in (8, 16, 32, 64) if s <= size for _ in "12")]
+    )
+
+
+@pytest.mark.parametrize("size", [0, 4, 48])
+def test_wrong_size_is_named(size):
+    with pytest.raises(ValueError, match=f"size must be a power of two of at least 8, not {size}"):
+        Generator(size)
+    with pytest.raises(ValueError, match="size must be"):
+        Discriminator(size)
+
+
+def test_missing_width_is_named():
+    with pytest.raises(ValueError, match=r"channels has no width for resolution \[16\]"):
+        Generator(32, STYLE, channels={4: 4, 8: 4, 32: 4})
+
+
+def test_w_plus_of_equal_rows_is_w(generator, w):
+    rows = w[:, None].expand(-1, generator.n_latent, -1)
+    assert torch.equal(generator.synthesis(w), generator.synthesis(rows))
+
+
+def test_samples_do_not_influence_each_other(generator, w):
+    torch.testing.assert_close(generator.synthesis(w)[1:2], generator.synthesis(w[1:2]), rtol=1e-4, atol=1e-5)
+
+
+def test_every_layer_obeys_its_own_code(generator, w):
+    rows = w[:1, None].expand(-1, generator.n_latent, -1)
+    image = generator.synthesis(rows)
+    for layer in range(generator.n_latent):
+        other = rows.clone()
+        other[:, layer] += 1
+        assert not torch.allclose(generator.synthesis(other), image, atol=1e-4), layer
+
+
+@pytest.mark.parametrize("shape", [(2, STYLE + 1), (2, 3, STYLE), (STYLE,)])
+def test_wrong_code_shape_is_named(generator, shape):
+    with pytest.raises(ValueError, match=r"this generator takes \[N, 7\] or \[N, 8, 7\]"):
+        generator._per_layer(torch.zeros(shape))
+
+
+def test_stopping_early_gives_the_lower_picture(generator, w):
+    assert torch.equal(generator.synthesis(w, stop_at=32), generator.synthesis(w))
+    low, features = generator.synthesis(w, stop_at=16, return_features=True)
+    assert low.shape == (3, 3, 16, 16)
+    assert len(features) == 6
+    low.sum().backward()
+    assert generator.convs[3].conv.weight.grad.abs().sum() > 0
+    assert generator.convs[4].conv.weight.grad is None
+    with pytest.raises(ValueError, match=r"stop_at must be one of \[4, 8, 16, 32\], not 64"):
+        generator.synthesis(w, stop_at=64)
+
+
+def test_stored_noise_is_fixed_and_starts_silent(generator, w):
+    torch.testing.assert_close(generator.synthesis(w), generator.synthesis(w, noise="none"))
+    set_noise(generator, 0.5)
+    fixed = generator.synthesis(w)
+    assert torch.equal(fixed, generator.synthesis(w, noise="fixed"))
+    assert not torch.allclose(fixed, generator.synthesis(w, noise="none"))
+
+
+def test_random_noise_differs_by_call_and_sample(generator, w):
+    set_noise(generator, 0.5)
+    same = w[:1].expand(2, -1)
+    image = generator.synthesis(same, noise="random")
+    assert not torch.allclose(image[0], image[1])
+    assert not torch.allclose(image, generator.synthesis(same, noise="random"))
+
+
+def test_unknown_noise_is_named(generator):
+    with pytest.raises(ValueError, match='noise must be "fixed", "random" or "none", not \'loud\''):
+        inspect.unwrap(Generator._noise)(generator, 0, "loud", 1)
+
+
+@pytest.mark.parametrize("index", range(7))
+def test_own_activation_put_back_changes_nothing(generator, w, index):
+    image, features = generator.synthesis(w, return_features=True)
+    again = generator.synthesis(w, feature=features[index], feature_index=index)
+    torch.testing.assert_close(again, image)
+
+
+def test_feature_acts_after_the_picture_took_its_part(generator, w):
+    feature = torch.randn(3, CHANNELS[16], 16, 16)
+    image, features = generator.synthesis(w, return_features=True)
+    changed, recorded = generator.synthesis(w, feature=feature, return_features=True)
+    assert torch.equal(recorded[5], features[5])
+    assert not torch.allclose(recorded[6], features[6])
+    assert not torch.allclose(changed, image)
+    low = generator.synthesis(w, stop_at=16)
+    contribution = _ops.upsample(low, generator.to_rgbs[2].upsample.kernel)
+    torch.testing.assert_close(
+        changed - contribution, generator.to_rgbs[2](recorded[7], w, None), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_blend_is_linear_in_the_activation(generator, w):
+    feature = torch.randn(3, CHANNELS[16], 16, 16)
+    own = generator.synthesis(w, return_features=True)[1][5]
+    assert torch.equal(generator.synthesis(w, feature=feature, feature_blend=0.0), generator.synthesis(w))
+    blended = generator.synthesis(w, feature=feature, feature_blend=0.25)
+    torch.testing.assert_close(blended, generator.synthesis(w, feature=0.75 * own + 0.25 * feature))
+    each = generator.synthesis(
+        w, feature=feature, feature_blend=torch.tensor([0.0, 0.25, 1.0])[:, None, None, None]
+    )
+    torch.testing.assert_close(each[1:2], blended[1:2])
+    torch.testing.assert_close(each[2:], generator.synthesis(w, feature=feature)[2:])
+
+
+def test_feature_that_does_not_fit_is_named(generator, w):
+    with pytest.raises(
+        ValueError, match=r"feature has shape \(3, 8, 8, 8\); activation 5 has \(3, 8, 16, 16\)"
+    ):
+        generator.synthesis(w, feature=torch.zeros(3, 8, 8, 8))
+    with pytest.raises(ValueError, match="feature_index must be 0 to 6"):
+        generator.synthesis(w, feature=torch.zeros(3, 6, 32, 32), feature_index=7)
+    with pytest.raises(ValueError, match="feature_index must be 0 to 4"):
+        generator.synthesis(w, feature=torch.zeros(3, 8, 16, 16), stop_at=16)
+
+
+def test_forward_is_mapping_then_synthesis(generator):
+    z = torch.randn(2, STYLE)
+    generator.measure_w(200)
+    code = generator.mapping(z)
+    assert torch.equal(generator(z), generator.synthesis(code))
+    halfway = generator.truncate(code, generator.w_avg, 0.5)
+    torch.testing.assert_close(halfway, (code + generator.w_avg) / 2)
+    assert torch.equal(generator(z, psi=0.5), generator.synthesis(halfway))
+
+
+def test_mapping_ignores_the_length_of_z(generator):
+    z = torch.randn(2, STYLE)
+    torch.testing.assert_close(generator.mapping(3 * z), generator.mapping(z), rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_of_w(generator):
+    mean = generator.mean_latent(500, torch.Generator().manual_seed(3))
+    codes = generator.sample_w(500, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(mean, codes.mean(0))
+    generator.measure_w(2_000, seed=5)
+    assert generator.w_avg.any()
+    torch.testing.assert_close(generator.w_std, codes.std(0), rtol=0.3, atol=0.02)
+    assert not {"w_avg", "w_std"} & generator.state_dict().keys()
+
+
+def test_autocast_stays_close_and_trains(generator, w):
+    with torch.autocast("cpu", torch.bfloat16):
+        image = generator.synthesis(w)
+    exact = generator.synthesis(w)
+    assert image.dtype == torch.float32
+    assert (image - exact).abs().max() < 0.05 * exact.std()
+    image.square().mean().backward()
+    used = [p for name, p in generator.named_parameters() if not name.startswith("style.")]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in used)
+
+
+def test_second_derivatives_of_the_generator(generator, w):
+    w.requires_grad_(True)
+    image = generator.synthesis(w)
+    (slope,) = torch.autograd.grad((image * torch.randn_like(image)).sum(), w, create_graph=True)
+    slope.square().sum().backward()
+    assert generator.convs[0].conv.weight.grad.isfinite().all()
+    assert generator.convs[0].conv.weight.grad.abs().sum() > 0
+
+
+def test_save_and_load(generator, tmp_path):
+    path = tmp_path / "generator.safetensors"
+    save_generator(path, generator, {"note": "a test"})
+    loaded = load_generator(path)
+    z = torch.randn(2, STYLE)
+    assert not loaded.training
+    assert not any(p.requires_grad for p in loaded.parameters())
+    torch.testing.assert_close(loaded.w_avg, generator.w_avg)
+    torch.testing.assert_close(loaded.w_std, generator.w_std)
+    assert loaded.w_avg.any()
+    assert (loaded(z) - generator(z)).abs().max() < 0.02 * generator(z).std()
+    assert checkpoints.load_weights(path)[1]["note"] == "a test"
+
+
+def test_saving_keeps_a_mean_that_was_set(generator, tmp_path):
+    generator.w_avg.fill_(0.25)
+    save_generator(tmp_path / "g.safetensors", generator, {})
+    assert torch.equal(load_generator(tmp_path / "g.safetensors").w_avg, torch.full((STYLE,), 0.25))
+
+
+def test_loading_another_kind_is_refused(tmp_path):
+    path = checkpoints.save_weights(tmp_path / "o.safetensors", {}, metadata={"kind": "oracle"})
+    with pytest.raises(ValueError, match='holds the weights of "oracle", not of "generator"'):
+        load_generator(path)
+
+
+# Discriminator
+
+
+@pytest.fixture
+def discriminator() -> Discriminator:
+    return Discriminator(32, channels=CHANNELS)
+
+
+def test_discriminator_has_the_published_names(discriminator):
+    names = set(discriminator.state_dict())
+    block = {"conv1.0.weight", "conv1.1.bias", "conv2.0.kernel", "conv2.1.weight", "conv2.2.bias"}
+    block |= {"skip.0.kernel", "skip.1.weight"}
+    expected = {f"convs.{index}.{name}" for index in (1, 2, 3) for name in block}
+    expected |= {"convs.0.0.weight", "convs.0.1.bias", "final_conv.0.weight", "final_conv.1.bias"}
+    expected |= {f"final_linear.{index}.{kind}" for index in (0, 1) for kind in ("weight", "bias")}
+    assert names == expected
+    assert discriminator.state_dict()["final_conv.0.weight"].shape == (12, 13, 3, 3)
+
+
+@pytest.mark.parametrize("batch", [1, 4, 6])
+def test_discriminator_scores_any_batch(discriminator, batch):
+    assert discriminator(torch.randn(batch, 3, 32, 32)).shape == (batch, 1)
+
+
+def test_networks_can_be_rebuilt_from_their_config(discriminator, generator):
+    for network in (discriminator, generator):
+        again = type(network)(**json.loads(json.dumps(network.config)))
+        again.load_state_dict(network.state_dict())
+        assert again.config == network.config
+
+
+def test_deviation_map_follows_its_group():
+    x = torch.randn(4, 5, 2, 2)
+    alike = minibatch_deviation(x[:1].expand(4, -1, -1, -1), group=4, features=1)
+    torch.testing.assert_close(alike, torch.full((4, 1, 2, 2), 1e-4))
+    expected = (x.var(0, unbiased=False) + 1e-8).sqrt().mean()
+    torch.testing.assert_close(minibatch_deviation(x, group=4, features=1), expected.expand(4, 1, 2, 2))
+    pairs = minibatch_deviation(x, group=2, features=1)
+    assert torch.equal(pairs[0], pairs[2])
+    assert not torch.equal(pairs[0], pairs[1])
+
+
+def penalty_gradients(discriminator: Discriminator, images: Tensor) -> list[Tensor]:
+    images = images.clone().requires_grad_(True)
+    (slope,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)
+    weights = [block.conv1[0].weight for block in discriminator.convs[1:]]
+    return list(torch.autograd.grad(slope.square().sum(), weights))
+
+
+def test_gradient_penalty_equals_autograds(discriminator, monkeypatch):
+    images = torch.randn(4, 3, 32, 32)
+    mine = penalty_gradients(discriminator, images)
+
+    def plain(x, kernel, *, pad):
+        weight = kernel.flip(0, 1).expand(x.shape[1], 1, *kernel.shape)
+        return F.conv2d(x, weight, padding=pad[0], groups=x.shape[1])
+
+    monkeypatch.setattr("clcae_lib.models._discriminator.blur", plain)
+    torch.testing.assert_close(mine, penalty_gradients(discriminator, images), rtol=1e-3, atol=1e-6)
+    assert all(gradient.abs().sum() > 0 for gradient in mine)
+
+
+def test_discriminator_under_autocast(discriminator):
+    images = torch.randn(4, 3, 32, 32, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = discriminator(images).float()
+    torch.testing.assert_close(scores, discriminator(images), rtol=0.1, atol=0.1)
+    (slope,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
+    slope.square().sum().backward()
+    assert discriminator.convs[0][0].weight.grad.isfinite().all()
+
+
+def test_lower_discriminator_seeds_the_higher(discriminator):
+    higher = Discriminator(64, channels={**CHANNELS, 64: 5})
+    fresh = {key: value.clone() for key, value in higher.state_dict().items()}
+    higher.load_lower(discriminator)
+    x = torch.randn(2, CHANNELS[32], 32, 32)
+    assert torch.equal(higher.convs[2:](x), discriminator.convs[1:](x))
+    assert torch.equal(higher.final_conv[0].weight, discriminator.final_conv[0].weight)
+    assert torch.equal(higher.final_linear[1].weight, discriminator.final_linear[1].weight)
+    kept = {key for key, value in higher.state_dict().items() if torch.equal(value, fresh[key])}
+    assert {"convs.0.0.weight", "convs.1.conv1.0.weight", "convs.1.conv2.1.weight"} <= kept
+    assert "convs.2.conv1.0.weight" not in kept
+
+
+def test_lower_discriminator_that_does_not_fit_is_named(discriminator):
+    with pytest.raises(ValueError, match="a discriminator of size 32 is not below 32"):
+        discriminator.load_lower(Discriminator(32, channels=CHANNELS))
+    with pytest.raises(ValueError, match="load_lower: widths differ"):
+        discriminator.load_lower(Discriminator(16, channels={4: 3, 8: 3, 16: 3}))
