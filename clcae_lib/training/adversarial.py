@@ -68,8 +68,8 @@ class GeneratorConfig(TrainConfig):
     channels: dict[int, int] = {4: 128, 8: 96, 16: 96, 32: 64, 64: 32}
     discriminator_channels: dict[int, int] | None = None
     stages: tuple[Stage, ...] = (
-        Stage(resolution=16, images=60_000, batch_size=32),
-        Stage(resolution=32, images=150_000),
+        Stage(resolution=16, images=60_000, lr=0.004),
+        Stage(resolution=32, images=120_000, lr=0.003),
         Stage(resolution=64, images=300_000),
     )
     loss: Literal["relativistic", "logistic"] = "relativistic"
@@ -135,6 +135,7 @@ class AdversarialTask(Task):
         generator = _channels_last(
             Generator(config.resolution, config.style_dim, config.mapping_layers, channels=config.channels)
         ).to(fabric.device)
+        _soften(generator)
         self.generator, self.average = generator, copy.deepcopy(generator).requires_grad_(False).eval()
         self.modules = {"generator": generator, "average": self.average}
         optimizer = self._adam(generator)
@@ -219,15 +220,6 @@ class AdversarialTask(Task):
             if self.stages[self.stage].resolution > before:
                 self._new_discriminator()
                 self.modules["discriminator"].load_lower(lower)
-                self._soften(above=before)
-
-    def _soften(self, *, above: int) -> None:
-        """Make layers above a resolution start as almost nothing: a stage begins with the picture it inherits."""
-        sides = list(self.generator.channels)[1:]
-        for network in (self.generator, self.average):
-            for side, layer in zip(sides, network.to_rgbs, strict=True):
-                if above < side <= self.stages[self.stage].resolution:
-                    layer.conv.weight.data.mul_(0.1)
 
     def _new_discriminator(self) -> None:
         stage, config = self.stages[self.stage], self.config
@@ -361,6 +353,13 @@ def _average(gradients: list[Tensor], fabric: Fabric) -> None:
     flat = fabric.all_reduce(torch.cat([gradient.reshape(-1) for gradient in gradients]), reduce_op="mean")
     for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(part.view(gradient.shape))
+
+
+@torch.no_grad()
+def _soften(generator: Generator, *, factor: float = 0.1) -> None:
+    """Shrink every layer's first contribution to the picture: it starts grey, and a stage as the one before."""
+    for layer in (generator.to_rgb1, *generator.to_rgbs):
+        layer.conv.weight.mul_(factor)
 
 
 def _channels_last(network: nn.Module) -> nn.Module:
