@@ -1,0 +1,37 @@
+"""Figures in one look: grids of pictures, traversals, attention, effects of edits, means with intervals."""
+
+from clcae_lib.visuals.attention import overlay, show_attention
+from clcae_lib.visuals.grid import enlarge, image_grid, stack_rows, to_pixels
+from clcae_lib.visuals.pictures import show_grid, show_images, show_traversal
+from clcae_lib.visuals.plots import heatmap, show_curves, show_intervals
+from clcae_lib.visuals.theme import (
+    ORIGIN_COLOURS,
+    PALETTE,
+    SPACE_COLOURS,
+    SPACE_LABELS,
+    new_figure,
+    save_figure,
+    theme,
+)
+
+__all__ = [
+    "ORIGIN_COLOURS",
+    "PALETTE",
+    "SPACE_COLOURS",
+    "SPACE_LABELS",
+    "enlarge",
+    "heatmap",
+    "image_grid",
+    "new_figure",
+    "overlay",
+    "save_figure",
+    "show_attention",
+    "show_curves",
+    "show_grid",
+    "show_images",
+    "show_intervals",
+    "show_traversal",
+    "stack_rows",
+    "theme",
+    "to_pixels",
+]
