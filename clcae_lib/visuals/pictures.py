@@ -82,7 +82,7 @@ def show_grid(
         axis.set_ylabel(label, rotation=0, ha="right", va="center", labelpad=6)
     for axis, label in zip(axes[0], column_labels or (), strict=False):
         axis.set_title(label, fontsize=11, loc="center")
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
+    figure.get_layout_engine().set(w_pad=0.012, h_pad=0.035 if title else 0.012, wspace=0.0, hspace=0.0)
     return _titled(figure, title)
 
 

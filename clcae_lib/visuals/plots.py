@@ -15,7 +15,7 @@ def heatmap(
     unit: str = "standard deviations",
     limit: float | None = None,
     title: str | None = None,
-    cell: float = 0.55,
+    cell: float = 0.48,
     decimals: int = 1,
 ) -> Figure:
     """A figure of a table of signed numbers, zero white, with each number written into its cell.
@@ -45,7 +45,7 @@ def heatmap(
     axis.spines[:].set_visible(False)
     figure.colorbar(mesh, ax=axis, label=unit, shrink=0.8)
     if title:
-        axis.set_title(title)
+        axis.set_title(title, loc="left")
     return figure
 
 
@@ -77,7 +77,7 @@ def show_intervals(
     axis = axes[0, 0]
     for i, group in enumerate(groups):
         part = table if group is None else table[table[hue] == group]
-        shift = 0.0 if len(groups) == 1 else 0.6 * (i / (len(groups) - 1) - 0.5)
+        shift = 0.0 if len(groups) == 1 else 0.45 * (i / (len(groups) - 1) - 0.5)
         places = [names.index(name) + shift for name in part[label]]
         axis.hlines(places, part["low"], part["high"], color=colours[group], linewidth=2.5, alpha=0.6)
         axis.plot(part["value"], places, "o", color=colours[group], markersize=6, label=group)
@@ -85,9 +85,9 @@ def show_intervals(
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.grid(visible=False, axis="y")
     if hue:
-        axis.legend(title=hue, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        axis.legend(title=hue, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     if title:
-        axis.set_title(title)
+        axis.set_title(title, loc="left")
     return figure
 
 
@@ -129,7 +129,7 @@ def show_curves(
         axis.set_xticks(list(ticks), [f"{tick:g}" for tick in ticks])
         axis.minorticks_off()
     if hue:
-        axis.legend(title=hue)
+        axis.legend(title=hue, frameon=False)
     if title:
-        axis.set_title(title)
+        axis.set_title(title, loc="left")
     return figure
