@@ -11,6 +11,7 @@ from torch import Tensor
 from clcae_lib import checkpoints
 from clcae_lib.models import Discriminator, Generator, _ops, load_generator, save_generator
 from clcae_lib.models._discriminator import ResBlock, minibatch_deviation
+from clcae_lib.models.stylegan2 import StyledConv
 
 CHANNELS = {4: 12, 8: 10, 16: 8, 32: 6}
 STYLE = 7
@@ -136,6 +137,18 @@ def test_residual_block_equals_its_formula():
     skip = naive_filter(x, (1, 3, 3, 1), up=1, pad=(1, 1))
     skip = F.conv2d(skip, weights["skip.1.weight"] / 4**0.5, stride=2)
     torch.testing.assert_close(block(x), (y + skip) / 2**0.5, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("taps", [None, (1, 3, 3, 1)])
+def test_styled_layer_equals_its_formula(w, taps):
+    layer = StyledConv(5, 4, STYLE, taps=taps)
+    layer.activate.bias.data.normal_()
+    layer.noise.weight.data.fill_(0.3)
+    x = torch.randn(3, 5, 6, 6)
+    y = per_sample_kernels(layer.conv, x, w)
+    noise = torch.randn(1, 1, *y.shape[2:])
+    expected = F.leaky_relu(y + 0.3 * noise + layer.activate.bias[:, None, None], 0.2) * 2**0.5
+    torch.testing.assert_close(layer(x, w, noise), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_equal_linear_scales_at_run_time():
