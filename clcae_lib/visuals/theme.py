@@ -1,5 +1,6 @@
 """One look for every figure: colours that colour-blind readers can tell apart, type that can be read."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,19 @@ _RC = {
 }
 
 
+class Drawing(Figure):
+    """A figure that a notebook shows when it is the last expression of a cell, and at no other time.
+
+    It belongs to no window and to no list of open figures, so nothing need close it.
+    """
+
+    def _repr_png_(self) -> bytes:
+        """The figure as PNG, for the notebook."""
+        content = io.BytesIO()
+        self.savefig(content, format="png", dpi=self.dpi)
+        return content.getvalue()
+
+
 def theme() -> None:
     """Make this look the default of matplotlib and seaborn in a notebook."""
     sns.set_theme(context="notebook", style="whitegrid", palette=PALETTE, rc=_RC)
@@ -42,11 +56,8 @@ def theme() -> None:
 
 def new_figure(
     rows: int = 1, columns: int = 1, *, width: float = 7.0, height: float = 4.0, **options: object
-) -> tuple[Figure, np.ndarray]:
+) -> tuple[Drawing, np.ndarray]:
     """A figure in this look and its axes `[rows, columns]`.
-
-    It belongs to no window and to no list of open figures: nothing shows it but its being the last expression
-    of a notebook's cell, and nothing need close it.
 
     Args:
         rows: of axes.
@@ -57,7 +68,7 @@ def new_figure(
     """
     style = sns.axes_style("whitegrid") | sns.plotting_context("notebook") | _RC
     with rc_context(style):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Drawing(figsize=(width, height), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False, **options)
     return figure, axes
 

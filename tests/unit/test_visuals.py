@@ -1,5 +1,7 @@
 """Grids pixel by pixel, and figures by what stands in them."""
 
+import io
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -168,6 +170,12 @@ def test_every_figure_can_be_saved(tmp_path):
     for figure in figures:
         assert isinstance(figure, Figure)
         assert saved(figure, tmp_path).std() > 1
+
+
+def test_a_notebook_shows_a_figure_by_its_own_png():
+    content = show_images(flat(0, 1))._repr_png_()
+    with Image.open(io.BytesIO(content)) as picture:
+        assert picture.format == "PNG"
 
 
 def test_theme_sets_the_palette_when_asked():
