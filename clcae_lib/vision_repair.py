@@ -26,7 +26,7 @@ _declared: list = []  # torch forgets an operator when the library object that d
 
 
 def ensure_torchvision() -> ModuleType:
-    """Imports torchvision, declaring the operators its extension should have brought if that is what is wrong.
+    """Imports torchvision, declaring the operators its extension lacks if that is what is wrong.
 
     Calling it again costs nothing.
 

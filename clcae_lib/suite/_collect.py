@@ -48,7 +48,7 @@ def _check_row(row: Any) -> None:
 
 
 def read_figures(folder: Path) -> list[dict[str, Any]]:
-    """The pictures and tables in a notebook's folder, in the order recorded, then those not recorded by name."""
+    """The pictures and tables in a notebook's folder, as recorded, then the unrecorded by name."""
     path = folder / "figures.json"
     listed = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     known = {figure["file"] for figure in listed}

@@ -1,14 +1,15 @@
 """When a run may be skipped: a key over everything its results depend on.
 
-The key covers the notebook's cells, its parameters, the library's code, the world's weights and the results of
-the notebooks it needs. Comments, docstrings and layout of the code do not count, nor do a notebook's outputs.
+The key covers the notebook's cells, its parameters, the library's code, the world's weights and the results
+of the notebooks it needs. Comments, docstrings and layout of the code do not count, nor do a notebook's
+outputs.
 """
 
 import ast
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def _source_digest(path: Path) -> str:
     return _meaning_digest(full, full.stat().st_mtime_ns)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _meaning_digest(path: Path, changed: int) -> str:
     """A digest of a source file without comments, docstrings and layout."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -94,7 +95,7 @@ def file_digest(path: Path) -> str:
     return _content_digest(path, status.st_size, status.st_mtime_ns)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _content_digest(path: Path, size: int, changed: int) -> str:
     if size > _LARGE:
         return _hash(f"{size} {changed}".encode())

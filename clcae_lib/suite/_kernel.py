@@ -103,7 +103,7 @@ def execute(
 ) -> nbformat.NotebookNode:
     """Executes a notebook; its copy is written cell by cell, so that it is there whatever happens.
 
-    What the kernel itself prints, such as the warnings of native libraries, goes to `kernel.log` beside the copy.
+    What the kernel itself prints, such as warnings of native libraries, goes to `kernel.log` beside the copy.
 
     Args:
         notebook: the notebook.

@@ -3,14 +3,14 @@
 import importlib.metadata
 import platform
 import subprocess
-from functools import lru_cache
+from functools import cache
 
 from clcae_lib import paths
 
 _PACKAGES = ("torch", "torchvision", "numpy", "torchmetrics", "lpips", "lightning-fabric")
 
 
-@lru_cache(maxsize=None)
+@cache
 def commit() -> str:
     """The commit checked out, "+" after it if files of the code differ from it; empty outside git."""
     head = _git("rev-parse", "--short=12", "HEAD")
@@ -28,7 +28,7 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-@lru_cache(maxsize=None)
+@cache
 def versions() -> str:
     """Versions of what computes, as one line: "python 3.11.7, torch 2.13.0+cpu, ..."."""
     found = [f"python {platform.python_version()}"]
@@ -40,7 +40,7 @@ def versions() -> str:
     return ", ".join(found)
 
 
-@lru_cache(maxsize=None)
+@cache
 def device_text(name: str) -> str:
     """The device that a notebook's `device` parameter stands for here, such as "cuda: NVIDIA H200"."""
     from clcae_lib.devices import device_label, resolve_device

@@ -1,7 +1,7 @@
 """What a notebook leaves behind: metrics, figures and tables, written as they come.
 
-`metrics.json` holds one row a number, `figures.json` one row a picture. The runner adds where the numbers come
-from (seed, device, commit, versions) and the report shows what is marked as a headline first.
+`metrics.json` holds one row a number, `figures.json` one row a picture. The runner adds where the numbers
+come from (seed, device, commit, versions) and the report shows what is marked as a headline first.
 """
 
 import json
@@ -90,7 +90,7 @@ class Recorder:
         return self._add_figure(name, caption, headline)
 
     def image(self, image: Any, name: str, *, caption: str = "", headline: bool = False) -> Path:
-        """Save a picture, a `[3, H, W]` tensor in [-1, 1] or a PIL image, as `<name>.png`; return its path."""
+        """Save a picture, a `[3, H, W]` tensor in [-1, 1] or a PIL image, as `<name>.png`; its path."""
         path = self.folder / f"{name}.png"
         if hasattr(image, "save"):
             with atomic_path(path) as partial:

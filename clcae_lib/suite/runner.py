@@ -1,7 +1,8 @@
 """Runs the suite: the notebooks in order, each only if something it depends on changed, then the report.
 
-`results/<profile>/` receives a folder a notebook (executed copy, HTML, figures, `metrics.json`), `metrics.csv`,
-`index.html`, `status.json` and `run.log`. A notebook that fails stops those that need it, and no others.
+`results/<profile>/` receives a folder a notebook (executed copy, HTML, figures, `metrics.json`),
+`metrics.csv`, `index.html`, `status.json` and `run.log`. A notebook that fails stops those that need it, and
+no others.
 """
 
 import json

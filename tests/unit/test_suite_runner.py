@@ -187,7 +187,8 @@ def test_an_interrupted_run_leaves_earlier_results_and_no_kernel(suite, tmp_path
     folder = suite({"01_a": [GOOD]})
     earlier = (run_suite("quick").folder / "01_a" / "metrics.json").read_text()
     started = tmp_path / "pid"
-    slow = f"import os, time, pathlib\npathlib.Path({str(started)!r}).write_text(str(os.getpid()))\ntime.sleep(120)"
+    tell = f"import os, pathlib\npathlib.Path({str(started)!r}).write_text(str(os.getpid()))"
+    slow = f"{tell}\nimport time; time.sleep(120)"
     write_notebook(folder / "01_a.ipynb", GOOD.replace("seed + 1", "99"), slow)
     program = "from clcae_lib.suite.runner import run_suite; run_suite('quick')"
     process = subprocess.Popen(

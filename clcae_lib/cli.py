@@ -1,0 +1,282 @@
+"""The `clcae` command: a thin face on the suite and on training. Each command imports what it needs."""
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from clcae_lib import paths
+
+app = typer.Typer(
+    help="CLCAE: invert pictures into StyleGAN2, edit them, and measure the edits.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+sweep_app = typer.Typer(help="Re-run a notebook over variants and seeds.", no_args_is_help=True)
+train_app = typer.Typer(help="Train the networks, one link of the chain or all.", no_args_is_help=True)
+app.add_typer(sweep_app, name="sweep")
+app.add_typer(train_app, name="train")
+
+STAGES = {
+    "generator": ("adversarial", "GeneratorConfig"),
+    "judges": ("judges", "JudgesConfig"),
+    "alignment": ("alignment", "AlignmentConfig"),
+    "inversion": ("inversion", "InversionConfig"),
+}
+CHAIN = (
+    ("generator", "generator", ()),
+    ("judges", "judges", ()),
+    ("alignment", "alignment", ()),
+    ("inversion_foundation", "inversion", ("preset=foundation",)),
+    ("inversion_published", "inversion", ("preset=published",)),
+)
+
+# What a request can get wrong, by name, so that nothing is imported before it is needed.
+_REQUEST_ERRORS = ("SuiteError", "ConfigError", "WorldError", "FileNotFoundError")
+
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Override a parameter.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Run what is unchanged too.")]
+World = Annotated[str, typer.Option(help="What to train on.")]
+Out = Annotated[Path | None, typer.Option(help="Folder of the run; runs/<world>/<name> by default.")]
+File = Annotated[Path | None, typer.Option("--config", help="A YAML of parameters.", exists=True)]
+NoResume = Annotated[bool, typer.Option("--no-resume", help="Start afresh in the folder.")]
+Install = Annotated[bool, typer.Option("--install", help="Put the weights into data/<world>/.")]
+
+
+def expand_lists(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Arguments in which `--only 01 02` reads `--only 01 --only 02`, as the parser wants it."""
+    expanded: list[str] = []
+    current = ""
+    for argument in arguments:
+        if argument in names:
+            current = argument
+        elif argument.startswith("-"):
+            current = ""
+            expanded.append(argument)
+        else:
+            expanded += [current, argument] if current else [argument]
+    return expanded
+
+
+class _Lists(TyperCommand):
+    """A command whose list options take several values at once."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Splits the lists, then parses as usual."""
+        return super().parse_args(ctx, expand_lists(args, ("--only", "--seeds", "--variants")))
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turns what is wrong with a request into one line and exit status 2, and Ctrl-C into 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("interrupted; earlier results are as they were", err=True)
+        raise typer.Exit(130) from None
+    except Exception as error:
+        if type(error).__name__ not in _REQUEST_ERRORS:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+@app.command(cls=_Lists)
+def run(
+    profile: Annotated[str, typer.Option(help="A file in notebooks/profiles/.")] = "quick",
+    only: Annotated[list[str] | None, typer.Option(help="Notebooks, such as: --only 01 02")] = None,
+    settings: Settings = None,
+    force: Force = False,
+    output: Annotated[Path | None, typer.Option(help="Folder; results/<profile> by default.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds for one notebook.")] = None,
+    start_timeout: Annotated[float | None, typer.Option(help="Seconds for a kernel to start.")] = None,
+) -> None:
+    """Run the notebooks in order and write the report."""
+    with _told():
+        from clcae_lib.suite.runner import run_suite
+
+        summary = run_suite(
+            profile,
+            only=only or [],
+            settings=settings or [],
+            force=force,
+            output=output,
+            timeout=timeout,
+            start_timeout=start_timeout,
+        )
+    typer.echo(f"report: {summary.report}")
+    if not summary.ok:
+        failed = [outcome.notebook for outcome in summary.outcomes if outcome.state == "failed"]
+        typer.echo(f"failed: {', '.join(failed)}; see {summary.folder / 'failed'}", err=True)
+        raise typer.Exit(1)
+
+
+@sweep_app.callback()
+def _sweep() -> None:
+    """Re-run a notebook over variants and seeds."""
+
+
+@sweep_app.command(cls=_Lists)
+def ablations(
+    seeds: Annotated[list[int] | None, typer.Option(help="Such as: --seeds 0 1 2 (the default)")] = None,
+    variants: Annotated[list[str] | None, typer.Option(help="Names in notebooks/ablations.yaml.")] = None,
+    profile: Annotated[str, typer.Option(help="A file in notebooks/profiles/.")] = "quick",
+    workers: Annotated[int | None, typer.Option(min=1, help="Notebooks at once.")] = None,
+    settings: Settings = None,
+    force: Force = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep complete runs although code or weights have changed.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option(help="Folder; results/sweeps/ablations by default.")] = None,
+) -> None:
+    """Run every variant with every seed; what is complete is not run again."""
+    with _told():
+        from clcae_lib.suite.sweep import sweep_ablations
+
+        summary = sweep_ablations(
+            profile=profile,
+            seeds=[0, 1, 2] if seeds is None else seeds,
+            variants=variants or [],
+            settings=settings or [],
+            workers=workers,
+            force=force,
+            keep=keep,
+            output=output,
+        )
+    typer.echo(f"{summary.complete} runs complete: {summary.folder / 'runs.csv'}")
+    for name, reason in summary.failed.items():
+        typer.echo(f"failed: {name}: {reason}", err=True)
+    if summary.failed:
+        raise typer.Exit(1)
+
+
+def train_stage(
+    stage: str, *, file: Path | None, overrides: Sequence[str], folder: Path, resume: bool, install: bool
+) -> None:
+    """Trains one link of the chain in a folder and, if asked, puts its weights into the world's data."""
+    module, config_name = STAGES[stage]
+    trainer = importlib.import_module(f"clcae_lib.training.{module}")
+    training = importlib.import_module("clcae_lib.training")
+    config = training.load_config(getattr(trainer, config_name), file, overrides)
+    trainer.train(config, folder, resume=resume)
+    typer.echo(f"trained: {folder}")
+    for path in training.install(folder, config.world) if install else []:
+        typer.echo(f"installed: {path}")
+
+
+def _add_stage(stage: str, text: str) -> None:
+    """Declares `clcae train <stage>`."""
+
+    @train_app.command(stage, help=text)
+    def command(
+        world: World = "portraits",
+        config: File = None,
+        settings: Settings = None,
+        out: Out = None,
+        no_resume: NoResume = False,
+        install: Install = False,
+    ) -> None:
+        folder = out or paths.root() / "runs" / world / stage
+        overrides = [f"world={world}", *(settings or [])]
+        with _told():
+            train_stage(
+                stage, file=config, overrides=overrides, folder=folder, resume=not no_resume, install=install
+            )
+
+
+_add_stage("generator", "The StyleGAN2, adversarially on the world's images.")
+_add_stage("judges", "The oracle, the identity embedding and the perceptual features, two copies each.")
+_add_stage("alignment", "The two encoders that align images and W, by contrast.")
+_add_stage("inversion", "The encoder from image to w, W+ and F (--set preset=foundation or published).")
+
+
+@train_app.command("all")
+def train_all(
+    world: World = "portraits",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="LINK.NAME=VALUE", help="Such as generator.steps=100."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the runs; runs/<world> by default.")] = None,
+    no_resume: NoResume = False,
+    install: Install = False,
+) -> None:
+    """Rebuild the whole chain in order, each link on the one before; what is finished is not trained again.
+
+    Without --install the chain is built in <out>/data and data/ is left alone.
+    """
+    folder = (out or paths.root() / "runs" / world).resolve()
+    if not install:
+        os.environ["CLCAE_DATA"] = str(folder / "data")
+    with _told():
+        shares = _share_settings(settings or [])
+        for link, stage, fixed in CHAIN:
+            typer.echo(f"{link}:")
+            overrides = [f"world={world}", *fixed, *shares[link]]
+            train_stage(
+                stage,
+                file=None,
+                overrides=overrides,
+                folder=folder / link,
+                resume=not no_resume,
+                install=True,
+            )
+
+
+def _share_settings(settings: Sequence[str]) -> dict[str, list[str]]:
+    """The settings of each link; "inversion" stands for both presets."""
+    shares: dict[str, list[str]] = {link: [] for link, _, _ in CHAIN}
+    for setting in settings:
+        prefix, dot, rest = setting.partition(".")
+        links = [link for link in shares if link == prefix or link.startswith(f"{prefix}_")]
+        if not dot or not links:
+            raise FileNotFoundError(
+                f"--set {setting}: write LINK.NAME=VALUE with a link of {', '.join(shares)}"
+            )
+        for link in links:
+            shares[link].append(rest)
+    return shares
+
+
+@app.command()
+def info() -> None:
+    """Show versions, the device, the worlds and the weights that are here."""
+    with _told():
+        from clcae_lib.suite._provenance import commit, device_text, versions
+        from clcae_lib.worlds import world_names
+
+        typer.echo(f"commit    {commit() or 'none'}")
+        typer.echo(f"versions  {versions()}")
+        typer.echo(f"device    {device_text('auto')}")
+        for name in world_names():
+            typer.echo(f"world     {name}: {paths.world_dir(name)}")
+            for line in _weights_lines(paths.world_dir(name)):
+                typer.echo(f"  {line}")
+
+
+def _weights_lines(folder: Path) -> list[str]:
+    """One line for each weights file, with what its card tells, then what is wrong with the chain."""
+    from clcae_lib.checkpoints import check_chain, read_card
+
+    lines = []
+    for path in sorted(folder.glob("*.safetensors")):
+        card = read_card(path) if path.with_suffix(".json").is_file() else {}
+        facts = [f"{card[name]} {text}" for name, text in _FACTS.items() if card.get(name) is not None]
+        lines.append(f"{path.stem:<22} {path.stat().st_size / 1e6:5.1f} MB  {', '.join(facts)}")
+    return lines + [f"problem: {problem}" for problem in check_chain(folder)] or ["no weights"]
+
+
+_FACTS = {"steps": "steps", "images_seen": "images", "seconds": "s", "device": "", "kind": ""}
+
+
+if __name__ == "__main__":
+    sys.exit(app())

@@ -1,0 +1,66 @@
+"""The real notebooks from end to end, headless, with the `smoke` profile: machinery only, tiny sizes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+from clcae_lib.suite._plan import read_suite
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
+
+@pytest.fixture(scope="module")
+def notebooks() -> list[str]:
+    """Names of the suite's notebooks; there must be some."""
+    names = [entry.name for entry in read_suite(Path(__file__).resolve().parents[2] / "notebooks")]
+    assert names
+    return names
+
+
+@pytest.fixture(scope="module")
+def results(notebooks) -> Path:
+    """The folder of a fresh smoke run; the run must end well."""
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-m", "clcae_lib.cli", "run", "--profile", "smoke", "--force"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=1400, check=False)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert "index.html" in done.stdout
+    return root / "results" / "smoke"
+
+
+def test_every_notebook_is_done(results, notebooks):
+    status = json.loads((results / "status.json").read_text())
+    assert {part["notebook"]: part["state"] for part in status["notebooks"]} == dict.fromkeys(
+        notebooks, "done"
+    )
+
+
+def test_every_notebook_leaves_numbers_and_pictures(results, notebooks):
+    metrics = pd.read_csv(results / "metrics.csv")
+    assert set(metrics["notebook"]) == set(notebooks)
+    assert metrics["value"].notna().all()
+    for name in notebooks:
+        assert list((results / name).glob("*.png")), f"{name} drew nothing"
+        assert (results / name / f"{name}.html").is_file()
+
+
+def test_every_cell_was_executed(results, notebooks):
+    for name in notebooks:
+        node = nbformat.read(results / name / f"{name}.ipynb", as_version=4)
+        cells = [cell for cell in node.cells if cell.cell_type == "code" and cell.source.strip()]
+        assert all(cell.execution_count for cell in cells), name
+
+
+def test_the_report_shows_every_notebook_and_its_links_lead_somewhere(results, notebooks):
+    page = (results / "index.html").read_text()
+    links = [part.split('"', 1)[0] for part in page.split('href="')[1:]]
+    local = [link for link in links if not link.startswith(("#", "data:"))]
+    assert not [link for link in local if link.startswith("http")], "the page needs nothing from elsewhere"
+    assert not [link for link in local if not (results / link).is_file()]
+    for name in notebooks:
+        assert f'id="{name}"' in page

@@ -1,0 +1,120 @@
+"""The command line: it reads what people type, calls the right thing, and tells what went wrong."""
+
+import sys
+import types
+
+import pytest
+from pydantic import BaseModel
+from typer.testing import CliRunner
+
+from clcae_lib import cli
+from tests.notebooks_in_small import record
+
+GOOD = record("01_a", "seed + 1")
+
+
+def call(*arguments):
+    return CliRunner().invoke(cli.app, list(arguments))
+
+
+def test_lists_take_several_values():
+    assert cli.expand_lists(["--only", "01", "02", "--force", "x"], ["--only"]) == [
+        *("--only", "01", "--only", "02", "--force", "x")
+    ]
+
+
+def test_run_prints_where_the_report_is(suite, tmp_path):
+    suite({"01_a": [GOOD], "02_b": [record("02_b", "7")], "03_c": [GOOD]})
+    result = call("run", "--only", "01", "02", "--set", "seed=3")
+    assert result.exit_code == 0, result.output
+    assert str(tmp_path / "results" / "quick" / "index.html") in result.output.replace("\n", "")
+    assert "03_c" in (tmp_path / "results" / "quick" / "status.json").read_text()
+    assert not (tmp_path / "results" / "quick" / "03_c").exists()
+
+
+def test_a_failing_notebook_gives_status_1(suite):
+    suite({"01_a": ["1 / 0"]})
+    result = call("run")
+    assert result.exit_code == 1
+    assert "01_a" in result.output
+
+
+@pytest.mark.parametrize("arguments", [["--set", "sed=1"], ["--profile", "none"], ["--only", "09"]])
+def test_a_wrong_request_gives_status_2_and_one_line(suite, arguments):
+    suite({"01_a": [GOOD]})
+    result = call("run", *arguments)
+    assert result.exit_code == 2
+    assert "error:" in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.fixture
+def trainers(monkeypatch):
+    """Trainers that only note what they were asked to do; the notes."""
+    notes = []
+
+    class Config(BaseModel):
+        world: str = "portraits"
+        settings: tuple[str, ...] = ()
+
+    def load_config(cls, file, overrides):
+        values = dict(override.split("=") for override in overrides)
+        return Config(world=values.pop("world"), settings=tuple(f"{k}={v}" for k, v in values.items()))
+
+    def train(config, folder, *, resume):
+        notes.append((config.settings, folder, resume))
+
+    def install(folder, world):
+        notes.append(("install", folder, world))
+        return [folder / "weights"]
+
+    package = types.SimpleNamespace(load_config=load_config, install=install)
+    monkeypatch.setitem(sys.modules, "clcae_lib.training", package)
+    for module, name in cli.STAGES.values():
+        fake = types.SimpleNamespace(train=train, **{name: Config})
+        monkeypatch.setitem(sys.modules, f"clcae_lib.training.{module}", fake)
+    return notes
+
+
+def test_train_passes_settings_on(trainers, tmp_path):
+    result = call("train", "alignment", "--set", "lr=1e-3", "--out", str(tmp_path / "run"), "--no-resume")
+    assert result.exit_code == 0, result.output
+    assert trainers == [(("lr=1e-3",), tmp_path / "run", False)]
+
+
+def test_train_installs_when_asked(trainers, tmp_path):
+    call("train", "generator", "--out", str(tmp_path), "--install")
+    assert trainers[1] == ("install", tmp_path, "portraits")
+
+
+def test_train_all_goes_down_the_chain_and_leaves_the_data_alone(trainers, tmp_path, monkeypatch):
+    monkeypatch.setenv("CLCAE_DATA", "elsewhere")
+    result = call(
+        "train", "all", "--out", str(tmp_path), "--set", "inversion.steps=3", "--set", "judges.steps=4"
+    )
+    assert result.exit_code == 0, result.output
+    trained = [(folder.name, settings) for settings, folder, _ in trainers if settings != "install"]
+    assert trained == [
+        ("generator", ()),
+        ("judges", ("steps=4",)),
+        ("alignment", ()),
+        ("inversion_foundation", ("preset=foundation", "steps=3")),
+        ("inversion_published", ("preset=published", "steps=3")),
+    ]
+    assert sum(note[0] == "install" for note in trainers) == 5
+    assert cli.os.environ["CLCAE_DATA"] == str(tmp_path.resolve() / "data")
+
+
+def test_train_all_refuses_a_setting_without_a_link(trainers, tmp_path):
+    result = call("train", "all", "--out", str(tmp_path), "--set", "steps=3")
+    assert result.exit_code == 2
+    assert "LINK.NAME" in result.output.replace("\n", "")
+    assert not trainers
+
+
+def test_info_tells_versions_device_and_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLCAE_DATA", str(tmp_path))
+    result = call("info")
+    assert result.exit_code == 0, result.output
+    for word in ("torch", "device", "portraits", "no weights"):
+        assert word in result.output

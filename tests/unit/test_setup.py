@@ -1,0 +1,128 @@
+"""The set-up: pins, requirements and conda environment agree, and the Makefile does nothing twice."""
+
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+PIN = re.compile(r"^([A-Za-z0-9._-]+)==([0-9][0-9A-Za-z.]*)$")
+# Builds of torch for GPUs bring libraries that torch itself pins exactly.
+PINNED_BY_TORCH = re.compile(r"^(nvidia|cuda|triton)")
+
+
+@pytest.fixture
+def project(repository):
+    return tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture
+def pins(repository):
+    lines = (repository / "constraints.txt").read_text().splitlines()
+    found = [PIN.match(line) for line in lines if line and not line.startswith("#")]
+    assert all(found), "every line of constraints.txt is an exact pin, without a local part such as +cpu"
+    names = [canonicalize_name(match[1]) for match in found]
+    assert len(names) == len(set(names)), "no package is pinned twice"
+    return dict(zip(names, [match[2] for match in found], strict=True))
+
+
+def requirements(project):
+    return [Requirement(line) for line in project["dependencies"] + project["optional-dependencies"]["dev"]]
+
+
+def test_every_requirement_has_a_pin_that_fits_it(project, pins):
+    for requirement in requirements(project):
+        assert pins[canonicalize_name(requirement.name)] in requirement.specifier, requirement
+
+
+def test_what_the_requirements_bring_along_is_pinned_too(project, pins):
+    waiting = [(canonicalize_name(r.name), frozenset(r.extras)) for r in requirements(project)]
+    seen = set()
+    while waiting:
+        name, extras = waiting.pop()
+        if (name, extras) in seen or PINNED_BY_TORCH.match(name):
+            continue
+        seen.add((name, extras))
+        assert name in pins, f"add {name} to constraints.txt"
+        waiting += needs(name, extras)
+
+
+def needs(name, extras):
+    """What an installed package needs here, with the extras asked for."""
+    for line in importlib.metadata.requires(name) or []:
+        requirement = Requirement(line)
+        environments = [{"extra": extra} for extra in ("", *extras)]
+        if requirement.marker is None or any(map(requirement.marker.evaluate, environments)):
+            yield canonicalize_name(requirement.name), frozenset(requirement.extras)
+
+
+def test_supported_versions_are_those_promised(project, pins):
+    assert SpecifierSet(project["requires-python"]) == SpecifierSet(">=3.11,<3.14")
+    torch = next(r for r in requirements(project) if r.name == "torch")
+    assert torch.specifier == SpecifierSet(">=2.6")
+    assert pins["torch"] == "2.13.0"
+
+
+def test_conda_users_get_the_same_pins(repository, project):
+    environment = yaml.safe_load((repository / "environment.yml").read_text())
+    plain = [part for part in environment["dependencies"] if isinstance(part, str)]
+    (pip,) = [part["pip"] for part in environment["dependencies"] if isinstance(part, dict)]
+    assert pip == ["-c constraints.txt", "-e .[dev]"], "packages come from pyproject.toml under the pins"
+    assert [part.split("=")[0] for part in plain] == ["python", "pip"], "conda itself brings no package"
+    assert plain[0].split("=")[1] in SpecifierSet(project["requires-python"])
+
+
+def make(repository: Path, *arguments: str) -> str:
+    command = ["make", "--no-print-directory", "-C", str(repository), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def test_make_lists_every_command(repository):
+    text = make(repository, "help")
+    for command in ("suite", "test", "lint", "format", "lab", "clean", "help"):
+        assert f"make {command} " in text
+
+
+def test_make_installs_once(tmp_path, repository):
+    """A copy of the Makefile with a stamp newer than the lists has nothing to install; an older one has."""
+    for file in ("Makefile", "pyproject.toml", "constraints.txt"):
+        (tmp_path / file).write_text((repository / file).read_text())
+    assert "pip install" in make(tmp_path, "-n", "test")
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / ".installed").touch()
+    assert "pip install" not in make(tmp_path, "-n", "test")
+    later = (tmp_path / ".venv" / ".installed").stat().st_mtime + 10
+
+    os.utime(tmp_path / "constraints.txt", (later, later))
+    assert "pip install" in make(tmp_path, "-n", "test")
+
+
+def test_continuous_integration_calls_make_test(repository):
+    script = repository / ".ci" / "run"
+    assert script.stat().st_mode & 0o111, "it can be executed"
+    assert script.read_text().rstrip().endswith("exec make test")
+    workflow = yaml.safe_load((repository / ".github" / "workflows" / "tests.yml").read_text())
+    steps = workflow["jobs"]["test"]["steps"]
+    assert any(step.get("run") == ".ci/run" for step in steps)
+    assert any(step.get("with", {}).get("path") == "results/smoke" for step in steps), "executed notebooks"
+
+
+def test_training_needs_neither_jupyter_nor_papermill():
+    program = """
+import importlib, pkgutil, sys
+import clcae_lib.training as training
+for module in pkgutil.iter_modules(training.__path__, "clcae_lib.training."):
+    importlib.import_module(module.name)
+loaded = {name.partition(".")[0] for name in sys.modules}
+sys.exit(", ".join(loaded & {"papermill", "IPython", "ipykernel", "nbclient", "jupyter_client"}) or 0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

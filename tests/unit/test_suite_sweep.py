@@ -1,0 +1,108 @@
+"""The sweep, on a tiny notebook: variants times seeds, resuming, failures, and a killed worker."""
+
+import pandas as pd
+import pytest
+import yaml
+
+from clcae_lib.suite import SuiteError, ablation_runs, read_runs
+from clcae_lib.suite.sweep import sweep_ablations
+from tests.notebooks_in_small import PARAMETERS, record, write_notebook
+
+ABLATION = PARAMETERS + 'variant = "plain"\nfactor = 1\nmode = "on"\n'
+COUNT = record("05_metric_ablations", "factor * (seed + 1)")
+
+
+@pytest.fixture
+def ablation(suite):
+    """A suite of one ablation notebook with two variants; returns a function that changes its cells."""
+    folder = suite({"05_metric_ablations": [COUNT]})
+    variants = {"plain": {}, "ten": {"factor": 10}}
+    content = {"notebook": "05_metric_ablations", "variants": variants}
+    (folder / "ablations.yaml").write_text(yaml.safe_dump(content))
+
+    def cells(*sources, variants=None):
+        write_notebook(folder / "05_metric_ablations.ipynb", *sources, parameters=ABLATION)
+        if variants is not None:
+            (folder / "ablations.yaml").write_text(yaml.safe_dump({**content, "variants": variants}))
+
+    cells(COUNT)
+    return cells
+
+
+def test_variants_times_seeds_in_one_table_and_resumed(ablation, tmp_path):
+    first = sweep_ablations(seeds=[0], variants=["ten"])
+    assert (first.complete, first.failed) == (1, {})
+    times = first.folder / "ten" / "seed0" / "run.json"
+    before = times.read_text()
+    summary = sweep_ablations(seeds=[0, 1])
+    assert summary.complete == 4
+    assert times.read_text() == before, "what was complete is not run again"
+    runs = read_runs(summary.folder)
+    values = runs.set_index(["variant", "seed"])["value"].to_dict()
+    assert values == {("plain", 0): 1, ("plain", 1): 2, ("ten", 0): 10, ("ten", 1): 20}
+    assert len(pd.read_parquet(summary.folder / "runs.parquet")) == 4
+    origins = ablation_runs(tmp_path / "results" / "quick" / "06")["origin"]
+    assert set(origins) == {"sweep"}
+
+
+def test_other_code_makes_results_stale_unless_they_are_kept(ablation):
+    sweep_ablations(seeds=[0], variants=["plain"])
+    ablation(COUNT, "changed = True")
+    kept = sweep_ablations(seeds=[0], variants=["plain"], keep=True)
+    assert read_runs(kept.folder)["value"].tolist() == [1]
+    assert not (kept.folder / "plain" / "seed0" / "traceback.txt").exists()
+    ablation(COUNT.replace("factor *", "7 *"))
+    again = sweep_ablations(seeds=[0], variants=["plain"])
+    assert read_runs(again.folder)["value"].tolist() == [7]
+
+
+def test_one_failing_variant_does_not_lose_the_others(ablation):
+    ablation("assert mode == 'on', 'no such mode'", COUNT, variants={"plain": {}, "bad": {"mode": "off"}})
+    summary = sweep_ablations(seeds=[0])
+    assert summary.complete == 1
+    assert list(summary.failed) == ["bad/seed0"]
+    assert "no such mode" in summary.failed["bad/seed0"]
+    assert "no such mode" in (summary.folder / "failed" / "bad" / "seed0" / "traceback.txt").read_text()
+
+
+def test_a_killed_worker_is_replaced_and_its_run_repeated(ablation, tmp_path):
+    once = tmp_path / "once"
+    kill = (
+        f"import os, pathlib, signal\nonce = pathlib.Path({str(once)!r})\n"
+        "if not once.exists():\n    once.touch()\n    os.kill(os.getppid(), signal.SIGKILL)\n"
+        "    import time; time.sleep(30)"
+    )
+    ablation(kill, COUNT)
+    summary = sweep_ablations(seeds=[0], variants=["plain"])
+    assert once.exists()
+    assert (summary.complete, summary.failed) == (1, {})
+
+
+def test_a_variant_that_sets_an_unknown_parameter_is_an_error(ablation):
+    ablation(COUNT, variants={"plain": {"factr": 2}})
+    with pytest.raises(SuiteError, match=r"05_metric_ablations.*'factr'.*'factor'"):
+        sweep_ablations(seeds=[0])
+
+
+def test_an_unknown_variant_is_an_error(ablation):
+    with pytest.raises(SuiteError, match=r"'tenn'.*plain, ten"):
+        sweep_ablations(variants=["tenn"])
+
+
+def test_runs_of_all_origins_are_told_apart(ablation, tmp_path):
+    from clcae_lib.suite.runner import run_suite
+
+    swept = sweep_ablations(seeds=[0], variants=["ten"])
+    reference = tmp_path / "results" / "reference" / "sweeps" / "ablations"
+    reference.mkdir(parents=True)
+    (reference / "runs.csv").write_text((swept.folder / "runs.csv").read_text())
+    live = run_suite("quick", settings=["seed=4"]).folder
+    runs = ablation_runs(live / "06_ablation_report").set_index("origin")
+    assert runs.loc["reference", "value"] == 10
+    assert runs.loc["live", ["variant", "value", "seed"]].tolist() == ["plain", 5, 4]
+
+
+def test_without_any_runs_the_table_is_empty(ablation, tmp_path):
+    runs = ablation_runs(tmp_path / "results" / "quick" / "06")
+    assert len(runs) == 0
+    assert "origin" in runs.columns

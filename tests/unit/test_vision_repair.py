@@ -1,0 +1,92 @@
+"""The torchvision repair, on the build at hand, each case in a process of its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+USE = """
+import warnings
+import torch
+from clcae_lib.vision_repair import ensure_torchvision
+first = ensure_torchvision()
+assert ensure_torchvision() is first
+"""
+LPIPS = """
+import lpips
+warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
+distance = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+a, b = torch.rand(2, 3, 64, 64), torch.zeros(2, 3, 64, 64)
+assert distance(a, b).shape == (2, 1, 1, 1)
+assert distance(a, a).abs().max() < 1e-6 < distance(a, b).min()
+"""
+TORCHMETRICS = """
+from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+from torchmetrics.image import PeakSignalNoiseRatio
+assert PeakSignalNoiseRatio(data_range=1.0)(torch.zeros(4), torch.full((4,), 0.1)).round() == 20
+"""
+TRANSFORMS = """
+from torchvision.transforms import v2
+from torchvision.utils import make_grid
+assert v2.Resize((8, 8))(torch.zeros(3, 16, 16)).shape == (3, 8, 8)
+assert make_grid(torch.zeros(4, 3, 8, 8), nrow=2, padding=0).shape == (3, 16, 16)
+"""
+BROKEN_FIRST = """
+for package in ("torchmetrics", "torchvision"):
+    try:
+        __import__(package)
+    except RuntimeError as error:
+        print(package, "failed:", error)
+"""
+DECLARE_LIKE_A_PROPER_BUILD = """
+import torch
+proper = torch.library.Library("torchvision", "DEF")
+proper.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+proper.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+"""
+
+
+def run(program: str) -> subprocess.CompletedProcess:
+    """Run a program in a fresh interpreter with warnings as errors."""
+    command = [sys.executable, "-W", "error", "-c", program]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+
+
+@pytest.mark.parametrize(
+    "use", [LPIPS, TORCHMETRICS, TRANSFORMS], ids=["lpips", "torchmetrics", "transforms"]
+)
+def test_what_needs_torchvision_works_after_it(use):
+    done = run(USE + use)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_half_import_before_it_is_mended():
+    done = run(BROKEN_FIRST + USE + TORCHMETRICS + TRANSFORMS)
+    assert done.returncode == 0, done.stderr
+
+
+def test_it_declares_nothing_where_the_operators_are_there():
+    done = run(
+        DECLARE_LIKE_A_PROPER_BUILD + USE + TRANSFORMS + "from clcae_lib import vision_repair\n"
+        "assert vision_repair._declared == []"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        ("RuntimeError('undefined symbol: abc')", ("undefined symbol: abc", "constraints.txt")),
+        ("ModuleNotFoundError('no torchvision')", ("not installed", "make install")),
+    ],
+)
+def test_another_failure_is_told_with_its_remedy(failure, told):
+    done = run(
+        "import importlib\nfrom clcae_lib import vision_repair\n"
+        f"def fail(name):\n    raise {failure}\n"
+        "importlib.import_module = fail\nvision_repair.ensure_torchvision()"
+    )
+    assert done.returncode != 0
+    assert "ImportError: " in done.stderr
+    for words in told:
+        assert words in done.stderr
