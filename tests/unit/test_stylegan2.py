@@ -41,6 +41,10 @@ def set_noise(generator: Generator, strength: float) -> None:
         layer.noise.weight.data.fill_(strength)
 
 
+def differ(one: Tensor, other: Tensor) -> bool:
+    return bool((one - other).abs().max() > 0.01)
+
+
 # Filters
 
 
@@ -204,7 +208,7 @@ def test_every_layer_obeys_its_own_code(generator, w):
     for layer in range(generator.n_latent):
         other = rows.clone()
         other[:, layer] += 1
-        assert not torch.allclose(generator.synthesis(other), image, atol=1e-4), layer
+        assert differ(generator.synthesis(other), image), layer
 
 
 @pytest.mark.parametrize("shape", [(2, STYLE + 1), (2, 3, STYLE), (STYLE,)])
@@ -230,15 +234,15 @@ def test_stored_noise_is_fixed_and_starts_silent(generator, w):
     set_noise(generator, 0.5)
     fixed = generator.synthesis(w)
     assert torch.equal(fixed, generator.synthesis(w, noise="fixed"))
-    assert not torch.allclose(fixed, generator.synthesis(w, noise="none"))
+    assert differ(fixed, generator.synthesis(w, noise="none"))
 
 
 def test_random_noise_differs_by_call_and_sample(generator, w):
     set_noise(generator, 0.5)
     same = w[:1].expand(2, -1)
     image = generator.synthesis(same, noise="random")
-    assert not torch.allclose(image[0], image[1])
-    assert not torch.allclose(image, generator.synthesis(same, noise="random"))
+    assert differ(image[0], image[1])
+    assert differ(image, generator.synthesis(same, noise="random"))
 
 
 def test_unknown_noise_is_named(generator):
@@ -258,8 +262,8 @@ def test_feature_acts_after_the_picture_took_its_part(generator, w):
     image, features = generator.synthesis(w, return_features=True)
     changed, recorded = generator.synthesis(w, feature=feature, return_features=True)
     assert torch.equal(recorded[5], features[5])
-    assert not torch.allclose(recorded[6], features[6])
-    assert not torch.allclose(changed, image)
+    assert differ(recorded[6], features[6])
+    assert differ(changed, image)
     low = generator.synthesis(w, stop_at=16)
     contribution = _ops.upsample(low, generator.to_rgbs[2].upsample.kernel)
     torch.testing.assert_close(
