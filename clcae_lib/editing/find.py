@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from clcae_lib.devices import resolve_device
 from clcae_lib.editing.calibrate import calibrate
 from clcae_lib.editing.direction import Direction
 from clcae_lib.editing.ganspace import ganspace
@@ -28,6 +29,7 @@ def find_directions(
     samples: int = 6000,
     components: int = 20,
     conditional: bool = True,
+    calibrated_on: int = 128,
     labelled: Labelled | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -44,6 +46,7 @@ def find_directions(
         samples: codes labelled (InterFaceGAN) or factorised (GANSpace).
         components: candidates of GANSpace and SeFa.
         conditional: take out of each InterFaceGAN direction what it shares with the other factors'.
+        calibrated_on: codes that each direction's unit is measured on.
         labelled: codes already labelled by the oracle in the role "train", to save doing it again.
         seed: of the codes.
         device: where the networks run.
@@ -52,6 +55,7 @@ def find_directions(
         ValueError: a factor or the method does not exist.
     """
     columns = {name: _column(world, name) for name in factors}
+    device = resolve_device(device) if isinstance(device, str) else device
     generator, oracle = world.generator(device), world.oracle("train", device)
     std = world.factor_std.tolist()
     if method == "interfacegan":
@@ -66,7 +70,15 @@ def find_directions(
         table = effects(generator, oracle, candidates, std=world.factor_std, seed=seed)
         found = {name: replace(candidates[pick(table, k)], name=name) for name, k in columns.items()}
     return {
-        name: calibrate(d, generator, oracle, column=columns[name], std=std[columns[name]], seed=seed + 1)
+        name: calibrate(
+            d,
+            generator,
+            oracle,
+            column=columns[name],
+            std=std[columns[name]],
+            count=calibrated_on,
+            seed=seed + 1,
+        )
         for name, d in found.items()
     }
 

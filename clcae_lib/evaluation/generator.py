@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from clcae_lib.devices import resolve_device
 from clcae_lib.editing import in_batches, sample_codes
 from clcae_lib.evaluation.metrics import factor_distribution_distance, frechet_distance, precision_recall
 from clcae_lib.worlds import World
@@ -39,6 +40,7 @@ def evaluate_generator(
         its two distributions, in its standard deviations; `worst_factor`, `samples`, `seed`, `split`,
         `features`.
     """
+    device = resolve_device(device) if isinstance(device, str) else device
     generator = world.generator(device) if generator is None else generator
     perceptual, oracle = world.perceptual("measure", device), world.oracle("measure", device)
     data = world.images(split, 2 * samples)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from clcae_lib.devices import resolve_device
 from clcae_lib.editing import in_batches
 from clcae_lib.worlds import World, lpips_or_perceptual
 
@@ -38,7 +39,7 @@ class Judges:
         Raises:
             WorldError: the world lacks one of them.
         """
-        device = torch.device(device)
+        device = resolve_device(device) if isinstance(device, str) else device
         oracle, identity = world.oracle("measure", device), world.identity("measure", device)
         return cls(world, oracle, identity, lpips_or_perceptual(world, "measure", device), device)
 
