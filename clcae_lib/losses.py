@@ -20,9 +20,7 @@ class ContrastiveLoss(nn.Module):
         learnable: whether the scale is trained.
     """
 
-    def __init__(
-        self, *, scale: float = 1 / 0.07, max_scale: float = 100.0, learnable: bool = True
-    ) -> None:
+    def __init__(self, *, scale: float = 1 / 0.07, max_scale: float = 100.0, learnable: bool = True) -> None:
         super().__init__()
         self.max_scale = max_scale
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learnable)
@@ -180,8 +178,8 @@ def feature_blend(step: int, steps: int, *, ramp: str = "run", epoch: int = 1000
     Args:
         step: from 0.
         steps: of the whole training.
-        ramp: `run`: rises over the first half of the run, once; `epoch`: as published, from 0 to 1 within every
-            epoch, then back.
+        ramp: `run`: rises once, over the first half of the run; `epoch`: as published, from 0 to 1 within
+            every epoch, then back.
         epoch: steps of an epoch.
 
     Raises:

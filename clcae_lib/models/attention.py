@@ -78,7 +78,5 @@ def sine_positions(height: int, width: int, dim: int) -> Float[Tensor, "pixels d
         angles = ((torch.arange(size) + 0.5) / size)[:, None] * frequencies
         axes.append(torch.cat([angles.sin(), angles.cos()], dim=1))
     rows, columns = (axis[:, : dim // 2 + dim % 2] for axis in axes)
-    grid = torch.cat(
-        [rows[:, None].expand(-1, width, -1), columns[None].expand(height, -1, -1)], dim=-1
-    )
+    grid = torch.cat([rows[:, None].expand(-1, width, -1), columns[None].expand(height, -1, -1)], dim=-1)
     return grid[..., :dim].flatten(0, 1)

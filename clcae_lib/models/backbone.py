@@ -88,7 +88,7 @@ def make_body(kind: str = "small", *, widths: Sequence[int] | None = None) -> Ba
     if kind == "irse50":
         return IrBody(**({"widths": widths} if widths else {}))
     if kind == "irse_small":
-        return IrBody(widths=widths or (16, 24, 48, 96, 128), units=(1, 1, 2, 1))
+        return IrBody(widths=widths or (16, 24, 48, 80, 128), units=(1, 1, 2, 1))
     raise ValueError(f"body={kind!r} is not one of 'small', 'irse_small', 'irse50'")
 
 
@@ -140,9 +140,7 @@ class StyleBlock(nn.Module):
         hidden = hidden or outputs
         count = max(1, math.ceil(math.log2(side)))
         sizes = [inputs] + [hidden] * count
-        self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, 3, 2, 1) for a, b in pairwise(sizes)
-        )
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in pairwise(sizes))
         self.linear = nn.Linear(hidden, outputs)
         nn.init.zeros_(self.linear.bias)
         nn.init.normal_(self.linear.weight, std=gain / math.sqrt(hidden))

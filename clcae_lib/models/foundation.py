@@ -101,7 +101,7 @@ class FoundationEncoder(nn.Module):
         switch, layers = self.config["wplus_attention"], range(self.n_latent)
         if switch != "spatial":
             self.to_layers = nn.ModuleList(
-                StyleBlock(dim, dim, side=sides[level_of(k)], hidden=dim // 2) for k in layers
+                StyleBlock(dim, dim, side=sides[level_of(k)], hidden=3 * dim // 8) for k in layers
             )
         if switch != "none":
             self.wplus_blocks = nn.ModuleList(CrossAttention(dim, heads=heads) for _ in LEVELS)
@@ -217,9 +217,7 @@ class FoundationEncoder(nn.Module):
         return self.to_feature(out.transpose(1, 2).unflatten(2, side))
 
 
-def _attend(
-    block: CrossAttention, queries: Tensor, tokens: Tensor, name: str, maps: Weights
-) -> Tensor:
+def _attend(block: CrossAttention, queries: Tensor, tokens: Tensor, name: str, maps: Weights) -> Tensor:
     """The block's output; its weights go into `maps` where that is given."""
     if maps is None:
         return block(queries, tokens)

@@ -51,7 +51,8 @@ def save_alignment(
     tensors = {f"image_encoder.{name}": value for name, value in images.state_dict().items()}
     tensors |= {f"latent_encoder.{name}": value for name, value in codes.state_dict().items()}
     config = {"image_encoder": images.config, "latent_encoder": codes.config, "scale": scale}
-    return checkpoints.save_weights(path, tensors, metadata={**metadata, "kind": "alignment", "config": config})
+    metadata = {**metadata, "kind": "alignment", "config": config}
+    return checkpoints.save_weights(path, tensors, metadata=metadata)
 
 
 def load_alignment(

@@ -94,6 +94,7 @@ class PublishedEncoder(IrBody):
         widths: channels of the IR-SE body; the last must be `style_dim`.
         units: of the body's stages.
         style_hidden: channels inside the style blocks, `style_dim` if not given.
+        hidden: width of the attention blocks' feed-forward layer, `2 * style_dim` if not given.
         heads: of the attention blocks. It has no effect but on dropout.
 
     Attributes:
@@ -117,6 +118,7 @@ class PublishedEncoder(IrBody):
         widths: Sequence[int] = (64, 64, 128, 256, 512),
         units: Sequence[int] = (3, 4, 14, 3),
         style_hidden: int | None = None,
+        hidden: int | None = None,
         heads: int = 4,
     ) -> None:
         if widths[-1] != style_dim:
@@ -129,6 +131,7 @@ class PublishedEncoder(IrBody):
             "widths": list(widths),
             "units": list(units),
             "style_hidden": style_hidden,
+            "hidden": hidden,
             "heads": heads,
         }
         self.n_latent = 2 * (resolution.bit_length() - 1) - 2
@@ -139,10 +142,10 @@ class PublishedEncoder(IrBody):
 
         self.styles = nn.ModuleList([block(0)])
         self.content_layer = ContentLayer(style_dim, feature_channels, side=sides[2])
-        self.feature_cross_attention = PublishedAttention(style_dim, heads=heads)
+        self.feature_cross_attention = PublishedAttention(style_dim, heads=heads, hidden=hidden)
         self.styles_others = nn.ModuleList(block(_level_of_other(j)) for j in range(self.n_latent - 1))
         self.cross_attention = nn.ModuleList(
-            PublishedAttention(style_dim, heads=heads) for _ in range(self.n_latent)
+            PublishedAttention(style_dim, heads=heads, hidden=hidden) for _ in range(self.n_latent)
         )
         self.latlayer1 = nn.Conv2d(widths[3], style_dim, 1)
         self.latlayer2 = nn.Conv2d(widths[2], style_dim, 1)

@@ -41,7 +41,8 @@ def test_large_images_are_averaged_down():
 
 
 def test_embeddings_are_unit_vectors_and_differ():
-    images, codes = ImageEncoder(32, embedding=8, width=8, widths=WIDTHS), LatentEncoder(6, embedding=8, width=8)
+    images = ImageEncoder(32, embedding=8, width=8, widths=WIDTHS)
+    codes = LatentEncoder(6, embedding=8, width=8)
     for vectors in (images(torch.randn(3, 3, 32, 32)), codes(torch.randn(3, 6))):
         torch.testing.assert_close(vectors.norm(dim=1), torch.ones(3))
         assert torch.pdist(vectors).min() > 1e-3

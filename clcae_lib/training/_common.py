@@ -1,0 +1,162 @@
+"""What the trainings on top of a frozen generator share: data at hand, rates, gradients and cards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from clcae_lib import checkpoints, files
+from clcae_lib.devices import device_label
+from clcae_lib.models import Generator
+from clcae_lib.training._logging import command
+from clcae_lib.training._seeds import step_generator
+from clcae_lib.training.config import TrainConfig
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """The network with its 4-D weights in the memory order that convolutions run fastest in."""
+    for weight in network.parameters():
+        if weight.ndim == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    return network
+
+
+def to_bytes(images: Float[Tensor, "n 3 h w"]) -> UInt8[Tensor, "n 3 h w"]:
+    """Images of [-1, 1] rounded to 0..255."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def from_bytes(images: UInt8[Tensor, "n 3 h w"], device: torch.device) -> Float[Tensor, "n 3 h w"]:
+    """Images of 0..255 as float32 in [-1, 1] on a device, in channels-last order."""
+    return (images.to(device).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+class InMemory:
+    """All images of a source as bytes, so that a batch is one gather."""
+
+    def __init__(self, source: Any) -> None:
+        """Read the images, rendering what is not in the cache."""
+        if hasattr(source, "prepare"):
+            source.prepare()
+        blocks = [range(at, min(at + 1024, len(source))) for at in range(0, len(source), 1024)]
+        parts = [source.uint8(b) if hasattr(source, "uint8") else to_bytes(source.images(b)) for b in blocks]
+        self.bytes = torch.cat(parts)
+
+    def __len__(self) -> int:
+        """How many images."""
+        return len(self.bytes)
+
+    def images(self, indices: Tensor, device: torch.device) -> Float[Tensor, "n 3 h w"]:
+        """Images of these indices, float32 in [-1, 1]."""
+        return from_bytes(self.bytes[indices], device)
+
+
+def noise_of(generator: Generator, *, training: bool) -> str:
+    """How to treat a generator's noise: not at all where its strengths are zero, else fresh in training."""
+    strengths = [value for name, value in generator.named_parameters() if name.endswith("noise.weight")]
+    if not any(bool(value.any()) for value in strengths):
+        return "none"
+    return "random" if training else "fixed"
+
+
+@torch.no_grad()
+def sample_codes(
+    generator: Generator, count: int, *numbers: int, start: int = 0, total: int | None = None
+) -> Float[Tensor, "n d"]:
+    """Codes `start` to `start + count` of the `total` that a seed of several numbers gives.
+
+    Ranks that share a batch ask for different parts of one draw.
+    """
+    source = step_generator(*numbers)
+    z = torch.randn(total or count, generator.style_dim, generator=source)[start : start + count]
+    return generator.mapping(z.to(generator.w_avg.device))
+
+
+def cosine(step: int, steps: int, *, warmup: int, floor: float = 0.0) -> float:
+    """The learning rate's factor at a step: a linear rise, then a cosine down to `floor`."""
+    if step < warmup:
+        return (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def set_rate(optimizer: Any, lr: float) -> None:
+    """Set the learning rate of every group."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def share(fabric: Fabric, batch_size: int) -> tuple[int, int]:
+    """Where this rank's part of a batch starts, and its size."""
+    local = batch_size // fabric.world_size
+    return fabric.global_rank * local, local
+
+
+def average_gradients(fabric: Fabric, *networks: nn.Module) -> None:
+    """Replace gradients by their mean over the ranks, in one message."""
+    gradients = [p.grad for network in networks for p in network.parameters() if p.grad is not None]
+    if fabric.world_size == 1 or not gradients:
+        return
+    flat = fabric.all_reduce(torch.cat([gradient.reshape(-1) for gradient in gradients]), reduce_op="mean")
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view(gradient.shape))
+
+
+def gather(fabric: Fabric, rows: Float[Tensor, "local e"]) -> Float[Tensor, "all e"]:
+    """The rows of every rank, with gradient."""
+    return rows if fabric.world_size == 1 else fabric.all_gather(rows, sync_grads=True).flatten(0, 1)
+
+
+@contextmanager
+def evaluating(*networks: nn.Module) -> Iterator[None]:
+    """Networks in evaluation mode for the time being."""
+    modes = [network.training for network in networks]
+    for network in networks:
+        network.eval()
+    try:
+        yield
+    finally:
+        for network, mode in zip(networks, modes, strict=True):
+            network.train(mode)
+
+
+def digests(*weights: Path) -> dict[str, str]:
+    """The digest of each weights file, under its name; for the card's `trained_on`."""
+    return {path.stem: files.sha256(path) for path in weights}
+
+
+def card(
+    name: str,
+    config: TrainConfig,
+    folder: Path,
+    fabric: Fabric,
+    *,
+    trained_on: dict[str, str],
+    measures: dict[str, Any],
+    **extra: Any,
+) -> dict[str, Any]:
+    """What a weights file's card says."""
+    state = checkpoints.load_state(folder / "state.pt") if (folder / "state.pt").is_file() else {}
+    return {
+        "name": name,
+        "world": config.world,
+        "command": command(),
+        "seed": config.seed,
+        "steps": state.get("step", 0),
+        "images_seen": state.get("images", 0),
+        "seconds": round(float(state.get("seconds", 0.0)), 1),
+        "device": device_label(fabric.device),
+        "threads": torch.get_num_threads(),
+        "config": config.model_dump(mode="json"),
+        "trained_on": trained_on,
+        "measures": measures,
+        **extra,
+    }

@@ -1,0 +1,141 @@
+"""Settings of an inversion encoder's training: two presets, and a switch for each line where they part."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from clcae_lib.training.config import Precision, TrainConfig
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "foundation": {
+        "wplus_attention": "spatial",
+        "feature_attention": "spatial",
+        "alignment": "bank",
+        "alignment_input": "input",
+        "init_from_alignment": True,
+        "lpips_scales": 1,
+        "ramp": "run",
+        "body": "small",
+        "optimizer": "adam",
+        "schedule": "cosine",
+        "flip": 0.0,
+        "ema_half_life": 2000.0,
+    },
+    "published": {
+        "wplus_attention": "single",
+        "feature_attention": "single",
+        "alignment": "batch",
+        "alignment_input": "w_reconstruction",
+        "init_from_alignment": False,
+        "lpips_scales": 1,
+        "ramp": "epoch",
+        "body": "irse_small",
+        "optimizer": "ranger",
+        "schedule": "constant",
+        "flip": 0.5,
+        "ema_half_life": 0.0,
+    },
+}
+"""What each preset sets; any of it can be set otherwise by itself."""
+
+
+class InversionConfig(TrainConfig):
+    """Settings of the inversion's training; what is not given follows the preset.
+
+    The weights are the paper's. Each picture (from F, W+ and w) is judged by L2, perceptual distance and
+    identity.
+    """
+
+    preset: Literal["foundation", "published"] = "foundation"
+    precision: Precision = "bf16-mixed"
+    steps: int = Field(default=3000, ge=0)
+    batch_size: int = Field(default=16, ge=1)
+
+    wplus_attention: Literal["spatial", "single", "none"]
+    feature_attention: Literal["spatial", "single", "off"]
+    alignment: Literal["bank", "batch", "off"]
+    alignment_input: Literal["input", "w_reconstruction"]
+    init_from_alignment: bool
+    lpips_scales: Literal[1, 3]
+    ramp: Literal["run", "epoch"]
+    ramp_epoch: int = Field(default=500, ge=2, description="steps of an epoch, where ramp=epoch")
+
+    body: str
+    widths: tuple[int, ...] | None = None
+    units: tuple[int, ...] = Field(default=(1, 1, 2, 1), description="units of the published body's stages")
+    style_hidden: int | None = Field(default=24, description="channels in the published style blocks")
+    hidden: int | None = Field(default=64, description="width of the published feed-forward layers")
+    heads: int = Field(default=4, ge=1)
+
+    weight_l2: float = Field(default=1.0, ge=0)
+    weight_perceptual: float = Field(default=0.2, ge=0)
+    weight_identity: float = Field(default=0.1, ge=0)
+    weight_alignment: float = Field(default=0.1, ge=0)
+    weight_feature: float = Field(default=0.01, ge=0)
+    weight_w: float = Field(
+        default=0.0, ge=0, description="direct regression of w on samples, in its variance"
+    )
+    picture_weights: dict[Literal["f", "w_plus", "w"], float] = Field(
+        default={"f": 1.0, "w_plus": 1.0, "w": 1.0}, description="of the reconstructions"
+    )
+    bank: int = Field(default=4096, ge=1, description="random codes as negatives, where alignment=bank")
+
+    mix: float = Field(
+        default=0.5, ge=0, le=1, description="share of samples; the rest are the world's images"
+    )
+    images: int | None = Field(
+        default=None, ge=1, description="how many training images; null takes them all"
+    )
+    flip: float = Field(ge=0, le=1, description="share of the world's images that are mirrored")
+    optimizer: Literal["adam", "ranger"]
+    schedule: Literal["cosine", "constant"]
+    lr: float = Field(default=1e-3, gt=0, description="1e-4 at full size")
+    warmup: int = Field(default=50, ge=0, description="steps over which the learning rate rises")
+    clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    ema_half_life: float = Field(ge=0, description="of the encoder's average, in images; 0 keeps none")
+    validation_images: int = Field(default=256, ge=8)
+
+    free: ClassVar[frozenset[str]] = TrainConfig.free | {"validation_images"}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        """Take from the preset what is not given."""
+        if not isinstance(values, dict):
+            return values
+        preset = PRESETS.get(values.get("preset", "foundation"), PRESETS["foundation"])
+        # YAML reads a bare `off` as false.
+        off = {name: "off" for name in ("alignment", "feature_attention") if values.get(name) is False}
+        return {**preset, **values, **off}
+
+    @model_validator(mode="after")
+    def _check(self) -> InversionConfig:
+        if self.batch_size % self.devices:
+            raise ValueError(f"batch_size={self.batch_size} cannot be shared by devices={self.devices}")
+        if self.preset == "published":
+            fixed = {"wplus_attention": "single", "feature_attention": "single"}
+            wrong = [name for name, value in fixed.items() if getattr(self, name) != value]
+            if wrong:
+                raise ValueError(
+                    f"{wrong[0]}: preset=published has only 'single'; switch it in preset=foundation"
+                )
+        return self
+
+    def architecture(self) -> dict[str, Any]:
+        """Arguments of the encoder, beside those that the generator gives."""
+        if self.preset == "published":
+            sizes = {"irse_small": {"widths": (16, 24, 48, 80, 128), "units": self.units}, "irse50": {}}
+            body = sizes[self.body] | ({"widths": self.widths} if self.widths else {})
+            return {**body, "style_hidden": self.style_hidden, "hidden": self.hidden, "heads": self.heads}
+        names = ("body", "widths", "heads", "wplus_attention", "feature_attention")
+        return {name: getattr(self, name) for name in names}
+
+    def term_weight(self, term: str) -> float:
+        """The weight of `l2`, `perceptual` or `identity`."""
+        return float(getattr(self, f"weight_{term}"))
+
+    def picture_weight(self, name: str) -> float:
+        """The weight of a reconstruction: `f`, `w_plus` or `w`."""
+        return self.picture_weights.get(name, 1.0)

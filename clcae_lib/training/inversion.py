@@ -1,0 +1,398 @@
+"""Training of the inversion encoder on top of a frozen generator (arXiv 2211.11448, sections 3.2 and 3.3).
+
+Each step decodes three pictures of a target, from w, from W+ and from W+ with F, and asks all of them to be
+the target; the alignment asks w to be the target's code; F is kept near the generator's own activation.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from clcae_lib import checkpoints
+from clcae_lib.evaluation.metrics import psnr
+from clcae_lib.losses import (
+    ContrastiveLoss,
+    IdentityLoss,
+    PerceptualLoss,
+    ReconstructionLoss,
+    feature_blend,
+    feature_loss,
+)
+from clcae_lib.models import Codes, Generator, ImageEncoder, LatentEncoder, build_encoder
+from clcae_lib.training import _common as common
+from clcae_lib.training._ema import half_life, update_average
+from clcae_lib.training._inversion_config import InversionConfig
+from clcae_lib.training._logging import tile
+from clcae_lib.training._seeds import Shuffled, step_generator
+from clcae_lib.training.loop import Task, fit
+
+__all__ = ["InversionConfig", "InversionTask", "Parts", "train"]
+
+SAMPLES, BANK, HELD_OUT, FLIPS = range(4)
+PICTURES = ("f", "w_plus", "w")
+FEATURE_INDEX = 5
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an inversion encoder is trained with.
+
+    Attributes:
+        generator: frozen.
+        images: of the training split.
+        validation: held-out images.
+        perceptual: distance of two batches, for the loss; None leaves the term out.
+        identity: images to unit vectors, for the loss; None leaves the term out.
+        alignment: image encoder, latent encoder and scale; None where alignment and initialisation are off.
+        judges: what measures the finished encoder, by name; never the copies that the loss has.
+        trained_on: names and digests of the weights above, for the card.
+    """
+
+    generator: Generator
+    images: Any
+    validation: Any
+    perceptual: nn.Module | None = None
+    identity: nn.Module | None = None
+    alignment: tuple[ImageEncoder, LatentEncoder, float] | None = None
+    judges: Mapping[str, nn.Module] = field(default_factory=dict)
+    trained_on: Mapping[str, str] = field(default_factory=dict)
+
+
+class AlignmentTerm(nn.Module):
+    """The alignment, both encoders frozen, as a judge of w: a picture's embedding must choose its own code.
+
+    Args:
+        alignment: image encoder, latent encoder and the scale that they were trained to.
+        bank: codes `[M, D]` whose embeddings are the negatives beside the batch; None for the batch alone.
+    """
+
+    bank: Tensor | None
+
+    def __init__(self, alignment: tuple[nn.Module, nn.Module, float], *, bank: Tensor | None = None) -> None:
+        """Embed the bank once."""
+        super().__init__()
+        self.image_encoder, self.latent_encoder, scale = alignment
+        self.loss = ContrastiveLoss(scale=min(scale, 100.0), learnable=False)
+        with torch.no_grad():
+            embedded = None if bank is None else self.latent_encoder(bank.cpu())
+        self.register_buffer("bank", embedded, persistent=False)
+
+    def forward(
+        self, pictures: Float[Tensor, "batch 3 h w"], w: Float[Tensor, "batch dim"], *, fabric: Fabric
+    ) -> Float[Tensor, ""]:
+        """The loss of codes for pictures; the pictures may carry a gradient."""
+        images, codes = self.image_encoder(pictures), self.latent_encoder(w)
+        images, codes = common.gather(fabric, images), common.gather(fabric, codes)
+        return self.loss(images, codes, negatives=self.bank)
+
+
+class InversionTask(Task):
+    """Trains an inversion encoder of either preset, with every departure of the published code a switch."""
+
+    config: InversionConfig
+
+    def __init__(self, config: InversionConfig, parts: Parts) -> None:
+        """Keep the configuration and the frozen parts.
+
+        Raises:
+            ValueError: the configuration asks for an alignment that is not there.
+        """
+        super().__init__(config)
+        if parts.alignment is None and (config.alignment != "off" or config.init_from_alignment):
+            raise ValueError(
+                "alignment: there are no aligned encoders; train them, or set alignment=off and "
+                "init_from_alignment=false"
+            )
+        self.parts, self.seen = parts, 0
+
+    def setup(self, fabric: Fabric) -> None:
+        """Build the encoder, its average, the loss and the optimizer."""
+        self.fabric, config, device = fabric, self.config, fabric.device
+        self.generator = common.channels_last(self.parts.generator.to(device))
+        self.noise = common.noise_of(self.generator, training=True)
+        self.encoder = build_encoder(config.preset, self._architecture())
+        if config.init_from_alignment:
+            self._initialise()
+        common.channels_last(self.encoder).to(device).attach(self.generator)
+        self.modules = {"encoder": self.encoder}
+        if config.ema_half_life > 0:
+            self.modules["average"] = copy.deepcopy(self.encoder).requires_grad_(False).eval()
+        self.optimizers = {"optimizer": fabric.setup_optimizers(self._optimizer())}
+        self._build_losses()
+        self.train_images, self.validation = common.InMemory(self.parts.images), None
+        self.order = Shuffled(len(self.train_images), seed=config.seed)
+
+    def step(self, index: int) -> dict[str, float | Tensor]:
+        """One batch: encode, decode three times, judge, update."""
+        config, optimizer = self.config, self.optimizers["optimizer"]
+        common.set_rate(optimizer, config.lr * self._rate(index))
+        target, known = self._batch(index)
+        with self.fabric.autocast():
+            terms, total = self._losses(target, known, blend=self._blend(index))
+        optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(total)
+        common.average_gradients(self.fabric, self.encoder)
+        norm = nn.utils.clip_grad_norm_(self.encoder.parameters(), config.clip)
+        optimizer.step()
+        self.seen += config.batch_size
+        if "average" in self.modules:
+            life = half_life(self.seen, target=config.ema_half_life, ramp=0.05)
+            update_average(self.modules["average"], self.encoder, images=config.batch_size, half_life=life)
+        return {"loss": total, "gradient": norm, **terms}
+
+    @torch.no_grad()
+    def validate(self, index: int) -> dict[str, float]:
+        """PSNR in dB of the three reconstructions of held-out images, with F as far in as validation says."""
+        encoder, images = self.result, self._held_out()
+        blend = self._blend(index) if self.config.ramp == "epoch" else 1.0
+        found: dict[str, list[Tensor]] = {}
+        with common.evaluating(encoder):
+            for batch in images.split(64):
+                with self.fabric.autocast():
+                    pictures = self._decode(encoder(batch), blend=blend, noise=self._still)[0]
+                for name, picture in pictures.items():
+                    found.setdefault(name, []).append(psnr(picture.float(), batch))
+        return {f"validation/psnr_{name}": float(torch.cat(rows).mean()) for name, rows in found.items()}
+
+    @torch.no_grad()
+    def sheet(self, index: int) -> Float[Tensor, "3 H W"]:
+        """Rows of targets (8 held-out images, 8 samples) and their reconstructions from W, W+ and F."""
+        del index
+        w = common.sample_codes(self.generator, 8, self.config.seed, HELD_OUT)
+        with common.evaluating(self.result), self.fabric.autocast():
+            samples = self.generator.synthesis(w, noise=self._still)
+            targets = torch.cat([self._held_out()[:8], samples.float()])
+            pictures = self._decode(self.result(targets), blend=1.0, noise=self._still)[0]
+        rows = [targets, *(pictures[name].float() for name in reversed(PICTURES) if name in pictures)]
+        return tile(torch.cat(rows).clamp(-1, 1).cpu(), columns=16)
+
+    def state(self) -> dict[str, Any]:
+        """How many images the average has seen."""
+        return {"seen": self.seen}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take up the count of images."""
+        self.seen = int(state["seen"])
+
+    @property
+    def result(self) -> nn.Module:
+        """The encoder that is validated and shipped: the average, if there is one."""
+        return self.modules.get("average", self.encoder)
+
+    def finish(self, folder: Path) -> None:
+        """Write the encoder and its card, measured on held-out images by judges that took no part."""
+        name = f"inversion_{self.config.preset}"
+        path, encoder = folder / f"{name}.safetensors", self.result
+        metadata = {"kind": "inversion", "preset": self.config.preset, "config": encoder.config}
+        metadata |= {"world": self.config.world, "seed": self.config.seed}
+        checkpoints.save_weights(path, encoder.state_dict(), metadata=metadata)
+        written = common.card(
+            name,
+            self.config,
+            folder,
+            self.fabric,
+            trained_on=dict(self.parts.trained_on),
+            measures=self.measure(),
+            parameters=sum(p.numel() for p in encoder.parameters()),
+        )
+        checkpoints.write_card(path, written)
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        """Means over held-out images: PSNR in dB and each judge's distance, for W, W+ and F in full."""
+        images, encoder, found = self._held_out(), self.result, {}
+        judges = {name: judge.to(images.device) for name, judge in self.parts.judges.items()}
+        with common.evaluating(encoder):
+            for batch in images.split(64):
+                pictures = self._decode(encoder(batch), blend=1.0, noise=self._still)[0]
+                for name, picture in pictures.items():
+                    picture = picture.clamp(-1, 1)
+                    found.setdefault(f"psnr_{name}", []).append(psnr(picture, batch))
+                    for term, judge in judges.items():
+                        found.setdefault(f"{term}_{name}", []).append(_judged(judge, picture, batch))
+        return {name: float(torch.cat(rows).mean()) for name, rows in found.items()}
+
+    def _architecture(self) -> dict[str, Any]:
+        config, generator = self.config, self.generator
+        common_part = {
+            "resolution": generator.size,
+            "style_dim": generator.style_dim,
+            "feature_channels": generator.channels[16],
+        }
+        return common_part | config.architecture()
+
+    def _initialise(self) -> None:
+        """Copy the body of the aligned image encoder."""
+        source = self.parts.alignment[0].body.state_dict()
+        body = self.encoder.body if self.config.preset == "foundation" else self.encoder
+        own = body.state_dict()
+        misfits = [name for name in source if name not in own or own[name].shape != source[name].shape]
+        if misfits:
+            raise ValueError(
+                f"init_from_alignment: the aligned body has other layers ({misfits[0]}, ...); "
+                "set body and widths to the alignment's, or init_from_alignment=false"
+            )
+        body.load_state_dict({**own, **source})
+
+    def _build_losses(self) -> None:
+        config, parts, device = self.config, self.parts, self.fabric.device
+        perceptual, identity = None, None
+        if parts.perceptual is not None and config.weight_perceptual > 0:
+            judge = common.channels_last(parts.perceptual.to(device))
+            perceptual = PerceptualLoss(judge, scales=config.lpips_scales)
+        if parts.identity is not None and config.weight_identity > 0:
+            identity = IdentityLoss(common.channels_last(parts.identity.to(device)))
+        self.reconstruction = ReconstructionLoss(perceptual=perceptual, identity=identity)
+        self.alignment = None
+        if config.alignment != "off" and config.weight_alignment > 0:
+            bank = None
+            if config.alignment == "bank":
+                bank = common.sample_codes(self.generator, config.bank, config.seed, BANK).cpu()
+            self.alignment = AlignmentTerm(parts.alignment, bank=bank).to(device)
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        if self.config.optimizer == "ranger":
+            from pytorch_optimizer import Ranger
+
+            return Ranger(self.encoder.parameters(), lr=self.config.lr)
+        return torch.optim.Adam(self.encoder.parameters(), lr=self.config.lr, fused=True)
+
+    def _rate(self, index: int) -> float:
+        config = self.config
+        if config.schedule == "constant":
+            return min(1.0, (index + 1) / max(1, config.warmup))
+        return common.cosine(index, config.steps, warmup=config.warmup, floor=0.01)
+
+    def _blend(self, index: int) -> float:
+        config = self.config
+        return feature_blend(index, config.steps, ramp=config.ramp, epoch=config.ramp_epoch)
+
+    @property
+    def _still(self) -> str:
+        return common.noise_of(self.generator, training=False)
+
+    def _held_out(self) -> Float[Tensor, "n 3 h w"]:
+        if self.validation is None:
+            count = min(self.config.validation_images, len(self.parts.validation))
+            images = self.parts.validation.images(range(count)).to(self.fabric.device)
+            self.validation = images.contiguous(memory_format=torch.channels_last)
+        return self.validation
+
+    @torch.no_grad()
+    def _batch(self, index: int) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "m d"]]:
+        """Targets, samples first, and the codes of the samples."""
+        config, device = self.config, self.fabric.device
+        size = config.batch_size
+        start, count = common.share(self.fabric, size)
+        sampled = min(count, round(count * config.mix))
+        w = common.sample_codes(self.generator, sampled, config.seed, SAMPLES, index, start=start, total=size)
+        rows = self.order.take(index * size + start, count)[sampled:]
+        renders = self.train_images.images(rows, device)
+        if config.flip > 0:
+            source = step_generator(config.seed, FLIPS, index, self.fabric.global_rank)
+            flipped = (torch.rand(len(renders), generator=source) < config.flip).to(device)
+            renders = torch.where(flipped[:, None, None, None], renders.flip(3), renders)
+        if not sampled:
+            return renders, w
+        with self.fabric.autocast():
+            samples = self.generator.synthesis(w, noise=self.noise).float()
+        return torch.cat([samples, renders]).contiguous(memory_format=torch.channels_last), w
+
+    def _losses(self, target: Tensor, known: Tensor, *, blend: float) -> tuple[dict[str, Tensor], Tensor]:
+        """Every term of the objective, unweighted and by name, and the weighted sum."""
+        config, codes = self.config, self.encoder(target)
+        pictures, activation = self._decode(codes, blend=blend, noise=self.noise)
+        terms: dict[str, Tensor] = {}
+        total = target.new_zeros(())
+        for name, judged in self.reconstruction(pictures, target).items():
+            for term, value in judged.items():
+                terms[f"{term}_{name}"] = value
+                total = total + config.picture_weight(name) * config.term_weight(term) * value
+        if codes.feature is not None:
+            terms["feature"] = feature_loss(codes.feature, activation)
+            total = total + config.weight_feature * terms["feature"]
+        if self.alignment is not None:
+            shown = target if config.alignment_input == "input" else pictures["w"].float()
+            terms["alignment"] = self.alignment(shown, codes.w, fabric=self.fabric)
+            total = total + config.weight_alignment * terms["alignment"]
+        if config.weight_w > 0 and len(known):
+            scale = self.generator.w_std.square().mean()
+            terms["w"] = mse_loss(codes.w[: len(known)].float(), known) / scale
+            total = total + config.weight_w * terms["w"]
+        return terms, total
+
+    def _decode(self, codes: Codes, *, blend: float, noise: str) -> tuple[dict[str, Tensor], Tensor]:
+        """All reconstructions in one call of the generator, and its own activation where F goes in."""
+        count, layers = len(codes.w), self.generator.n_latent
+        w = codes.w[:, None].expand(-1, layers, -1)
+        if codes.feature is None:
+            images, features = self.generator.synthesis(
+                torch.cat([codes.w_plus, w]), noise=noise, return_features=True
+            )
+            return dict(zip(PICTURES[1:], images.split(count), strict=True)), features[FEATURE_INDEX][:count]
+        share = codes.w.new_zeros(3 * count, 1, 1, 1)
+        share[:count] = blend
+        feature = torch.cat([codes.feature, torch.zeros_like(codes.feature).repeat(2, 1, 1, 1)])
+        images, features = self.generator.synthesis(
+            torch.cat([codes.w_plus, codes.w_plus, w]),
+            feature=feature,
+            feature_blend=share,
+            feature_index=FEATURE_INDEX,
+            noise=noise,
+            return_features=True,
+        )
+        return dict(zip(PICTURES, images.split(count), strict=True)), features[FEATURE_INDEX][:count]
+
+
+def _judged(judge: nn.Module, pictures: Tensor, targets: Tensor) -> Tensor:
+    """A pair's distance, or the cosine of its embeddings where the judge makes those."""
+    if hasattr(judge, "similarity"):
+        return judge.similarity(pictures, targets)
+    return judge(pictures, targets)
+
+
+def train(config: InversionConfig, folder: Path | str, *, resume: bool = True, **options: Any) -> Path:
+    """Train a world's inversion encoder in `folder`; returns the folder.
+
+    Raises:
+        WorldError: weights that it is trained on are missing; the message has the command that makes them.
+    """
+    return fit(InversionTask(config, world_parts(config)), config, folder, resume=resume, **options)
+
+
+def world_parts(config: InversionConfig) -> Parts:
+    """The generator, images, judges and alignment of the configuration's world, with their digests."""
+    from clcae_lib.models import load_alignment
+    from clcae_lib.worlds import get_world
+
+    world = get_world(config.world)
+    used = [world.weights("generator")]
+    alignment, judges = None, {}
+    if config.alignment != "off" or config.init_from_alignment:
+        path = world.require("alignment", command=f"clcae train alignment --set world={world.name}")
+        alignment = load_alignment(path)
+        used.append(path)
+    for name in ("perceptual", "identity"):
+        if getattr(config, f"weight_{name}") > 0:
+            judges[name] = getattr(world, name)("train")
+            used += [path for path in [world.weights(f"{name}_a")] if path.is_file()]
+    return Parts(
+        generator=world.generator("cpu"),
+        images=world.images("train", config.images),
+        validation=world.images("validation", config.validation_images),
+        perceptual=judges.get("perceptual"),
+        identity=judges.get("identity"),
+        alignment=alignment,
+        judges={name: getattr(world, name)("measure") for name in judges if world.has(f"{name}_b")},
+        trained_on=common.digests(*used),
+    )

@@ -1,0 +1,82 @@
+import pytest
+import torch
+
+from clcae_lib.inversion import Inversion, OptimisationInverter
+from clcae_lib.worlds import WorldError
+from tests.unit._tiny import Distance, Pictures, tiny_generator
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return tiny_generator()
+
+
+def some(generator, count=3, *, feature=True):
+    torch.manual_seed(3)
+    w = generator.sample_w(count)
+    shape = (count, generator.channels[16], 16, 16)
+    w_plus = w[:, None] + 0.1 * torch.randn(count, generator.n_latent, generator.style_dim)
+    return Inversion(w, w_plus, torch.randn(shape) if feature else None)
+
+
+def test_indexing_keeps_the_batch_and_joins_again(generator):
+    found = some(generator)
+    assert len(found) == 3
+    assert found[1].w.shape == (1, 8)
+    assert torch.equal(found[[0, 2]].w_plus, found.w_plus[[0, 2]])
+    again = Inversion.cat([found[:1], found[1:]])
+    for part, other in zip(again._parts(), found._parts(), strict=True):
+        assert torch.equal(part, other)
+    assert Inversion.cat([found[:1]]).to("cpu").feature is not None
+
+
+def test_spaces_decode_as_the_generator_would(generator):
+    found = some(generator)
+    assert found.spaces == ("w", "w_plus", "f")
+    torch.testing.assert_close(found.decode(generator, "w"), generator.synthesis(found.w))
+    torch.testing.assert_close(found.decode(generator, "w_plus"), generator.synthesis(found.w_plus))
+    inserted = generator.synthesis(found.w_plus, feature=found.feature)
+    torch.testing.assert_close(found.decode(generator), inserted)
+    assert not torch.allclose(inserted, found.decode(generator, "w_plus"))
+
+
+def test_no_f_is_explained(generator):
+    found = some(generator, feature=False)
+    assert found.spaces == ("w", "w_plus")
+    assert found[0].feature is None
+    with pytest.raises(ValueError, match="space='f': this inversion can be decoded from 'w', 'w_plus'"):
+        found.decode(generator, "f")
+
+
+@pytest.mark.parametrize("space", ["w", "w_plus", "f"])
+def test_optimisation_finds_the_picture(generator, space):
+    targets = Pictures(generator, 3, seed=4).images(range(3))
+    start = generator.synthesis(generator.w_avg[None]).expand(3, -1, -1, -1)
+    before = (start - targets).square().mean(dim=(1, 2, 3))
+    inverter = OptimisationInverter(generator, Distance(), space=space, steps=40, lr=0.2)
+    found = inverter.invert(targets, batch_size=2)
+    assert found.spaces[-1] == ("f" if space == "f" else "w_plus")
+    after = (found.decode(generator, space, noise="none") - targets).square().mean(dim=(1, 2, 3))
+    assert (after < 0.5 * before).all()
+    assert found.w.shape == (3, 8)
+    assert not found.w_plus.requires_grad
+
+
+def test_optimisation_of_a_batch_is_that_of_each(generator):
+    targets = Pictures(generator, 2, seed=4).images(range(2))
+    inverter = OptimisationInverter(generator, space="w_plus", steps=5)
+    together, alone = inverter.invert(targets), inverter.invert(targets[1:])
+    torch.testing.assert_close(together.w_plus[1:], alone.w_plus, atol=1e-4, rtol=1e-3)
+
+
+def test_unknown_space_is_named(generator):
+    with pytest.raises(ValueError, match="space='z' is not one of 'w', 'w_plus', 'f'"):
+        OptimisationInverter(generator, space="z")
+
+
+def test_missing_weights_name_the_command(tmp_path, monkeypatch):
+    from clcae_lib.inversion import ClcaeInverter
+
+    monkeypatch.setenv("CLCAE_DATA", str(tmp_path))
+    with pytest.raises(WorldError, match="clcae train inversion"):
+        ClcaeInverter.load("portraits", device="cpu")

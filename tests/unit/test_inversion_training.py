@@ -1,0 +1,227 @@
+import pytest
+import torch
+
+from clcae_lib import checkpoints
+from clcae_lib.devices import make_fabric
+from clcae_lib.inversion import ClcaeInverter
+from clcae_lib.models import ImageEncoder, LatentEncoder
+from clcae_lib.training import ConfigError, fit, load_config
+from clcae_lib.training.inversion import AlignmentTerm, InversionConfig, InversionTask, Parts
+from clcae_lib.worlds import World
+from tests.unit._tiny import WIDTHS, Distance, Embedding, Pictures, tiny_generator
+
+SMALL = {
+    "device": "cpu",
+    "precision": "32-true",
+    "steps": 4,
+    "batch_size": 4,
+    "bank": 16,
+    "warmup": 2,
+    "validation_images": 8,
+    "checkpoint_every": 2,
+    "validate_every": 4,
+    "sheet_every": 4,
+    "log_every": 2,
+    "tensorboard": False,
+}
+PUBLISHED = {
+    "preset": "published",
+    "widths": (4, 4, 6, 8, 8),
+    "style_hidden": 4,
+    "hidden": 8,
+    "ramp_epoch": 4,
+}
+
+
+def parts_of(size):
+    generator = tiny_generator(size)
+    torch.manual_seed(1)
+    images = ImageEncoder(size, embedding=8, width=8, widths=WIDTHS).eval().requires_grad_(False)
+    codes = LatentEncoder(8, embedding=8, width=8, depth=1).eval().requires_grad_(False)
+    return Parts(
+        generator=generator,
+        images=Pictures(generator, 12, seed=1),
+        validation=Pictures(generator, 8, seed=2),
+        perceptual=Distance(),
+        identity=Embedding(),
+        alignment=(images, codes, 20.0),
+        judges={"perceptual": Distance(), "identity": Embedding()},
+        trained_on={"generator": "abc"},
+    )
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return parts_of(32)
+
+
+@pytest.fixture(scope="module")
+def published_parts():
+    return parts_of(64)
+
+
+def task_of(parts, **changes):
+    widths = {} if changes.get("preset") == "published" else {"widths": WIDTHS}
+    return InversionTask(InversionConfig(**{**SMALL, **widths, **changes}), parts)
+
+
+def run(parts, folder, **changes):
+    task = task_of(parts, **changes)
+    fit(task, task.config, folder, progress=False)
+    return task
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"wplus_attention": "single", "feature_attention": "single"},
+        {"wplus_attention": "none", "feature_attention": "off"},
+        {"alignment": "batch", "alignment_input": "w_reconstruction"},
+        {"alignment": "off", "init_from_alignment": False},
+        {"lpips_scales": 3, "ramp": "epoch", "ramp_epoch": 2},
+        {"weight_w": 1.0, "optimizer": "ranger", "schedule": "constant", "flip": 0.5},
+        {"mix": 0.0, "ema_half_life": 0.0},
+        {"mix": 1.0, "weight_identity": 0.0, "weight_perceptual": 0.0},
+        PUBLISHED,
+    ],
+    ids=lambda changes: "-".join(changes),
+)
+def test_every_switch_trains(parts, published_parts, tmp_path, changes):
+    parts = published_parts if "preset" in changes else parts
+    task = task_of(parts, steps=2, **changes)
+    fit(task, task.config, tmp_path, progress=False)
+    metrics = (tmp_path / "metrics.csv").read_text().splitlines()[0].split(",")
+    off = changes.get("alignment") == "off"
+    assert ("alignment" in metrics) != off
+    assert ("l2_f" in metrics) == (changes.get("feature_attention") != "off")
+    assert ("w" in metrics) == ("weight_w" in changes)
+    assert ("identity_w" in metrics) == ("weight_identity" not in changes)
+    assert (tmp_path / f"inversion_{task.config.preset}.safetensors").is_file()
+
+
+def test_training_brings_reconstructions_closer(parts, tmp_path):
+    task = run(parts, tmp_path, steps=60, batch_size=8, lr=5e-3, validate_every=10, ema_half_life=30.0)
+    rows = [line.split(",") for line in (tmp_path / "metrics.csv").read_text().splitlines()]
+    columns = {name: [row[i] for row in rows[1:] if row[i]] for i, name in enumerate(rows[0])}
+    first, last = (
+        {s: float(columns[f"validation/psnr_{s}"][i]) for s in ("w", "w_plus", "f")} for i in (0, -1)
+    )
+    assert last["f"] > first["f"] + 1.0
+    assert last["f"] > last["w_plus"] > first["w_plus"]
+    assert task.seen == 480
+
+
+@pytest.mark.parametrize("changes", [{}, PUBLISHED], ids=["foundation", "published"])
+def test_a_killed_run_resumes_bit_for_bit(parts, published_parts, tmp_path, monkeypatch, changes):
+    parts = published_parts if changes else parts
+    whole = run(parts, tmp_path / "whole", **changes)
+    step = InversionTask.step
+
+    def killed(self, index):
+        if index == 3:
+            raise InterruptedError("killed")
+        return step(self, index)
+
+    monkeypatch.setattr(InversionTask, "step", killed)
+    with pytest.raises(InterruptedError):
+        run(parts, tmp_path / "part", **changes)
+    monkeypatch.setattr(InversionTask, "step", step)
+    part = run(parts, tmp_path / "part", **changes)
+    for name, module in whole.modules.items():
+        for key, value in module.state_dict().items():
+            assert torch.equal(value, part.modules[name].state_dict()[key]), (name, key)
+
+
+def test_one_call_decodes_what_three_would(parts, tmp_path):
+    task = run(parts, tmp_path)
+    images = parts.validation.images(range(3))
+    with torch.no_grad():
+        codes = task.encoder(images)
+        pictures, activation = task._decode(codes, blend=0.3, noise="none")
+        plus, features = parts.generator.synthesis(codes.w_plus, noise="none", return_features=True)
+        blended = parts.generator.synthesis(
+            codes.w_plus, feature=codes.feature, feature_blend=0.3, noise="none"
+        )
+    near = {"atol": 1e-4, "rtol": 1e-3}
+    torch.testing.assert_close(pictures["f"], blended, **near)
+    torch.testing.assert_close(pictures["w_plus"], plus, **near)
+    torch.testing.assert_close(pictures["w"], parts.generator.synthesis(codes.w, noise="none"), **near)
+    torch.testing.assert_close(activation, features[5], **near)
+
+
+def test_initialisation_changes_the_body(parts, tmp_path):
+    """The published code's own initialisation changes nothing, for its keys carry a prefix."""
+    source = parts.alignment[0].body.state_dict()
+    for wanted in (True, False):
+        task = task_of(parts, init_from_alignment=wanted, steps=0)
+        fit(task, task.config, tmp_path / str(wanted), progress=False)
+        own = task.encoder.body.state_dict()
+        assert all(torch.equal(own[name], value) for name, value in source.items()) == wanted
+
+
+def test_a_body_that_does_not_fit_is_explained(parts, tmp_path):
+    with pytest.raises(ValueError, match="init_from_alignment: the aligned body has other layers"):
+        run(parts, tmp_path, widths=(4, 6, 8, 8, 16))
+
+
+def test_a_missing_alignment_is_explained(parts):
+    alone = Parts(generator=parts.generator, images=parts.images, validation=parts.validation)
+    with pytest.raises(ValueError, match="set alignment=off"):
+        task_of(alone)
+    task_of(alone, alignment="off", init_from_alignment=False)
+
+
+def test_the_alignment_term_prefers_the_true_code(parts):
+    class Same(torch.nn.Module):
+        def forward(self, x):
+            return torch.nn.functional.normalize(x.flatten(1)[:, :8], dim=1)
+
+    term = AlignmentTerm((Same(), Same(), 500.0), bank=torch.randn(32, 8))
+    assert term.loss.scale == pytest.approx(100.0)
+    assert term.bank.shape == (32, 8)
+
+    fabric, w = make_fabric("cpu"), torch.randn(4, 8)
+    pictures = torch.cat([w, torch.zeros(4, 4)], dim=1).reshape(4, 3, 2, 2)
+    assert term(pictures, w, fabric=fabric) < 0.1 < term(pictures, w.flip(0), fabric=fabric)
+
+
+@pytest.mark.parametrize("changes", [{}, PUBLISHED], ids=["foundation", "published"])
+def test_finished_weights_load_as_an_inverter(parts, published_parts, tmp_path, changes):
+    parts = published_parts if changes else parts
+    task = run(parts, tmp_path, **changes)
+    preset = task.config.preset
+    path = tmp_path / f"inversion_{preset}.safetensors"
+    inverter = ClcaeInverter.load(World(), preset, "cpu", path=path, generator=parts.generator)
+    images = parts.validation.images(range(5))
+    found = inverter.invert(images, batch_size=2)
+    with torch.no_grad():
+        expected = task.result.eval()(images)
+    torch.testing.assert_close(found.w_plus, expected.w_plus, atol=2e-2, rtol=1e-2)
+    torch.testing.assert_close(found.feature, expected.feature, atol=5e-2, rtol=1e-2)
+    card = checkpoints.read_card(path)
+    assert card["trained_on"] == {"generator": "abc"}
+    assert {"psnr_f", "perceptual_w", "identity_w_plus"} <= set(card["measures"])
+
+
+def test_samples_know_their_code(parts, tmp_path):
+    task = run(parts, tmp_path, mix=0.5)
+    target, known = task._batch(7)
+    assert target.shape[0] == 4
+    assert known.shape == (2, 8)
+    torch.testing.assert_close(
+        target[:2], parts.generator.synthesis(known, noise="none"), atol=1e-4, rtol=1e-3
+    )
+
+
+def test_presets_fill_what_is_not_given():
+    assert InversionConfig().alignment == "bank"
+    published = load_config(
+        InversionConfig, None, ["preset=published", "alignment=off", "picture_weights.f=2"]
+    )
+    assert (published.alignment, published.ramp, published.picture_weight("f")) == ("off", "epoch", 2.0)
+    with pytest.raises(ConfigError, match="preset=published has only 'single'"):
+        load_config(InversionConfig, None, ["preset=published", "wplus_attention=spatial"])
+    with pytest.raises(ConfigError, match="alignment: Input should be"):
+        load_config(InversionConfig, None, ["alignment=never"])
+    again = InversionConfig.model_validate(published.model_dump(mode="json"))
+    assert again == published
