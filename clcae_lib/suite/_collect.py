@@ -70,7 +70,9 @@ def table(rows: list[dict[str, Any]], columns: tuple[str, ...] = COLUMNS) -> pd.
     frame = pd.DataFrame(rows, columns=list(columns))
     for name in ("value", "low", "high", "seconds"):
         frame[name] = frame[name].astype("float64")
-    return frame.fillna({"subject": "", "unit": "", "better": ""})
+    for name in ("subject", "unit", "better"):
+        frame[name] = frame[name].astype(object).where(frame[name].notna(), "")
+    return frame
 
 
 def read_runs(folder: str | Path) -> pd.DataFrame:

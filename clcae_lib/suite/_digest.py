@@ -1,8 +1,8 @@
 """When a run may be skipped: a key over everything its results depend on.
 
-The key covers the notebook's cells, its parameters, the library's code, the world's weights and the results
-of the notebooks it needs. Comments, docstrings and layout of the code do not count, nor do a notebook's
-outputs.
+The key covers the notebook's cells, its parameters, the library's code, the versions of what computes, the
+world's weights and the results of the notebooks it needs. Comments, docstrings and layout of the code do not
+count, nor do a notebook's outputs.
 """
 
 import ast
@@ -17,6 +17,7 @@ import nbformat
 
 from clcae_lib import paths
 from clcae_lib.suite._plan import Entry
+from clcae_lib.suite._provenance import versions
 
 _LIBRARY = Path(__file__).resolve().parent.parent
 _LARGE = 256 * 2**20  # bytes; beyond it size and time of change stand for the content
@@ -40,6 +41,7 @@ def job_key(
         "parameters": parameters,
         "upstream": upstream,
         "code": code,
+        "versions": versions(),
         "weights": files_digest(world, entry.inputs),
         "reads": files_digest(
             results, [pattern for read in entry.reads for pattern in (read, f"{read}/**/*")]

@@ -7,7 +7,7 @@ come from (seed, device, commit, versions) and the report shows what is marked a
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from clcae_lib import paths
 from clcae_lib.files import atomic_path, save_image
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-Source = Literal["live", "reference"]
 _SOURCES = ("live", "reference")
 _BETTER = ("higher", "lower", "")
 
@@ -42,26 +41,26 @@ class Recorder:
     def metric(
         self,
         metric: str,
-        value: float,
+        value: SupportsFloat,
         *,
-        source: Source,
+        source: str,
         subject: str = "",
-        low: float | None = None,
-        high: float | None = None,
+        low: SupportsFloat | None = None,
+        high: SupportsFloat | None = None,
         unit: str = "",
-        better: Literal["higher", "lower", ""] = "",
+        better: str = "",
         headline: bool = False,
     ) -> float:
         """Record one number and return it as a plain float.
 
         Args:
             metric: the quantity, such as "PSNR".
-            value: a finite number.
+            value: a finite number; a tensor or array of one element will do.
             source: "live" if it comes from this run's own training, "reference" if from shipped weights.
             subject: what it is of, such as "W+" or "smile".
             low, high: ends of its confidence interval.
             unit: such as "dB" or "%".
-            better: which way is better, if either.
+            better: "higher" or "lower", if either is.
             headline: whether it belongs to the report's main table.
 
         Raises:
@@ -116,14 +115,14 @@ class Recorder:
         _write(self.folder / "figures.json", self._figures)
 
 
-def _finite(metric: str, value: Any) -> float:
+def _finite(metric: str, value: SupportsFloat) -> float:
     number = float(value)
     if not math.isfinite(number):
         raise ValueError(f"{metric}: {number} is no result; look for what went wrong before recording it")
     return number
 
 
-def _optional(metric: str, value: Any) -> float | None:
+def _optional(metric: str, value: SupportsFloat | None) -> float | None:
     return None if value is None else _finite(metric, value)
 
 

@@ -1,0 +1,247 @@
+"""The suite's parts by themselves: parameters, plans, keys, the recorder and the report's table."""
+
+import json
+import math
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from clcae_lib.suite import NotebookError, Recorder, SuiteError
+from clcae_lib.suite import _digest as digest
+from clcae_lib.suite._collect import read_figures, read_rows, table
+from clcae_lib.suite._parameters import declared_parameters, parse_setting
+from clcae_lib.suite._plan import plan, read_suite
+from clcae_lib.suite._report import compare, number
+from tests.notebooks_in_small import PARAMETERS, record, write_notebook
+
+GOOD = record("01_a", "1")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4),
+        ("2.5E3", 2500.0),
+        ("3", 3),
+        ("off", "off"),
+        ("none", "none"),
+        ("true", True),
+        ("null", None),
+        ("[1, 2]", [1, 2]),
+        ("a=b", "a=b"),
+    ],
+)
+def test_settings_are_read_as_people_mean_them(text, value):
+    assert parse_setting(f"name={text}") == ("name", value)
+    assert type(parse_setting(f"name={text}")[1]) is type(value)
+
+
+@pytest.mark.parametrize("text", ["name", "=1", "a=[1"])
+def test_a_malformed_setting_is_an_error(text):
+    with pytest.raises(SuiteError, match="--set"):
+        parse_setting(text)
+
+
+def test_declared_parameters_are_parsed_not_run(tmp_path):
+    write_notebook(
+        tmp_path / "n.ipynb", parameters=PARAMETERS + "steps: int = 5\nsizes = [1, -2]\nlr = 1e-3\n"
+    )
+    declared = declared_parameters(tmp_path / "n.ipynb")
+    assert declared["steps"] == 5
+    assert declared["sizes"] == [1, -2]
+    assert declared["lr"] == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        (PARAMETERS + "x = 2 * 3", r"x = 2 \* 3"),
+        (PARAMETERS + "import os", "import os"),
+        (PARAMETERS + "a, b = 1, 2", "a, b"),
+        (PARAMETERS + "x = (", "does not parse"),
+        ("world = 'tiny'", "must declare seed, device, output_dir"),
+    ],
+)
+def test_a_parameters_cell_holds_plain_literals_only(tmp_path, parameters, message):
+    write_notebook(tmp_path / "n.ipynb", parameters=parameters)
+    with pytest.raises(SuiteError, match=rf"n\.ipynb.*{message}"):
+        declared_parameters(tmp_path / "n.ipynb")
+
+
+def test_a_notebook_has_exactly_one_parameters_cell(tmp_path):
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "n.ipynb")
+    with pytest.raises(SuiteError, match="has 0"):
+        declared_parameters(tmp_path / "n.ipynb")
+
+
+@pytest.mark.parametrize(
+    ("profile", "message"),
+    [
+        ({"comon": {}}, "'comon'"),
+        ({"notebooks": {"09_z": {}}}, "'09_z'"),
+        ({"common": {"sed": 1}}, "'sed'"),
+        ({"notebooks": {"01_a": {"seed": "one"}}}, "01_a: parameter 'seed' takes int"),
+        ({"notebooks": {"01_a": {"seed": True}}}, "'seed' takes int"),
+        ({"notebooks": {"01_a": {"output_dir": "x"}}}, "output_dir"),
+    ],
+)
+def test_a_wrong_profile_is_an_error_that_names_it(suite, profile, message):
+    folder = suite({"01_a": [GOOD]}, profile=profile)
+    with pytest.raises(SuiteError, match=rf"quick\.yaml.*{message}"):
+        plan(folder, "quick")
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([], "lists no notebooks"),
+        ([{"name": "01_a"}, {"name": "01_a"}], "twice"),
+        ([{"name": "01_a"}, {"name": "02_b"}], r"no 02_b\.ipynb"),
+        ([{"name": "01_a", "needs": ["02_b"]}], "needs 02_b"),
+        ([{"name": "01_a", "wants": []}], "wants"),
+    ],
+)
+def test_a_wrong_list_is_an_error(suite, entries, message):
+    folder = suite({"01_a": [GOOD]})
+    (folder / "suite.yaml").write_text(yaml.safe_dump({"notebooks": entries}))
+    with pytest.raises(SuiteError, match=message):
+        read_suite(folder)
+
+
+def test_settings_win_over_the_profile_and_the_profile_over_the_notebook(suite):
+    folder = suite(
+        {"01_a": [GOOD], "02_b": [GOOD]}, profile={"common": {"seed": 1}, "notebooks": {"02_b": {"seed": 2}}}
+    )
+    _, jobs = plan(folder, "quick")
+    assert [job.parameters["seed"] for job in jobs] == [1, 2]
+    _, jobs = plan(folder, "quick", settings=["seed=3", "02.seed=4"])
+    assert [job.parameters["seed"] for job in jobs] == [3, 4]
+    assert "output_dir" not in jobs[0].parameters
+
+
+def test_only_takes_beginnings_of_names_and_keeps_the_order(suite):
+    folder = suite({"01_a": [GOOD], "02_b": [GOOD], "02_c": [GOOD]})
+    assert [job.name for job in plan(folder, "quick", only=["02_c", "01"])[1]] == ["01_a", "02_c"]
+    with pytest.raises(SuiteError, match="02_b, 02_c"):
+        plan(folder, "quick", only=["02"])
+
+
+def test_the_code_digest_sees_code_and_not_its_comments(tmp_path, monkeypatch):
+    monkeypatch.setattr(digest, "_LIBRARY", tmp_path)
+    (tmp_path / "suite").mkdir()
+    for name in ("a.py", "suite/b.py"):
+        (tmp_path / name).write_text("x = 1\n")
+    first = digest.code_digest(without=["suite"])
+    (tmp_path / "suite" / "b.py").write_text("x = 2\n")
+    (tmp_path / "a.py").write_text('"""Now with a docstring."""\nx = 1  # and a comment\n')
+    assert digest.code_digest(without=["suite"]) == first
+    assert digest.code_digest() != first
+    (tmp_path / "a.py").write_text("x = 3\n")
+    assert digest.code_digest(without=["suite"]) != first
+
+
+def test_the_key_sees_only_the_inputs_that_are_named(suite, tmp_path):
+    folder = suite({"01_a": [GOOD]})
+    (folder / "suite.yaml").write_text(
+        yaml.safe_dump({"notebooks": [{"name": "01_a", "inputs": ["generator.*"]}]})
+    )
+    _, (job,) = plan(folder, "quick")
+
+    def key():
+        return digest.job_key(job.entry, job.parameters, upstream={}, code="", results=tmp_path / "results")
+
+    world = tmp_path / "data" / "tiny"
+    world.mkdir(parents=True)
+    first = key()
+    (world / "other.safetensors").write_bytes(b"1")
+    assert key() == first
+    (world / "generator.safetensors").write_bytes(b"1")
+    assert key() != first
+
+
+def test_the_recorder_writes_what_the_collector_reads(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLCAE_ROOT", str(tmp_path))
+    recorder = Recorder("01_a", "results/x")
+    recorder.metric(
+        "PSNR", np.float32(20), subject="W+", low=19, high=torch.tensor(21.0), unit="dB", source="live"
+    )
+    recorder.metric("PSNR", 25, subject="W+", source="reference", headline=True, better="higher")
+    recorder.image(torch.zeros(3, 4, 4), "tensor")
+    recorder.image(Image.new("RGB", (4, 4)), "picture", caption="Black.", headline=True)
+    recorder.table(pd.DataFrame({"a": [1]}), "numbers")
+    rows = read_rows(tmp_path / "results" / "x")
+    assert [(row["value"], row["source"]) for row in rows] == [(20.0, "live"), (25.0, "reference")]
+    assert rows[0]["high"] == 21.0
+    assert [figure["file"] for figure in read_figures(recorder.folder)] == [
+        "tensor.png",
+        "picture.png",
+        "numbers.csv",
+    ]
+    assert table(rows)["value"].sum() == 45
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"value": math.nan}, "PSNR"),
+        ({"value": 1, "high": math.inf}, "PSNR"),
+        ({"value": 1, "source": "guess"}, "guess"),
+        ({"value": 1, "better": "more"}, "more"),
+    ],
+)
+def test_the_recorder_refuses_what_is_no_result(tmp_path, arguments, message):
+    recorder = Recorder("01_a", tmp_path)
+    with pytest.raises(ValueError, match=message):
+        recorder.metric("PSNR", **{"source": "live", **arguments})
+    recorder.metric("PSNR", 1, source="live")
+    with pytest.raises(ValueError, match="already"):
+        recorder.metric("PSNR", 2, source="live")
+
+
+def test_a_new_recorder_drops_the_rows_of_an_earlier_execution(tmp_path):
+    Recorder("01_a", tmp_path).metric("a", 1, source="live")
+    Recorder("01_a", tmp_path).metric("b", 1, source="live")
+    assert [row["metric"] for row in read_rows(tmp_path)] == ["b"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", '[{"metric": "a"}]', '[{"notebook": "n", "metric": "a", "value": NaN, "source": "live"}]'],
+)
+def test_wrong_rows_fail_the_notebook(tmp_path, content):
+    (tmp_path / "metrics.json").write_text(content)
+    with pytest.raises(NotebookError, match=r"metrics\.json"):
+        read_rows(tmp_path)
+
+
+def test_live_and_reference_stand_side_by_side():
+    shared = {"notebook": "n", "metric": "PSNR", "subject": "F"}
+    rows = [
+        {**shared, "value": 20.0, "source": "live"},
+        {**shared, "value": 25.0, "low": 24.0, "high": 26.0, "source": "reference"},
+        {**shared, "subject": "W", "value": 15.0, "source": "live"},
+    ]
+    first, second = compare(table(json.loads(json.dumps(rows))))
+    assert first["live"] == {"value": "20", "interval": ""}
+    assert first["reference"] == {"value": "25", "interval": "24 to 26"}
+    assert second["reference"] is None
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.98765, "0.988"),
+        (3.14159, "3.14"),
+        (123.456, "123.5"),
+        (12345.6, "12,346"),
+        (7.0, "7"),
+        (-0.5, "-0.5"),
+    ],
+)
+def test_numbers_are_short(value, text):
+    assert number(value) == text
