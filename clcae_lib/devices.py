@@ -1,4 +1,4 @@
-"""Where a computation runs: one device by name, or a Lightning Fabric for training (devices, precision, DDP)."""
+"""Where a computation runs: one device by name, or a Lightning Fabric for training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The adversarial objectives: relativistic pairing (arXiv 2501.05441) or logistic, with gradient penalties."""
+"""The adversarial objectives: relativistic pairing (arXiv 2501.05441) or logistic, and the penalty."""
 
 from __future__ import annotations
 

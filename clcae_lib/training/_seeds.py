@@ -1,4 +1,4 @@
-"""Randomness as a function of (seed, step): a resumed run draws what an uninterrupted one would have drawn."""
+"""Randomness as a function of (seed, step): a resumed run draws what an unbroken one draws."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Adversarial training of the world's StyleGAN2, from coarse to fine (arXiv 1912.04958 and 1710.10196).
 
-The loss is relativistic pairing with R1 and R2 (arXiv 2501.05441) or the logistic one with R1, the penalties
-every few steps (arXiv 1912.04958, appendix B). Stages of rising resolution train one full generator that stops
-early; each has its own discriminator, seeded by the one before.
+The loss is relativistic pairing with R1 and R2 (arXiv 2501.05441) or the logistic one with R1, the
+penalties every few steps (arXiv 1912.04958, appendix B). Stages of rising resolution train one full
+generator that stops early; each has its own discriminator, seeded by the one before.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ import argparse
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from lightning_fabric import Fabric
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from clcae_lib import checkpoints
 from clcae_lib.devices import device_label
 from clcae_lib.models.stylegan2 import Discriminator, Generator, save_generator
 from clcae_lib.training._ema import half_life, update_average
+from clcae_lib.training._generator_config import GeneratorConfig, Stage
 from clcae_lib.training._logging import command, tile
 from clcae_lib.training._objectives import discriminator_loss, generator_loss, gradient_penalty
 from clcae_lib.training._seeds import Shuffled, step_generator
-from clcae_lib.training.config import Precision, TrainConfig, load_config
+from clcae_lib.training.config import load_config
 from clcae_lib.training.loop import Task, fit, install
 
 __all__ = ["AdversarialTask", "GeneratorConfig", "ImageSource", "Stage", "train"]
@@ -35,86 +35,15 @@ __all__ = ["AdversarialTask", "GeneratorConfig", "ImageSource", "Stage", "train"
 WEIGHTS = "generator.safetensors"
 
 
+@runtime_checkable
 class ImageSource(Protocol):
     """The renders to learn from."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """How many there are."""
 
     def images(self, indices: Tensor) -> Float[Tensor, "n 3 h w"]:
         """Images in [-1, 1], at the generator's resolution or a multiple of it."""
-
-
-class Stage(BaseModel):
-    """One resolution and for how many images it is trained; null takes the run's own value."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    resolution: int = Field(ge=8)
-    images: int = Field(ge=0)
-    batch_size: int | None = Field(default=None, ge=1)
-    lr: float | None = Field(default=None, gt=0)
-    gamma: float | None = Field(default=None, ge=0)
-
-
-class GeneratorConfig(TrainConfig):
-    """Settings of the generator's training; the defaults are the recipe of the portraits."""
-
-    precision: Precision = "bf16-mixed"
-    steps: int = Field(default=10_000_000, ge=0, description="an early end; the stages give the length")
-    size: int | None = Field(default=30_000, ge=1, description="how many training images; null takes them all")
-    resolution: int = 64
-    style_dim: int = 128
-    mapping_layers: int = Field(default=4, ge=1)
-    channels: dict[int, int] = {4: 128, 8: 96, 16: 96, 32: 64, 64: 32}
-    discriminator_channels: dict[int, int] | None = None
-    stages: tuple[Stage, ...] = (
-        Stage(resolution=16, images=60_000, lr=0.004),
-        Stage(resolution=32, images=120_000, lr=0.003),
-        Stage(resolution=64, images=300_000),
-    )
-    loss: Literal["relativistic", "logistic"] = "relativistic"
-    lr: float = Field(default=0.0025, gt=0)
-    gamma: float = Field(default=1.0, ge=0, description="weight of R1 and R2")
-    penalty_every: int = Field(default=4, ge=1, description="steps between penalties, which scale with it")
-    mixing: float = Field(default=0.25, ge=0, le=1, description="share of samples with two codes")
-    warmup: int = Field(default=2000, ge=0, description="images over which a stage's generator lr rises")
-    ema_half_life: float = Field(default=5000, gt=0, description="images")
-    ema_ramp: float = Field(default=0.05, gt=0, description="the half life is at most this share of the images")
-    w_samples: int = Field(default=100_000, ge=2, description="codes that w_avg and w_std are taken from")
-    checkpoint_every: int = Field(default=1000, ge=1)
-    log_every: int = Field(default=100, ge=1)
-    sheet_every: int = Field(default=1000, ge=1)
-
-    free: ClassVar[frozenset[str]] = TrainConfig.free | {"w_samples"}
-
-    @model_validator(mode="after")
-    def _check(self) -> GeneratorConfig:
-        sides = [stage.resolution for stage in self.stages]
-        if not sides or sides != sorted(sides) or sides[-1] != self.resolution:
-            raise ValueError(f"stages: resolutions {sides} must rise and end at resolution={self.resolution}")
-        if missing := [side for side in sides if side not in self.channels]:
-            raise ValueError(f"channels: no width for the resolutions {missing} of the stages")
-        if odd := [stage.batch_size for stage in self.resolved() if stage.batch_size % self.devices]:
-            raise ValueError(f"batch_size: {odd} cannot be shared by devices={self.devices}")
-        return self
-
-    def resolved(self) -> list[Stage]:
-        """The stages, with the run's own batch size, learning rate and gamma where they give none."""
-        own = {"batch_size": self.batch_size, "lr": self.lr, "gamma": self.gamma}
-        return [
-            stage.model_copy(update={name: value for name, value in own.items() if getattr(stage, name) is None})
-            for stage in self.stages
-        ]
-
-    def fixed(self, progress: Mapping[str, Any]) -> dict[str, Any]:
-        """All but the stages to come and the length of the one at hand, which may be changed on the way."""
-        reached = int(progress.get("stage", 0))
-        values = super().fixed(progress)
-        for name in ("stages", "lr", "gamma", "batch_size"):
-            values.pop(name)
-        for index, stage in enumerate(self.resolved()[: reached + 1]):
-            values[f"stages.{index}"] = stage.model_dump(exclude={"images"} if index == reached else None)
-        return values
 
 
 class AdversarialTask(Task):
@@ -151,8 +80,7 @@ class AdversarialTask(Task):
 
     @property
     def images_per_step(self) -> int:
-        """The batch size of the stage that the next step belongs to."""
-        self._advance()
+        """The batch size of the stage of the last step."""
         return self.stages[self.stage].batch_size
 
     def state(self) -> dict[str, Any]:
@@ -254,7 +182,9 @@ class AdversarialTask(Task):
     def _fake(self, index: int, stage: Stage) -> Float[Tensor, "n 3 h w"]:
         start, count = self._share(stage)
         source = step_generator(self.config.seed, index, 0x2A)
-        z = torch.randn(2, stage.batch_size, self.config.style_dim, generator=source)[:, start : start + count]
+        z = torch.randn(2, stage.batch_size, self.config.style_dim, generator=source)[
+            :, start : start + count
+        ]
         crossover = self._crossover(stage, source)[start : start + count].to(self.fabric.device)
         with self.fabric.autocast():
             first, second = (self.generator.mapping(part.to(self.fabric.device)) for part in z)
@@ -357,7 +287,7 @@ def _average(gradients: list[Tensor], fabric: Fabric) -> None:
 
 @torch.no_grad()
 def _soften(generator: Generator, *, factor: float = 0.1) -> None:
-    """Shrink every layer's first contribution to the picture: it starts grey, and a stage as the one before."""
+    """Shrink what each layer first adds to the picture: it starts grey, a stage as the one before."""
     for layer in (generator.to_rgb1, *generator.to_rgbs):
         layer.conv.weight.mul_(factor)
 

@@ -33,7 +33,9 @@ class TrainConfig(BaseModel):
     threads: int | None = Field(default=None, ge=1, description="CPU threads; null leaves torch's choice")
     steps: int = Field(default=1000, ge=0)
     batch_size: int = Field(default=16, ge=1, description="images a step, over all devices together")
-    max_minutes: float | None = Field(default=None, ge=0, description="stop cleanly (resumably) after this long")
+    max_minutes: float | None = Field(
+        default=None, ge=0, description="stop cleanly (resumably) after this long"
+    )
     checkpoint_every: int = Field(default=500, ge=1, description="steps between resumable states")
     log_every: int = Field(default=50, ge=1, description="steps averaged into one row of metrics.csv")
     validate_every: int = Field(default=500, ge=1, description="steps between validations")
@@ -52,9 +54,7 @@ class TrainConfig(BaseModel):
         return self.model_dump(mode="json", exclude=set(self.free))
 
 
-def load_config(
-    cls: type[Config], file: str | Path | None = None, overrides: Iterable[str] = ()
-) -> Config:
+def load_config(cls: type[Config], file: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
     """A `cls` from its defaults, the YAML `file` and `overrides` such as "lr=3e-4" or "stages.0.images=100".
 
     Raises:
@@ -102,8 +102,7 @@ def _override(cls: type[BaseModel], values: dict[str, Any], override: str) -> No
 def _default(cls: type[BaseModel], name: str) -> Any:
     if name not in cls.model_fields:
         raise ConfigError(_unknown(cls, name))
-    default = cls.model_fields[name].get_default(call_default_factory=True)
-    return cls.__pydantic_serializer__.to_python({name: default}, mode="json")[name] if default is None else _plain(default)
+    return _plain(cls.model_fields[name].get_default(call_default_factory=True))
 
 
 def _plain(value: Any) -> Any:
@@ -138,7 +137,9 @@ def _explain(cls: type[BaseModel], error: ValidationError) -> str:
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"])
         unknown = problem["type"] == "extra_forbidden"
-        lines.append(_unknown(cls, where) if unknown else f"{where}: {problem['msg']} (got {problem['input']!r})")
+        lines.append(
+            _unknown(cls, where) if unknown else f"{where}: {problem['msg']} (got {problem['input']!r})"
+        )
     return "\n".join(lines)
 
 

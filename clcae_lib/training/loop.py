@@ -36,10 +36,10 @@ STATE = "state.pt"
 
 
 class Task:
-    """What is trained: networks, optimizers and one step. Subclasses fill `setup` and `step`, the rest at need.
+    """What is trained: networks, optimizers and one step. Subclasses fill `setup`, `step`, and more at need.
 
-    `setup` builds the networks (the loop has seeded torch before it), places them with `fabric.setup` and lists
-    the plain ones in `modules` and `optimizers`; what is listed there is saved and restored by name.
+    `setup` builds the networks (the loop has seeded torch before it), places them with `fabric.setup` and
+    lists the plain ones in `modules` and `optimizers`; what is listed there is saved and restored by name.
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -78,7 +78,7 @@ class Task:
 
     @property
     def images_per_step(self) -> int:
-        """Images a step takes, for the throughput in the metrics."""
+        """Images that the last step took, for the throughput in the metrics."""
         return self.config.batch_size
 
     def finish(self, folder: Path) -> None:
@@ -186,13 +186,12 @@ class _Run:
 
     def _one_step(self) -> None:
         seed_step(self.config.seed, self.step + 1, self.fabric.global_rank)
-        images = self.task.images_per_step
         for name, value in self.task.step(self.step).items():
             value = value.detach().float() if isinstance(value, Tensor) else float(value)
             self.sums[name] = self.sums.get(name, 0.0) + value
             self.counts[name] = self.counts.get(name, 0) + 1
-        self.step, self.images = self.step + 1, self.images + images
-        self.window_images += images
+        self.step, self.images = self.step + 1, self.images + self.task.images_per_step
+        self.window_images += self.task.images_per_step
 
     def _records(self, bar: Any) -> None:
         config, row = self.config, {}
@@ -210,8 +209,8 @@ class _Run:
         bad = [name for name, value in row.items() if not math.isfinite(value)]
         if bad:
             raise FloatingPointError(
-                f"step {self.step}: {', '.join(bad)} is not finite; the last good state is {self.folder / STATE}, "
-                "resume it with a lower lr"
+                f"step {self.step}: {', '.join(bad)} is not finite; the last good state is "
+                f"{self.folder / STATE}, resume it with a lower lr"
             )
         self.sums, self.counts = {}, {}
         now = time.perf_counter()
@@ -256,7 +255,9 @@ class _Run:
     def _save(self) -> int:
         for name, module in self.task.modules.items():
             if not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
-                raise FloatingPointError(f"step {self.step}: weights of {name} are not finite; state kept as it was")
+                raise FloatingPointError(
+                    f"step {self.step}: weights of {name} are not finite; state kept as it was"
+                )
         self.seconds, self.started = self._elapsed(), time.perf_counter()
         if self.fabric.is_global_zero:
             state = {"step": self.step, "seconds": self.seconds, "images": self.images}
