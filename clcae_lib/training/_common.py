@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,17 @@ def cosine(step: int, steps: int, *, warmup: int, floor: float = 0.0) -> float:
         return (step + 1) / warmup
     done = (step - warmup) / max(1, steps - warmup)
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def make_ranger(parameters: Iterable[nn.Parameter], *, lr: float) -> torch.optim.Optimizer:
+    """The published optimizer: rectified Adam with centred gradients and look-ahead.
+
+    `degenerated_to_sgd` asks for the published first five steps, momentum without normalisation; without it
+    this package's Ranger takes them uphill.
+    """
+    from pytorch_optimizer import Ranger
+
+    return Ranger(parameters, lr=lr, betas=(0.95, 0.999), eps=1e-5, k=6, alpha=0.5, degenerated_to_sgd=True)
 
 
 def set_rate(optimizer: Any, lr: float) -> None:

@@ -262,9 +262,7 @@ class InversionTask(Task):
 
     def _optimizer(self) -> torch.optim.Optimizer:
         if self.config.optimizer == "ranger":
-            from pytorch_optimizer import Ranger
-
-            return Ranger(self.encoder.parameters(), lr=self.config.lr)
+            return common.make_ranger(self.encoder.parameters(), lr=self.config.lr)
         return torch.optim.Adam(self.encoder.parameters(), lr=self.config.lr, fused=True)
 
     def _rate(self, index: int) -> float:

@@ -11,8 +11,10 @@ from clcae_lib.models import (
     PublishedInversion,
     PublishedLatentEncoder,
 )
+from clcae_lib.training._common import make_ranger
 from tests.conformance import fill, golden
 
+RANGER = {"A": (4, 3), "b": (3,)}
 STEP = 11
 PICTURES = {"f": "image_f_scale1.0", "w_plus": "image_wplus", "w": "image_w"}
 
@@ -44,6 +46,19 @@ def test_contrastive_encoders_give_the_published_numbers():
     golden.assert_golden(codes, expected["latent_embedding"])
     loss = ContrastiveLoss(scale=image_encoder.logit_scale.exp().item())(images, codes)
     assert loss.item() == pytest.approx(float(expected["clip_loss"]), rel=3e-4)
+
+
+def test_ranger_takes_the_published_steps():
+    expected = golden.fixture("ranger")
+    values = {name: torch.nn.Parameter(fill.vector(f"ranger.{name}", shape)) for name, shape in RANGER.items()}
+    optimizer = make_ranger(values.values(), lr=0.01)
+    for step in range(1, 15):
+        for name, value in values.items():
+            value.grad = fill.vector(f"ranger.{name}/grad{step}", RANGER[name])
+        optimizer.step()
+        for name, value in values.items():
+            if f"{name}/{step}" in expected:
+                golden.assert_golden(value, expected[f"{name}/{step}"])
 
 
 @pytest.mark.slow
