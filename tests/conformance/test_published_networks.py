@@ -50,7 +50,7 @@ def test_contrastive_encoders_give_the_published_numbers():
 
 def test_ranger_takes_the_published_steps():
     expected = golden.fixture("ranger")
-    values = {name: torch.nn.Parameter(fill.vector(f"ranger.{name}", shape)) for name, shape in RANGER.items()}
+    values = {n: torch.nn.Parameter(fill.vector(f"ranger.{n}", shape)) for n, shape in RANGER.items()}
     optimizer = make_ranger(values.values(), lr=0.01)
     for step in range(1, 15):
         for name, value in values.items():
