@@ -57,7 +57,7 @@ class GeneratorConfig(TrainConfig):
     log_every: int = Field(default=100, ge=1)
     sheet_every: int = Field(default=1000, ge=1)
 
-    free: ClassVar[frozenset[str]] = TrainConfig.free | {"w_samples"}
+    free: ClassVar[frozenset[str]] = TrainConfig.free | {"devices", "w_samples"}
 
     @model_validator(mode="after")
     def _check(self) -> GeneratorConfig:

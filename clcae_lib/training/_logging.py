@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.metadata
 import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -91,7 +92,7 @@ def environment(device: torch.device | str) -> dict[str, Any]:
 
 def command() -> str:
     """The command line that started this process, without the folders of its program."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def tile(images: Float[Tensor, "n 3 h w"], *, columns: int = 8) -> Float[Tensor, "3 H W"]:

@@ -7,9 +7,8 @@ generator that stops early; each has its own discriminator, seeded by the one be
 
 from __future__ import annotations
 
-import argparse
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,15 +19,13 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from clcae_lib import checkpoints
-from clcae_lib.devices import device_label
 from clcae_lib.models.stylegan2 import Discriminator, Generator, save_generator
 from clcae_lib.training._ema import half_life, update_average
 from clcae_lib.training._generator_config import GeneratorConfig, Stage
-from clcae_lib.training._logging import command, tile
+from clcae_lib.training._logging import environment, tile
 from clcae_lib.training._objectives import discriminator_loss, generator_loss, gradient_penalty
 from clcae_lib.training._seeds import Shuffled, step_generator
-from clcae_lib.training.config import load_config
-from clcae_lib.training.loop import Task, fit, install
+from clcae_lib.training.loop import Task, fit
 
 __all__ = ["AdversarialTask", "GeneratorConfig", "ImageSource", "Stage", "train"]
 
@@ -126,16 +123,16 @@ class AdversarialTask(Task):
         checkpoints.write_card(folder / WEIGHTS, self._card(folder))
 
     def _card(self, folder: Path) -> dict[str, Any]:
+        """What made the weights; measures are filled in by who takes them."""
+        made = environment(self.fabric.device)
         return {
+            **{name: made[name] for name in ("command", "commit", "device", "threads")},
             "name": "generator",
             "world": self.config.world,
-            "command": command(),
             "seed": self.config.seed,
             "images_seen": self.seen,
             "stage_resolution": self.stages[self.stage].resolution,
             "seconds": _seconds(folder),
-            "device": device_label(self.fabric.device),
-            "threads": torch.get_num_threads(),
             "config": self.config.model_dump(mode="json"),
             "trained_on": {},
             "measures": {},
@@ -263,21 +260,6 @@ def train(config: GeneratorConfig, folder: str | Path, *, resume: bool = True) -
     return fit(AdversarialTask(config, images), config, folder, resume=resume)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Train from the command line; `clcae train generator` is the friendlier way in."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", help="a YAML of settings")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="overrides")
-    parser.add_argument("--out", required=True, help="the run's folder")
-    parser.add_argument("--no-resume", action="store_true", help="start over")
-    parser.add_argument("--install", action="store_true", help="copy the weights to the world's data folder")
-    given = parser.parse_args(arguments)
-    config = load_config(GeneratorConfig, given.config, given.overrides)
-    folder = train(config, given.out, resume=not given.no_resume)
-    if given.install:
-        install(folder, config.world)
-
-
 def _average(gradients: list[Tensor], fabric: Fabric) -> None:
     """Replace gradients by their mean over the ranks, in one message."""
     flat = fabric.all_reduce(torch.cat([gradient.reshape(-1) for gradient in gradients]), reduce_op="mean")
@@ -309,7 +291,3 @@ def _at(images: Float[Tensor, "n 3 h w"], side: int) -> Float[Tensor, "n 3 s s"]
 def _seconds(folder: Path) -> float:
     state = folder / "state.pt"
     return round(float(checkpoints.load_state(state)["seconds"]), 1) if state.is_file() else 0.0
-
-
-if __name__ == "__main__":
-    main()

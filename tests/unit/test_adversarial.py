@@ -1,6 +1,11 @@
 """Adversarial training at a tiny size: objectives, stages, resume, weights."""
 
 import copy
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +13,7 @@ from torch import nn
 
 from clcae_lib import checkpoints
 from clcae_lib.devices import make_fabric, resolve_device
-from clcae_lib.models.stylegan2 import Generator, load_generator
+from clcae_lib.models.stylegan2 import Discriminator, Generator, load_generator
 from clcae_lib.training import ConfigError, fit
 from clcae_lib.training._ema import half_life, update_average
 from clcae_lib.training._objectives import discriminator_loss, generator_loss, gradient_penalty
@@ -104,6 +109,35 @@ def test_the_generator_warms_up_in_a_later_stage_only(tmp_path):
     task = train(tmp_path / "second", steps=4)
     assert task.optimizers["generator"].param_groups[0]["lr"] == pytest.approx(0.0025 / 2)
     assert task.optimizers["discriminator"].param_groups[0]["lr"] == pytest.approx(0.0025)
+
+
+def test_two_processes_stay_in_step_and_resume_a_run_of_one(tmp_path):
+    train(tmp_path / "run", steps=2)
+    script = tmp_path / "two.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import pathlib, sys
+            import torch
+            sys.path.insert(0, sys.argv[1])
+            from test_adversarial import train
+
+            folder = pathlib.Path(sys.argv[2])
+            task = train(folder / "run", devices=2, threads=1)
+            torch.save(task.modules["generator"].state_dict(), folder / f"rank{task.fabric.global_rank}.pt")
+            """
+        )
+    )
+    here = str(Path(__file__).resolve().parent)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, str(script), here, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert_equal(first, second)
+    state = checkpoints.load_state(tmp_path / "run" / "state.pt")
+    assert (state["step"], state["images"]) == (6, 24)
+    assert_equal(state["modules"]["generator"], first)
 
 
 def test_shortening_the_stage_at_hand_ends_it(tmp_path):
@@ -211,10 +245,10 @@ def test_average_ramps_up_then_halves_in_its_half_life():
 
 def test_full_size_state_is_small():
     config = GeneratorConfig()
-    generator = Generator(64, config.style_dim, config.mapping_layers, channels=config.channels)
-    from clcae_lib.models.stylegan2 import Discriminator
-
-    discriminator = Discriminator(64, channels=config.channels)
+    generator = Generator(
+        config.resolution, config.style_dim, config.mapping_layers, channels=config.channels
+    )
+    discriminator = Discriminator(config.resolution, channels=config.channels)
     floats = [sum(p.numel() for p in network.parameters()) for network in (generator, discriminator)]
     assert 4 * (4 * floats[0] + 3 * floats[1]) < 35e6
 
