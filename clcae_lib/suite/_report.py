@@ -8,6 +8,7 @@ from typing import Any
 import nbformat
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
 
 from clcae_lib.files import atomic_path
 from clcae_lib.suite._collect import read_figures
@@ -104,7 +105,9 @@ def _picture(target: Path, name: str, figure: Mapping[str, Any]) -> dict[str, An
     """A figure with its file; a headline's bytes go into the page itself."""
     path = f"{name}/{figure['file']}"
     title = Path(figure["file"]).stem.replace("_", " ")
-    shown = {"path": path, "src": path, "title": title, "chapter": name, **figure}
+    with Image.open(target / path) as image:
+        wide = image.width > 1.7 * image.height
+    shown = {"path": path, "src": path, "title": title, "chapter": name, "wide": wide, **figure}
     if figure["headline"]:
         content = base64.b64encode((target / path).read_bytes()).decode()
         shown["src"] = f"data:image/png;base64,{content}"
