@@ -167,10 +167,20 @@ def train_stage(
     trainer = importlib.import_module(f"clcae_lib.training.{module}")
     training = importlib.import_module("clcae_lib.training")
     config = training.load_config(getattr(trainer, config_name), file, overrides)
+    _check_device(config.device)
     trainer.train(config, folder, resume=resume)
     typer.echo(f"trained: {folder}")
     for path in training.install(folder, config.world) if install else []:
         typer.echo(f"installed: {path}")
+
+
+def _check_device(name: str) -> None:
+    from clcae_lib.devices import resolve_device
+
+    try:
+        resolve_device(name)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _add_stage(stage: str, text: str) -> None:

@@ -54,6 +54,7 @@ def perform(
     try:
         record = _run(job, staging, key=key, profile=profile, environment=environment, watch=watch)
         _finish(job, staging, target)
+        (staging / "kernel.log").unlink(missing_ok=True)
         write_record(staging, record)
         _replace(target, staging)
         _remove(failed)

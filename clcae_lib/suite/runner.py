@@ -24,6 +24,7 @@ from clcae_lib.suite._console import Display, log_to
 from clcae_lib.suite._errors import NotebookError, SuiteError
 from clcae_lib.suite._perform import perform, restore
 from clcae_lib.suite._plan import Job, Profile, plan, read_suite
+from clcae_lib.suite._provenance import device_text
 from clcae_lib.suite._record import read_record
 from clcae_lib.suite._report import write_report
 
@@ -98,6 +99,7 @@ def run_suite(
     for name in names:
         restore(target / name)
     _check_earlier(jobs, target)
+    _check_devices(jobs)
     with log_to(target / "run.log"), _terminable():
         outcomes = _run_jobs(chosen, jobs, names, target=target, force=force)
         _write_results(target, chosen, outcomes, folder)
@@ -116,6 +118,15 @@ def _check_earlier(jobs: Sequence[Job], target: Path) -> None:
         for need in job.entry.needs:
             if need not in selected and read_record(target / need) is None:
                 raise SuiteError(f"{job.name} needs {need}, of which {target} has no results; run it too")
+
+
+def _check_devices(jobs: Sequence[Job]) -> None:
+    """The devices that notebooks are to use exist."""
+    for job in jobs:
+        try:
+            device_text(str(job.parameters["device"]))
+        except ValueError as error:
+            raise SuiteError(f"{job.name}: {error}") from error
 
 
 @contextmanager

@@ -55,11 +55,13 @@ def trainers(monkeypatch):
 
     class Config(BaseModel):
         world: str = "portraits"
+        device: str = "cpu"
         settings: tuple[str, ...] = ()
 
     def load_config(cls, file, overrides):
         values = dict(override.split("=") for override in overrides)
-        return Config(world=values.pop("world"), settings=tuple(f"{k}={v}" for k, v in values.items()))
+        named = {name: values.pop(name) for name in ("world", "device") if name in values}
+        return Config(**named, settings=tuple(f"{k}={v}" for k, v in values.items()))
 
     def train(config, folder, *, resume):
         notes.append((config.settings, folder, resume))
@@ -80,6 +82,13 @@ def test_train_passes_settings_on(trainers, tmp_path):
     result = call("train", "alignment", "--set", "lr=1e-3", "--out", str(tmp_path / "run"), "--no-resume")
     assert result.exit_code == 0, result.output
     assert trainers == [(("lr=1e-3",), tmp_path / "run", False)]
+
+
+def test_a_device_that_is_not_here_is_told_before_training(trainers, tmp_path):
+    result = call("train", "alignment", "--set", "device=nosuch", "--out", str(tmp_path))
+    assert result.exit_code == 2
+    assert "nosuch" in result.output
+    assert not trainers
 
 
 def test_train_installs_when_asked(trainers, tmp_path):

@@ -163,6 +163,12 @@ def test_an_unknown_setting_is_an_error_that_names_notebook_and_parameter(suite,
         run_suite("quick", settings=[setting])
 
 
+def test_a_device_that_is_not_here_is_told_before_anything_runs(suite):
+    suite({"01_a": [GOOD]})
+    with pytest.raises(SuiteError, match=r"01_a.*nosuch"):
+        run_suite("quick", settings=["device=nosuch"])
+
+
 def test_an_unlisted_notebook_is_an_error(suite):
     folder = suite({"01_a": [GOOD]})
     write_notebook(folder / "02_extra.ipynb")
