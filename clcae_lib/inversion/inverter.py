@@ -37,7 +37,7 @@ class ClcaeInverter:
     """
 
     def __init__(self, encoder: FoundationEncoder | PublishedEncoder, generator: Generator) -> None:
-        self.encoder, self.generator = encoder, generator
+        self.encoder, self.generator = encoder.eval(), generator
 
     @classmethod
     def load(

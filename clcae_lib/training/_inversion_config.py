@@ -86,7 +86,7 @@ class InversionConfig(TrainConfig):
         default=0.5, ge=0, le=1, description="share of samples; the rest are the world's images"
     )
     images: int | None = Field(
-        default=None, ge=1, description="how many training images; null takes them all"
+        default=20_000, ge=1, description="how many training images; null takes them all"
     )
     flip: float = Field(ge=0, le=1, description="share of the world's images that are mirrored")
     optimizer: Literal["adam", "ranger"]

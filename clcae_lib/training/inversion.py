@@ -36,7 +36,7 @@ from clcae_lib.training._logging import tile
 from clcae_lib.training._seeds import Shuffled, step_generator
 from clcae_lib.training.loop import Task, fit
 
-__all__ = ["InversionConfig", "InversionTask", "Parts", "train"]
+__all__ = ["InversionConfig", "InversionTask", "Parts", "train", "world_parts"]
 
 SAMPLES, BANK, HELD_OUT, FLIPS = range(4)
 PICTURES = ("f", "w_plus", "w")
