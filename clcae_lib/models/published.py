@@ -151,7 +151,7 @@ class PublishedEncoder(IrBody):
         self.latlayer2 = nn.Conv2d(widths[2], style_dim, 1)
         self.register_buffer("w_avg", torch.zeros(style_dim), persistent=False)
         self.register_buffer("average", torch.zeros(1, 3, 1, 1), persistent=False)
-        self.apply(_initialise)
+        _initialise(self, style_dim)
 
     @torch.no_grad()
     def attach(self, generator: Generator) -> None:
@@ -193,16 +193,27 @@ def _level_of_other(index: int) -> int:
     return 0 if index < 2 else 1 if index < 6 else 2
 
 
-def _initialise(module: nn.Module) -> None:
-    """The published start: everything normal of 0.02, gains around 1, biases 0."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.normal_(module.weight, std=0.02)
-    elif isinstance(module, (nn.Linear, EqualLinear)):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-    elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)):
-        nn.init.normal_(module.weight, mean=1.0, std=0.02)
-    if isinstance(getattr(module, "bias", None), nn.Parameter):
-        nn.init.zeros_(module.bias)
+def _initialise(network: nn.Module, dim: int) -> None:
+    """The published start: everything normal of 0.02, gains around 1, biases 0.
+
+    0.02 suits 512 channels. Narrower layers that no BatchNorm follows start wider by the root of what they
+    lack, or the signal would vanish in them.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, std=0.02)
+        elif isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02 * math.sqrt(512 / dim))
+        elif isinstance(module, EqualLinear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+        elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)):
+            nn.init.normal_(module.weight, mean=1.0, std=0.02)
+        if isinstance(getattr(module, "bias", None), nn.Parameter):
+            nn.init.zeros_(module.bias)
+    for block in network.modules():
+        if isinstance(block, (PublishedStyleBlock, ContentLayer)):
+            for conv in block.convs[::2]:
+                nn.init.normal_(conv.weight, std=0.02 * math.sqrt(512 / conv.in_channels))
 
 
 class PublishedInversion(nn.Module):

@@ -21,6 +21,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optimizer": "adam",
         "schedule": "cosine",
         "flip": 0.0,
+        "clip": 1.0,
+        "lr": 1e-3,
         "ema_half_life": 2000.0,
     },
     "published": {
@@ -35,6 +37,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optimizer": "ranger",
         "schedule": "constant",
         "flip": 0.5,
+        "clip": None,
+        "lr": 2e-3,
         "ema_half_life": 0.0,
     },
 }
@@ -91,9 +95,9 @@ class InversionConfig(TrainConfig):
     flip: float = Field(ge=0, le=1, description="share of the world's images that are mirrored")
     optimizer: Literal["adam", "ranger"]
     schedule: Literal["cosine", "constant"]
-    lr: float = Field(default=1e-3, gt=0, description="1e-4 at full size")
+    lr: float = Field(gt=0, description="1e-4 at full size; small networks want more")
     warmup: int = Field(default=50, ge=0, description="steps over which the learning rate rises")
-    clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    clip: float | None = Field(gt=0, description="largest norm of the gradient; null sets no limit")
     ema_half_life: float = Field(ge=0, description="of the encoder's average, in images; 0 keeps none")
     validation_images: int = Field(default=256, ge=8)
 

@@ -142,7 +142,7 @@ class InversionTask(Task):
         optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(total)
         common.average_gradients(self.fabric, self.encoder)
-        norm = nn.utils.clip_grad_norm_(self.encoder.parameters(), config.clip)
+        norm = nn.utils.clip_grad_norm_(self.encoder.parameters(), config.clip or float("inf"))
         optimizer.step()
         self.seen += config.batch_size
         if "average" in self.modules:
