@@ -1,0 +1,28 @@
+"""What is inverted: worlds and their registry."""
+
+from clcae_lib.worlds import portraits as _portraits  # registers itself
+from clcae_lib.worlds.perceptual import LpipsAlex, find_alexnet, lpips_or_perceptual
+from clcae_lib.worlds.world import (
+    Images,
+    Role,
+    World,
+    WorldError,
+    copy_of,
+    get_world,
+    register_world,
+    world_names,
+)
+
+__all__ = [
+    "Images",
+    "LpipsAlex",
+    "Role",
+    "World",
+    "WorldError",
+    "copy_of",
+    "find_alexnet",
+    "get_world",
+    "lpips_or_perceptual",
+    "register_world",
+    "world_names",
+]

@@ -1,0 +1,78 @@
+"""LPIPS where AlexNet's weights are on the machine, the world's own perceptual distance where not.
+
+The paper's objective and its tables use LPIPS (section 4.1), whose AlexNet trunk is a download. Without
+it, a world that has a perceptual distance of its own stands in. Both carry a `name`, which every table
+prints, so that one is never read as the other.
+"""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from clcae_lib import paths, vision_repair
+from clcae_lib.files import sha256
+from clcae_lib.worlds.world import Role, World
+
+#: The file as torchvision publishes it; the name ends in the first digits of its SHA-256.
+ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
+_DIGEST_START = "7be5be79"
+
+
+def find_alexnet() -> Path | None:
+    """AlexNet's weights under the data folder or in torch hub's cache; None where there are none."""
+    under_data = sorted(paths.data_dir().rglob(ALEXNET_FILE)) if paths.data_dir().is_dir() else []
+    candidates = [*under_data, Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET_FILE]
+    return next((path for path in candidates if path.is_file()), None)
+
+
+class LpipsAlex(nn.Module):
+    """LPIPS with AlexNet (version 0.1, its linear heads come with the package), frozen.
+
+    Raises:
+        ValueError: the file is not torchvision's AlexNet.
+    """
+
+    name = "LPIPS-Alex"
+
+    def __init__(self, weights: Path):
+        super().__init__()
+        if not sha256(weights).startswith(_DIGEST_START):
+            raise ValueError(f"{weights} is not torchvision's AlexNet: its SHA-256 should begin with "
+                             f"{_DIGEST_START}; delete the file or fetch it again")
+        self.lpips = _lpips_with_trunk(torch.load(weights, map_location="cpu", weights_only=True))
+        self.requires_grad_(False).eval()
+
+    def forward(self, x: Float[Tensor, "n 3 height width"],
+                y: Float[Tensor, "n 3 height width"]) -> Float[Tensor, " n"]:
+        """Distances of pairs of images in [-1, 1]."""
+        return self.lpips(x, y).flatten()
+
+
+def _lpips_with_trunk(trunk: dict[str, Tensor]) -> nn.Module:
+    """The lpips package's network with this AlexNet as its trunk; nothing is downloaded."""
+    vision_repair.ensure_torchvision()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the package calls torchvision by its former names
+        import lpips
+
+        model = lpips.LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False)
+    own = model.net.state_dict()
+    renamed = {name: trunk["features." + name.split(".", 1)[1]] for name in own}
+    model.net.load_state_dict(renamed)
+    return model
+
+
+def lpips_or_perceptual(world: World, role: Role, device="cpu") -> Callable[[Tensor, Tensor], Tensor]:
+    """A distance of image pairs with a `name`: LPIPS if AlexNet is on the machine, else the world's own.
+
+    LPIPS is one network for losses and for measures, as in the paper; a world's own distance comes in
+    the copy that the role prescribes.
+    """
+    weights = find_alexnet()
+    if weights is not None:
+        return LpipsAlex(weights).to(device)
+    return world.perceptual(role, device)

@@ -1,0 +1,216 @@
+"""The networks that judge portraits: the oracle of factors, the identity embedding, the perceptual distance.
+
+They take the place of the pretrained networks of the paper's objective and measures (section 3.3: LPIPS
+and the face network) and add what no photograph can offer, the truth about every factor. Each exists in
+two copies that never swap: copy a gives losses and labels (role "train"), copy b measures.
+
+All are one small residual trunk with different heads. A trunk takes 64x64 pixels; other sizes are
+averaged or interpolated to it, so a judge applies to a render of any resolution.
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as nnf
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from clcae_lib.checkpoints import load_into, load_weights
+from clcae_lib.worlds.portraits.factors import IDENTITY_NAMES, MEAN, NAMES, STD
+
+SIDE = 64
+_IDENTITY_COLUMNS = [NAMES.index(name) for name in IDENTITY_NAMES]
+
+
+def resize(images: Float[Tensor, "n c height width"]) -> Float[Tensor, "n c 64 64"]:
+    """Images at the judges' 64x64, averaged down or interpolated up; unchanged where they have it."""
+    side = images.shape[-1]
+    if images.shape[-2:] == (SIDE, SIDE):
+        return images
+    if side % SIDE == 0 and images.shape[-2] == side:
+        return nnf.avg_pool2d(images, side // SIDE)
+    return nnf.interpolate(images, size=(SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True)
+
+
+class _Residual(nn.Module):
+    """Two 3x3 convolutions around a skip, with batch normalisation."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x + self.body(x))
+
+
+def _down(inputs: int, outputs: int) -> nn.Sequential:
+    """Halve the resolution."""
+    convolution = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+class Trunk(nn.Module):
+    """Features of a 64x64 image at 32, 16, 8 and 4 pixels.
+
+    Args:
+        widths: channels of the four levels; all but the first have a residual block.
+    """
+
+    def __init__(self, widths: tuple[int, ...] = (32, 48, 80, 96)):
+        super().__init__()
+        inputs = (3, *widths[:-1])
+        self.levels = nn.ModuleList(
+            nn.Sequential(_down(a, b), _Residual(b)) if i else _down(a, b)
+            for i, (a, b) in enumerate(zip(inputs, widths, strict=True))
+        )
+
+    def forward(self, images: Float[Tensor, "n 3 height width"]) -> list[Float[Tensor, "n c h w"]]:
+        x, features = resize(images).contiguous(memory_format=torch.channels_last), []
+        for level in self.levels:
+            x = level(x)
+            features.append(x)
+        return features
+
+
+class _Head(nn.Module):
+    """The 4x4 features, place by place, to a vector: where something is counts as much as what it is."""
+
+    def __init__(self, width: int, hidden: int, outputs: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(width, 32, 1), nn.Flatten(), nn.ReLU(),
+            nn.Linear(32 * 16, hidden), nn.ReLU(), nn.Linear(hidden, outputs),
+        )
+
+    def forward(self, x: Float[Tensor, "n c 4 4"]) -> Float[Tensor, "n k"]:
+        return self.layers(x)
+
+
+class Judge(nn.Module):
+    """What the judges share: a trunk, and the arguments they can be rebuilt from."""
+
+    kind: str
+
+    def __init__(self, widths=(32, 48, 80, 96), hidden: int = 128):
+        super().__init__()
+        self.config = {"widths": list(widths), "hidden": hidden}
+        self.trunk = Trunk(tuple(widths))
+
+
+class Oracle(Judge):
+    """Images to factors: a regressor of all of them, in the order and units of `factors.FACTORS`."""
+
+    kind = "oracle"
+    names = NAMES
+
+    def __init__(self, widths=(32, 48, 80, 96), hidden: int = 128):
+        super().__init__(widths, hidden)
+        self.head = _Head(widths[-1], hidden, len(NAMES))
+        self.register_buffer("mean", MEAN.clone(), persistent=False)
+        self.register_buffer("std", STD.clone(), persistent=False)
+
+    def standardised(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n k"]:
+        """Factors in standard deviations from the mean of their distribution."""
+        return self.head(self.trunk(images)[-1]).float()
+
+    def forward(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n k"]:
+        """Factors in their own units (degrees, shares, ...)."""
+        return self.standardised(images) * self.std + self.mean
+
+
+class IdentityEmbedding(Judge):
+    """Images to unit vectors whose inner product says whether two pictures show one person."""
+
+    kind = "identity"
+    name = "portraits identity"
+
+    def __init__(self, widths=(32, 48, 80, 96), hidden: int = 128, outputs: int = 64):
+        super().__init__(widths, hidden)
+        self.config["outputs"] = outputs
+        self.head = _Head(widths[-1], hidden, outputs)
+        self.features = nn.Linear(outputs, len(IDENTITY_NAMES))
+        self.log_scale = nn.Parameter(torch.tensor(2.3))
+
+    def forward(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n d"]:
+        """Unit vectors."""
+        return nnf.normalize(self.head(self.trunk(images)[-1]).float(), dim=1)
+
+    def similarity(self, x: Float[Tensor, "n 3 height width"],
+                   y: Float[Tensor, "n 3 height width"]) -> Float[Tensor, " n"]:
+        """Cosine similarities of pairs of images, -1 to 1."""
+        return (self(x) * self(y)).sum(1)
+
+    @staticmethod
+    def targets(standardised: Float[Tensor, "n k"]) -> Float[Tensor, "n i"]:
+        """The identity's share of standardised factors, which `features` predicts in training."""
+        return standardised[:, _IDENTITY_COLUMNS]
+
+
+class Perceptual(Judge):
+    """Distances of pairs of images, built as LPIPS is, on features learned from portraits.
+
+    At each level the features of both images are brought to unit length at every position; squared
+    differences are averaged over positions and then over levels. The trunk learned to regress the
+    factors and to point at the landmarks.
+    """
+
+    kind = "perceptual"
+    name = "portraits perceptual"
+
+    def __init__(self, widths=(32, 48, 80, 96), hidden: int = 128, landmarks: int = 0):
+        super().__init__(widths, hidden)
+        self.config["landmarks"] = landmarks
+        self.head = _Head(widths[-1], hidden, len(NAMES) + 2 * landmarks)
+
+    def features(self, images: Float[Tensor, "n 3 height width"]) -> list[Float[Tensor, "n c h w"]]:
+        """Activations at 32, 16, 8 and 4 pixels, not normalised."""
+        return self.trunk(images)
+
+    def pooled(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n f"]:
+        """One vector an image, for Fréchet distances: the last level's mean over positions."""
+        return self.trunk(images)[-1].float().mean((2, 3))
+
+    def predictions(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n k"]:
+        """What the trunk was trained on: standardised factors, then landmarks in units of the image's half side."""
+        return self.head(self.trunk(images)[-1]).float()
+
+    def forward(self, x: Float[Tensor, "n 3 height width"],
+                y: Float[Tensor, "n 3 height width"]) -> Float[Tensor, " n"]:
+        """Distances, 0 for equal images."""
+        levels = zip(self.trunk(x), self.trunk(y), strict=True)
+        return torch.stack([_level_distance(a.float(), b.float()) for a, b in levels]).mean(0)
+
+
+def _level_distance(a: Float[Tensor, "n c h w"], b: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+    difference = nnf.normalize(a, dim=1, eps=1e-4) - nnf.normalize(b, dim=1, eps=1e-4)
+    return difference.square().sum(1).mean((1, 2))
+
+
+JUDGES: dict[str, type[Judge]] = {net.kind: net for net in (Oracle, IdentityEmbedding, Perceptual)}
+
+
+def build_judge(kind: str, **config) -> Judge:
+    """A fresh judge: "oracle", "identity" or "perceptual".
+
+    Raises:
+        ValueError: there is no judge of that kind.
+    """
+    if kind not in JUDGES:
+        raise ValueError(f"kind: there is no judge {kind!r}; choose one of {', '.join(JUDGES)}")
+    return JUDGES[kind](**config)
+
+
+def load_judge(path: Path, kind: str, *, device="cpu") -> Judge:
+    """The judge in a weights file, frozen and in evaluation mode.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds something else, or does not fit.
+    """
+    tensors, metadata = load_weights(path, kind=kind)
+    judge = build_judge(kind, **metadata["config"])
+    load_into(judge, tensors, source=path)
+    return judge.requires_grad_(False).eval().to(device)

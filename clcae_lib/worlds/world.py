@@ -1,0 +1,147 @@
+"""What is inverted: images, a generator, and the means to judge an edit, behind one interface.
+
+Notebooks and trainers ask `get_world(name)` and never look at the name again. A new world is a
+subclass of `World` under `register_world`; what a world cannot do (a folder of photographs has no
+oracle) is a `WorldError` that says so.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from clcae_lib import paths
+
+Role = Literal["train", "measure"]
+#: Each judge exists twice: copy a gives losses and labels, copy b measures. They never swap.
+COPIES: dict[str, str] = {"train": "a", "measure": "b"}
+
+
+class WorldError(RuntimeError):
+    """The world lacks what was asked of it; the message names it and the remedy."""
+
+
+@runtime_checkable
+class Images(Protocol):
+    """A set of images addressed by local index."""
+
+    def __len__(self) -> int: ...
+
+    def images(self, indices) -> Float[Tensor, "n 3 height width"]:
+        """Images of these indices, float32 in [-1, 1]."""
+
+
+def copy_of(role: str) -> str:
+    """The copy of a judge, "a" or "b", that plays this role.
+
+    Raises:
+        ValueError: the role is neither "train" nor "measure".
+    """
+    if role not in COPIES:
+        raise ValueError(f"role: 'train' (losses and labels) or 'measure', got {role!r}")
+    return COPIES[role]
+
+
+class World:
+    """A world's images, generator and judges. Subclasses provide what they have."""
+
+    name: str = ""
+    resolution: int = 0
+    splits: Sequence[str] = ()
+    factor_names: Sequence[str] = ()
+    #: The factors that say how a picture shows a person, and not who is shown: what edits may change.
+    state_names: Sequence[str] = ()
+    #: Spread and range of each factor, in its unit and in the order of `factor_names`.
+    factor_std: Tensor = torch.empty(0)
+    factor_low: Tensor = torch.empty(0)
+    factor_high: Tensor = torch.empty(0)
+
+    @property
+    def folder(self) -> Path:
+        """Where the world's weights and photographs lie."""
+        return paths.world_dir(self.name)
+
+    def weights(self, name: str) -> Path:
+        """The file of the weights called `name`, for example "generator" or "oracle_a"; it need not exist."""
+        return self.folder / f"{name}.safetensors"
+
+    def has(self, name: str) -> bool:
+        """Whether the weights called `name` are there."""
+        return self.weights(name).is_file()
+
+    def require(self, name: str, *, command: str) -> Path:
+        """The file of the weights called `name`.
+
+        Raises:
+            WorldError: it is not there; the message names the file and the command that makes it.
+        """
+        if not self.has(name):
+            raise WorldError(f"{self.weights(name)} is missing: make it with `{command} --install`, "
+                             "or set CLCAE_DATA to the folder that has it")
+        return self.weights(name)
+
+    def images(self, split: str, size: int | None = None) -> Images:
+        """The first `size` images of a split, all of them if None."""
+        raise self._lacks("images")
+
+    def generator(self, device="cpu") -> nn.Module:
+        """The world's StyleGAN2, frozen, in evaluation mode, with `w_avg` set."""
+        from clcae_lib.models.stylegan2 import load_generator
+
+        command = f"clcae train generator --world {self.name}"
+        return load_generator(self.require("generator", command=command), device=device)
+
+    def oracle(self, role: Role, device="cpu") -> nn.Module:
+        """The factor regressor of this role: images [N, 3, R, R] to factors [N, K] in their units."""
+        raise self._lacks("oracle of factors")
+
+    def identity(self, role: Role, device="cpu") -> nn.Module:
+        """The identity embedding of this role: images [N, 3, R, R] to unit vectors [N, 64]."""
+        raise self._lacks("identity embedding")
+
+    def perceptual(self, role: Role, device="cpu") -> nn.Module:
+        """The perceptual distance of this role: two batches [N, 3, R, R] to distances [N]."""
+        raise self._lacks("perceptual distance of its own")
+
+    def render(self, factors: Float[Tensor, "n k"]) -> Float[Tensor, "n 3 height width"]:
+        """Pictures of these factors, in [-1, 1]: what an edit should have given."""
+        raise self._lacks("renderer")
+
+    def _lacks(self, what: str) -> WorldError:
+        return WorldError(f"the world {self.name!r} has no {what}; the world 'portraits' has one")
+
+
+_REGISTRY: dict[str, Callable[[], World]] = {}
+
+
+def register_world(name: str) -> Callable[[Callable[[], World]], Callable[[], World]]:
+    """Decorator: make a `World` class known to `get_world` under this name.
+
+    Raises:
+        ValueError: the name is taken by another class.
+    """
+    def register(make: Callable[[], World]) -> Callable[[], World]:
+        if _REGISTRY.setdefault(name, make) is not make:
+            raise ValueError(f"name: a world called {name!r} is registered already")
+        return make
+
+    return register
+
+
+def world_names() -> tuple[str, ...]:
+    """Names of the registered worlds."""
+    return tuple(sorted(_REGISTRY))
+
+
+def get_world(name: str) -> World:
+    """The world of this name.
+
+    Raises:
+        ValueError: no world is registered under it.
+    """
+    if name not in _REGISTRY:
+        raise ValueError(f"world: there is no {name!r}; choose one of {', '.join(world_names())}")
+    return _REGISTRY[name]()
