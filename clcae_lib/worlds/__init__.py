@@ -1,7 +1,7 @@
 """What is inverted: worlds and their registry."""
 
-from clcae_lib.worlds import portraits as _portraits  # registers itself
 from clcae_lib.worlds.perceptual import LpipsAlex, find_alexnet, lpips_or_perceptual
+from clcae_lib.worlds.portraits import PortraitsWorld  # importing a world registers it
 from clcae_lib.worlds.world import (
     Images,
     Role,
@@ -16,6 +16,7 @@ from clcae_lib.worlds.world import (
 __all__ = [
     "Images",
     "LpipsAlex",
+    "PortraitsWorld",
     "Role",
     "World",
     "WorldError",

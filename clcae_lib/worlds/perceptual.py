@@ -41,13 +41,16 @@ class LpipsAlex(nn.Module):
     def __init__(self, weights: Path):
         super().__init__()
         if not sha256(weights).startswith(_DIGEST_START):
-            raise ValueError(f"{weights} is not torchvision's AlexNet: its SHA-256 should begin with "
-                             f"{_DIGEST_START}; delete the file or fetch it again")
+            raise ValueError(
+                f"{weights} is not torchvision's AlexNet: its SHA-256 should begin with "
+                f"{_DIGEST_START}; delete the file or fetch it again"
+            )
         self.lpips = _lpips_with_trunk(torch.load(weights, map_location="cpu", weights_only=True))
         self.requires_grad_(False).eval()
 
-    def forward(self, x: Float[Tensor, "n 3 height width"],
-                y: Float[Tensor, "n 3 height width"]) -> Float[Tensor, " n"]:
+    def forward(
+        self, x: Float[Tensor, "n 3 height width"], y: Float[Tensor, "n 3 height width"]
+    ) -> Float[Tensor, " n"]:
         """Distances of pairs of images in [-1, 1]."""
         return self.lpips(x, y).flatten()
 

@@ -79,8 +79,10 @@ class World:
             WorldError: it is not there; the message names the file and the command that makes it.
         """
         if not self.has(name):
-            raise WorldError(f"{self.weights(name)} is missing: make it with `{command} --install`, "
-                             "or set CLCAE_DATA to the folder that has it")
+            raise WorldError(
+                f"{self.weights(name)} is missing: make it with `{command} --install`, "
+                "or set CLCAE_DATA to the folder that has it"
+            )
         return self.weights(name)
 
     def images(self, split: str, size: int | None = None) -> Images:
@@ -123,6 +125,7 @@ def register_world(name: str) -> Callable[[Callable[[], World]], Callable[[], Wo
     Raises:
         ValueError: the name is taken by another class.
     """
+
     def register(make: Callable[[], World]) -> Callable[[], World]:
         if _REGISTRY.setdefault(name, make) is not make:
             raise ValueError(f"name: a world called {name!r} is registered already")

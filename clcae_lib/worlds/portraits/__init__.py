@@ -57,8 +57,9 @@ class PortraitsWorld(World):
 
     def _judge(self, kind: str, role: str, device):
         copy = copy_of(role)
-        path = self.require(f"{kind}_{copy}",
-                            command=f"clcae train judges --set kind={kind} --set copy={copy}")
+        path = self.require(
+            f"{kind}_{copy}", command=f"clcae train judges --set kind={kind} --set copy={copy}"
+        )
         return load_judge(path, kind, device=device)
 
 

@@ -4,10 +4,11 @@ The renderer is the source; this is its memory. Every image is a function of its
 its view, so a data set is nothing but a range of numbers. What has been drawn lies under
 `paths.cache_dir()` in blocks of consecutive images, each one memory-mapped uint8 file that appears in
 its folder in one rename: a block is whole or absent, and two processes may fill the same folder.
-The folder's name carries a digest of the renderer's source, so a changed renderer never meets
+The folder's name carries a digest of the renderer's program, so a changed renderer never meets
 pictures of the old one.
 """
 
+import ast
 import hashlib
 from collections.abc import Sequence
 from functools import cache as memoise
@@ -29,6 +30,8 @@ _BLOCK_AT_64 = 256
 #: How far apart, in the index, the states of successive views of one person are taken.
 _VIEW_STRIDE = 15_013
 
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
+
 Indices = Tensor | np.ndarray | Sequence[int] | slice | range
 
 
@@ -37,12 +40,21 @@ def to_float(images: UInt8[Tensor, "n 3 height width"]) -> Float[Tensor, "n 3 he
     return images.float() / 127.5 - 1
 
 
+def _program(path: Path) -> bytes:
+    """A source file as the interpreter understands it: without comments, layout and docstrings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node):
+            del node.body[0]
+    return ast.dump(tree).encode()
+
+
 @memoise
 def renderer_digest() -> str:
-    """Twelve hex digits that change with the source of the factors, the renderer or its private parts."""
+    """Twelve hex digits that change with the program of the factors, the renderer or its private parts."""
     folder = Path(renderer.__file__).parent
     sources = [folder / "factors.py", folder / "renderer.py", *sorted(folder.glob("_[a-z]*.py"))]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+    return hashlib.sha256(b"".join(map(_program, sources))).hexdigest()[:12]
 
 
 class Portraits(torch.utils.data.Dataset):
@@ -62,8 +74,9 @@ class Portraits(torch.utils.data.Dataset):
         ValueError: an unknown split, a size beyond it, a resolution or a view out of range.
     """
 
-    def __init__(self, split: str, size: int | None = None, *, resolution: int = 64, cache: bool = True,
-                 view: int = 0):
+    def __init__(
+        self, split: str, size: int | None = None, *, resolution: int = 64, cache: bool = True, view: int = 0
+    ):
         if split not in SPLITS:
             raise ValueError(f"split: there is no {split!r} in portraits; choose one of {', '.join(SPLITS)}")
         size = len(SPLITS[split]) if size is None else size
@@ -111,8 +124,9 @@ class Portraits(torch.utils.data.Dataset):
         """Render whatever is missing from the cache, with a progress bar, and return the data set."""
         missing = [b for b in range(self._block_count) if not self._block_path(b).is_file()]
         name = f"render {self.split}" + (f" view {self.view}" if self.view else "")
-        for block in tqdm(missing if self.cache else [], desc=name, unit="block",
-                          disable=not (progress and missing)):
+        for block in tqdm(
+            missing if self.cache else [], desc=name, unit="block", disable=not (progress and missing)
+        ):
             self._block(block)
         return self
 
@@ -125,7 +139,8 @@ class Portraits(torch.utils.data.Dataset):
     @property
     def folder(self) -> Path:
         """Where the blocks lie: one folder for each renderer, split, view and resolution."""
-        return paths.cache_dir() / "portraits" / renderer_digest() / f"{self.split}-{self.view}-{self.resolution}"
+        name = f"{self.split}-{self.view}-{self.resolution}"
+        return paths.cache_dir() / "portraits" / renderer_digest() / name
 
     @property
     def _block_count(self) -> int:
@@ -166,8 +181,10 @@ class Portraits(torch.utils.data.Dataset):
             indices = range(*indices.indices(self.size))
         local = np.asarray(indices, dtype=np.int64).reshape(-1)
         if local.size and (local.min() < 0 or local.max() >= self.size):
-            raise IndexError(f"indices: {self.split!r} has indices 0 to {self.size - 1}, "
-                             f"got {local.min()} to {local.max()}")
+            raise IndexError(
+                f"indices: {self.split!r} has indices 0 to {self.size - 1}, "
+                f"got {local.min()} to {local.max()}"
+            )
         return local
 
     def _global(self, local: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

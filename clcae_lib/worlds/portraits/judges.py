@@ -38,8 +38,11 @@ class _Residual(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,6 +71,7 @@ class Trunk(nn.Module):
         )
 
     def forward(self, images: Float[Tensor, "n 3 height width"]) -> list[Float[Tensor, "n c h w"]]:
+        """Activations at 32, 16, 8 and 4 pixels."""
         x, features = resize(images).contiguous(memory_format=torch.channels_last), []
         for level in self.levels:
             x = level(x)
@@ -81,8 +85,12 @@ class _Head(nn.Module):
     def __init__(self, width: int, hidden: int, outputs: int):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(width, 32, 1), nn.Flatten(), nn.ReLU(),
-            nn.Linear(32 * 16, hidden), nn.ReLU(), nn.Linear(hidden, outputs),
+            nn.Conv2d(width, 32, 1),
+            nn.Flatten(),
+            nn.ReLU(),
+            nn.Linear(32 * 16, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, outputs),
         )
 
     def forward(self, x: Float[Tensor, "n c 4 4"]) -> Float[Tensor, "n k"]:
@@ -138,8 +146,9 @@ class IdentityEmbedding(Judge):
         """Unit vectors."""
         return nnf.normalize(self.head(self.trunk(images)[-1]).float(), dim=1)
 
-    def similarity(self, x: Float[Tensor, "n 3 height width"],
-                   y: Float[Tensor, "n 3 height width"]) -> Float[Tensor, " n"]:
+    def similarity(
+        self, x: Float[Tensor, "n 3 height width"], y: Float[Tensor, "n 3 height width"]
+    ) -> Float[Tensor, " n"]:
         """Cosine similarities of pairs of images, -1 to 1."""
         return (self(x) * self(y)).sum(1)
 
@@ -174,11 +183,12 @@ class Perceptual(Judge):
         return self.trunk(images)[-1].float().mean((2, 3))
 
     def predictions(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n k"]:
-        """What the trunk was trained on: standardised factors, then landmarks in units of the image's half side."""
+        """What the trunk learned from: standardised factors, then places of landmarks."""
         return self.head(self.trunk(images)[-1]).float()
 
-    def forward(self, x: Float[Tensor, "n 3 height width"],
-                y: Float[Tensor, "n 3 height width"]) -> Float[Tensor, " n"]:
+    def forward(
+        self, x: Float[Tensor, "n 3 height width"], y: Float[Tensor, "n 3 height width"]
+    ) -> Float[Tensor, " n"]:
         """Distances, 0 for equal images."""
         levels = zip(self.trunk(x), self.trunk(y), strict=True)
         return torch.stack([_level_distance(a.float(), b.float()) for a, b in levels]).mean(0)
