@@ -58,6 +58,8 @@ class World:
     factor_std: Tensor = torch.empty(0)
     factor_low: Tensor = torch.empty(0)
     factor_high: Tensor = torch.empty(0)
+    #: What each factor means, in one line.
+    factor_texts: Sequence[str] = ()
 
     @property
     def folder(self) -> Path:
@@ -108,8 +110,10 @@ class World:
         """The perceptual distance of this role: two batches [N, 3, R, R] to distances [N]."""
         raise self._lacks("perceptual distance of its own")
 
-    def render(self, factors: Float[Tensor, "n k"]) -> Float[Tensor, "n 3 height width"]:
-        """Pictures of these factors, in [-1, 1]: what an edit should have given."""
+    def render(
+        self, factors: Float[Tensor, "n k"], *, resolution: int | None = None
+    ) -> Float[Tensor, "n 3 height width"]:
+        """Pictures of these factors, in [-1, 1]: what an edit should have given; of the world's side if None."""
         raise self._lacks("renderer")
 
     def _lacks(self, what: str) -> WorldError:

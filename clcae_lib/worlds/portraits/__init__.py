@@ -34,14 +34,17 @@ class PortraitsWorld(World):
     factor_std: Tensor = STD
     factor_low: Tensor = torch.tensor([float(factor.low) for factor in FACTORS])
     factor_high: Tensor = torch.tensor([float(factor.high) for factor in FACTORS])
+    factor_texts: Sequence[str] = tuple(factor.text for factor in FACTORS)
 
     def images(self, split: str, size: int | None = None, *, view: int = 0) -> Portraits:
         """The first `size` renders of a split; `view` 1, 2, ... shows the same people in other states."""
         return Portraits(split, size, resolution=self.resolution, view=view)
 
-    def render(self, factors: Float[Tensor, "n k"]) -> Float[Tensor, "n 3 height width"]:
-        """Pictures of these factors, in [-1, 1], without accessories."""
-        return render(factors, resolution=self.resolution).image
+    def render(
+        self, factors: Float[Tensor, "n k"], *, resolution: int | None = None
+    ) -> Float[Tensor, "n 3 height width"]:
+        """Pictures of these factors, in [-1, 1], without accessories; at the world's own side if None."""
+        return render(factors, resolution=resolution or self.resolution).image
 
     def oracle(self, role: Role, device="cpu") -> Oracle:
         """The factor regressor of this role, frozen."""
