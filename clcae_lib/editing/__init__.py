@@ -3,7 +3,7 @@
 from clcae_lib.editing.apply import activation, apply, apply_all, carry_feature, interpolate, traverse
 from clcae_lib.editing.calibrate import calibrate
 from clcae_lib.editing.direction import Direction, load_directions, load_interfacegan, save_directions
-from clcae_lib.editing.find import effects, find_directions, pick
+from clcae_lib.editing.find import cached_directions, effects, find_directions, pick
 from clcae_lib.editing.ganspace import Components, ganspace, load_ganspace, set_coordinate
 from clcae_lib.editing.interfacegan import condition, interfacegan
 from clcae_lib.editing.response import Labelled, label_codes, response
@@ -17,6 +17,7 @@ __all__ = [
     "activation",
     "apply",
     "apply_all",
+    "cached_directions",
     "calibrate",
     "carry_feature",
     "condition",

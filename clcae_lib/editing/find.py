@@ -1,5 +1,7 @@
 """One direction for each factor, by any of three methods, calibrated to the factor's standard deviation."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
@@ -8,14 +10,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from clcae_lib import paths
 from clcae_lib.devices import resolve_device
 from clcae_lib.editing.calibrate import calibrate
-from clcae_lib.editing.direction import Direction
+from clcae_lib.editing.direction import Direction, load_directions, save_directions
 from clcae_lib.editing.ganspace import ganspace
 from clcae_lib.editing.interfacegan import condition, interfacegan
 from clcae_lib.editing.response import Labelled, label_codes, response
 from clcae_lib.editing.sampling import sample_codes
 from clcae_lib.editing.sefa import sefa
+from clcae_lib.files import sha256
 from clcae_lib.worlds import World
 
 Method = Literal["interfacegan", "ganspace", "sefa"]
@@ -29,6 +33,7 @@ def find_directions(
     samples: int = 6000,
     components: int = 20,
     conditional: bool = True,
+    effect_codes: int = 64,
     calibrated_on: int = 128,
     labelled: Labelled | None = None,
     seed: int = 0,
@@ -46,6 +51,7 @@ def find_directions(
         samples: codes labelled (InterFaceGAN) or factorised (GANSpace).
         components: candidates of GANSpace and SeFa.
         conditional: take out of each InterFaceGAN direction what it shares with the other factors'.
+        effect_codes: codes that each candidate of GANSpace and SeFa is tried on.
         calibrated_on: codes that each direction's unit is measured on.
         labelled: codes already labelled by the oracle in the role "train", to save doing it again.
         seed: of the codes.
@@ -67,7 +73,7 @@ def find_directions(
             found = {n: condition(d, [e for m, e in found.items() if m != n]) for n, d in found.items()}
     else:
         candidates = _candidates(generator, method, samples=samples, components=components, seed=seed)
-        table = effects(generator, oracle, candidates, std=world.factor_std, seed=seed)
+        table = effects(generator, oracle, candidates, std=world.factor_std, count=effect_codes, seed=seed)
         found = {name: replace(candidates[pick(table, k)], name=name) for name, k in columns.items()}
     return {
         name: calibrate(
@@ -81,6 +87,35 @@ def find_directions(
         )
         for name, d in found.items()
     }
+
+
+def cached_directions(
+    world: World,
+    factors: Sequence[str],
+    method: Method = "interfacegan",
+    *,
+    samples: int = 6000,
+    calibrated_on: int = 128,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> dict[str, Direction]:
+    """What `find_directions` gives, found once and then read from the cache.
+
+    Directions depend on the generator and on the judge that labels, and on no inverter: runs that compare
+    inverters share them. The file's name is a digest of both networks and of the arguments, the device aside.
+
+    Raises:
+        ValueError: a factor or the method does not exist.
+    """
+    options = {"samples": samples, "calibrated_on": calibrated_on, "seed": seed}
+    networks = [sha256(world.weights(name)) for name in ("generator", "oracle_a") if world.has(name)]
+    key = json.dumps([world.name, *factors, method, options, *networks])
+    name = hashlib.sha256(key.encode()).hexdigest()[:16]
+    path = paths.cache_dir() / "directions" / f"{name}.safetensors"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_directions(path, find_directions(world, factors, method, **options, device=device))
+    return load_directions(path)
 
 
 def _column(world: World, factor: str) -> int:

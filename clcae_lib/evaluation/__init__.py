@@ -20,6 +20,7 @@ from clcae_lib.evaluation.statistics import (
     bootstrap_ci,
     hierarchical_ci,
     paired_difference,
+    student_ci,
     summarise,
 )
 
@@ -47,6 +48,7 @@ __all__ = [
     "recall_at_k",
     "same_person_similarity",
     "ssim",
+    "student_ci",
     "summarise",
     "summarise_edits",
     "true_edit",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy import stats
 
 Statistic = Callable[[np.ndarray], float]
 
@@ -91,6 +92,27 @@ def hierarchical_ci(
     draws = ((rng.integers(rows, size=rows), rng.integers(columns, size=columns)) for _ in range(n))
     resampled = [statistic(values[np.ix_(row, column)].ravel()) for row, column in draws]
     return _interval(statistic(values.ravel()), resampled, level)
+
+
+def student_ci(values: ArrayLike, *, level: float = 0.95) -> Interval:
+    """The mean of a few values with Student's t interval, for the seeds of a training.
+
+    A bootstrap of three values cannot reach beyond the least and the greatest of them, and with no effect
+    at all it leaves zero out one time in four. This interval keeps its level for roughly normal values.
+
+    Args:
+        values: independent measurements, two or more.
+        level: how often such an interval holds the truth, between 0 and 1.
+
+    Raises:
+        ValueError: there are fewer than two values, or one is not finite.
+    """
+    values = _checked(values, ndim=1)
+    if len(values) < 2:
+        raise ValueError("student_ci: one value has no spread; run more seeds")
+    mean = float(values.mean())
+    reach = float(stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return Interval(mean, mean - reach, mean + reach)
 
 
 def summarise(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from clcae_lib.editing import Direction, find_directions
+from clcae_lib.editing import Direction, cached_directions, find_directions
 from clcae_lib.evaluation import (
     Judges,
     effect_matrix,
@@ -283,6 +283,18 @@ def test_directions_found_by_name_move_their_factor(judges, portraits, method):
     )  # labels were 1.25 too large
     with pytest.raises(ValueError, match="no factor of bands: yaw, smile"):
         find_directions(world, ["tail"], method)
+
+
+def test_directions_are_found_once_for_equal_arguments(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLCAE_CACHE", str(tmp_path))
+    world, options = Bands(), {"samples": 500, "calibrated_on": 16}
+    first = cached_directions(world, ["yaw"], **options)
+    world.generator = None  # would fail if it were asked for
+    again = cached_directions(world, ["yaw"], **options)
+    assert torch.equal(first["yaw"].vector, again["yaw"].vector)
+    assert first["yaw"].unit == again["yaw"].unit
+    with pytest.raises(TypeError):
+        cached_directions(world, ["yaw"], **options, seed=1)
 
 
 def with_weights(generator):

@@ -4,7 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clcae_lib.evaluation import Interval, bootstrap_ci, hierarchical_ci, paired_difference, summarise
+from clcae_lib.evaluation import (
+    Interval,
+    bootstrap_ci,
+    hierarchical_ci,
+    paired_difference,
+    student_ci,
+    summarise,
+)
 
 
 def test_interval_of_a_mean_equals_the_normal_one():
@@ -71,3 +78,13 @@ def test_summary_has_a_row_for_each_group_and_column():
     assert table.loc[("w", "kept"), "value"] == 0.5
     assert table.loc[("f", "psnr"), ["value", "count"]].tolist() == [5.0, 1]
     assert table.loc[("w", "psnr"), "low"] < 2.0 < table.loc[("w", "psnr"), "high"]
+
+
+def test_an_interval_of_three_values_keeps_its_level():
+    rng = np.random.default_rng(4)
+    samples = rng.normal(size=(2000, 3))
+    share = np.mean([i.low <= 0 <= i.high for i in map(student_ci, samples)])
+    assert 0.93 < share < 0.97
+    assert student_ci([1.0, 3.0]).high == pytest.approx(2 + 12.706, abs=1e-2)
+    with pytest.raises(ValueError, match="more seeds"):
+        student_ci([1.0])
