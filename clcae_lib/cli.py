@@ -258,6 +258,26 @@ def _share_settings(settings: Sequence[str]) -> dict[str, list[str]]:
 
 
 @app.command()
+def measure(
+    world: World = "portraits",
+    samples: Annotated[int, typer.Option(min=2, help="Pictures in each of the sets compared.")] = 5000,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+) -> None:
+    """Measure the shipped generator against the world's images and write the numbers on its card."""
+    with _told():
+        from clcae_lib.checkpoints import read_card, write_card
+        from clcae_lib.evaluation import evaluate_generator
+        from clcae_lib.worlds import get_world
+
+        place = get_world(world)
+        measures = evaluate_generator(place, samples=samples, device=device)
+        weights = place.weights("generator")
+        write_card(weights, {**read_card(weights), "measures": measures})
+        for name, value in measures.items():
+            typer.echo(f"{name:<18} {value}")
+
+
+@app.command()
 def info() -> None:
     """Show versions, the device, the worlds and the weights that are here."""
     with _told():

@@ -68,9 +68,9 @@ def augment(
     n = len(images)
     images = images * (1 + 0.10 * uniform(n, 1, 1, 1)) + 0.06 * uniform(n, 3, 1, 1)
     soft = nnf.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
-    images = torch.lerp(images, soft, uniform(n, 1, 1, 1).clamp(min=0))
+    images = torch.lerp(images, soft, 0.7 * uniform(n, 1, 1, 1).clamp(min=0))
     grain = amount * torch.randn(images.shape, generator=generator).to(images.device)
-    return images + 0.06 * uniform(n, 1, 1, 1).clamp(min=0) * grain
+    return images + 0.04 * uniform(n, 1, 1, 1).clamp(min=0) * grain
 
 
 class _People:
@@ -184,9 +184,7 @@ class JudgeTask(Task):
             measures = self.measures()
         metadata = {"kind": kind, "config": self.judge.config, "world": "portraits"}
         checkpoints.save_weights(path, self.judge.state_dict(), metadata=metadata)
-        written = common.card(
-            path.stem, self.config, folder, self.fabric, trained_on={}, measures=measures
-        )
+        written = common.card(path.stem, self.config, folder, self.fabric, trained_on={}, measures=measures)
         checkpoints.write_card(path, {**written, "split": f"judge_{self.config.copy_}"})
 
 
@@ -240,5 +238,3 @@ def train(config: JudgesConfig, folder: Path | str, *, resume: bool = True, **op
         for suffix in (".safetensors", ".json"):
             shutil.copyfile(folder / name / f"{name}{suffix}", folder / f"{name}{suffix}")
     return folder
-
-

@@ -59,20 +59,21 @@ class Trunk(nn.Module):
     """Features of a 64x64 image at 32, 16, 8 and 4 pixels.
 
     Args:
-        widths: channels of the four levels; all but the first have a residual block.
+        widths: channels of the four levels, each with a residual block.
     """
 
-    def __init__(self, widths: tuple[int, ...] = (32, 48, 80, 96)):
+    def __init__(self, widths: tuple[int, ...] = (32, 64, 96, 128)):
         super().__init__()
-        inputs = (3, *widths[:-1])
+        stem = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.stem = nn.Sequential(stem, nn.BatchNorm2d(16), nn.ReLU())
+        inputs = (16, *widths[:-1])
         self.levels = nn.ModuleList(
-            nn.Sequential(_down(a, b), _Residual(b)) if i else _down(a, b)
-            for i, (a, b) in enumerate(zip(inputs, widths, strict=True))
+            nn.Sequential(_down(a, b), _Residual(b)) for a, b in zip(inputs, widths, strict=True)
         )
 
     def forward(self, images: Float[Tensor, "n 3 height width"]) -> list[Float[Tensor, "n c h w"]]:
         """Activations at 32, 16, 8 and 4 pixels."""
-        x, features = resize(images).contiguous(memory_format=torch.channels_last), []
+        x, features = self.stem(resize(images).contiguous(memory_format=torch.channels_last)), []
         for level in self.levels:
             x = level(x)
             features.append(x)
@@ -102,7 +103,7 @@ class Judge(nn.Module):
 
     kind: str
 
-    def __init__(self, widths=(32, 48, 80, 96), hidden: int = 128):
+    def __init__(self, widths=(32, 64, 96, 128), hidden: int = 128):
         super().__init__()
         self.config = {"widths": list(widths), "hidden": hidden}
         self.trunk = Trunk(tuple(widths))
@@ -114,7 +115,7 @@ class Oracle(Judge):
     kind = "oracle"
     names = NAMES
 
-    def __init__(self, widths=(32, 48, 80, 96), hidden: int = 128):
+    def __init__(self, widths=(32, 64, 96, 128), hidden: int = 128):
         super().__init__(widths, hidden)
         self.head = _Head(widths[-1], hidden, len(NAMES))
         self.register_buffer("mean", MEAN.clone(), persistent=False)
@@ -135,7 +136,7 @@ class IdentityEmbedding(Judge):
     kind = "identity"
     name = "portraits identity"
 
-    def __init__(self, widths=(32, 48, 80, 96), hidden: int = 128, outputs: int = 64):
+    def __init__(self, widths=(32, 64, 96, 128), hidden: int = 128, outputs: int = 64):
         super().__init__(widths, hidden)
         self.config["outputs"] = outputs
         self.head = _Head(widths[-1], hidden, outputs)
@@ -169,7 +170,7 @@ class Perceptual(Judge):
     kind = "perceptual"
     name = "portraits perceptual"
 
-    def __init__(self, widths=(32, 48, 80, 96), hidden: int = 128, landmarks: int = 0):
+    def __init__(self, widths=(32, 64, 96, 128), hidden: int = 128, landmarks: int = 0):
         super().__init__(widths, hidden)
         self.config["landmarks"] = landmarks
         self.head = _Head(widths[-1], hidden, len(NAMES) + 2 * landmarks)

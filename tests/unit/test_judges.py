@@ -1,0 +1,175 @@
+"""The judges and their training, at a tiny size."""
+
+import json
+
+import pytest
+import torch
+
+from clcae_lib.checkpoints import load_state
+from clcae_lib.training.config import ConfigError, load_config
+from clcae_lib.training.judges import JudgesConfig, JudgeTask, augment, train, verification, verification_auc
+from clcae_lib.worlds import get_world
+from clcae_lib.worlds.portraits.factors import MEAN, NAMES, STD
+from clcae_lib.worlds.portraits.judges import JUDGES, build_judge, load_judge
+from clcae_lib.worlds.world import WorldError
+
+TINY = [
+    "size=32",
+    "validation_size=16",
+    "steps=3",
+    "batch_size=8",
+    "precision=32-true",
+    "tensorboard=false",
+    "device=cpu",
+    "validate_every=3",
+    "log_every=1",
+]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """One cache of renders for all tests of this file."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(cache, monkeypatch):
+    monkeypatch.setenv("CLCAE_CACHE", str(cache))
+
+
+def test_shapes_and_units():
+    images = torch.rand(3, 3, 64, 64) * 2 - 1
+    oracle = build_judge("oracle").eval()
+    assert oracle(images).shape == (3, len(NAMES))
+    assert torch.allclose((oracle(images) - MEAN) / STD, oracle.standardised(images), atol=1e-5)
+    identity = build_judge("identity").eval()
+    assert torch.allclose(identity(images).norm(dim=1), torch.ones(3), atol=1e-5)
+    assert torch.allclose(identity.similarity(images, images), torch.ones(3), atol=1e-5)
+
+
+def test_the_perceptual_distance_is_a_distance():
+    perceptual = build_judge("perceptual").eval()
+    x, y = torch.rand(2, 3, 64, 64) * 2 - 1, torch.rand(2, 3, 64, 64) * 2 - 1
+    assert torch.equal(perceptual(x, x), torch.zeros(2))
+    assert torch.allclose(perceptual(x, y), perceptual(y, x))
+    assert (perceptual(x, y) > 0.01).all()
+
+
+def test_judges_read_any_resolution():
+    images = torch.rand(2, 3, 16, 16).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    oracle = build_judge("oracle").eval()
+    halved = torch.nn.functional.avg_pool2d(images, 2)
+    assert torch.allclose(oracle(images), oracle(halved), atol=1e-5)
+
+
+def test_an_unknown_judge_is_named():
+    with pytest.raises(ValueError, match="no judge 'critic'"):
+        build_judge("critic")
+
+
+def test_missing_weights_tell_the_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLCAE_DATA", str(tmp_path))
+    with pytest.raises(WorldError, match=r"oracle_b.*clcae train judges --set kind=oracle --set copy=b"):
+        get_world("portraits").oracle("measure")
+
+
+def test_roles_never_share_a_file(tmp_path, monkeypatch):
+    from clcae_lib import checkpoints
+
+    monkeypatch.setenv("CLCAE_DATA", str(tmp_path))
+    (tmp_path / "portraits").mkdir()
+    for copy, value in (("a", 1.0), ("b", 2.0)):
+        judge = build_judge("oracle")
+        torch.nn.init.constant_(judge.head.layers[-1].bias, value)
+        path = tmp_path / "portraits" / f"oracle_{copy}.safetensors"
+        checkpoints.save_weights(
+            path, judge.state_dict(), metadata={"kind": "oracle", "config": judge.config}
+        )
+    world = get_world("portraits")
+    assert world.oracle("train").head.layers[-1].bias[0] == 1
+    assert world.oracle("measure").head.layers[-1].bias[0] == 2
+    with pytest.raises(ValueError, match="identity"):
+        load_judge(world.weights("oracle_a"), "identity")
+
+
+def test_augmenting_nothing_changes_nothing():
+    images = torch.rand(4, 3, 8, 8) * 2 - 1
+    same = augment(images, torch.Generator().manual_seed(1), amount=0.0)
+    assert torch.allclose(same, images)
+    assert not torch.allclose(augment(images, torch.Generator().manual_seed(1)), images)
+
+
+def test_verification_auc_against_all_pairs():
+    same, different = torch.tensor([0.9, 0.5, 0.2]), torch.tensor([0.1, 0.5, 0.6, 0.0])
+    pairs = [(1.0 if s > d else 0.5 if s == d else 0.0) for s in same for d in different]
+    assert verification_auc(same, different) == pytest.approx(sum(pairs) / len(pairs))
+
+
+def test_verification_of_perfect_and_of_useless_embeddings():
+    basis = torch.eye(32)
+    assert verification(basis, basis)["verification_auc"] == 1
+    constant = torch.nn.functional.normalize(torch.ones(32, 8), dim=1)
+    assert verification(constant, constant)["verification_auc"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("kind", list(JUDGES))
+def test_training_writes_weights_and_a_card(kind, tmp_path):
+    config = load_config(JudgesConfig, None, [*TINY, f"kind={kind}", "copy=b"])
+    train(config, tmp_path / "run", progress=False)
+    judge = load_judge(tmp_path / "run" / f"{kind}_b.safetensors", kind)
+    assert judge.config["widths"]
+    card = json.loads((tmp_path / "run" / f"{kind}_b.json").read_text())
+    assert card["split"] == "judge_b"
+    assert card["measures"]
+    assert card["steps"] == 3
+
+
+def test_copies_differ_in_seed_and_data(tmp_path):
+    for copy in "ab":
+        config = load_config(JudgesConfig, None, [*TINY, "kind=oracle", f"copy={copy}", "steps=1"])
+        train(config, tmp_path, progress=False)
+    cards = [json.loads((tmp_path / f"oracle_{copy}.json").read_text()) for copy in "ab"]
+    assert cards[0]["split"] != cards[1]["split"]
+    assert cards[0]["seed"] != cards[1]["seed"]
+
+
+def test_a_killed_training_resumes_to_the_same_weights(tmp_path, monkeypatch):
+    config = load_config(
+        JudgesConfig, None, [*TINY, "kind=oracle", "copy=a", "steps=4", "checkpoint_every=2"]
+    )
+    train(config, tmp_path / "whole", progress=False)
+    real = JudgeTask.step
+
+    def dying(task, index):
+        if index == 3:
+            raise RuntimeError("killed")
+        return real(task, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JudgeTask, "step", dying)
+        with pytest.raises(RuntimeError, match="killed"):
+            train(config, tmp_path / "parts", progress=False)
+    assert load_state(tmp_path / "parts" / "oracle_a" / "state.pt")["step"] == 2
+    train(config, tmp_path / "parts", progress=False)
+    whole, parts = (load_judge(tmp_path / f / "oracle_a.safetensors", "oracle") for f in ("whole", "parts"))
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parts.parameters(), strict=True))
+
+
+def test_a_finished_judge_is_not_trained_again(tmp_path, monkeypatch):
+    config = load_config(JudgesConfig, None, [*TINY, "kind=oracle", "copy=a", "steps=1"])
+    train(config, tmp_path, progress=False)
+    monkeypatch.setattr(JudgeTask, "setup", lambda task, fabric: pytest.fail("trained again"))
+    train(config, tmp_path, progress=False)
+
+
+def test_an_oracle_learns_the_background(tmp_path):
+    settings = [*TINY, "kind=oracle", "copy=a", "steps=60", "size=512", "batch_size=32", "lr=4e-3"]
+    settings += ["validation_size=64", "validate_every=60"]
+    train(load_config(JudgesConfig, None, settings), tmp_path, progress=False)
+    measures = json.loads((tmp_path / "oracle_a.json").read_text())["measures"]
+    assert measures["r2"]["background_lightness"] > 0.4
+
+
+def test_a_wrong_kind_is_refused():
+    with pytest.raises(ConfigError, match="kind"):
+        load_config(JudgesConfig, None, ["kind=critic"])
