@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as nnf
 from jaxtyping import Float
 from lightning_fabric import Fabric
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from clcae_lib import checkpoints
@@ -47,12 +47,23 @@ class JudgesConfig(TrainConfig):
     steps: int = Field(default=1200, ge=0)
     lr: float = Field(default=3e-3, gt=0)
     weight_decay: float = Field(default=1e-3, ge=0)
+    focus: dict[str, float] = Field(
+        default={"smile": 5.0, "age": 2.0, "brow_raise": 2.0, "eye_open": 2.0, "mouth_open": 2.0},
+        description="factors whose loss counts more: they change few pixels and are learned last",
+    )
     weight_factors: float = Field(
         default=0.5, ge=0, description="of the identity's factors beside the contrast"
     )
     checkpoint_every: int = Field(default=200, ge=1)
     validate_every: int = Field(default=400, ge=1)
     log_every: int = Field(default=50, ge=1)
+
+    @field_validator("focus")
+    @classmethod
+    def _known(cls, focus: dict[str, float]) -> dict[str, float]:
+        if unknown := [name for name in focus if name not in NAMES]:
+            raise ValueError(f"no factor is called {unknown[0]!r}; choose from {', '.join(NAMES)}")
+        return focus
 
     model_config: ClassVar = {**TrainConfig.model_config, "populate_by_name": True}
 
@@ -68,7 +79,7 @@ def augment(
     n = len(images)
     images = images * (1 + 0.10 * uniform(n, 1, 1, 1)) + 0.06 * uniform(n, 3, 1, 1)
     soft = nnf.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
-    images = torch.lerp(images, soft, 0.7 * uniform(n, 1, 1, 1).clamp(min=0))
+    images = torch.lerp(images, soft, (2 * uniform(n, 1, 1, 1) - 1).clamp(min=0))
     grain = amount * torch.randn(images.shape, generator=generator).to(images.device)
     return images + 0.04 * uniform(n, 1, 1, 1).clamp(min=0) * grain
 
@@ -105,6 +116,7 @@ class JudgeTask(Task):
         adam = torch.optim.AdamW(self.judge.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         self.optimizers = {"adam": fabric.setup_optimizers(adam)}
         self.order = Shuffled(config.size, seed=config.seed)
+        self.weights = torch.tensor([config.focus.get(name, 1.0) for name in NAMES], device=fabric.device)
 
     def step(self, index: int) -> dict[str, float | Tensor]:
         """One batch: as many people in one state, or half as many in two."""
@@ -136,7 +148,8 @@ class JudgeTask(Task):
             else:
                 found = self.judge.predictions(images)
                 wanted = torch.cat([wanted, 3 * self.people.landmarks[view][rows]], 1)
-        return nnf.smooth_l1_loss(found, wanted.to(found.device), beta=0.5)
+        loss = nnf.smooth_l1_loss(found, wanted.to(found.device), beta=0.5, reduction="none").mean(0)
+        return (loss[: len(NAMES)] * self.weights).mean() + loss[len(NAMES) :].sum() / len(NAMES)
 
     def _contrast(self, rows: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
         """Each person against the others of the batch, both ways; and the identity's factors."""

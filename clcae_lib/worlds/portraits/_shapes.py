@@ -1,15 +1,15 @@
 """Ray-casting and painting on a canvas: the few primitives from which a portrait is drawn.
 
-The camera looks along -z (orthographic); x and y of the world run over the picture from -1/ZOOM to 1/ZOOM, y upwards. All
-arrays are `[n, R, R]`, all numbers of one image `[n, 1, 1]`. Edges are anti-aliased by coverage: a
-signed distance to the edge, in units of a pixel, clipped to [0, 1].
+The camera looks along -z (orthographic); over the picture, x and y of the world
+run from -1/ZOOM to 1/ZOOM, y upwards. All arrays are `[n, R, R]`, all numbers of one image
+`[n, 1, 1]`. Edges are anti-aliased by coverage: a signed distance to the edge, in units of a pixel,
+clipped to [0, 1].
 """
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
 
 #: How much the camera enlarges the scene: a head fills the frame, eyes are ten of 64 pixels wide.
 ZOOM = 1.14
@@ -18,6 +18,11 @@ ZOOM = 1.14
 def clip01(x: Tensor) -> Tensor:
     """`x` limited to [0, 1]."""
     return x.clamp(0.0, 1.0)
+
+
+def per_image(values: Tensor) -> Tensor:
+    """Numbers `[n]` as `[n, 1, 1]`, one for each picture."""
+    return values.view(-1, 1, 1)
 
 
 def smoothstep(x: Tensor, low, high) -> Tensor:
@@ -67,8 +72,9 @@ class Canvas:
             self.depth = torch.where(coverage > 0.5, z, self.depth)
         self.colour = torch.lerp(self.colour, colour, coverage.unsqueeze(1))
 
-    def ellipsoid(self, centre: Tensor, radii: Tensor, turn: Tensor, *, taper: Tensor | None = None,
-                  far: bool = False) -> Hit:
+    def ellipsoid(
+        self, centre: Tensor, radii: Tensor, turn: Tensor, *, taper: Tensor | None = None, far: bool = False
+    ) -> Hit:
         """Cast the rays at an ellipsoid.
 
         Args:
@@ -78,17 +84,16 @@ class Canvas:
             taper: `[n]`, how much narrower than the ellipsoid the lower end is, 0 to below 1.
             far: meet the side that faces away: the inside of a shell.
         """
-        cell = lambda t: t.view(-1, 1, 1)  # noqa: E731
-        dx, dy = self.x - cell(centre[:, 0]), self.y - cell(centre[:, 1])
-        start = [dx * cell(turn[:, 0, i]) + dy * cell(turn[:, 1, i]) for i in range(3)]
-        step = [cell(turn[:, 2, i]) for i in range(3)]
-        inverse = [1 / cell(radii[:, i]) for i in range(3)]
+        dx, dy = self.x - per_image(centre[:, 0]), self.y - per_image(centre[:, 1])
+        start = [dx * per_image(turn[:, 0, i]) + dy * per_image(turn[:, 1, i]) for i in range(3)]
+        step = [per_image(turn[:, 2, i]) for i in range(3)]
+        inverse = [1 / per_image(radii[:, i]) for i in range(3)]
         narrow = torch.ones_like(start[0])
         z = torch.zeros_like(narrow)
         for _ in range(1 if taper is None else 3):
             if taper is not None:
                 low = clip01(-(start[1] + z * step[1]) * inverse[1])
-                narrow = 1 / (1 - cell(taper) * low * low)
+                narrow = 1 / (1 - per_image(taper) * low * low)
             p = [start[0] * inverse[0] * narrow, start[1] * inverse[1], start[2] * inverse[2] * narrow]
             d = [step[0] * inverse[0] * narrow, step[1] * inverse[1], step[2] * inverse[2] * narrow]
             a = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
@@ -100,11 +105,15 @@ class Canvas:
         radius = nearest.clamp(min=1e-6).sqrt()
         coverage = self.edge((1 / radius - 1) * (dx * dx + dy * dy).sqrt())
         local = tuple(s + z * t for s, t in zip(start, step, strict=True))
-        return Hit(z + cell(centre[:, 2]), coverage, local, _normal(local, inverse, narrow, turn))
+        return Hit(z + per_image(centre[:, 2]), coverage, local, _normal(local, inverse, narrow, turn))
 
 
 def _normal(local, inverse, narrow: Tensor, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Unit normals in the world of the points `local` of an ellipsoid."""
-    g = [local[0] * (inverse[0] * narrow) ** 2, local[1] * inverse[1] ** 2, local[2] * (inverse[2] * narrow) ** 2]
+    g = [
+        local[0] * (inverse[0] * narrow) ** 2,
+        local[1] * inverse[1] ** 2,
+        local[2] * (inverse[2] * narrow) ** 2,
+    ]
     length = (g[0] * g[0] + g[1] * g[1] + g[2] * g[2]).clamp(min=1e-8).rsqrt()
     return tuple(sum(g[j] * turn[:, i, j].view(-1, 1, 1) for j in range(3)) * length for i in range(3))

@@ -119,6 +119,7 @@ def _identity(indices: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 def _state(indices: np.ndarray, trait: np.ndarray) -> dict[str, np.ndarray]:
     """State factors, given the hidden trait of the identity."""
+
     def normal(i: int) -> np.ndarray:
         return _normal(indices, 200 + i)
 
@@ -154,8 +155,10 @@ def _state(indices: np.ndarray, trait: np.ndarray) -> dict[str, np.ndarray]:
 def _as_index_array(indices) -> np.ndarray:
     array = np.asarray(indices, dtype=np.int64)
     if array.ndim != 1 or (array.size and (array.min() < 0 or array.max() >= SPLITS["accessories"].stop)):
-        raise ValueError(f"indices: expected a flat list within [0, {SPLITS['accessories'].stop}), "
-                         f"got shape {array.shape}; take global indices from SPLITS")
+        raise ValueError(
+            f"indices: expected a flat list within [0, {SPLITS['accessories'].stop}), "
+            f"got shape {array.shape}; take global indices from SPLITS"
+        )
     return array
 
 
@@ -182,8 +185,10 @@ def sample_accessories(indices) -> Float[Tensor, "n 4"]:
 
 def _with_statistics(table: tuple[Factor, ...]) -> tuple[Factor, ...]:
     sample = sample_factors(np.arange(20_000)).double()
-    return tuple(replace(f, mean=round(float(m), 4), std=round(float(s), 4))
-                 for f, m, s in zip(table, sample.mean(0), sample.std(0), strict=True))
+    return tuple(
+        replace(f, mean=round(float(m), 4), std=round(float(s), 4))
+        for f, m, s in zip(table, sample.mean(0), sample.std(0), strict=True)
+    )
 
 
 #: Every factor with its group, range and the mean and standard deviation of its distribution.

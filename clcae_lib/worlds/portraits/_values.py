@@ -1,0 +1,100 @@
+"""What a portrait's factors mean in lengths, positions and colours, and how it is lit."""
+
+import torch
+from torch import Tensor
+
+from clcae_lib.worlds.portraits._shapes import Hit, clip01, rotation
+from clcae_lib.worlds.portraits.factors import INDEX
+
+
+class Values:
+    """The factors of some portraits by name, each `[n, 1, 1]`, and the lengths derived from them."""
+
+    def __init__(self, factors: Tensor) -> None:
+        self.n, self.device = len(factors), factors.device
+        self._factors = factors
+        f = self.__getitem__
+        self.turn = rotation(self.flat("yaw") * torch.pi / 180, self.flat("pitch") * torch.pi / 180)
+        self.a = 0.49 * (1 + 0.10 * f("head_width"))
+        self.b = 0.62 * (1 + 0.07 * f("head_length"))
+        self.c = torch.full_like(self.a, 0.52)
+        self.taper = 0.25 - 0.19 * self.flat("jaw_width")
+        self.centre = torch.stack(
+            [
+                0.10 * self.turn[:, 0, 2],
+                0.02 + 0.06 * self.turn[:, 1, 2],
+                torch.zeros(self.n, device=self.device),
+            ],
+            1,
+        )
+        self.eye_x = 0.205 * (1 + 0.16 * f("eye_spacing"))
+        self.eye_y = torch.full_like(self.a, 0.05)
+        self.eye_w = 0.138 * (1 + 0.17 * f("eye_size"))
+        self.nose_y = -0.14 - 0.03 * f("nose_length")
+        self.mouth_y = -0.33 - 0.02 * f("nose_length")
+        self.mouth_w = 0.165 * (1 + 0.2 * f("mouth_width")) * (1 + 0.14 * f("smile"))
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._factors[:, INDEX[name]].view(-1, 1, 1)
+
+    def flat(self, name: str) -> Tensor:
+        return self._factors[:, INDEX[name]]
+
+    def in_world(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        """World coordinates `[n, 3]` of points of the head's frame."""
+        point = torch.stack([x.reshape(-1), y.reshape(-1), z.reshape(-1)], 1)
+        return (self.turn @ point.unsqueeze(2)).squeeze(2) + self.centre
+
+    def on_surface(self, x: Tensor, y: Tensor) -> Tensor:
+        """World coordinates `[n, 3]` of the front surface of the head at (x, y) of its frame."""
+        low = clip01(-y / self.b)
+        narrow = 1 - self.taper.view(-1, 1, 1) * low * low
+        rest = 1 - (y / self.b) ** 2 - (x / (self.a * narrow)) ** 2
+        return self.in_world(x, y, self.c * narrow * rest.clamp(min=0).sqrt())
+
+
+def rgb(values: list[list[float]], device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device)
+
+
+def _blend(stops: Tensor, t: Tensor) -> Tensor:
+    """Colour `[n, 3, 1, 1]` at `t` in [0, 1] along evenly spaced colour stops."""
+    position = clip01(t.view(-1)) * (len(stops) - 1)
+    low = position.floor().clamp(max=len(stops) - 2).long()
+    return torch.lerp(stops[low], stops[low + 1], (position - low).unsqueeze(1)).view(-1, 3, 1, 1)
+
+
+def palette(v: Values) -> dict[str, Tensor]:
+    """The colours of each portrait, `[n, 3, 1, 1]` in [0, 1]."""
+    d = v.device
+    skin = _blend(
+        rgb([[0.98, 0.84, 0.74], [0.88, 0.66, 0.50], [0.62, 0.42, 0.29], [0.38, 0.25, 0.18]], d),
+        (v["skin_tone"] + 1) / 2,
+    )
+    ash = _blend(rgb([[0.07, 0.06, 0.07], [0.36, 0.27, 0.19], [0.88, 0.76, 0.50]], d), v["hair_lightness"])
+    red = _blend(rgb([[0.20, 0.05, 0.04], [0.58, 0.20, 0.08], [0.95, 0.55, 0.25]], d), v["hair_lightness"])
+    hair = torch.lerp(ash, red, v["hair_warmth"].unsqueeze(1) ** 1.5)
+    hair = torch.lerp(hair, rgb([[0.84, 0.85, 0.88]], d).view(1, 3, 1, 1), 0.95 * v["hair_grey"].unsqueeze(1))
+    iris = _blend(
+        rgb([[0.20, 0.42, 0.75], [0.25, 0.55, 0.32], [0.36, 0.20, 0.08]], d), (v["eye_hue"] + 1) / 2
+    )
+    shirt = _blend(
+        rgb([[0.10, 0.42, 0.45], [0.45, 0.46, 0.50], [0.68, 0.16, 0.18]], d), (v["shirt_hue"] + 1) / 2
+    )
+    tint = _blend(
+        rgb([[0.42, 0.58, 0.80], [0.62, 0.64, 0.62], [0.82, 0.58, 0.40]], d),
+        (v["background_warmth"] + 1) / 2,
+    )
+    back = tint * (0.38 + 0.85 * v["background_lightness"].unsqueeze(1))
+    lip = 0.55 * skin + 0.45 * rgb([[0.75, 0.22, 0.25]], d).view(1, 3, 1, 1)
+    return {"skin": skin, "hair": hair, "iris": iris, "shirt": shirt, "background": back, "lip": lip}
+
+
+def light(v: Values, hit: Hit) -> Tensor:
+    """Brightness `[n, 1, R, R]`: softened Lambert, from flat to hard light."""
+    azimuth = v["light_azimuth"] * (65 * torch.pi / 180)
+    direction = (0.86 * azimuth.sin(), torch.full_like(azimuth, 0.51), 0.86 * azimuth.cos())
+    lambert = sum(n * d for n, d in zip(hit.normal, direction, strict=True))
+    soft = clip01(0.5 + 0.5 * lambert)
+    strength = 0.25 + 0.65 * v["light_strength"]
+    return (1.06 - strength + strength * 1.18 * soft).unsqueeze(1)
