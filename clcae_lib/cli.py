@@ -120,6 +120,18 @@ def run(
         raise typer.Exit(1)
 
 
+@app.command()
+def keep(
+    profile: Annotated[str, typer.Option(help="Which run under results/.")] = "quick",
+) -> None:
+    """Keep a run's report, without the executed notebooks, as results/reference to commit."""
+    with _told():
+        from clcae_lib.suite.keep import keep_report
+
+        page = keep_report(paths.results_dir() / profile)
+    typer.echo(f"kept: {page}")
+
+
 @sweep_app.callback()
 def _sweep() -> None:
     """Re-run a notebook over variants and seeds."""

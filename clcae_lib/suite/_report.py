@@ -41,6 +41,7 @@ def write_report(target: Path, *, status: Mapping[str, Any], metrics: pd.DataFra
         pictures=[picture for chapter in chapters for picture in chapter["headlines"]],
         provenance=_provenance(metrics),
         bad=[chapter for chapter in chapters if chapter["state"] in ("failed", "stopped")],
+        log=(target / "run.log").is_file(),
         minutes=sum(outcome["seconds"] for outcome in status["notebooks"]) / 60,
     )
     with atomic_path(target / "index.html") as partial:
