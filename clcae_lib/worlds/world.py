@@ -113,7 +113,7 @@ class World:
     def render(
         self, factors: Float[Tensor, "n k"], *, resolution: int | None = None
     ) -> Float[Tensor, "n 3 height width"]:
-        """Pictures of these factors, in [-1, 1]: what an edit should have given; of the world's side if None."""
+        """Pictures of these factors, in [-1, 1]: what an edit should have given; its own side if None."""
         raise self._lacks("renderer")
 
     def _lacks(self, what: str) -> WorldError:
