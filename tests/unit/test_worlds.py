@@ -1,0 +1,179 @@
+"""Worlds: the registry, what a world offers, and which perceptual distance is which."""
+
+import pytest
+import torch
+
+from clcae_lib import vision_repair
+from clcae_lib.models.stylegan2 import Generator, save_generator
+from clcae_lib.worlds import (
+    Images,
+    LpipsAlex,
+    World,
+    WorldError,
+    copy_of,
+    find_alexnet,
+    get_world,
+    lpips_or_perceptual,
+    perceptual,
+    register_world,
+    world,
+    world_names,
+)
+from clcae_lib.worlds.portraits import NAMES, STATE_NAMES, Perceptual
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLCAE_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("CLCAE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """A copy of the registry, so that a test's worlds do not outlive it."""
+    monkeypatch.setattr(world, "_REGISTRY", dict(world._REGISTRY))
+
+
+@pytest.fixture
+def alexnet_file(tmp_path, monkeypatch):
+    """A random AlexNet in torchvision's layout and place, with its digest taken for the true one."""
+    vision = vision_repair.ensure_torchvision()
+    torch.manual_seed(0)
+    path = tmp_path / "hub" / "checkpoints" / perceptual.ALEXNET_FILE
+    path.parent.mkdir(parents=True)
+    torch.save(vision.models.alexnet(weights=None).state_dict(), path)
+    monkeypatch.setattr(perceptual, "_DIGEST_START", perceptual.sha256(path)[:8])
+    return path
+
+
+def test_portraits_is_registered():
+    assert "portraits" in world_names()
+    portraits = get_world("portraits")
+    assert portraits.resolution == 64
+    assert tuple(portraits.factor_names) == NAMES
+    assert set(portraits.state_names) == set(STATE_NAMES)
+    images = portraits.images("validation", 2)
+    assert isinstance(images, Images)
+    assert images.images([0, 1]).shape == (2, 3, 64, 64)
+
+
+def test_a_render_of_the_factors_is_the_image():
+    portraits = get_world("portraits")
+    data = portraits.images("validation", 2)
+    assert torch.allclose(portraits.render(data.factors([0, 1])), data.images([0, 1]), atol=1 / 127)
+
+
+def test_factor_statistics_belong_to_the_factors():
+    portraits = get_world("portraits")
+    factors = portraits.images("validation", 2000).factors(range(2000))
+    assert (factors >= portraits.factor_low).all()
+    assert (factors <= portraits.factor_high).all()
+    assert torch.allclose(factors.std(0) / portraits.factor_std, torch.ones(len(NAMES)), atol=0.08)
+
+
+def test_an_unknown_world_is_named_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"'portrait'.*portraits"):
+        get_world("portrait")
+
+
+def test_a_new_world_is_found_and_a_name_is_taken_once(registry):
+    @register_world("nothing")
+    class Nothing(World):
+        name = "nothing"
+
+    assert isinstance(get_world("nothing"), Nothing)
+    with pytest.raises(ValueError, match="registered already"):
+        register_world("nothing")(World)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda w: w.images("test"),
+        lambda w: w.oracle("train"),
+        lambda w: w.identity("measure"),
+        lambda w: w.perceptual("train"),
+        lambda w: w.render(torch.zeros(1, 2)),
+    ],
+)
+def test_what_a_world_lacks_is_said(call):
+    bare = World()
+    bare.name = "bare"
+    with pytest.raises(WorldError, match=r"'bare' has no .*portraits"):
+        call(bare)
+
+
+def test_a_missing_generator_names_file_and_command():
+    with pytest.raises(WorldError, match=r"generator\.safetensors is missing: .*clcae train generator"):
+        get_world("portraits").generator()
+
+
+def test_the_generator_is_the_one_in_the_data_folder():
+    portraits = get_world("portraits")
+    network = Generator(8, style_dim=8, n_mlp=1, channels={4: 4, 8: 4})
+    portraits.folder.mkdir(parents=True)
+    save_generator(portraits.weights("generator"), network, {})
+    assert portraits.has("generator")
+    assert portraits.generator().style_dim == 8
+
+
+@pytest.mark.parametrize(("role", "copy"), [("train", "a"), ("measure", "b")])
+def test_each_role_has_its_copy(role, copy):
+    assert copy_of(role) == copy
+    for kind in ("oracle", "identity", "perceptual"):
+        with pytest.raises(WorldError, match=rf"{kind}_{copy}\.safetensors"):
+            getattr(get_world("portraits"), kind)(role)
+
+
+def test_an_unknown_role_is_refused():
+    with pytest.raises(ValueError, match="role"):
+        copy_of("validation")
+
+
+class _WithPerceptual(World):
+    name = "portraits"
+
+    def perceptual(self, role, device="cpu"):
+        self.asked = role
+        return Perceptual().eval()
+
+
+def test_without_alexnet_the_worlds_own_distance_stands_in():
+    assert find_alexnet() is None
+    asked = _WithPerceptual()
+    distance = lpips_or_perceptual(asked, "measure")
+    assert distance.name == "portraits perceptual"
+    assert asked.asked == "measure"
+
+
+def test_with_alexnet_it_is_lpips_and_named_so(alexnet_file):
+    distance = lpips_or_perceptual(_WithPerceptual(), "train")
+    assert isinstance(distance, LpipsAlex)
+    assert distance.name == "LPIPS-Alex" != Perceptual.name
+    x, y = torch.rand(2, 3, 64, 64) * 2 - 1, torch.rand(2, 3, 64, 64) * 2 - 1
+    assert torch.allclose(distance(x, x), torch.zeros(2))
+    assert (distance(x, y) > 0).all()
+    assert not any(p.requires_grad for p in distance.parameters())
+
+
+def test_the_trunk_is_the_files_alexnet(alexnet_file):
+    vision = vision_repair.ensure_torchvision()
+    alexnet = vision.models.alexnet(weights=None)
+    alexnet.load_state_dict(torch.load(alexnet_file, weights_only=True))
+    x = torch.rand(1, 3, 64, 64)
+    ours = LpipsAlex(alexnet_file).lpips.net(x)
+    assert torch.allclose(ours.relu5, alexnet.features[:12](x), atol=1e-6)
+
+
+def test_alexnet_under_the_data_folder_goes_first(alexnet_file, tmp_path):
+    nested = tmp_path / "data" / "ffhq" / alexnet_file.name
+    nested.parent.mkdir(parents=True)
+    nested.write_bytes(alexnet_file.read_bytes())
+    assert find_alexnet() == nested
+
+
+def test_another_file_is_not_taken_for_alexnet(alexnet_file, monkeypatch):
+    monkeypatch.setattr(perceptual, "_DIGEST_START", "7be5be79")
+    with pytest.raises(ValueError, match="not torchvision's AlexNet"):
+        LpipsAlex(alexnet_file)
