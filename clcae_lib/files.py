@@ -74,3 +74,14 @@ def save_image(path: Path | str, image: Float[Tensor, "3 height width"]) -> Path
     with atomic_path(path) as partial:
         Image.fromarray(pixels).save(partial, format="PNG")
     return Path(path)
+
+
+def load_image(path: Path | str) -> Float[Tensor, "3 height width"]:
+    """Return the picture in a file, in [-1, 1].
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    with Image.open(path) as image:
+        pixels = torch.from_numpy(np.array(image.convert("RGB")))
+    return pixels.permute(2, 0, 1).float() / 127.5 - 1

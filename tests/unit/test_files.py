@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from clcae_lib.files import atomic_path, save_image, sha256, to_uint8
+from clcae_lib.files import atomic_path, load_image, save_image, sha256, to_uint8
 
 
 def test_atomic_path_renames_on_success_and_makes_folders(tmp_path):
@@ -74,3 +74,10 @@ def test_save_image_round_trip(tmp_path):
 def test_save_image_refuses_a_batch(tmp_path):
     with pytest.raises(ValueError, match=r"picture\.png: save_image takes one image"):
         inspect.unwrap(save_image)(tmp_path / "picture.png", torch.zeros(2, 3, 4, 4))
+
+
+def test_a_saved_image_is_read_back_but_for_rounding(tmp_path):
+    image = torch.rand(3, 5, 7) * 2 - 1
+    again = load_image(save_image(tmp_path / "picture.png", image))
+    assert again.shape == image.shape
+    assert (again - image).abs().max() <= 0.5 / 127.5 + 1e-6
