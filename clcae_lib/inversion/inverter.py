@@ -65,7 +65,7 @@ class ClcaeInverter:
         place = resolve_device(device) if isinstance(device, str) else device
         world = get_world(world) if isinstance(world, str) else world
         if path is None:
-            command = f"clcae train inversion --set world={world.name} --set preset={preset}"
+            command = f"clcae train inversion --world {world.name} --set preset={preset}"
             path = world.require(f"inversion_{preset}", command=command)
         generator = generator if generator is not None else world.generator(place)
         return cls(load_encoder(path, generator, device=place), generator)

@@ -34,6 +34,7 @@ from clcae_lib.training._ema import half_life, update_average
 from clcae_lib.training._inversion_config import InversionConfig
 from clcae_lib.training._logging import tile
 from clcae_lib.training._seeds import Shuffled, step_generator
+from clcae_lib.training.config import ConfigError
 from clcae_lib.training.loop import Task, fit
 
 __all__ = ["InversionConfig", "InversionTask", "Parts", "train", "world_parts"]
@@ -91,9 +92,11 @@ class AlignmentTerm(nn.Module):
         self, pictures: Float[Tensor, "batch 3 h w"], w: Float[Tensor, "batch dim"], *, fabric: Fabric
     ) -> Float[Tensor, ""]:
         """The loss of codes for pictures; the pictures may carry a gradient."""
-        images, codes = self.image_encoder(pictures), self.latent_encoder(w)
-        images, codes = common.gather(fabric, images), common.gather(fabric, codes)
-        return self.loss(images, codes, negatives=self.bank)
+        images = common.gather(fabric, self.image_encoder(pictures))
+        # As in the alignment's own training: in bfloat16, codes that lie close together would be one.
+        with torch.autocast(w.device.type, enabled=False):
+            codes = common.gather(fabric, self.latent_encoder(w.float()))
+            return self.loss(images, codes, negatives=self.bank)
 
 
 class InversionTask(Task):
@@ -105,11 +108,11 @@ class InversionTask(Task):
         """Keep the configuration and the frozen parts.
 
         Raises:
-            ValueError: the configuration asks for an alignment that is not there.
+            ConfigError: the configuration asks for an alignment that is not there.
         """
         super().__init__(config)
         if parts.alignment is None and (config.alignment != "off" or config.init_from_alignment):
-            raise ValueError(
+            raise ConfigError(
                 "alignment: there are no aligned encoders; train them, or set alignment=off and "
                 "init_from_alignment=false"
             )
@@ -238,7 +241,7 @@ class InversionTask(Task):
         own = body.state_dict()
         misfits = [name for name in source if name not in own or own[name].shape != source[name].shape]
         if misfits:
-            raise ValueError(
+            raise ConfigError(
                 f"init_from_alignment: the aligned body has other layers ({misfits[0]}, ...); "
                 "set body and widths to the alignment's, or init_from_alignment=false"
             )
@@ -377,7 +380,7 @@ def world_parts(config: InversionConfig) -> Parts:
     used = [world.weights("generator")]
     alignment, judges = None, {}
     if config.alignment != "off" or config.init_from_alignment:
-        path = world.require("alignment", command=f"clcae train alignment --set world={world.name}")
+        path = world.require("alignment", command=f"clcae train alignment --world {world.name}")
         alignment = load_alignment(path)
         used.append(path)
     for name in ("perceptual", "identity"):

@@ -185,6 +185,18 @@ def test_the_alignment_term_prefers_the_true_code(parts):
     assert term(pictures, w, fabric=fabric) < 0.1 < term(pictures, w.flip(0), fabric=fabric)
 
 
+def test_the_alignment_term_keeps_its_precision_in_mixed_training(parts):
+    torch.manual_seed(2)
+    term, fabric = AlignmentTerm(parts.alignment, bank=torch.randn(32, 8)), make_fabric("cpu")
+    w = torch.randn(4, 8)
+    near = w + 1e-3 * torch.randn(4, 8)  # bfloat16 has two to three digits
+    pictures = parts.generator.synthesis(w)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = [term(pictures, codes, fabric=fabric) for codes in (w, near)]
+    exact = [term(pictures, codes, fabric=fabric) for codes in (w, near)]
+    torch.testing.assert_close(mixed[1] - mixed[0], exact[1] - exact[0], rtol=0.1, atol=0)
+
+
 @pytest.mark.parametrize("changes", [{}, PUBLISHED], ids=["foundation", "published"])
 def test_finished_weights_load_as_an_inverter(parts, published_parts, tmp_path, changes):
     parts = published_parts if changes else parts
