@@ -39,17 +39,21 @@ CHAIN = (
 )
 
 # What a request can get wrong, by name, so that nothing is imported before it is needed.
-_REQUEST_ERRORS = ("SuiteError", "ConfigError", "WorldError", "FileNotFoundError")
+_REQUEST_ERRORS = ("RequestError", "SuiteError", "ConfigError", "WorldError", "FileNotFoundError")
 
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Override a parameter.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Run what is unchanged too.")]
 World = Annotated[str, typer.Option(help="What to train on.")]
-Out = Annotated[Path | None, typer.Option(help="Folder of the run; runs/<world>/<name> by default.")]
+Out = Annotated[Path | None, typer.Option(help="Folder of the run; runs/<world>/<link> by default.")]
 File = Annotated[Path | None, typer.Option("--config", help="A YAML of parameters.", exists=True)]
 NoResume = Annotated[bool, typer.Option("--no-resume", help="Start afresh in the folder.")]
 Install = Annotated[bool, typer.Option("--install", help="Put the weights into data/<world>/.")]
+
+
+class RequestError(Exception):
+    """Something is wrong with what was typed; the message names it and the remedy."""
 
 
 def expand_lists(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -172,14 +176,27 @@ def ablations(
 
 
 def train_stage(
-    stage: str, *, file: Path | None, overrides: Sequence[str], folder: Path, resume: bool, install: bool
+    stage: str,
+    *,
+    file: Path | None,
+    overrides: Sequence[str],
+    resume: bool,
+    install: bool,
+    folder: Path | None = None,
 ) -> None:
-    """Trains one link of the chain in a folder and, if asked, puts its weights into the world's data."""
+    """Trains one link of the chain in a folder and, if asked, puts its weights into the world's data.
+
+    By default the folder is that of `train all`: runs/<world>/<link>, an inversion's with its preset's name.
+    """
     module, config_name = STAGES[stage]
     trainer = importlib.import_module(f"clcae_lib.training.{module}")
     training = importlib.import_module("clcae_lib.training")
     config = training.load_config(getattr(trainer, config_name), file, overrides)
     _check_device(config.device)
+    _check_world(config.world)
+    if folder is None:
+        link = f"{stage}_{config.preset}" if hasattr(config, "preset") else stage
+        folder = paths.root() / "runs" / config.world / link
     trainer.train(config, folder, resume=resume)
     typer.echo(f"trained: {folder}")
     for path in training.install(folder, config.world) if install else []:
@@ -195,6 +212,13 @@ def _check_device(name: str) -> None:
         raise typer.BadParameter(str(error)) from error
 
 
+def _check_world(name: str) -> None:
+    from clcae_lib.worlds import world_names
+
+    if name not in world_names():
+        raise RequestError(f"there is no world {name!r}; choose one of {', '.join(world_names())}")
+
+
 def _add_stage(stage: str, text: str) -> None:
     """Declares `clcae train <stage>`."""
 
@@ -207,11 +231,10 @@ def _add_stage(stage: str, text: str) -> None:
         no_resume: NoResume = False,
         install: Install = False,
     ) -> None:
-        folder = out or paths.root() / "runs" / world / stage
         overrides = [f"world={world}", *(settings or [])]
         with _told():
             train_stage(
-                stage, file=config, overrides=overrides, folder=folder, resume=not no_resume, install=install
+                stage, file=config, overrides=overrides, folder=out, resume=not no_resume, install=install
             )
 
 
@@ -261,9 +284,10 @@ def _share_settings(settings: Sequence[str]) -> dict[str, list[str]]:
         prefix, dot, rest = setting.partition(".")
         links = [link for link in shares if link == prefix or link.startswith(f"{prefix}_")]
         if not dot or not links:
-            raise FileNotFoundError(
-                f"--set {setting}: write LINK.NAME=VALUE with a link of {', '.join(shares)}"
-            )
+            raise RequestError(f"--set {setting}: write LINK.NAME=VALUE with a link of {', '.join(shares)}")
+        if rest.startswith("devices="):
+            # Each further process would run this whole command anew, and every link of the chain with it.
+            raise RequestError(f"--set {setting}: train this link by itself, `clcae train {prefix}`")
         for link in links:
             shares[link].append(rest)
     return shares
@@ -281,6 +305,7 @@ def measure(
         from clcae_lib.evaluation import evaluate_generator
         from clcae_lib.worlds import get_world
 
+        _check_world(world)
         place = get_world(world)
         measures = evaluate_generator(place, samples=samples, device=device)
         weights = place.weights("generator")

@@ -4,6 +4,9 @@ Copy a is trained on the split `judge_a` and gives losses and labels; copy b on 
 and measures. All learn from renders, whose factors and landmarks are known. The identity embedding learns by
 the contrast of two pictures of one person in different states (supervised contrastive learning, Khosla et
 al. 2020, with one positive).
+
+What the oracle learns last, small features of a few pixels, the others need as well: by default they start
+from the trunk of the oracle of their own copy, which saw the same split, and never from the other copy's.
 """
 
 from __future__ import annotations
@@ -16,17 +19,18 @@ import torch
 import torch.nn.functional as nnf
 from jaxtyping import Float
 from lightning_fabric import Fabric
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from clcae_lib import checkpoints
+from clcae_lib import checkpoints, files, paths
+from clcae_lib.evaluation.reconstruction import r_squared
 from clcae_lib.training import _common as common
 from clcae_lib.training._seeds import Shuffled, step_generator
-from clcae_lib.training.config import Precision, TrainConfig
+from clcae_lib.training.config import ConfigError, Precision, TrainConfig
 from clcae_lib.training.loop import Task, fit
 from clcae_lib.worlds.portraits.dataset import Portraits
 from clcae_lib.worlds.portraits.factors import MEAN, NAMES, STD
-from clcae_lib.worlds.portraits.judges import JUDGES, build_judge
+from clcae_lib.worlds.portraits.judges import JUDGES, Judge, build_judge
 from clcae_lib.worlds.portraits.renderer import LANDMARKS
 
 __all__ = ["JudgeTask", "JudgesConfig", "augment", "train", "verification_auc"]
@@ -41,6 +45,9 @@ class JudgesConfig(TrainConfig):
     precision: Precision = "bf16-mixed"
     kind: Kind | None = Field(default=None, description="null trains the three kinds")
     copy_: Copy | None = Field(default=None, alias="copy", description="null trains both copies")
+    start: Literal["oracle", "random"] = Field(
+        default="oracle", description="the trunk of the other kinds: the oracle's of the same copy, or random"
+    )
     size: int = Field(default=20_000, ge=2, description="people; each is drawn in two states")
     validation_size: int = Field(default=2000, ge=2)
     batch_size: int = Field(default=128, ge=2)
@@ -64,6 +71,14 @@ class JudgesConfig(TrainConfig):
         if unknown := [name for name in focus if name not in NAMES]:
             raise ValueError(f"no factor is called {unknown[0]!r}; choose from {', '.join(NAMES)}")
         return focus
+
+    @model_validator(mode="after")
+    def _check(self) -> JudgesConfig:
+        if self.devices != 1:
+            raise ValueError(f"devices={self.devices}: a judge trains on one device; use devices=1")
+        if self.world != "portraits":
+            raise ValueError(f"world={self.world!r}: these judges learn from the factors of 'portraits'")
+        return self
 
     model_config: ClassVar = {**TrainConfig.model_config, "populate_by_name": True}
 
@@ -105,11 +120,19 @@ class JudgeTask(Task):
 
     config: JudgesConfig
 
+    def __init__(self, config: JudgesConfig, *, oracle: Path | None = None) -> None:
+        """Keep the configuration, and the oracle whose trunk to start from."""
+        super().__init__(config)
+        self.oracle = oracle
+
     def setup(self, fabric: Fabric) -> None:
         """Build the network and bring the renders into memory."""
         self.fabric, config = fabric, self.config
         extra = {"landmarks": len(LANDMARKS)} if config.kind == "perceptual" else {}
-        self.judge = common.channels_last(build_judge(str(config.kind), **extra)).to(fabric.device)
+        judge = build_judge(str(config.kind), **extra)
+        if self.oracle is not None:
+            _take_trunk(judge, self.oracle)
+        self.judge = common.channels_last(judge).to(fabric.device)
         self.people = _People(f"judge_{config.copy_}", config.size)
         self.held_out = _People("validation", config.validation_size)
         self.modules = {"judge": self.judge}
@@ -131,7 +154,6 @@ class JudgeTask(Task):
         loss = torch.stack(losses).sum()
         optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
-        common.average_gradients(self.fabric, self.judge)
         optimizer.step()
         return {"loss": loss}
 
@@ -179,7 +201,7 @@ class JudgeTask(Task):
         outputs = [self._outputs(memory) for memory in self.held_out.pictures]
         if self.config.kind == "identity":
             return verification(outputs[0], outputs[1])
-        r2 = _r_squared(outputs[0][:, : len(NAMES)], self.held_out.factors[0])
+        r2 = r_squared(outputs[0][:, : len(NAMES)], self.held_out.factors[0])
         named = {name: round(float(value), 4) for name, value in zip(NAMES, r2, strict=True)}
         return {"r2_mean": float(r2.mean()), "r2_least": float(r2.min()), "r2": named}
 
@@ -197,13 +219,11 @@ class JudgeTask(Task):
             measures = self.measures()
         metadata = {"kind": kind, "config": self.judge.config, "world": "portraits"}
         checkpoints.save_weights(path, self.judge.state_dict(), metadata=metadata)
-        written = common.card(path.stem, self.config, folder, self.fabric, trained_on={}, measures=measures)
+        parents = {self.oracle.stem: files.sha256(self.oracle)} if self.oracle is not None else {}
+        written = common.card(
+            path.stem, self.config, folder, self.fabric, trained_on=parents, measures=measures
+        )
         checkpoints.write_card(path, {**written, "split": f"judge_{self.config.copy_}"})
-
-
-def _r_squared(found: Float[Tensor, "n k"], true: Float[Tensor, "n k"]) -> Float[Tensor, " k"]:
-    """Share of each column's variance that is explained."""
-    return 1 - (found - true).square().mean(0) / true.var(0, unbiased=False)
 
 
 def verification_auc(same: Float[Tensor, " n"], different: Float[Tensor, " m"]) -> float:
@@ -224,6 +244,26 @@ def verification(first: Float[Tensor, "n d"], second: Float[Tensor, "n d"]) -> d
     }
 
 
+def _take_trunk(judge: Judge, path: Path) -> None:
+    """Copy the trunk of the oracle in this file."""
+    tensors, _ = checkpoints.load_weights(path, kind="oracle")
+    trunk = {name.removeprefix("trunk."): t for name, t in tensors.items() if name.startswith("trunk.")}
+    checkpoints.load_into(judge.trunk, trunk, source=path)
+
+
+def _oracle(config: JudgesConfig, folder: Path) -> Path | None:
+    """The oracle whose trunk a judge starts from: of the same copy, of this run or else the installed one."""
+    if config.kind == "oracle" or config.start == "random":
+        return None
+    name = f"oracle_{config.copy_}.safetensors"
+    for path in (folder / name, paths.world_dir(config.world) / name):
+        if path.is_file():
+            return path
+    raise ConfigError(
+        f"start=oracle: {folder / name} is missing; train it first (kind=oracle) or set start=random"
+    )
+
+
 def _seed(config: JudgesConfig) -> int:
     """Another seed for each kind and copy."""
     return config.seed + 100 * (1 + list(JUDGES).index(str(config.kind))) + "ab".index(str(config.copy_))
@@ -231,7 +271,8 @@ def _seed(config: JudgesConfig) -> int:
 
 def _train_one(config: JudgesConfig, folder: Path, *, resume: bool, **options: Any) -> Path:
     config = config.model_copy(update={"seed": _seed(config)})
-    return fit(JudgeTask(config), config, folder, resume=resume, **options)
+    task = JudgeTask(config, oracle=_oracle(config, folder.parent))
+    return fit(task, config, folder, resume=resume, **options)
 
 
 def train(config: JudgesConfig, folder: Path | str, *, resume: bool = True, **options: Any) -> Path:

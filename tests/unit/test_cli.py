@@ -121,6 +121,34 @@ def test_train_all_refuses_a_setting_without_a_link(trainers, tmp_path):
     assert not trainers
 
 
+def test_train_all_refuses_devices_of_one_link(trainers, tmp_path):
+    result = call("train", "all", "--out", str(tmp_path), "--set", "generator.devices=2")
+    assert result.exit_code == 2
+    assert "clcae train generator" in result.output.replace("\n", " ")
+    assert not trainers
+
+
+def test_a_link_trains_where_train_all_trains_it(trainers, tmp_path, monkeypatch):
+    trainer, package = (sys.modules[f"clcae_lib.training{name}"] for name in (".inversion", ""))
+
+    class Preset(trainer.InversionConfig):
+        preset: str = "published"
+
+    monkeypatch.setenv("CLCAE_ROOT", str(tmp_path))
+    monkeypatch.setattr(trainer, "InversionConfig", Preset)
+    monkeypatch.setattr(package, "load_config", lambda cls, file, overrides: cls())
+    assert call("train", "inversion").exit_code == 0
+    assert trainers[0][1] == tmp_path / "runs" / "portraits" / "inversion_published"
+
+
+@pytest.mark.parametrize("command", [["train", "generator"], ["measure"]])
+def test_an_unknown_world_is_told_in_one_line(trainers, command):
+    result = call(*command, "--world", "nosuch")
+    assert result.exit_code == 2
+    assert "no world 'nosuch'; choose one of portraits" in result.output.replace("\n", " ")
+    assert not trainers
+
+
 def test_info_tells_versions_device_and_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("CLCAE_DATA", str(tmp_path))
     result = call("info")

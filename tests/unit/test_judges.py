@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from clcae_lib.checkpoints import load_state
+from clcae_lib.files import sha256
 from clcae_lib.training.config import ConfigError, load_config
 from clcae_lib.training.judges import JudgesConfig, JudgeTask, augment, train, verification, verification_auc
 from clcae_lib.worlds import get_world
@@ -22,6 +23,7 @@ TINY = [
     "tensorboard=false",
     "device=cpu",
     "validate_every=3",
+    "start=random",
     "log_every=1",
 ]
 
@@ -173,3 +175,29 @@ def test_an_oracle_learns_the_background(tmp_path):
 def test_a_wrong_kind_is_refused():
     with pytest.raises(ConfigError, match="kind"):
         load_config(JudgesConfig, None, ["kind=critic"])
+
+
+@pytest.mark.parametrize("setting", ["devices=2", "world=cars"])
+def test_what_no_judge_does_is_refused(setting):
+    with pytest.raises(ConfigError, match=setting.partition("=")[0]):
+        load_config(JudgesConfig, None, [setting])
+
+
+def test_the_others_start_from_the_oracle_of_their_copy(tmp_path):
+    settings = [*TINY, "start=oracle", "copy=b", "steps=1", "lr=1e-12", "weight_decay=0"]
+    train(load_config(JudgesConfig, None, [*settings, "kind=oracle"]), tmp_path, progress=False)
+    train(load_config(JudgesConfig, None, [*settings, "kind=identity"]), tmp_path, progress=False)
+    oracle, identity = (
+        load_judge(tmp_path / f"{kind}_b.safetensors", kind) for kind in ("oracle", "identity")
+    )
+    for a, b in zip(oracle.trunk.parameters(), identity.trunk.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+    card = json.loads((tmp_path / "identity_b.json").read_text())
+    assert card["trained_on"] == {"oracle_b": sha256(tmp_path / "oracle_b.safetensors")}
+
+
+def test_without_that_oracle_the_remedy_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLCAE_DATA", str(tmp_path / "data"))
+    config = load_config(JudgesConfig, None, [*TINY, "start=oracle", "kind=identity", "copy=a"])
+    with pytest.raises(ConfigError, match=r"oracle_a\.safetensors is missing.*start=random"):
+        train(config, tmp_path, progress=False)
