@@ -1,4 +1,4 @@
-"""What the trainings on top of a frozen generator share: data at hand, rates, gradients and cards."""
+"""What the trainings share: images at hand, rates, gradients over several ranks, and cards."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from clcae_lib import checkpoints, files
-from clcae_lib.devices import device_label
 from clcae_lib.models import Generator
-from clcae_lib.training._logging import command
+from clcae_lib.training._logging import environment
 from clcae_lib.training._seeds import step_generator
 from clcae_lib.training.config import TrainConfig
 
@@ -29,12 +28,7 @@ def channels_last(network: nn.Module) -> nn.Module:
     return network
 
 
-def to_bytes(images: Float[Tensor, "n 3 h w"]) -> UInt8[Tensor, "n 3 h w"]:
-    """Images of [-1, 1] rounded to 0..255."""
-    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-
-
-def from_bytes(images: UInt8[Tensor, "n 3 h w"], device: torch.device) -> Float[Tensor, "n 3 h w"]:
+def from_bytes(images: UInt8[Tensor, "n 3 h w"], device: torch.device | str) -> Float[Tensor, "n 3 h w"]:
     """Images of 0..255 as float32 in [-1, 1] on a device, in channels-last order."""
     return (images.to(device).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
@@ -47,14 +41,14 @@ class InMemory:
         if hasattr(source, "prepare"):
             source.prepare()
         blocks = [range(at, min(at + 1024, len(source))) for at in range(0, len(source), 1024)]
-        parts = [source.uint8(b) if hasattr(source, "uint8") else to_bytes(source.images(b)) for b in blocks]
-        self.bytes = torch.cat(parts)
+        read = getattr(source, "uint8", None) or (lambda block: files.to_uint8(source.images(block)))
+        self.bytes = torch.cat([read(block) for block in blocks])
 
     def __len__(self) -> int:
         """How many images."""
         return len(self.bytes)
 
-    def images(self, indices: Tensor, device: torch.device) -> Float[Tensor, "n 3 h w"]:
+    def images(self, indices: Tensor, device: torch.device | str = "cpu") -> Float[Tensor, "n 3 h w"]:
         """Images of these indices, float32 in [-1, 1]."""
         return from_bytes(self.bytes[indices], device)
 
@@ -154,18 +148,17 @@ def card(
     measures: dict[str, Any],
     **extra: Any,
 ) -> dict[str, Any]:
-    """What a weights file's card says."""
+    """What a weights file's card says: what made it, from what, and how it measures."""
+    made = environment(fabric.device)
     state = checkpoints.load_state(folder / "state.pt") if (folder / "state.pt").is_file() else {}
     return {
         "name": name,
         "world": config.world,
-        "command": command(),
+        **{fact: made[fact] for fact in ("command", "commit", "device", "threads")},
         "seed": config.seed,
         "steps": state.get("step", 0),
         "images_seen": state.get("images", 0),
         "seconds": round(float(state.get("seconds", 0.0)), 1),
-        "device": device_label(fabric.device),
-        "threads": torch.get_num_threads(),
         "config": config.model_dump(mode="json"),
         "trained_on": trained_on,
         "measures": measures,

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from clcae_lib import checkpoints
 from clcae_lib.models.stylegan2 import Discriminator, Generator, save_generator
+from clcae_lib.training import _common as common
 from clcae_lib.training._ema import half_life, update_average
 from clcae_lib.training._generator_config import GeneratorConfig, Stage
-from clcae_lib.training._logging import environment, tile
+from clcae_lib.training._logging import tile
 from clcae_lib.training._objectives import discriminator_loss, generator_loss, gradient_penalty
 from clcae_lib.training._seeds import Shuffled, step_generator
 from clcae_lib.training.loop import Task, fit
@@ -58,7 +59,7 @@ class AdversarialTask(Task):
     def setup(self, fabric: Fabric) -> None:
         """Build the generator, its average and the first discriminator."""
         self.fabric, config = fabric, self.config
-        generator = _channels_last(
+        generator = common.channels_last(
             Generator(config.resolution, config.style_dim, config.mapping_layers, channels=config.channels)
         ).to(fabric.device)
         _soften(generator)
@@ -116,27 +117,18 @@ class AdversarialTask(Task):
         return tile(F.interpolate(images, size=(full, full)).clamp(-1, 1).cpu())
 
     def finish(self, folder: Path) -> None:
-        """Write the average as generator.safetensors, with the statistics of w, and its card."""
+        """Write the average as generator.safetensors, with the statistics of w, and its card.
+
+        `clcae measure` fills in the card's measures: they need the judges, which are trained apart.
+        """
         self.average.measure_w(self.config.w_samples, seed=self.config.seed)
         details = {"world": self.config.world, "seed": self.config.seed, "images_seen": self.seen}
         save_generator(folder / WEIGHTS, self.average, details)
-        checkpoints.write_card(folder / WEIGHTS, self._card(folder))
-
-    def _card(self, folder: Path) -> dict[str, Any]:
-        """What made the weights; measures are filled in by who takes them."""
-        made = environment(self.fabric.device)
-        return {
-            **{name: made[name] for name in ("command", "commit", "device", "threads")},
-            "name": "generator",
-            "world": self.config.world,
-            "seed": self.config.seed,
-            "images_seen": self.seen,
-            "stage_resolution": self.stages[self.stage].resolution,
-            "seconds": _seconds(folder),
-            "config": self.config.model_dump(mode="json"),
-            "trained_on": {},
-            "measures": {},
-        }
+        written = common.card(
+            "generator", self.config, folder, self.fabric, trained_on={}, measures={}, images_seen=self.seen
+        )
+        side = self.stages[self.stage].resolution
+        checkpoints.write_card(folder / WEIGHTS, {**written, "stage_resolution": side})
 
     def _advance(self) -> None:
         while self.stage + 1 < len(self.stages) and self.seen_in_stage >= self.stages[self.stage].images:
@@ -152,7 +144,7 @@ class AdversarialTask(Task):
         with torch.random.fork_rng(enabled=True):
             torch.manual_seed(config.seed + 1 + self.stage)
             network = Discriminator(stage.resolution, channels=widths)
-        network = _channels_last(network).to(self.fabric.device)
+        network = common.channels_last(network).to(self.fabric.device)
         self.modules["discriminator"] = network
         self.optimizers["discriminator"] = self.fabric.setup_optimizers(self._adam(network))
 
@@ -162,22 +154,16 @@ class AdversarialTask(Task):
     def _set_rates(self, stage: Stage) -> None:
         done = self.seen_in_stage + stage.batch_size
         warm = 1.0 if self.stage == 0 or not self.config.warmup else min(1.0, done / self.config.warmup)
-        for name, lr in (("generator", stage.lr * warm), ("discriminator", stage.lr)):
-            for group in self.optimizers[name].param_groups:
-                group["lr"] = lr
-
-    def _share(self, stage: Stage) -> tuple[int, int]:
-        """Where this rank's part of the batch starts, and its size."""
-        local = stage.batch_size // self.fabric.world_size
-        return self.fabric.global_rank * local, local
+        common.set_rate(self.optimizers["generator"], stage.lr * warm)
+        common.set_rate(self.optimizers["discriminator"], stage.lr)
 
     def _real(self, stage: Stage) -> Float[Tensor, "n 3 h w"]:
-        start, count = self._share(stage)
+        start, count = common.share(self.fabric, stage.batch_size)
         images = self.images.images(self.order.take(self.seen + start, count)).to(self.fabric.device)
         return _at(images, stage.resolution).contiguous(memory_format=torch.channels_last)
 
     def _fake(self, index: int, stage: Stage) -> Float[Tensor, "n 3 h w"]:
-        start, count = self._share(stage)
+        start, count = common.share(self.fabric, stage.batch_size)
         source = step_generator(self.config.seed, index, 0x2A)
         z = torch.randn(2, stage.batch_size, self.config.style_dim, generator=source)[
             :, start : start + count
@@ -228,43 +214,19 @@ class AdversarialTask(Task):
 
     def _update(self, name: str, loss: Tensor) -> None:
         """One optimizer step; gradients are averaged here, as DDP's wrapper allows no double backward."""
-        optimizer, weights = self.optimizers[name], self.modules[name].parameters()
+        optimizer = self.optimizers[name]
         optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
-        if self.fabric.world_size > 1:
-            _average([weight.grad for weight in weights if weight.grad is not None], self.fabric)
+        common.average_gradients(self.fabric, self.modules[name])
         optimizer.step()
-
-
-class _InMemory:
-    """All images of a source as bytes, so that a batch is one gather."""
-
-    def __init__(self, source: Any) -> None:
-        if hasattr(source, "prepare"):
-            source.prepare()
-        parts = [source.uint8(slice(at, min(at + 1024, len(source)))) for at in range(0, len(source), 1024)]
-        self.bytes = torch.cat(parts)
-
-    def __len__(self) -> int:
-        return len(self.bytes)
-
-    def images(self, indices: Tensor) -> Float[Tensor, "n 3 h w"]:
-        return self.bytes[indices].float() / 127.5 - 1
 
 
 def train(config: GeneratorConfig, folder: str | Path, *, resume: bool = True) -> Path:
     """Train the generator of `config.world` on its renders, in `folder`; returns the folder."""
     from clcae_lib.worlds import get_world
 
-    images = _InMemory(get_world(config.world).images("train", config.size))
+    images = common.InMemory(get_world(config.world).images("train", config.size))
     return fit(AdversarialTask(config, images), config, folder, resume=resume)
-
-
-def _average(gradients: list[Tensor], fabric: Fabric) -> None:
-    """Replace gradients by their mean over the ranks, in one message."""
-    flat = fabric.all_reduce(torch.cat([gradient.reshape(-1) for gradient in gradients]), reduce_op="mean")
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view(gradient.shape))
 
 
 @torch.no_grad()
@@ -274,20 +236,7 @@ def _soften(generator: Generator, *, factor: float = 0.1) -> None:
         layer.conv.weight.mul_(factor)
 
 
-def _channels_last(network: nn.Module) -> nn.Module:
-    """The network with its 4-D weights in the memory order that convolutions run fastest in."""
-    for weight in network.parameters():
-        if weight.ndim == 4:
-            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-    return network
-
-
 def _at(images: Float[Tensor, "n 3 h w"], side: int) -> Float[Tensor, "n 3 s s"]:
     """Images area-averaged down to `side`."""
     factor = images.shape[-1] // side
     return images if factor == 1 else F.avg_pool2d(images, factor)
-
-
-def _seconds(folder: Path) -> float:
-    state = folder / "state.pt"
-    return round(float(checkpoints.load_state(state)["seconds"]), 1) if state.is_file() else 0.0

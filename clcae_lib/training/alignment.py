@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from clcae_lib import checkpoints
+from clcae_lib import checkpoints, files
 from clcae_lib.evaluation.retrieval import neighbour_retrieval, recall_at_k
 from clcae_lib.losses import ContrastiveLoss, SigmoidContrastiveLoss
 from clcae_lib.models import Generator, ImageEncoder, LatentEncoder, save_alignment
@@ -87,7 +87,7 @@ class Pairs:
         noise = common.noise_of(generator, training=False)
         with torch.no_grad():
             pictures = [generator.synthesis(w, noise=noise) for w in self.w.split(batch_size)]
-        self.bytes = torch.cat([common.to_bytes(picture.float()).cpu() for picture in pictures])
+        self.bytes = torch.cat([files.to_uint8(picture).cpu() for picture in pictures])
 
     def __len__(self) -> int:
         """How many pairs."""
