@@ -54,6 +54,6 @@ lab: $(STAMP) ## Open JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks
 
 clean: ## Remove the environment and every product of runs, keeping results/reference and the shipped weights
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
 	find results -mindepth 1 -maxdepth 1 -not -name reference -not -name README.md -exec rm -rf {} +
 	find clcae_lib tests -name __pycache__ -type d -exec rm -rf {} +
