@@ -11,7 +11,21 @@ from torch.nn.functional import avg_pool2d, cross_entropy, logsigmoid, mse_loss
 PairDistance = Callable[[Tensor, Tensor], Tensor]
 
 
-class ContrastiveLoss(nn.Module):
+class _Scaled(nn.Module):
+    """Holds what similarities are multiplied by: 1 / temperature, trained as its logarithm and clamped."""
+
+    def __init__(self, scale: float, max_scale: float, learnable: bool) -> None:
+        super().__init__()
+        self.max_scale = max_scale
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learnable)
+
+    @property
+    def scale(self) -> Float[Tensor, ""]:
+        """The factor on similarities, at most `max_scale`."""
+        return self.log_scale.exp().clamp(max=self.max_scale)
+
+
+class ContrastiveLoss(_Scaled):
     """Symmetric cross-entropy: each picture must find its own code, and each code its own picture.
 
     Args:
@@ -21,14 +35,7 @@ class ContrastiveLoss(nn.Module):
     """
 
     def __init__(self, *, scale: float = 1 / 0.07, max_scale: float = 100.0, learnable: bool = True) -> None:
-        super().__init__()
-        self.max_scale = max_scale
-        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learnable)
-
-    @property
-    def scale(self) -> Float[Tensor, ""]:
-        """The factor on similarities, at most `max_scale`."""
-        return self.log_scale.exp().clamp(max=self.max_scale)
+        super().__init__(scale, max_scale, learnable)
 
     def forward(
         self,
@@ -49,7 +56,7 @@ class ContrastiveLoss(nn.Module):
         return 0.5 * cross_entropy(choices, own) + 0.5 * cross_entropy(similarity.T, own)
 
 
-class SigmoidContrastiveLoss(nn.Module):
+class SigmoidContrastiveLoss(_Scaled):
     """Every pair judged alone, match or no match (SigLIP, arXiv 2303.15343); kinder to small batches.
 
     Args:
@@ -59,15 +66,8 @@ class SigmoidContrastiveLoss(nn.Module):
     """
 
     def __init__(self, *, scale: float = 10.0, max_scale: float = 100.0, learnable: bool = True) -> None:
-        super().__init__()
-        self.max_scale = max_scale
-        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learnable)
+        super().__init__(scale, max_scale, learnable)
         self.bias = nn.Parameter(torch.tensor(-10.0), requires_grad=learnable)
-
-    @property
-    def scale(self) -> Float[Tensor, ""]:
-        """The factor on similarities, at most `max_scale`."""
-        return self.log_scale.exp().clamp(max=self.max_scale)
 
     def forward(
         self,
