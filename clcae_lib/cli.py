@@ -254,6 +254,9 @@ def train_all(
     out: Annotated[Path | None, typer.Option(help="Folder of the runs; runs/<world> by default.")] = None,
     no_resume: NoResume = False,
     install: Install = False,
+    measured: Annotated[
+        int, typer.Option(help="Pictures the generator is measured on at the end; 0: it is not.")
+    ] = 5000,
 ) -> None:
     """Rebuild the whole chain in order, each link on the one before; what is finished is not trained again.
 
@@ -275,6 +278,8 @@ def train_all(
                 resume=not no_resume,
                 install=True,
             )
+        if measured:
+            _measure_generator(world, samples=measured, device="auto")
 
 
 def _share_settings(settings: Sequence[str]) -> dict[str, list[str]]:
@@ -301,17 +306,21 @@ def measure(
 ) -> None:
     """Measure the shipped generator against the world's images and write the numbers on its card."""
     with _told():
-        from clcae_lib.checkpoints import read_card, write_card
-        from clcae_lib.evaluation import evaluate_generator
-        from clcae_lib.worlds import get_world
-
-        _check_world(world)
-        place = get_world(world)
-        measures = evaluate_generator(place, samples=samples, device=device)
-        weights = place.weights("generator")
-        write_card(weights, {**read_card(weights), "measures": measures})
-        for name, value in measures.items():
+        for name, value in _measure_generator(world, samples=samples, device=device).items():
             typer.echo(f"{name:<18} {value}")
+
+
+def _measure_generator(world: str, *, samples: int, device: str) -> dict[str, Any]:
+    """Writes on the generator's card how near its samples come to the world's images."""
+    from clcae_lib.checkpoints import read_card, write_card
+    from clcae_lib.evaluation import evaluate_generator
+    from clcae_lib.worlds import get_world
+
+    place = get_world(world)
+    measures = evaluate_generator(place, samples=samples, device=device)
+    weights = place.weights("generator")
+    write_card(weights, {**read_card(weights), "measures": measures})
+    return measures
 
 
 @app.command()
