@@ -306,6 +306,7 @@ def measure(
 ) -> None:
     """Measure the shipped generator against the world's images and write the numbers on its card."""
     with _told():
+        _check_world(world)
         for name, value in _measure_generator(world, samples=samples, device=device).items():
             typer.echo(f"{name:<18} {value}")
 
