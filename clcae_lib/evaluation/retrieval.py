@@ -64,8 +64,9 @@ def neighbour_retrieval(
 ) -> dict[float, float]:
     """The share (0 to 1) of pictures that pick their own code out of its neighbours, for each distance.
 
-    A neighbour is `w + step * std * u`: `u` a random direction of length 1, `std` the standard deviation of
-    each coordinate of W. Chance is `1 / (distractors + 1)`.
+    A neighbour is `w + step * std * n`: `n` standard normal, `std` the standard deviation of each coordinate of
+    W. So `step` is the distance in standard deviations of W, on the scale on which two unrelated codes are
+    1.4 apart. Chance is `1 / (distractors + 1)`.
 
     Args:
         image_encoder: images `[N, 3, R, R]` to embeddings `[N, E]`.
@@ -83,8 +84,7 @@ def neighbour_retrieval(
     found: dict[float, list[Tensor]] = {step: [] for step in steps}
     for batch in w.split(batch_size):
         images = normalize(image_encoder(generator.synthesis(batch)).float(), dim=1)
-        noise = torch.randn(len(batch), distractors, w.shape[1], generator=source)
-        direction = normalize(noise, dim=2).to(w.device) * std
+        direction = torch.randn(len(batch), distractors, w.shape[1], generator=source).to(w.device) * std
         own = (images * _embed(latent_encoder, batch)).sum(dim=1)
         for step in steps:
             near = _embed(latent_encoder, (batch[:, None] + step * direction).flatten(0, 1))
