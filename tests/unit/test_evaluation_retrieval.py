@@ -73,5 +73,5 @@ def test_neighbours_further_off_are_easier():
     def blurred(images):
         return images.flatten(1) + 0.5 * torch.randn(images.shape[0], 16, generator=source)
 
-    accuracy = neighbour_retrieval(blurred, lambda w: w, Echo(), codes=150, steps=(0.1, 1.0, 8.0))
-    assert accuracy[0.1] < accuracy[1.0] < accuracy[8.0]
+    accuracy = neighbour_retrieval(blurred, lambda w: w, Echo(), codes=150, steps=(0.05, 0.3, 2.0))
+    assert accuracy[0.05] < accuracy[0.3] < accuracy[2.0]
