@@ -7,9 +7,11 @@ import torch
 
 from clcae_lib.checkpoints import load_state
 from clcae_lib.files import sha256
+from clcae_lib.training import judges
 from clcae_lib.training.config import ConfigError, load_config
 from clcae_lib.training.judges import JudgesConfig, JudgeTask, augment, train, verification, verification_auc
 from clcae_lib.worlds import get_world
+from clcae_lib.worlds.portraits import dataset
 from clcae_lib.worlds.portraits.factors import MEAN, NAMES, STD
 from clcae_lib.worlds.portraits.judges import JUDGES, build_judge, load_judge
 from clcae_lib.worlds.world import WorldError
@@ -37,6 +39,7 @@ def cache(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _own_cache(cache, monkeypatch):
     monkeypatch.setenv("CLCAE_CACHE", str(cache))
+    monkeypatch.setattr(dataset, "_BLOCK_AT_64", 32)  # render no more than these tests ask for
 
 
 def test_shapes_and_units():
@@ -201,3 +204,16 @@ def test_without_that_oracle_the_remedy_is_named(tmp_path, monkeypatch):
     config = load_config(JudgesConfig, None, [*TINY, "start=oracle", "kind=identity", "copy=a"])
     with pytest.raises(ConfigError, match=r"oracle_a\.safetensors is missing.*start=random"):
         train(config, tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [(["kind=oracle"], 2700), (["kind=identity"], 500), (["kind=identity", "start=random"], 2700)],
+)
+def test_the_steps_follow_the_start(settings, steps, tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr(judges, "_train_one", lambda config, *a, **o: taken.append(config.steps) or tmp_path)
+    monkeypatch.setattr(judges.shutil, "copyfile", lambda source, target: None)
+    train(load_config(JudgesConfig, None, settings), tmp_path)
+    train(load_config(JudgesConfig, None, [*settings, "steps=7"]), tmp_path)
+    assert taken == [steps, steps, 7, 7]

@@ -1,0 +1,72 @@
+"""The weights that the project ships: whole, small, each trained on what lies beside it."""
+
+import pytest
+import torch
+
+from clcae_lib import checkpoints, paths
+from clcae_lib.inversion import ClcaeInverter
+from clcae_lib.worlds import get_world
+
+FOLDER = paths.root() / "data" / "portraits"
+JUDGES = [f"{kind}_{copy}" for kind in ("oracle", "identity", "perceptual") for copy in "ab"]
+NAMES = ["generator", *JUDGES, "alignment", "inversion_foundation", "inversion_published"]
+EDITED = ("yaw", "pitch", "smile", "mouth_open", "age", "hair_length", "glasses", "beard", "light_azimuth")
+
+
+@pytest.fixture(autouse=True)
+def _shipped(monkeypatch):
+    monkeypatch.setenv("CLCAE_DATA", str(FOLDER.parent))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_weight_has_a_card_that_says_how_it_was_made(name):
+    card = checkpoints.read_card(FOLDER / f"{name}.safetensors")
+    assert card["command"].startswith("clcae train")
+    assert {"seed", "seconds", "device", "images_seen", "measures"} <= card.keys()
+    assert card["measures"]
+    assert card["images_seen"] > 0
+
+
+def test_each_link_was_trained_on_the_links_that_are_here():
+    assert checkpoints.check_chain(FOLDER) == []
+    foundation = checkpoints.read_card(FOLDER / "inversion_foundation.safetensors")["trained_on"]
+    assert {"generator", "alignment", "perceptual_a", "identity_a"} <= foundation.keys()
+    assert not any(name.endswith("_b") for name in foundation), "the measuring judges take no part"
+
+
+def test_all_weights_together_stay_small():
+    assert sum(path.stat().st_size for path in FOLDER.glob("*.safetensors")) < 24e6
+
+
+def test_judges_read_what_the_edits_need():
+    for copy in "ab":
+        r2 = checkpoints.read_card(FOLDER / f"oracle_{copy}.safetensors")["measures"]["r2"]
+        assert all(r2[name] >= 0.85 for name in EDITED), r2
+        identity = checkpoints.read_card(FOLDER / f"identity_{copy}.safetensors")["measures"]
+        assert identity["verification_auc"] >= 0.96
+
+
+def test_the_oracle_reads_held_out_renders_as_its_card_says():
+    world = get_world("portraits")
+    images = world.images("test", 200)
+    oracle = world.oracle("measure")
+    with torch.no_grad():
+        found = oracle(images.images(slice(None)))
+    column = list(world.factor_names).index("yaw")
+    true = images.factors(slice(None))[:, column]
+    r2 = 1 - (found[:, column] - true).square().mean() / true.var()
+    assert abs(float(r2) - checkpoints.read_card(world.weights("oracle_b"))["measures"]["r2"]["yaw"]) < 0.05
+
+
+def test_the_reference_inverter_reconstructs_better_in_each_wider_space():
+    world = get_world("portraits")
+    images = world.images("test", 48).images(slice(None))
+    inverter = ClcaeInverter.load("portraits", preset="foundation", device="cpu")
+    inversion = inverter.invert(images)
+    errors = {
+        space: float((inversion.decode(inverter.generator, space).clamp(-1, 1) - images).square().mean())
+        for space in ("w", "w_plus", "f")
+    }
+    assert errors["f"] < errors["w_plus"] < errors["w"], errors
+    blank = float((images - images.mean(0)).square().mean())
+    assert errors["w"] < 0.5 * blank
