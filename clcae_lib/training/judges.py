@@ -48,10 +48,12 @@ class JudgesConfig(TrainConfig):
     start: Literal["oracle", "random"] = Field(
         default="oracle", description="the trunk of the other kinds: the oracle's of the same copy, or random"
     )
-    size: int = Field(default=20_000, ge=2, description="people; each is drawn in two states")
+    size: int = Field(default=12_000, ge=2, description="people; each is drawn in two states")
     validation_size: int = Field(default=2000, ge=2)
     batch_size: int = Field(default=128, ge=2)
-    steps: int = Field(default=1200, ge=0)
+    steps: int | None = Field(
+        default=None, ge=0, description="null: 2700 for an oracle, 500 for those that start from one"
+    )
     lr: float = Field(default=3e-3, gt=0)
     weight_decay: float = Field(default=1e-3, ge=0)
     focus: dict[str, float] = Field(
@@ -244,6 +246,12 @@ def verification(first: Float[Tensor, "n d"], second: Float[Tensor, "n d"]) -> d
     }
 
 
+def _steps(config: JudgesConfig) -> int:
+    """The steps asked for, or those that the shipped judges took."""
+    alone = config.kind == "oracle" or config.start == "random"
+    return config.steps if config.steps is not None else (2700 if alone else 500)
+
+
 def _take_trunk(judge: Judge, path: Path) -> None:
     """Copy the trunk of the oracle in this file."""
     tensors, _ = checkpoints.load_weights(path, kind="oracle")
@@ -288,6 +296,7 @@ def train(config: JudgesConfig, folder: Path | str, *, resume: bool = True, **op
         if resume and (folder / f"{name}.json").is_file():
             continue
         one = config.model_copy(update={"kind": kind, "copy_": copy})
+        one = one.model_copy(update={"steps": _steps(one)})
         _train_one(one, folder / name, resume=resume, **options)
         for suffix in (".safetensors", ".json"):
             shutil.copyfile(folder / name / f"{name}{suffix}", folder / f"{name}{suffix}")
