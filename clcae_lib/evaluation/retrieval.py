@@ -64,9 +64,9 @@ def neighbour_retrieval(
 ) -> dict[float, float]:
     """The share (0 to 1) of pictures that pick their own code out of its neighbours, for each distance.
 
-    A neighbour is `w + step * std * n`: `n` standard normal, `std` the standard deviation of each coordinate of
-    W. So `step` is the distance in standard deviations of W, on the scale on which two unrelated codes are
-    1.4 apart. Chance is `1 / (distractors + 1)`.
+    A neighbour is `w + step * std * n`: `n` standard normal, `std` the standard deviation of each coordinate
+    of W. So `step` is the distance in standard deviations of W, on the scale on which two unrelated codes
+    are 1.4 apart. Chance is `1 / (distractors + 1)`.
 
     Args:
         image_encoder: images `[N, 3, R, R]` to embeddings `[N, E]`.
