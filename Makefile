@@ -38,7 +38,7 @@ suite: $(STAMP) ## Run the notebooks and write the report (PROFILE=quick|smoke|f
 	$(BIN)/clcae run --profile $(PROFILE) $(ARGS)
 
 test: $(STAMP) ## Run every test; the notebooks' smoke profile is one of them
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) $(TESTS) $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS) $(ARGS)
 
 lint: $(STAMP) ## Check style, notebooks included, and that notebooks carry no outputs
 	$(BIN)/ruff check .

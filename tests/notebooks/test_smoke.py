@@ -11,6 +11,9 @@ import pytest
 
 from clcae_lib.suite._plan import read_suite
 
+# Kernels start one after another: two at once may choose the same port and wait for ever.
+pytestmark = pytest.mark.xdist_group("kernels")
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
