@@ -12,9 +12,7 @@ import pytest
 from clcae_lib.suite._plan import read_suite
 
 # Kernels start one after another: two at once may choose the same port and wait for ever.
-pytestmark = pytest.mark.xdist_group("kernels")
-
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), pytest.mark.xdist_group("kernels")]
 
 
 @pytest.fixture(scope="module")
