@@ -15,15 +15,15 @@ from clcae_lib.suite import SuiteError
 from clcae_lib.suite.runner import run_suite
 from tests.notebooks_in_small import PARAMETERS, record, write_notebook
 
+# Kernels start one after another: two at once may choose the same port and wait for ever.
+pytestmark = pytest.mark.xdist_group("kernels")
+
 GOOD = record("01_a", "seed + 1")
 FIGURE = """
 from clcae_lib.suite import Recorder
 recorder = Recorder("01_a", output_dir)
 recorder.metric("count", seed + 1, source="live", headline=True)
 import matplotlib.pyplot as plt
-
-# Kernels start one after another: two at once may choose the same port and wait for ever.
-pytestmark = pytest.mark.xdist_group("kernels")
 figure, axes = plt.subplots(figsize=(2, 1))
 axes.plot([1, 2])
 recorder.figure(figure, "a_line", caption="It rises.", headline=True);
