@@ -1,19 +1,23 @@
 """Executes one notebook with papermill, in the interpreter that runs the suite.
 
-Three things papermill does not do by itself: the kernel is the running interpreter whatever kernels the
-machine has registered; a notebook has a time limit as a whole; and an exception inside a widget's callback,
-which Jupyter stores in the widget's state and forgets, counts as a failure.
+Four things papermill does not do by itself: the kernel is the running interpreter whatever kernels the
+machine has registered; kernels of one user start one after another, because two that look for free ports at
+once may find the same one and wait for ever; a notebook has a time limit as a whole; and an exception inside
+a widget's callback, which Jupyter stores in the widget's state and forgets, counts as a failure.
 """
 
+import getpass
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import nbformat
+from filelock import FileLock, Timeout
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -25,6 +29,9 @@ from clcae_lib.suite._errors import NotebookError
 
 Watch = Callable[[int, int], None]
 """Called with the number of cells done and of all cells."""
+
+_START_QUEUE = 600
+"""Seconds that a kernel waits for those before it to start."""
 
 
 class _OwnInterpreter(AsyncKernelManager):
@@ -42,6 +49,29 @@ class _OwnInterpreter(AsyncKernelManager):
             "{connection_file}",
         ]
         return KernelSpec(argv=command, display_name="Python 3", language="python")
+
+
+class _Client(PapermillNotebookClient):
+    """Papermill's client, alone on the machine from the choice of the ports until the kernel holds them."""
+
+    async def async_start_new_kernel(self, **kwargs: Any) -> None:
+        """Starts a kernel when no other one is starting."""
+        self._starting = FileLock(
+            Path(tempfile.gettempdir()) / f"clcae-kernel-start-{getpass.getuser()}.lock"
+        )
+        self._starting.acquire(timeout=_START_QUEUE)
+        try:
+            await super().async_start_new_kernel(**kwargs)
+        except BaseException:
+            self._starting.release()
+            raise
+
+    async def async_start_new_kernel_client(self) -> Any:
+        """Waits for the kernel's first answer, then lets the next one start."""
+        try:
+            return await super().async_start_new_kernel_client()
+        finally:
+            self._starting.release()
 
 
 class _Engine(NBClientEngine):
@@ -63,7 +93,7 @@ class _Engine(NBClientEngine):
     ) -> nbformat.NotebookNode:
         """Runs the notebook's cells in order, until one fails."""
         deadline = time.monotonic() + timeout if timeout else None
-        client = PapermillNotebookClient(
+        client = _Client(
             nb_man,
             kernel_name=kernel_name,
             kernel_manager_class=_OwnInterpreter,
@@ -138,6 +168,10 @@ def execute(
         raise NotebookError(f"{error.ename}: {error.evalue}", details=_plain(error.traceback)) from error
     except CellTimeoutError as error:
         raise NotebookError(f"did not end within {timeout:.0f} s", details=str(error)) from error
+    except Timeout as error:
+        raise NotebookError(
+            f"another kernel has been starting for {_START_QUEUE} s", details=str(error)
+        ) from error
     except (DeadKernelError, RuntimeError) as error:
         raise NotebookError(f"its kernel died or did not start: {error}", details=str(error)) from error
     _check_widgets(node)

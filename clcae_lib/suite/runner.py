@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from filelock import FileLock, Timeout
+
 from clcae_lib import paths
 from clcae_lib.files import atomic_path
 from clcae_lib.suite import _digest
@@ -96,14 +98,32 @@ def run_suite(
     chosen = _limited(chosen, timeout, start_timeout)
     target = (output or paths.results_dir() / profile).expanduser().resolve()
     names = [entry.name for entry in read_suite(folder)]
-    for name in names:
-        restore(target / name)
-    _check_earlier(jobs, target)
-    _check_devices(jobs)
-    with log_to(target / "run.log"), _terminable():
-        outcomes = _run_jobs(chosen, jobs, names, target=target, force=force)
-        _write_results(target, chosen, outcomes, folder)
+    with _alone(target):
+        for name in names:
+            restore(target / name)
+        _check_earlier(jobs, target)
+        _check_devices(jobs)
+        with log_to(target / "run.log"), _terminable():
+            outcomes = _run_jobs(chosen, jobs, names, target=target, force=force)
+            _write_results(target, chosen, outcomes, folder)
     return Summary(target, tuple(outcomes))
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Inside, no other run writes to `target`; the lock ends with the process, however that ends."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(target.with_name(f".{target.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise SuiteError(
+            f"another run is writing to {target}; wait until it ends, or choose a folder with --output"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _limited(profile: Profile, timeout: float | None, start_timeout: float | None) -> Profile:

@@ -11,8 +11,8 @@ import pytest
 
 from clcae_lib.suite._plan import read_suite
 
-# Kernels start one after another: two at once may choose the same port and wait for ever.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), pytest.mark.xdist_group("kernels")]
+# One worker runs them all, so that the suite runs once.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), pytest.mark.xdist_group("smoke")]
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,11 @@ def results(notebooks) -> Path:
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert "index.html" in done.stdout
     return root / "results" / "smoke"
+
+
+def test_one_worker_runs_this_file(request):
+    if hasattr(request.config, "workerinput"):
+        assert request.node.nodeid.endswith("@smoke"), "pytest and pytest-xdist disagree about groups"
 
 
 def test_every_notebook_is_done(results, notebooks):

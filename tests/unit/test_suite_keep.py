@@ -8,9 +8,6 @@ from clcae_lib.suite.runner import run_suite
 from tests.notebooks_in_small import record
 from tests.unit.test_suite_runner import FIGURE
 
-# Kernels start one after another: two at once may choose the same port and wait for ever.
-pytestmark = pytest.mark.xdist_group("kernels")
-
 
 def test_what_is_kept_is_the_report_without_the_notebooks(suite):
     suite({"01_a": [FIGURE]})

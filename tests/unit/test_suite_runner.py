@@ -10,13 +10,11 @@ import time
 import nbformat
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 from clcae_lib.suite import SuiteError
 from clcae_lib.suite.runner import run_suite
 from tests.notebooks_in_small import PARAMETERS, record, write_notebook
-
-# Kernels start one after another: two at once may choose the same port and wait for ever.
-pytestmark = pytest.mark.xdist_group("kernels")
 
 GOOD = record("01_a", "seed + 1")
 FIGURE = """
@@ -183,6 +181,19 @@ def test_a_notebook_whose_needs_never_ran_is_an_error(suite):
     suite({"01_a": [GOOD], "02_b": [GOOD]}, needs={"02_b": ["01_a"]})
     with pytest.raises(SuiteError, match="02_b needs 01_a"):
         run_suite("quick", only=["02"])
+
+
+def test_a_second_run_of_the_same_profile_is_refused_and_spoils_nothing(suite, tmp_path):
+    suite({"01_a": [GOOD]})
+    run_suite("quick")
+    before = sorted(file.name for file in (tmp_path / "results" / "quick").rglob("*"))
+    with (
+        FileLock(tmp_path / "results" / ".quick.lock"),
+        pytest.raises(SuiteError, match=r"another run is writing to .*--output"),
+    ):
+        run_suite("quick", force=True)
+    assert sorted(file.name for file in (tmp_path / "results" / "quick").rglob("*")) == before
+    assert run_suite("quick", force=True).ok, "the lock ends with its holder"
 
 
 def test_results_go_where_output_says(suite, tmp_path):

@@ -8,9 +8,6 @@ from clcae_lib.suite import SuiteError, ablation_runs, read_runs
 from clcae_lib.suite.sweep import sweep_ablations
 from tests.notebooks_in_small import PARAMETERS, record, write_notebook
 
-# Kernels start one after another: two at once may choose the same port and wait for ever.
-pytestmark = pytest.mark.xdist_group("kernels")
-
 ABLATION = PARAMETERS + 'variant = "plain"\nfactor = 1\nmode = "on"\n'
 COUNT = record("05_metric_ablations", "factor * (seed + 1)")
 
