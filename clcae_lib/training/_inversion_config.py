@@ -118,6 +118,9 @@ class InversionConfig(TrainConfig):
     def _check(self) -> InversionConfig:
         if self.batch_size % self.devices:
             raise ValueError(f"batch_size={self.batch_size} cannot be shared by devices={self.devices}")
+        bodies = ("irse_small", "irse50") if self.preset == "published" else ("small", "irse_small", "irse50")
+        if self.body not in bodies:
+            raise ValueError(f"body={self.body!r}: preset={self.preset} has {', '.join(bodies)}")
         if self.preset == "published":
             fixed = {"wplus_attention": "single", "feature_attention": "single"}
             wrong = [name for name, value in fixed.items() if getattr(self, name) != value]

@@ -231,6 +231,8 @@ def test_presets_fill_what_is_not_given():
         InversionConfig, None, ["preset=published", "alignment=off", "picture_weights.f=2"]
     )
     assert (published.alignment, published.ramp, published.picture_weight("f")) == ("off", "epoch", 2.0)
+    with pytest.raises(ConfigError, match="body='x': preset=foundation has small"):
+        load_config(InversionConfig, None, ["body=x"])
     with pytest.raises(ConfigError, match="preset=published has only 'single'"):
         load_config(InversionConfig, None, ["preset=published", "wplus_attention=spatial"])
     with pytest.raises(ConfigError, match="alignment: Input should be"):
