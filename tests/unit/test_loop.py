@@ -214,10 +214,11 @@ def test_sigint_raises_after_saving(tmp_path):
             return super().step(index)
 
     config = TrainConfig(steps=9, device="cpu", tensorboard=False)
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         fit(Interrupted(config), config, tmp_path)
     assert checkpoints.load_state(tmp_path / "state.pt")["step"] == 3
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_shuffled_visits_everything_once_an_epoch_wherever_it_starts():
