@@ -328,7 +328,7 @@ def _measure_generator(world: str, *, samples: int, device: str) -> dict[str, An
 def info() -> None:
     """Show versions, the device, the worlds and the weights that are here."""
     with _told():
-        from clcae_lib.suite._provenance import commit, device_text, versions
+        from clcae_lib.provenance import commit, device_text, versions
         from clcae_lib.worlds import world_names
 
         typer.echo(f"commit    {commit() or 'none'}")

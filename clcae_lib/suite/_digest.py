@@ -16,8 +16,8 @@ from typing import Any
 import nbformat
 
 from clcae_lib import paths
+from clcae_lib.provenance import versions
 from clcae_lib.suite._plan import Entry
-from clcae_lib.suite._provenance import versions
 
 _LIBRARY = Path(__file__).resolve().parent.parent
 _LARGE = 256 * 2**20  # bytes; beyond it size and time of change stand for the content

@@ -16,11 +16,11 @@ import nbformat
 from nbconvert import HTMLExporter
 
 from clcae_lib import paths
+from clcae_lib.provenance import commit, device_text, versions
 from clcae_lib.suite._collect import read_rows
 from clcae_lib.suite._errors import NotebookError
 from clcae_lib.suite._kernel import Watch, execute
 from clcae_lib.suite._plan import Job, Profile
-from clcae_lib.suite._provenance import commit, device_text, versions
 from clcae_lib.suite._record import Record, write_record
 
 

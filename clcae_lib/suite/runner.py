@@ -20,13 +20,13 @@ from filelock import FileLock, Timeout
 
 from clcae_lib import paths
 from clcae_lib.files import atomic_path
+from clcae_lib.provenance import device_text
 from clcae_lib.suite import _digest
 from clcae_lib.suite._collect import provenance_rows, table
 from clcae_lib.suite._console import Display, log_to
 from clcae_lib.suite._errors import NotebookError, SuiteError
 from clcae_lib.suite._perform import perform, restore
 from clcae_lib.suite._plan import Job, Profile, plan, read_suite
-from clcae_lib.suite._provenance import device_text
 from clcae_lib.suite._record import read_record
 from clcae_lib.suite._report import write_report
 

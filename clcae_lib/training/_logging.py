@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import importlib.metadata
 import platform
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from torch import Tensor
 
 from clcae_lib.devices import device_label
 from clcae_lib.files import atomic_path
+from clcae_lib.provenance import commit, version
 
 __all__ = ["MetricsFile", "Scalars", "environment", "tile"]
 
@@ -80,10 +79,10 @@ class Scalars:
 def environment(device: torch.device | str) -> dict[str, Any]:
     """What made a run: packages, Python, platform, commit, device, threads and the command line."""
     return {
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {name: version(name) or "absent" for name in _PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "commit": _commit(),
+        "commit": commit() or "unknown",
         "device": device_label(device),
         "threads": torch.get_num_threads(),
         "command": command(),
@@ -107,26 +106,3 @@ def tile(images: Float[Tensor, "n 3 h w"], *, columns: int = 8) -> Float[Tensor,
 
 def _number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.6g}"
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"
-
-
-def _commit() -> str:
-    here = Path(__file__).resolve().parent
-    try:
-        out = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return out.stdout.strip()

@@ -19,7 +19,7 @@ from clcae_lib.worlds.portraits.factors import (
 )
 from clcae_lib.worlds.portraits.judges import IdentityEmbedding, Oracle, Perceptual, load_judge
 from clcae_lib.worlds.portraits.renderer import render
-from clcae_lib.worlds.world import Role, World, copy_of, register_world
+from clcae_lib.worlds.world import Role, World, WorldError, copy_of, register_world
 
 
 @register_world("portraits")
@@ -37,8 +37,15 @@ class PortraitsWorld(World):
     factor_texts: Sequence[str] = tuple(factor.text for factor in FACTORS)
 
     def images(self, split: str, size: int | None = None, *, view: int = 0) -> Portraits:
-        """The first `size` renders of a split; `view` 1, 2, ... shows the same people in other states."""
-        return Portraits(split, size, resolution=self.resolution, view=view)
+        """The first `size` renders of a split; `view` 1, 2, ... shows the same people in other states.
+
+        Raises:
+            WorldError: there is no such split, or it has fewer images.
+        """
+        try:
+            return Portraits(split, size, resolution=self.resolution, view=view)
+        except ValueError as error:
+            raise WorldError(str(error)) from error
 
     def render(
         self, factors: Float[Tensor, "n k"], *, resolution: int | None = None

@@ -31,13 +31,17 @@ def _git(*arguments: str) -> str:
 @cache
 def versions() -> str:
     """Versions of what computes, as one line: "python 3.11.7, torch 2.13.0+cpu, ..."."""
-    found = [f"python {platform.python_version()}"]
-    for package in _PACKAGES:
-        try:
-            found.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return ", ".join(found)
+    found = {package: version(package) for package in _PACKAGES}
+    parts = [f"{package} {number}" for package, number in found.items() if number]
+    return ", ".join([f"python {platform.python_version()}", *parts])
+
+
+def version(package: str) -> str | None:
+    """The installed version of a package, None where it is absent."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 @cache
