@@ -56,6 +56,13 @@ def test_other_code_makes_results_stale_unless_they_are_kept(ablation):
     assert read_runs(again.folder)["value"].tolist() == [7]
 
 
+def test_kernels_allocate_memory_as_they_do_outside_a_sweep(ablation):
+    # Dask's own setting would be inherited, and doubles what a training costs.
+    ablation("import os\nassert 'MALLOC_TRIM_THRESHOLD_' not in os.environ", COUNT)
+    summary = sweep_ablations(seeds=[0], variants=["plain"])
+    assert (summary.complete, summary.failed) == (1, {})
+
+
 def test_one_failing_variant_does_not_lose_the_others(ablation):
     ablation("assert mode == 'on', 'no such mode'", COUNT, variants={"plain": {}, "bad": {"mode": "off"}})
     summary = sweep_ablations(seeds=[0])
