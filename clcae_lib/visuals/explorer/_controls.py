@@ -1,0 +1,129 @@
+"""What the explorer can be asked to change: named directions where a judge gives names, components elsewhere.
+
+Named directions are InterFaceGAN's (arXiv 1907.10786), which need a judge to label pictures; GANSpace's
+(arXiv 2004.02546) and SeFa's (arXiv 2007.06600) components need the generator alone.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from clcae_lib.devices import resolve_device
+from clcae_lib.editing import Direction, cached_directions, ganspace, sample_codes, sefa
+from clcae_lib.models import Generator
+from clcae_lib.worlds import World, WorldError
+
+Group = Literal["directions", "GANSpace", "SeFa"]
+SAMPLES = 6000
+COMPONENTS = 6
+FACTORS = (
+    "yaw",
+    "pitch",
+    "smile",
+    "mouth_open",
+    "age",
+    "glasses",
+    "beard",
+    "hair_length",
+    "hair_lightness",
+    "hair_grey",
+    "light_azimuth",
+)
+"""The factors offered, where a world has them: what a visitor would ask for first."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Control:
+    """One slider: strength 1 is one standard deviation of what it changes.
+
+    Attributes:
+        key: its name in a state.
+        label: what a visitor reads.
+        group: the method behind it.
+        direction: what it changes.
+        text: one sentence that explains it.
+    """
+
+    key: str
+    label: str
+    group: Group
+    direction: Direction
+    text: str
+
+
+def find_controls(
+    world: World,
+    generator: Generator | None = None,
+    *,
+    factors: Sequence[str] | None = None,
+    samples: int = SAMPLES,
+    device: torch.device | str = "auto",
+) -> dict[str, Control]:
+    """The controls of a world by key, in the order in which they are shown.
+
+    Named directions are read from the cache, or found first, which takes half a minute on two cores.
+
+    Args:
+        world: a world without an oracle has components only.
+        generator: the world's own, if it is loaded already.
+        factors: which get a named direction; a choice of the world's state factors if None.
+        samples: codes that each method looks at.
+        device: where the networks run.
+
+    Raises:
+        WorldError: the world has no generator.
+        ValueError: a factor does not exist.
+    """
+    place = resolve_device(device) if isinstance(device, str) else device
+    generator = generator if generator is not None else world.generator(place)
+    named = _named(world, _factors(world) if factors is None else factors, samples, place)
+    codes = sample_codes(generator, samples, seed=0)
+    found = [*named, *_ganspace(codes), *_sefa(generator, codes)]
+    return {control.key: control for control in found}
+
+
+def _factors(world: World) -> list[str]:
+    states = list(world.state_names)
+    return [name for name in FACTORS if name in states] or states[: len(FACTORS)]
+
+
+def _named(world: World, factors: Sequence[str], samples: int, device: torch.device) -> list[Control]:
+    if not factors:
+        return []
+    _log.info("looking for directions of %s; the first time this takes about half a minute", world.name)
+    try:
+        found = cached_directions(world, factors, samples=samples, device=device)
+    except WorldError as lack:
+        _log.info("no named directions: %s", lack)
+        return []
+    meanings = dict(zip(world.factor_names, world.factor_texts, strict=True))
+    return [_of_factor(name, found[name], meanings[name]) for name in factors]
+
+
+def _of_factor(name: str, direction: Direction, meaning: str) -> Control:
+    moved = direction.provenance.get("moved", 1.0)
+    text = f"{meaning}; strength 1 moves it by {moved:.2g} standard deviations on average"
+    return Control(name, name.replace("_", " "), "directions", direction, text)
+
+
+def _ganspace(codes: torch.Tensor) -> list[Control]:
+    count = min(COMPONENTS, codes.shape[1])
+    found = ganspace(codes, components=count)
+    text = "a principal component of the codes W; strength 1 is one standard deviation along it"
+    return [
+        Control(f"ganspace-{i}", f"component {i + 1}", "GANSpace", found.direction(i), text)
+        for i in range(count)
+    ]
+
+
+def _sefa(generator: Generator, codes: torch.Tensor) -> list[Control]:
+    """SeFa's components with the unit of GANSpace's, so that their sliders compare."""
+    text = "what the layers amplify most; strength 1 is one standard deviation of the codes along it"
+    found = sefa(generator, count=min(COMPONENTS, codes.shape[1]))
+    scaled = [replace(d, unit=float((codes @ d.vector.to(codes)).std())) for d in found]
+    return [Control(f"sefa-{i}", f"eigenvector {i + 1}", "SeFa", d, text) for i, d in enumerate(scaled)]
