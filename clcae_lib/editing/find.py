@@ -96,6 +96,7 @@ def cached_directions(
     *,
     samples: int = 6000,
     calibrated_on: int = 128,
+    conditional: bool = True,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> dict[str, Direction]:
@@ -108,6 +109,8 @@ def cached_directions(
         ValueError: a factor or the method does not exist.
     """
     options = {"samples": samples, "calibrated_on": calibrated_on, "seed": seed}
+    if not conditional:
+        options["conditional"] = False  # only then part of the name: earlier caches keep theirs
     networks = [sha256(world.weights(name)) for name in ("generator", "oracle_a") if world.has(name)]
     key = json.dumps([world.name, *factors, method, options, *networks])
     name = hashlib.sha256(key.encode()).hexdigest()[:16]

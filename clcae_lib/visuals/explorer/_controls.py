@@ -17,13 +17,17 @@ from clcae_lib.models import Generator
 from clcae_lib.worlds import World, WorldError
 
 Group = Literal["directions", "GANSpace", "SeFa"]
-SAMPLES = 6000
+SAMPLES = 3000
+CALIBRATED_ON = 48
 COMPONENTS = 6
+MIN_MOVED = 0.5
+"""The least that strength 1 must move its factor, in standard deviations, for a slider to be worth having."""
 FACTORS = (
     "yaw",
     "pitch",
     "smile",
     "mouth_open",
+    "eye_open",
     "age",
     "glasses",
     "beard",
@@ -31,6 +35,7 @@ FACTORS = (
     "hair_lightness",
     "hair_grey",
     "light_azimuth",
+    "background_lightness",
 )
 """The factors offered, where a world has them: what a visitor would ask for first."""
 
@@ -66,7 +71,9 @@ def find_controls(
 ) -> dict[str, Control]:
     """The controls of a world by key, in the order in which they are shown.
 
-    Named directions are read from the cache, or found first, which takes half a minute on two cores.
+    Named directions are read from the cache, or found first, which takes half a minute on two cores. They are
+    not conditioned on each other: among many factors that leaves little to edit with, and the readout shows
+    what else moves. A factor whose direction this generator does not follow gets no control.
 
     Args:
         world: a world without an oracle has components only.
@@ -81,7 +88,8 @@ def find_controls(
     """
     place = resolve_device(device) if isinstance(device, str) else device
     generator = generator if generator is not None else world.generator(place)
-    named = _named(world, _factors(world) if factors is None else factors, samples, place)
+    chosen = _factors(world) if factors is None else factors
+    named = _named(world, chosen, samples, place, reach=float(generator.w_std.norm()))
     codes = sample_codes(generator, samples, seed=0)
     found = [*named, *_ganspace(codes), *_sefa(generator, codes)]
     return {control.key: control for control in found}
@@ -92,17 +100,29 @@ def _factors(world: World) -> list[str]:
     return [name for name in FACTORS if name in states] or states[: len(FACTORS)]
 
 
-def _named(world: World, factors: Sequence[str], samples: int, device: torch.device) -> list[Control]:
+def _named(
+    world: World, factors: Sequence[str], samples: int, device: torch.device, reach: float
+) -> list[Control]:
     if not factors:
         return []
-    _log.info("looking for directions of %s; the first time this takes about half a minute", world.name)
+    _log.info("Looking for directions of %s; the first time this takes about half a minute", world.name)
     try:
-        found = cached_directions(world, factors, samples=samples, device=device)
+        found = cached_directions(
+            world, factors, samples=samples, calibrated_on=CALIBRATED_ON, conditional=False, device=device
+        )
     except WorldError as lack:
-        _log.info("no named directions: %s", lack)
+        _log.info("No named directions: %s", lack)
         return []
     meanings = dict(zip(world.factor_names, world.factor_texts, strict=True))
-    return [_of_factor(name, found[name], meanings[name]) for name in factors]
+    return [_of_factor(name, found[name], meanings[name]) for name in factors if _follows(found[name], reach)]
+
+
+def _follows(direction: Direction, reach: float) -> bool:
+    """Whether the generator follows a direction: a step shorter than codes are wide moves the factor."""
+    follows = direction.provenance["moved"] >= MIN_MOVED and abs(direction.unit) <= reach
+    if not follows:
+        _log.info("No control for %s: this generator does not follow its direction", direction.name)
+    return follows
 
 
 def _of_factor(name: str, direction: Direction, meaning: str) -> Control:

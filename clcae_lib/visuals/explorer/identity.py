@@ -1,8 +1,8 @@
 """Edits that keep the person: a step in W without what changes the identity embedding most.
 
-Edits should keep who is seen (arXiv 2211.11448, section 4.3). The embedding's Jacobian with respect to w says how
-it moves with a small step; the right singular vectors of its largest singular values span the steps that change
-it most, and a locked edit is projected off them.
+Edits should keep who is seen (arXiv 2211.11448, section 4.3). The embedding's Jacobian with respect to w says
+how it moves with a small step; the right singular vectors of its largest singular values span the steps that
+change it most, and a locked edit is projected off them.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """The pure half of the explorer: a state to pictures and measures, or an error in a sentence.
 
 It inverts (arXiv 2211.11448, section 3), edits W+ and carries F along (section 3.4), and measures what an
-edit changed beside what it was asked to change (section 4.3). Widgets know nothing of this; this knows no widget.
+edit changed beside what it was asked to change (section 4.3). Nothing here knows of widgets.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,21 +15,18 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from clcae_lib.devices import resolve_device
-from clcae_lib.editing import Direction, activation, apply_all, sample_codes
-from clcae_lib.inversion import ClcaeInverter, Inversion
+from clcae_lib.editing import Direction, activation, apply_all
+from clcae_lib.inversion import Inversion
 from clcae_lib.models import Generator
-from clcae_lib.models.presets import ENCODERS
 from clcae_lib.visuals.explorer._controls import SAMPLES, Control, find_controls
 from clcae_lib.visuals.explorer._decode import decode, feature_offset, pixels
 from clcae_lib.visuals.explorer._meter import Meter
 from clcae_lib.visuals.explorer._recent import Recent
+from clcae_lib.visuals.explorer._sources import Sources
 from clcae_lib.visuals.explorer.identity import identity_basis, off
 from clcae_lib.visuals.explorer.state import ExplorerError, State
-from clcae_lib.visuals.explorer.uploads import from_text
-from clcae_lib.worlds import Images, World, WorldError, get_world, world_names
+from clcae_lib.worlds import World, WorldError, get_world, world_names
 
-GALLERY = 1000
-"""Pictures of the gallery at most."""
 KEPT = 24
 """Inversions kept, the least recently used forgotten first."""
 STRIP = 5
@@ -98,12 +95,12 @@ class Studio:
         self.world, self.generator, self.device = world, generator, device
         self.controls = MappingProxyType(dict(controls))
         self.worlds = world_names()
-        self.methods = tuple(name for name in ENCODERS if world.has(f"inversion_{name}"))
         self.rows, self.side = generator.n_latent, generator.size
-        self._gallery = _gallery(world)
-        self.gallery_size = 0 if self._gallery is None else min(GALLERY, len(self._gallery))
+        self._sources = Sources(world, generator, device)
+        self.methods, self.gallery_size = self._sources.methods, self._sources.gallery_size
         self._meter = Meter.of(world, device)
-        self._codes, self._starts, self._networks = Recent(KEPT), Recent(KEPT), Recent(KEPT)
+        self._starts, self._embed = Recent(KEPT), Recent(1)
+        self._steps = {key: self._unit_step(control.direction) for key, control in self.controls.items()}
 
     @classmethod
     def open(
@@ -189,9 +186,8 @@ class Studio:
         """
         start = self._start(state)
         rows = self._edited(state, start)
-        steps = [strength * self._unit_step(key)[0] for key, strength in state.edits.items()]
         w = self.generator.truncate(start.w, self.generator.w_avg, state.truncation)
-        w = w + self._locked(state, start, sum(steps, torch.zeros_like(start.w)))
+        w = w + self._step(state, start)[0]
         if start.offset is None:
             return Inversion(w, rows)
         return Inversion(w, rows, activation(self.generator, rows) + start.offset)
@@ -202,7 +198,7 @@ class Studio:
         Raises:
             ExplorerError: as `picture`.
         """
-        return None if state.source == "seed" else pixels(self._target(state)[0])
+        return None if state.source == "seed" else pixels(self._sources.target(state)[0])
 
     def thumbnails(self, indices: Iterable[int]) -> list[Picture]:
         """Pictures of the gallery.
@@ -210,7 +206,7 @@ class Studio:
         Raises:
             ExplorerError: an index is outside it.
         """
-        return [pixels(image) for image in self._gallery_images(list(indices))]
+        return [pixels(image) for image in self._sources.gallery(list(indices))]
 
     def _draw(self, state: State, *, stop_at: int | None = None) -> Picture:
         start = self._start(state)
@@ -222,30 +218,35 @@ class Studio:
         rows = self.generator.truncate(rows, self.generator.w_avg, state.truncation)
         if not state.edits:
             return rows
-        step = sum(strength * self._unit_step(key)[1] for key, strength in state.edits.items())
-        return rows + self._locked(state, start, step)
+        return rows + self._step(state, start)[1]
 
     def _mixed(self, state: State, rows: Float[Tensor, "1 l d"]) -> Float[Tensor, "1 l d"]:
         if state.mix_seed is None or not state.mix_layers:
             return rows
         if max(state.mix_layers) >= self.rows:
             raise ExplorerError(f"mix_layers: this world's W+ has rows 0 to {self.rows - 1}")
-        rows, other = rows.clone(), self._sampled(state.mix_seed)
+        rows, other = rows.clone(), self._sources.sampled(state.mix_seed)
         rows[:, list(state.mix_layers)] = other.w[:, None]
         return rows
 
-    def _unit_step(self, key: str) -> tuple[Float[Tensor, "1 d"], Float[Tensor, "1 l d"]]:
-        """What strength 1 of a control adds to w and to the rows of W+."""
-        if key not in self.controls:
-            raise ExplorerError(f"{key}: the world {self.world.name} has no such control")
-        return self._networks.get(("step", key), lambda: self._find_step(self.controls[key].direction))
-
-    def _find_step(self, direction: Direction) -> tuple[Tensor, Tensor]:
-        """As the library applies it, to a code of zeros: a step in W or W+ is the same from everywhere."""
+    def _unit_step(self, direction: Direction) -> tuple[Float[Tensor, "1 d"], Float[Tensor, "1 l d"]]:
+        """What strength 1 adds to w and to W+: tried on a code of zeros, for it adds the same everywhere."""
         zero = torch.zeros(1, self.generator.style_dim, device=self.device)
         nothing = Inversion(zero, zero[:, None].repeat(1, self.rows, 1))
         moved = apply_all(self.generator, nothing, [(direction, 1.0)])
         return moved.w, moved.w_plus
+
+    def _step(self, state: State, start: _Start) -> tuple[Float[Tensor, "1 d"], Float[Tensor, "1 l d"]]:
+        """What all edits together add to w and to the rows of W+."""
+        pairs = [(s, *self._steps[self._control(key).key]) for key, s in state.edits.items()]
+        w = sum((s * step for s, step, _ in pairs), torch.zeros_like(start.w))
+        rows = sum((s * step for s, _, step in pairs), torch.zeros_like(start.rows))
+        return self._locked(state, start, w), self._locked(state, start, rows)
+
+    def _control(self, key: str) -> Control:
+        if key not in self.controls:
+            raise ExplorerError(f"{key}: the world {self.world.name} has no such control.")
+        return self.controls[key]
 
     def _locked(self, state: State, start: _Start, step: Tensor) -> Tensor:
         """The step without what changes the identity, where the state asks for that."""
@@ -255,7 +256,7 @@ class Studio:
 
     def _basis(self, start: _Start) -> Float[Tensor, "k d"]:
         try:
-            embed = self._networks.get("identity", lambda: self.world.identity("train", self.device))
+            embed = self._embed.get("train", lambda: self.world.identity("train", self.device))
         except WorldError as error:
             raise ExplorerError(f"The identity cannot be locked: {error}") from error
         with torch.inference_mode(False):
@@ -264,68 +265,23 @@ class Studio:
     def _strip_strengths(self, state: State) -> tuple[float, ...]:
         if state.strip is None:
             return ()
-        if state.strip not in self.controls:
-            raise ExplorerError(f"{state.strip}: the world {self.world.name} has no such control")
+        self._control(state.strip)
         return tuple(np.linspace(-state.strip_range, state.strip_range, STRIP).tolist())
 
     def _start(self, state: State) -> _Start:
         if state.world != self.world.name:
             raise ExplorerError(f"This studio shows the world {self.world.name}, not {state.world}.")
-        source = {"seed": state.seed, "gallery": state.index, "upload": state.upload}[state.source]
-        method = None if state.source == "seed" else state.method
-        key = (state.source, source, method)
-        return self._starts.get((*key, state.space), lambda: self._begin(state, key))
+        key = (*self._sources.key(state), state.space)
+        return self._starts.get(key, lambda: self._begin(state))
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _begin(self, state: State, key: tuple) -> _Start:
-        codes = self._codes.get(key, lambda: self._invert(state))
+    def _begin(self, state: State) -> _Start:
+        codes = self._sources.codes(state)
         if state.space == "w":
             return _Start(codes.w, codes.w[:, None].repeat(1, self.rows, 1), None)
         offset = feature_offset(self.generator, codes) if state.space == "f" else None
         return _Start(codes.w, codes.w_plus, offset)
-
-    def _invert(self, state: State) -> Inversion:
-        if state.source == "seed":
-            return self._sampled(state.seed)
-        if state.method not in self.methods:
-            known = ", ".join(self.methods) or "no method"
-            raise ExplorerError(f"{state.method}: the world {self.world.name} has weights of {known}.")
-        inverter = self._networks.get(("inverter", state.method), lambda: self._inverter(state.method))
-        return inverter.invert(self._target(state))
-
-    def _inverter(self, method: str) -> ClcaeInverter:
-        return ClcaeInverter.load(self.world, method, self.device, generator=self.generator)
-
-    def _sampled(self, seed: int) -> Inversion:
-        w = sample_codes(self.generator, 1, seed=seed)
-        return Inversion(w, w[:, None].repeat(1, self.rows, 1))
-
-    def _target(self, state: State) -> Float[Tensor, "1 3 side side"]:
-        """The picture to invert."""
-        if state.source == "gallery":
-            return self._gallery_images([state.index])
-        if state.upload is None:
-            raise ExplorerError("Nothing is uploaded yet: choose a picture.")
-        picture = from_text(state.upload, side=self.side)
-        return torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 127.5 - 1
-
-    def _gallery_images(self, indices: list[int]) -> Float[Tensor, "n 3 side side"]:
-        if self._gallery is None:
-            raise ExplorerError(f"The world {self.world.name} has no gallery; draw by seed or upload.")
-        if not all(0 <= i < self.gallery_size for i in indices):
-            raise ExplorerError(f"index: the gallery has pictures 0 to {self.gallery_size - 1}")
-        return self._gallery.images(indices)
-
-
-def _gallery(world: World) -> Images | None:
-    """The split that the gallery shows, or None where the world has no pictures."""
-    if not world.splits:
-        return None
-    try:
-        return world.images("test" if "test" in world.splits else world.splits[0])
-    except WorldError:
-        return None
 
 
 def _difference(a: Picture, b: Picture) -> Picture:

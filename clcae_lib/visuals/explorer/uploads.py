@@ -1,8 +1,8 @@
 """Pictures from strangers: looked at before they are decoded, kept as pixels alone (no section of the paper).
 
 Size and first bytes are checked before the decoder sees the file, the number of pixels before it decodes one.
-Only the decoders of PNG, JPEG and WebP are ever asked. Nothing is written to disk, and no name of a visitor's is
-used as a path.
+Only the decoders of PNG, JPEG and WebP are ever asked. Nothing is written to disk, and no name of a visitor's
+is used as a path.
 """
 
 import base64
