@@ -5,16 +5,16 @@ A state asks for codes in W, W+ or F (arXiv 2211.11448, section 3) and for steps
 """
 
 import json
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
+from clcae_lib.inversion import SPACES
+
 Source = Literal["seed", "gallery", "upload"]
-SOURCES = ("seed", "gallery", "upload")
-CODE_SPACES = ("w", "w_plus", "f")
+Check = Callable[[str, Any], Any]
 MAX_STRENGTH = 20.0
 """The furthest edit, in standard deviations; no generator draws faces near as far out."""
 MAX_JSON = 8_000_000
@@ -56,34 +56,18 @@ class State:
     upload: str | None = field(default=None, repr=False)
     method: str = "foundation"
     space: Literal["w", "w_plus", "f"] = "f"
-    truncation: float = 1.0
-    edits: Mapping[str, float] = field(default_factory=dict, hash=False)
+    truncation: float | int = 1.0
+    edits: Mapping[str, float | int] = field(default_factory=dict, hash=False)
     mix_seed: int | None = None
     mix_layers: tuple[int, ...] = ()
     lock_identity: bool = False
     strip: str | None = None
-    strip_range: float = 2.0
+    strip_range: float | int = 2.0
 
     def __post_init__(self) -> None:
         """Check each value; bring edits and layers into the one form in which equal states are equal."""
-        for name in ("world", "method"):
-            _name(name, getattr(self, name))
-        _choice("source", self.source, SOURCES)
-        _choice("space", self.space, CODE_SPACES)
-        for name in ("seed", "index"):
-            _whole(name, getattr(self, name))
-        if self.mix_seed is not None:
-            _whole("mix_seed", self.mix_seed)
-        if self.strip is not None:
-            _name("strip", self.strip)
-        if not isinstance(self.lock_identity, bool):
-            raise ExplorerError(f"lock_identity must be true or false, not {_short(self.lock_identity)}")
-        if self.upload is not None and (not isinstance(self.upload, str) or len(self.upload) > MAX_JSON):
-            raise ExplorerError("upload must be a picture as base64 text; upload it again")
-        _set(self, "truncation", _number("truncation", self.truncation, 0.0, 1.0))
-        _set(self, "strip_range", _number("strip_range", self.strip_range, 0.01, MAX_STRENGTH))
-        _set(self, "edits", MappingProxyType(_strengths(self.edits)))
-        _set(self, "mix_layers", _rows(self.mix_layers))
+        for name, check in _CHECKS.items():
+            object.__setattr__(self, name, check(name, getattr(self, name)))
 
     def to_json(self) -> str:
         """The state as JSON, which `from_json` reads."""
@@ -105,19 +89,14 @@ class State:
             raise ExplorerError("This is no JSON; load a file that the explorer saved.") from error
         if not isinstance(values, dict):
             raise ExplorerError("This JSON is no object; load a file that the explorer saved.")
-        unknown = sorted(values.keys() - {f.name for f in fields(cls)})
+        unknown = sorted(values.keys() - _CHECKS.keys())
         if unknown:
             raise ExplorerError(f"No state has {_short(unknown[0])}; load a file that the explorer saved.")
-        return cls(**values)
+        return cls(**{name: _CHECKS[name](name, value) for name, value in values.items()})
 
-    def with_edit(self, key: str, strength: float) -> "State":
+    def with_edit(self, key: str, strength: float | int) -> "State":
         """The same state with the control `key` at this strength; 0 takes the edit away."""
         return replace(self, edits={**self.edits, key: strength})
-
-
-def _set(state: State, name: str, value: Any) -> None:
-    """Set a field of a frozen instance, while it is being made."""
-    object.__setattr__(state, name, value)
 
 
 def _short(value: Any) -> str:
@@ -126,40 +105,81 @@ def _short(value: Any) -> str:
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
-def _name(label: str, value: Any) -> None:
+def _name(label: str, value: Any) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[\w.-]{1,64}", value):
-        raise ExplorerError(f"{label} must be a short name of letters and digits, not {_short(value)}")
+        raise ExplorerError(f"{label} must be a short name of letters and digits, not {_short(value)}.")
+    return value
 
 
-def _choice(label: str, value: Any, choices: tuple[str, ...]) -> None:
-    if not isinstance(value, str) or value not in choices:
-        raise ExplorerError(f"{label} must be one of {', '.join(choices)}, not {_short(value)}")
+def _choice(*choices: str) -> Check:
+    def check(label: str, value: Any) -> str:
+        if not isinstance(value, str) or value not in choices:
+            raise ExplorerError(f"{label} must be one of {', '.join(choices)}, not {_short(value)}.")
+        return value
+
+    return check
 
 
-def _whole(label: str, value: Any, *, below: int = 2**53) -> None:
+def _whole(label: str, value: Any, *, below: int = 2**53) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < below:
-        raise ExplorerError(f"{label} must be a whole number from 0 to {below - 1}, not {_short(value)}")
+        raise ExplorerError(f"{label} must be a whole number from 0 to {below - 1}, not {_short(value)}.")
+    return value
 
 
-def _number(label: str, value: Any, low: float, high: float) -> float:
-    real = isinstance(value, int | float) and not isinstance(value, bool)
-    if not real or not math.isfinite(value) or not low <= value <= high:
-        raise ExplorerError(f"{label} must be a number from {low:g} to {high:g}, not {_short(value)}")
-    return float(value)
+def _number(low: float, high: float) -> Check:
+    def check(label: str, value: Any) -> float:
+        real = isinstance(value, int | float) and not isinstance(value, bool)
+        if not real or not low <= value <= high:  # not a number compares as false
+            raise ExplorerError(f"{label} must be a number from {low:g} to {high:g}, not {_short(value)}.")
+        return float(value)
+
+    return check
 
 
-def _strengths(edits: Any) -> dict[str, float]:
-    if not isinstance(edits, Mapping) or len(edits) > 200:
-        raise ExplorerError(f"edits must map controls to strengths, not {_short(edits)}")
-    for key in edits:
-        _name("edits: a control", key)
-    checked = {k: _number(f"edits: {k}", v, -MAX_STRENGTH, MAX_STRENGTH) for k, v in edits.items()}
-    return {key: checked[key] for key in sorted(checked) if checked[key] != 0}
+def _flag(label: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ExplorerError(f"{label} must be true or false, not {_short(value)}.")
+    return value
 
 
-def _rows(layers: Any) -> tuple[int, ...]:
-    if not isinstance(layers, tuple | list) or len(layers) > 64:
-        raise ExplorerError(f"mix_layers must be a list of rows of W+, not {_short(layers)}")
-    for layer in layers:
-        _whole("mix_layers: a row", layer, below=64)
-    return tuple(sorted(set(layers)))
+def _text(label: str, value: Any) -> str:
+    if not isinstance(value, str) or len(value) > MAX_JSON:
+        raise ExplorerError(f"{label} must be a picture as base64 text; upload it again.")
+    return value
+
+
+def _strengths(label: str, value: Any) -> Mapping[str, float]:
+    if not isinstance(value, Mapping) or len(value) > 200:
+        raise ExplorerError(f"{label} must map controls to strengths, not {_short(value)}.")
+    strength = _number(-MAX_STRENGTH, MAX_STRENGTH)
+    checked = {_name(f"{label}: a control", k): strength(f"{label}: {k}", v) for k, v in value.items()}
+    return MappingProxyType({key: checked[key] for key in sorted(checked) if checked[key] != 0})
+
+
+def _rows(label: str, value: Any) -> tuple[int, ...]:
+    if not isinstance(value, tuple | list) or len(value) > 64:
+        raise ExplorerError(f"{label} must be a list of rows of W+, not {_short(value)}.")
+    return tuple(sorted({_whole(f"{label}: a row", row, below=64) for row in value}))
+
+
+def _optional(check: Check) -> Check:
+    return lambda label, value: None if value is None else check(label, value)
+
+
+_CHECKS: dict[str, Check] = {
+    "world": _name,
+    "source": _choice("seed", "gallery", "upload"),
+    "seed": _whole,
+    "index": _whole,
+    "upload": _optional(_text),
+    "method": _name,
+    "space": _choice(*SPACES),
+    "truncation": _number(0.0, 1.0),
+    "edits": _strengths,
+    "mix_seed": _optional(_whole),
+    "mix_layers": _rows,
+    "lock_identity": _flag,
+    "strip": _optional(_name),
+    "strip_range": _number(0.01, MAX_STRENGTH),
+}
+"""What each field may be: a check takes its name and a value, and returns the value as it is kept."""

@@ -254,13 +254,14 @@ class Studio:
             return step
         return off(start.facts.get("basis", lambda: self._basis(start)), step)
 
+    @torch.inference_mode(False)
     def _basis(self, start: _Start) -> Float[Tensor, "k d"]:
+        """Found once for each code; the judge too is loaded here, where gradients may flow."""
         try:
             embed = self._embed.get("train", lambda: self.world.identity("train", self.device))
         except WorldError as error:
             raise ExplorerError(f"The identity cannot be locked: {error}") from error
-        with torch.inference_mode(False):
-            return identity_basis(embed, lambda rows: decode(self.generator, rows, start.offset), start.rows)
+        return identity_basis(embed, lambda rows: decode(self.generator, rows, start.offset), start.rows)
 
     def _strip_strengths(self, state: State) -> tuple[float, ...]:
         if state.strip is None:

@@ -47,17 +47,11 @@ def read_upload(data: bytes, *, name: str, side: int) -> Upload:
         raise ExplorerError(f"{shown} is no PNG, JPEG or WebP picture; save it as one of these.")
     try:
         return _read(data, shown, side)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_many_pixels(shown) from error
     except ExplorerError:
         raise
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        MemoryError,
-        Warning,
-        Image.DecompressionBombError,
-    ) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Warning) as error:
         raise ExplorerError(f"{shown} is damaged or cut short; save it again.") from error
 
 
@@ -97,16 +91,17 @@ def _format(data: bytes) -> str | None:
     return "WEBP" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
 
 
+def _too_many_pixels(shown: str) -> ExplorerError:
+    return ExplorerError(f"{shown} has more than {MAX_PIXELS // 1_000_000} million pixels; make it smaller.")
+
+
 def _read(data: bytes, shown: str, side: int) -> Upload:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with Image.open(io.BytesIO(data), formats=[_format(data)]) as image:
             width, height = image.size  # from the header: nothing is decoded yet
             if width * height > MAX_PIXELS:
-                limit = MAX_PIXELS // 1_000_000
-                raise ExplorerError(
-                    f"{shown} has {width} x {height} pixels; at most {limit} million are taken."
-                )
+                raise _too_many_pixels(shown)
             if min(width, height) < MIN_SIDE:
                 raise ExplorerError(
                     f"{shown} has {width} x {height} pixels; a face needs {MIN_SIDE} a side or more."
