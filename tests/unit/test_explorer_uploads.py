@@ -115,6 +115,20 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(monkeypatch):
         read_upload(claiming(30_000, 30_000), name="bomb.png", side=16)
 
 
+@pytest.mark.parametrize("options", [{"lossless": True}, {}, {"save_all": True}])
+def test_a_large_webp_is_refused_before_it_is_opened(monkeypatch, options):
+    image = halves()
+    extra = {"append_images": [image.rotate(90)]} if options.get("save_all") else {}
+    data = encoded(image, "WEBP", **options, **extra)
+    monkeypatch.setattr("clcae_lib.visuals.explorer.uploads.MAX_PIXELS", 799)
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "open", lambda *_, **__: pytest.fail("opened"))
+        with pytest.raises(ExplorerError, match="pixels"):
+            read_upload(data, name="x", side=16)
+    monkeypatch.setattr("clcae_lib.visuals.explorer.uploads.MAX_PIXELS", 800)  # it has 40 x 20
+    assert read_upload(data, name="x", side=16).shape == (16, 16, 3)
+
+
 def test_a_large_text_chunk_does_not_unfold():
     bomb = claiming(20, 20)
     data = b"x\0\0" + zlib.compress(bytes(50_000_000))

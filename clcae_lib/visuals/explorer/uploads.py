@@ -98,6 +98,8 @@ def _too_many_pixels(shown: str) -> ExplorerError:
 def _read(data: bytes, shown: str, side: int) -> Upload:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        if _canvas(data) > MAX_PIXELS:  # before the decoder of WebP sets its canvas aside, on opening
+            raise _too_many_pixels(shown)
         with Image.open(io.BytesIO(data), formats=[_format(data)]) as image:
             width, height = image.size  # from the header: nothing is decoded yet
             if width * height > MAX_PIXELS:
@@ -110,6 +112,20 @@ def _read(data: bytes, shown: str, side: int) -> Upload:
             image.load()
             upright = ImageOps.exif_transpose(image)
             return np.array(ImageOps.fit(_on_white(upright), (side, side), Image.Resampling.LANCZOS))
+
+
+def _canvas(data: bytes) -> int:
+    """How many pixels a WebP file says it has; 0 for any other file."""
+    if _format(data) != "WEBP":
+        return 0
+    if data[12:16] == b"VP8X":
+        width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
+    elif data[12:16] == b"VP8L":
+        packed = int.from_bytes(data[21:25], "little")
+        width, height = 1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF)
+    else:
+        width, height = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+    return width * height
 
 
 def _on_white(image: Image.Image) -> Image.Image:
