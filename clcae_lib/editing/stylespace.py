@@ -36,7 +36,7 @@ def channel_effects(
 
     Args:
         generator: decodes the codes.
-        reading: images `[N, 3, R, R]` to numbers `[N, K]`, with a gradient; one backward pass for each column.
+        reading: images `[N, 3, R, R]` to numbers `[N, K]`, with a gradient; one backward pass per column.
         w: codes.
         spread: of the channels, from `channel_spread`.
         batch_size: pictures at once.

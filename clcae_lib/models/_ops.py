@@ -165,7 +165,7 @@ class ModulatedConv2d(nn.Module):
         self.padding, self.demodulate = size // 2, demodulate
 
     def style(
-        self, w: Float[Tensor, "n d"], offset: Float[Tensor, "n i"] | None = None
+        self, w: Float[Tensor, "n d"], offset: Float[Tensor, "#n i"] | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Return the factor of each input channel, and that of each output channel (or None), in float32."""
         with torch.autocast(w.device.type, enabled=False):
@@ -186,7 +186,10 @@ class ModulatedConv2d(nn.Module):
         return blur(out, self.blur.kernel, pad=self.pad)
 
     def forward(
-        self, x: Float[Tensor, "n i h w"], w: Float[Tensor, "n d"], offset: Float[Tensor, "n i"] | None = None
+        self,
+        x: Float[Tensor, "n i h w"],
+        w: Float[Tensor, "n d"],
+        offset: Float[Tensor, "#n i"] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the convolution of `x` under the style of `w`, and the factors still to be multiplied in.
 

@@ -71,7 +71,7 @@ class StyledConv(nn.Module):
         x: Float[Tensor, "n i h w"],
         w: Float[Tensor, "n d"],
         noise: Tensor | None,
-        offset: Float[Tensor, "n i"] | None = None,
+        offset: Float[Tensor, "#n i"] | None = None,
     ) -> Float[Tensor, "n o h2 w2"]:
         """Return the activations; their gain is multiplied in before leaky ReLU, which is the same."""
         x, factor = self.conv(x, w, offset)
@@ -97,7 +97,7 @@ class ToRGB(nn.Module):
         x: Float[Tensor, "n c h w"],
         w: Float[Tensor, "n d"],
         rgb: Tensor | None,
-        offset: Float[Tensor, "n c"] | None = None,
+        offset: Float[Tensor, "#n c"] | None = None,
     ) -> Tensor:
         """Return the picture so far in float32, `[N, 3, H, W]`."""
         out = self.conv(x, w, offset)[0].float() + self.bias
