@@ -25,7 +25,12 @@ from clcae_lib.visuals.explorer.widgets import THUMBNAILS, Controls, Views, capt
 from clcae_lib.visuals.explorer.worker import Result, Worker, as_sentence
 
 _FOLDER = Path(__file__).parent
-_MEDIA = {"png": "image/png", "gif": "image/gif", "safetensors": "application/octet-stream", "json": "application/json"}
+_MEDIA = {
+    "png": "image/png",
+    "gif": "image/gif",
+    "safetensors": "application/octet-stream",
+    "json": "application/json",
+}
 _READY = "Drag a slider, or focus one and press the arrow keys."
 
 _log = logging.getLogger(__name__)
@@ -130,7 +135,13 @@ class Explorer:
         views = self.views
         pair = w.HBox([captioned(views.before, "before"), captioned(views.difference, "difference x 3")])
         left = w.VBox(
-            [views.after, views.identity, pair.add_class("clcae-pair"), self._history_buttons, self._exports]
+            [
+                captioned(views.after, "after"),
+                views.identity,
+                pair.add_class("clcae-pair"),
+                self._history_buttons,
+                self._exports,
+            ]
         )
         middle = w.VBox([self.controls.tabs, views.strip])
         right = w.VBox([w.HTML("<b>What changed</b>"), views.readout, self._snippet_box])
@@ -151,17 +162,23 @@ class Explorer:
             kind: _button(text, f"Prepare the {text} for saving", self._guarded(partial(self._export, kind)))
             for kind, text in (("png", "PNG"), ("gif", "GIF"), ("safetensors", "codes"), ("json", "state"))
         }
-        self.load = w.FileUpload(accept=".json", description="Load a state", tooltip="a state saved before, as JSON")
-        self.load.add_class("clcae-upload")
+        self.load = w.FileUpload(
+            accept=".json", description="Load a state", tooltip="a state saved before, as JSON"
+        )
+        self.load.add_class("clcae-upload").layout.width = "auto"
         self.load.observe(self._guarded(self._on_load), names="value")
         self.load.observe(self._guarded(self._on_too_large), names="error")
         self.saved = w.HTML()
         self._exports = w.VBox(
             [w.HTML("<b>Save</b>"), _row(*self.export_buttons.values()), self.saved, self.load]
         )
-        self.snippet = w.Textarea(description="", tooltip="Python that draws this picture again", rows=9, disabled=False)
-        self.snippet.add_class("clcae-snippet").layout.width = "100%"
-        self.copy = w.Button(description="Copy", tooltip="Copy the Python to the clipboard").add_class("clcae-copy")
+        self.snippet = w.Textarea(
+            description="", tooltip="Python that draws this picture again", rows=9, disabled=False
+        )
+        self.snippet.add_class("clcae-snippet")
+        self.copy = w.Button(description="Copy", tooltip="Copy the Python to the clipboard").add_class(
+            "clcae-copy"
+        )
         self._snippet_box = w.VBox([w.HTML("<b>The same in Python</b>"), self.snippet, self.copy])
 
     def _guarded(self, action: Callable[[], None]) -> Callable[..., None]:

@@ -51,7 +51,7 @@ class Controls:
         self.tabs = _tabs(
             {
                 "Source": w.VBox(self.source_panel),
-                "Directions": w.VBox([*self._group("directions"), self.lock_identity, self.truncation]),
+                "Directions": w.VBox([self.lock_identity, self.truncation, *self._group("directions")]),
                 "Components": w.VBox([*self._group("GANSpace"), *self._group("SeFa")]),
                 "Mix": w.VBox(self.mix_panel),
                 "Strip": w.VBox([self.strip, self.strip_range]),
@@ -83,7 +83,16 @@ class Controls:
         self._quiet = True
         try:
             self.upload_text = state.upload
-            for name in ("world", "source", "seed", "index", "method", "space", "truncation", "lock_identity"):
+            for name in (
+                "world",
+                "source",
+                "seed",
+                "index",
+                "method",
+                "space",
+                "truncation",
+                "lock_identity",
+            ):
                 getattr(self, name).value = getattr(state, name)
             self.mix.value = state.mix_seed is not None
             if state.mix_seed is not None:
@@ -110,7 +119,9 @@ class Controls:
         kinds = [("a seed", "seed"), ("the gallery", "gallery"), ("an upload", "upload")]
         self.source = w.Dropdown(options=kinds, **_named("Picture from"))
         self.seed = w.BoundedIntText(0, min=0, max=_SEED, **_named("Seed"))
-        self.index = w.BoundedIntText(0, min=0, max=max(0, studio.gallery_size - 1), **_named("Gallery number"))
+        self.index = w.BoundedIntText(
+            0, min=0, max=max(0, studio.gallery_size - 1), **_named("Gallery number")
+        )
         self.method = w.Dropdown(options=methods, **_named("Inverted by"))
         self.space = w.Dropdown(options=SPACES, value="f", **_named("Decoded from"))
         self.upload = w.FileUpload(
@@ -118,9 +129,11 @@ class Controls:
             description="Upload a picture",
             tooltip="PNG, JPEG or WebP of at most 8 MB; its centre is used, and it is not kept",
         )
-        self.upload.add_class("clcae-upload")
+        self.upload.add_class("clcae-upload").layout.width = "auto"
         self.thumbnails = w.HBox([]).add_class("clcae-thumbs")
-        self.earlier, self.later = (w.Button(description=t, tooltip=f"{t} pictures") for t in ("Previous", "Next"))
+        self.earlier, self.later = (
+            w.Button(description=t, tooltip=f"{t} pictures") for t in ("Previous", "Next")
+        )
         paging = w.HBox([self.earlier, self.later]).add_class("clcae-buttons")
         self.source_panel = [
             *(self.world, self.source, self.seed, self.index, self.thumbnails, paging),
@@ -130,15 +143,27 @@ class Controls:
     def _make_edits(self) -> None:
         self.sliders = {
             key: w.FloatSlider(
-                value=0, min=-REACH, max=REACH, step=0.05, readout_format="+.2f", **_named(control.label, control.text)
+                value=0,
+                min=-REACH,
+                max=REACH,
+                step=0.05,
+                readout_format="+.2f",
+                **_named(control.label, control.text),
             )
             for key, control in self.studio.controls.items()
         }
         self.truncation = w.FloatSlider(
-            value=1, min=0, max=1, step=0.02, **_named("truncation", "how much is left of the way from the mean face")
+            value=1,
+            min=0,
+            max=1,
+            step=0.02,
+            **_named("truncation", "how much is left of the way from the mean face"),
         )
         self.lock_identity = w.Checkbox(
-            value=False, description="Lock identity", indent=False, tooltip="take out of edits what changes the person"
+            value=False,
+            description="Lock identity",
+            indent=False,
+            tooltip="take out of edits what changes the person",
         )
 
     def _make_mix(self) -> None:
@@ -156,7 +181,9 @@ class Controls:
     def _make_strip(self) -> None:
         chosen = [("none", None), *((c.label, key) for key, c in self.studio.controls.items())]
         self.strip = w.Dropdown(options=chosen, value=None, **_named("Show a range of"))
-        self.strip_range = w.FloatSlider(value=2, min=0.5, max=REACH, step=0.25, **_named("from minus to plus"))
+        self.strip_range = w.FloatSlider(
+            value=2, min=0.5, max=REACH, step=0.25, **_named("from minus to plus")
+        )
 
     def _group(self, group: str) -> list[w.Widget]:
         keys = [key for key, control in self.studio.controls.items() if control.group == group]
@@ -170,9 +197,11 @@ class Views:
     """Where results appear."""
 
     def __init__(self) -> None:
-        self.after = _image("The picture after the edits", "clcae-after")
-        self.before = _image("The picture before the edits", "clcae-small")
-        self.difference = _image("Where before and after differ, three times as bright", "clcae-small")
+        self.after, self.before, self.difference = (
+            _image("clcae-after"),
+            _image("clcae-small"),
+            _image("clcae-small"),
+        )
         self.identity, self.readout = w.HTML(), w.HTML().add_class("clcae-readout")
         self.strip = w.HBox([]).add_class("clcae-strip")
         self.status = w.HTML().add_class("clcae-status")
@@ -192,26 +221,31 @@ class Views:
         self.before.value, self.difference.value = png_bytes(frame.before), png_bytes(frame.difference)
         self._show_strip(frame)
         self.readout.value = readout_table(frame.readout, asked)
-        kept = "" if frame.identity is None else f"same person before and after: {frame.identity:.2f} (1 is equal)"
+        kept = (
+            ""
+            if frame.identity is None
+            else f"same person before and after: {frame.identity:.2f} (1 is equal)"
+        )
         self.identity.value = f'<span class="clcae-caption clcae-identity">{kept}</span>'
 
     def _show_strip(self, frame: Frame) -> None:
         if len(self.strip.children) != len(frame.strip):
-            self.strip.children = [captioned(_image("", "clcae-small"), "") for _ in frame.strip]
-        for box, picture, strength in zip(self.strip.children, frame.strip, frame.strip_strengths, strict=True):
+            self.strip.children = [captioned(_image("clcae-small"), "") for _ in frame.strip]
+        for box, picture, strength in zip(
+            self.strip.children, frame.strip, frame.strip_strengths, strict=True
+        ):
             image, caption = box.children
-            image.value, caption.value = png_bytes(picture), _caption(f"{strength:+g}")
-            image.tooltip = f"The picture at strength {strength:+g}"
+            image.value, caption.value = png_bytes(picture), _caption(f"{strength:+g} sd")
 
 
 def captioned(image: w.Image, text: str) -> w.VBox:
     """A picture with a line below it."""
-    return w.VBox([image, w.HTML(_caption(text))])
+    return w.VBox([image, w.HTML(_caption(text))]).add_class("clcae-captioned")
 
 
 def thumbnail(picture: Picture, index: int, chosen: Callable[[int], None]) -> w.VBox:
     """A picture of the gallery with the button that chooses it."""
-    image = _image(f"Picture {index} of the gallery", "clcae-thumb")
+    image = _image("clcae-thumb")
     image.value = png_bytes(picture)
     button = w.Button(description=str(index), tooltip=f"Take picture {index} of the gallery")
     button.on_click(lambda _: chosen(index))
@@ -244,9 +278,9 @@ def _row(name: str, values: pd.Series, asked: bool) -> str:
     return f'<tr{kind}><th scope="row">{label}</th>{cells}<td style="width:52px;text-align:left">{bar}</span></td></tr>'
 
 
-def _image(text: str, kind: str) -> w.Image:
-    """A place for a picture; `text` is what screen readers say of it."""
-    return w.Image(format="png", tooltip=text, value=png_bytes(np.full((1, 1, 3), 232, np.uint8))).add_class(kind)
+def _image(kind: str) -> w.Image:
+    """A place for a picture; screen readers say the caption below it (a tooltip breaks ipywidgets 8.1)."""
+    return w.Image(format="png", value=png_bytes(np.full((1, 1, 3), 232, np.uint8))).add_class(kind)
 
 
 def _caption(text: str) -> str:
