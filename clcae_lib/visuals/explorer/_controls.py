@@ -71,7 +71,7 @@ def find_controls(
 ) -> dict[str, Control]:
     """The controls of a world by key, in the order in which they are shown.
 
-    Named directions are read from the cache, or found first, which takes half a minute on two cores. They are
+    Named directions are read from the cache, or found first, which takes a minute or so on two cores. They are
     not conditioned on each other: among many factors that leaves little to edit with, and the readout shows
     what else moves. A factor whose direction this generator does not follow gets no control.
 
@@ -105,7 +105,7 @@ def _named(
 ) -> list[Control]:
     if not factors:
         return []
-    _log.info("Looking for directions of %s; the first time this takes about half a minute", world.name)
+    _log.info("Directions of %s: read from the cache, or found first, in a minute or so", world.name)
     try:
         found = cached_directions(
             world, factors, samples=samples, calibrated_on=CALIBRATED_ON, conditional=False, device=device

@@ -111,7 +111,7 @@ class Studio:
         samples: int = SAMPLES,
         factors: Sequence[str] | None = None,
     ) -> "Studio":
-        """The studio of a world: seconds, or half a minute the first time, when directions are looked for.
+        """The studio of a world: a second, or a minute or so the first time, when directions are looked for.
 
         Args:
             world: or its name.
