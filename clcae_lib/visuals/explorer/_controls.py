@@ -71,7 +71,7 @@ def find_controls(
 ) -> dict[str, Control]:
     """The controls of a world by key, in the order in which they are shown.
 
-    Named directions are read from the cache, or found first, which takes a minute or so on two cores. They are
+    Named directions are read from the cache, or found first, in a minute or so on two cores. They are
     not conditioned on each other: among many factors that leaves little to edit with, and the readout shows
     what else moves. A factor whose direction this generator does not follow gets no control.
 
