@@ -94,6 +94,8 @@ class Explorer:
         unknown = sorted(({*state.edits} | {state.strip or ""}) - {*self.studio.controls, ""})
         if unknown:
             raise ExplorerError(f"{unknown[0]}: the world {state.world} has no such control.")
+        if state.method not in self.controls.method.options:
+            raise ExplorerError(f"{state.method}: the world {state.world} has no such method.")
         self.controls.show(state)
         self._step(state)
 
@@ -134,15 +136,9 @@ class Explorer:
     def _columns(self) -> w.Box:
         views = self.views
         pair = w.HBox([captioned(views.before, "before"), captioned(views.difference, "difference x 3")])
-        left = w.VBox(
-            [
-                captioned(views.after, "after"),
-                views.identity,
-                pair.add_class("clcae-pair"),
-                self._history_buttons,
-                self._exports,
-            ]
-        )
+        after = captioned(views.after, "after")
+        pair.add_class("clcae-pair")
+        left = w.VBox([after, views.identity, pair, self._history_buttons, self._exports])
         middle = w.VBox([self.controls.tabs, views.strip])
         right = w.VBox([w.HTML("<b>What changed</b>"), views.readout, self._snippet_box])
         sides = [side.add_class(f"clcae-{n}") for side, n in zip((left, middle, right), _SIDES, strict=True)]
@@ -237,7 +233,8 @@ class Explorer:
         elif isinstance(result, Frame):
             self.views.show_frame(result, asked=tuple(state.edits))
             self.snippet.value = export.snippet(state)
-            self.views.say(_READY)
+            if self.views.failed:
+                self.views.say(_READY)
         else:
             self.views.show_picture(result)
 
@@ -298,7 +295,7 @@ _SIDES = ("left", "middle", "right")
 
 def save_link(data: bytes, name: str) -> str:
     """A link that saves a file from inside the page; nothing is written on the server."""
-    media = _MEDIA[name.rsplit(".", 1)[-1]]
+    media = _MEDIA.get(name.rsplit(".", 1)[-1], "application/octet-stream")
     address = f"data:{media};base64,{base64.b64encode(data).decode('ascii')}"
     text = f"Save {html.escape(name)} ({max(1, round(len(data) / 1000))} kB)"
     return f'<a class="clcae-save" download="{html.escape(name)}" href="{address}">{text}</a>'

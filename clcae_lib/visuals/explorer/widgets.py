@@ -94,7 +94,7 @@ class Controls:
                 "lock_identity",
             ):
                 getattr(self, name).value = getattr(state, name)
-            self.mix.value = state.mix_seed is not None
+            self.lock_identity.value, self.mix.value = state.lock_identity, state.mix_seed is not None
             if state.mix_seed is not None:
                 self.mix_seed.value, self.mix_layers.value = state.mix_seed, state.mix_layers
             self.strip_range.value, self.strip.value = state.strip_range, state.strip
@@ -115,7 +115,8 @@ class Controls:
     def _make_source(self) -> None:
         studio = self.studio
         methods = studio.methods or (State().method,)
-        self.world = w.Dropdown(options=studio.worlds, value=studio.world.name, **_named("World"))
+        worlds = dict.fromkeys((studio.world.name, *studio.worlds))
+        self.world = w.Dropdown(options=tuple(worlds), **_named("World"))
         kinds = [("a seed", "seed"), ("the gallery", "gallery"), ("an upload", "upload")]
         self.source = w.Dropdown(options=kinds, **_named("Picture from"))
         self.seed = w.BoundedIntText(0, min=0, max=_SEED, **_named("Seed"))
@@ -204,10 +205,11 @@ class Views:
         )
         self.identity, self.readout = w.HTML(), w.HTML().add_class("clcae-readout")
         self.strip = w.HBox([]).add_class("clcae-strip")
-        self.status = w.HTML().add_class("clcae-status")
+        self.status, self.failed = w.HTML().add_class("clcae-status"), False
 
     def say(self, text: str, *, error: bool = False) -> None:
         """Show a sentence as plain text; screen readers read it out."""
+        self.failed = error
         role, kind = ("alert", "clcae-error") if error else ("status", "")
         self.status.value = f'<p role="{role}" class="{kind}">{html.escape(text)}</p>'
 
@@ -271,11 +273,11 @@ def readout_table(readout: pd.DataFrame | None, asked: Sequence[str] = ()) -> st
 
 def _row(name: str, values: pd.Series, asked: bool) -> str:
     change = float(values["change"])
-    bar = f'<span class="clcae-bar {"clcae-down" if change < 0 else ""}" style="width:{min(abs(change), 3) * 16:.0f}px">'
+    kind = "clcae-bar clcae-down" if change < 0 else "clcae-bar"
+    bar = f'<span class="{kind}" style="width:{min(abs(change), 3) * 16:.0f}px"></span>'
     cells = f"<td>{values['before']:.2f}</td><td>{values['after']:.2f}</td><td>{change:+.2f}</td>"
-    label = html.escape(str(name).replace("_", " "))
-    kind = ' class="clcae-asked"' if asked else ""
-    return f'<tr{kind}><th scope="row">{label}</th>{cells}<td style="width:52px;text-align:left">{bar}</span></td></tr>'
+    head = f'<th scope="row">{html.escape(str(name).replace("_", " "))}</th>'
+    return f'<tr class="{"clcae-asked" if asked else ""}">{head}{cells}<td class="clcae-bars">{bar}</td></tr>'
 
 
 def _image(kind: str) -> w.Image:

@@ -1,4 +1,4 @@
-"""One thread that draws for the explorer, so that neither the kernel's other cells nor a drag ever wait for it.
+"""One thread that draws for the explorer, so that neither a drag nor the kernel's other cells ever wait.
 
 There is one place for a request: a newer one replaces the one that waits, so nothing is drawn that nobody
 wants to see any more (no section of the paper).
