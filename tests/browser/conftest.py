@@ -116,7 +116,7 @@ class Visit:
     def ready(self) -> "Visit":
         """Wait until the explorer shows its first picture."""
         self.page.wait_for_selector(".clcae-explorer .noUi-handle", state="attached", timeout=120_000)
-        self.page.wait_for_function("document.querySelector('.clcae-readout td')", timeout=60_000)
+        self.page.wait_for_selector(".clcae-readout td", state="attached", timeout=60_000)
         return self
 
     def picture(self) -> list[int]:
@@ -172,7 +172,7 @@ class Visit:
     def upload(self, button: str, path: Path) -> None:
         """Choose a file, as a visitor does."""
         with self.page.expect_file_chooser() as chooser:
-            self.button(button).click()
+            self.page.locator(".clcae-upload", has_text=button).click()  # its name ends in a count
         chooser.value.set_files(path)
 
     def shoot(self, name: str) -> None:

@@ -29,6 +29,9 @@ def lab(browser, tmp_path_factory):
     (settings / "notification.jupyterlab-settings").write_text(
         '{"fetchNews": "false", "checkForUpdates": false}'
     )
+    whole = settings.parent / "notebook-extension"
+    whole.mkdir()
+    (whole / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
     port = free_port()
     command = [
         *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1"),
@@ -49,9 +52,9 @@ def test_the_notebook_runs_and_its_explorer_works(browser, lab, tmp_path):
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     page.wait_for_function(
-        "document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle'"
-        " && [...document.querySelectorAll('.jp-InputPrompt')].some(e => /\\[1[0-9]\\]/.test(e.textContent))",
-        timeout=180_000,
+        "(() => { const all = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')];"
+        " return all.length > 10 && all.every(e => /\\[\\d+\\]/.test(e.textContent)); })()",
+        timeout=150_000,
     )
     visit.ready()
     page.locator(".clcae-explorer").scroll_into_view_if_needed()
