@@ -18,7 +18,7 @@ TESTS ?= tests
 WORKERS ?= 2
 ARGS ?=
 
-.PHONY: help install suite test lint format lab clean
+.PHONY: help install suite test lint format lab explore bench clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,12 @@ format: $(STAMP) ## Rewrite sources and notebooks in the project's style
 
 lab: $(STAMP) ## Open JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks
+
+explore: $(STAMP) ## Serve the latent explorer as a page of its own (ARGS="--port 9000")
+	$(BIN)/clcae explore $(ARGS)
+
+bench: $(STAMP) ## Measure in a real Chromium how long a slider takes to change the picture
+	$(BIN)/python -m tests.browser.benchmark $(ARGS)
 
 clean: ## Remove the environment and every product of runs, keeping results/reference and the shipped weights
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache

@@ -39,7 +39,14 @@ CHAIN = (
 )
 
 # What a request can get wrong, by name, so that nothing is imported before it is needed.
-_REQUEST_ERRORS = ("RequestError", "SuiteError", "ConfigError", "WorldError", "FileNotFoundError")
+_REQUEST_ERRORS = (
+    "RequestError",
+    "SuiteError",
+    "ConfigError",
+    "WorldError",
+    "FileNotFoundError",
+    "ExplorerError",
+)
 
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Override a parameter.")
@@ -322,6 +329,24 @@ def _measure_generator(world: str, *, samples: int, device: str) -> dict[str, An
     weights = place.weights("generator")
     write_card(weights, {**read_card(weights), "measures": measures})
     return measures
+
+
+@app.command()
+def explore(
+    world: World = "portraits",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    host: Annotated[str, typer.Option(help="Address served; 127.0.0.1 is this machine alone.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8866,
+    visitors: Annotated[int, typer.Option(min=1, help="Kernels at once.")] = 4,
+    idle: Annotated[int, typer.Option(min=10, help="Seconds after which an idle kernel ends.")] = 900,
+) -> None:
+    """Serve the latent explorer as a page of its own, with Voila."""
+    with _told():
+        _check_world(world)
+        from clcae_lib.visuals.explorer.server import serve
+
+        typer.echo(f"the explorer: http://{host}:{port}/ (Ctrl-C ends it)")
+        serve(world, device=device, host=host, port=port, visitors=visitors, idle=idle)
 
 
 @app.command()

@@ -1,30 +1,44 @@
 """Finding directions that change one attribute, and applying them to an inverted picture."""
 
-from clcae_lib.editing.apply import activation, apply, apply_all, carry_feature, interpolate, traverse
+from clcae_lib.editing.apply import activation, apply, apply_all, carry_feature, interpolate, mix, traverse
 from clcae_lib.editing.calibrate import calibrate
 from clcae_lib.editing.direction import Direction, load_directions, load_interfacegan, save_directions
 from clcae_lib.editing.find import cached_directions, effects, find_directions, pick
 from clcae_lib.editing.ganspace import Components, ganspace, load_ganspace, set_coordinate
 from clcae_lib.editing.interfacegan import condition, interfacegan
+from clcae_lib.editing.probe import LinearProbe, alignment_probe, fit_probe, held_out_r_squared
 from clcae_lib.editing.response import Labelled, label_codes, response
 from clcae_lib.editing.sampling import in_batches, sample_codes
 from clcae_lib.editing.sefa import factorise, sefa
+from clcae_lib.editing.stylespace import (
+    channel_effects,
+    channel_spread,
+    rank_channels,
+    region_effects,
+    stylespace,
+)
 
 __all__ = [
     "Components",
     "Direction",
     "Labelled",
+    "LinearProbe",
     "activation",
+    "alignment_probe",
     "apply",
     "apply_all",
     "cached_directions",
     "calibrate",
     "carry_feature",
+    "channel_effects",
+    "channel_spread",
     "condition",
     "effects",
     "factorise",
     "find_directions",
+    "fit_probe",
     "ganspace",
+    "held_out_r_squared",
     "in_batches",
     "interfacegan",
     "interpolate",
@@ -32,11 +46,15 @@ __all__ = [
     "load_directions",
     "load_ganspace",
     "load_interfacegan",
+    "mix",
     "pick",
+    "rank_channels",
+    "region_effects",
     "response",
     "sample_codes",
     "save_directions",
     "sefa",
     "set_coordinate",
+    "stylespace",
     "traverse",
 ]

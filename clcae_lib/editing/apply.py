@@ -1,10 +1,12 @@
-"""Editing an inverted picture in W, W+ and F at once (arXiv 2211.11448, section 3.4).
+"""Editing an inverted picture in W, W+, StyleSpace and F at once (arXiv 2211.11448, section 3.4).
 
 The feature follows the codes by what the generator itself would change:
-`F_edit = F + G5(w_plus edited) - G5(w_plus)`, each picture of a batch by its own difference.
+`F_edit = F + G5(w_plus edited) - G5(w_plus)`, each picture of a batch by its own difference. The same is
+done for styles (arXiv 2011.12799), which the paper does not edit.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -29,10 +31,11 @@ def apply(
 
     Args:
         generator: the one that the codes belong to.
-        inversion: codes `w`, `w_plus` and, unless None, `feature`.
+        inversion: codes `w`, `w_plus` and, unless None, `feature` and `styles`.
         direction: what to change.
         strength: how far, in the direction's unit; one number, or one for each picture.
-        layers: act on these rows of W+ alone. W, which has no rows, then stays as it was.
+        layers: act on these rows of W+ alone (in StyleSpace, on their styles). W, which has no rows, then
+            stays as it was.
     """
     return apply_all(generator, inversion, [(direction, strength)], layers=layers)
 
@@ -50,14 +53,37 @@ def apply_all(
     Raises:
         ValueError: a direction's rows do not fit the generator's.
     """
-    w, w_plus = inversion.w, inversion.w_plus
+    w, w_plus, styles = inversion.w, inversion.w_plus, inversion.styles
     for direction, strength in edits:
         chosen = direction if layers is None else direction.restricted(layers)
         step = chosen.to(w.device).step(strength)
+        if chosen.space == "s":
+            styles = _per_channel(generator, chosen, step, count=len(w)) + (0 if styles is None else styles)
+            continue
         if chosen.space == "w":
             w = w + step
         w_plus = w_plus + _per_row(chosen, step, rows=w_plus.shape[1])
-    return Inversion(w, w_plus, carry_feature(generator, inversion.feature, inversion.w_plus, w_plus))
+    return _with_feature(generator, inversion, Inversion(w, w_plus, None, styles))
+
+
+def _with_feature(generator: nn.Module, before: Inversion, after: Inversion) -> Inversion:
+    """The codes `after`, with the F of `before` carried to them."""
+    if before.feature is None:
+        return after
+    moved = (activation(generator, codes.w_plus, styles=codes.styles) for codes in (after, before))
+    return replace(after, feature=before.feature + next(moved) - next(moved))
+
+
+def _per_channel(generator: nn.Module, direction: Direction, step: Tensor, *, count: int) -> Tensor:
+    """A step in StyleSpace for each of `count` pictures, zero where the direction does not act."""
+    rows = torch.tensor(generator.style_rows, device=step.device)
+    if step.shape[-1] != len(rows):
+        raise ValueError(
+            f"{direction.name}: made for {step.shape[-1]} style channels; this generator has {len(rows)}"
+        )
+    if direction.layers is not None:
+        step = step * torch.isin(rows, torch.tensor(direction.layers, device=rows.device))
+    return step.expand(count, -1)
 
 
 def _per_row(direction: Direction, step: Tensor, *, rows: int) -> Tensor:
@@ -90,7 +116,11 @@ def carry_feature(
 
 
 def activation(
-    generator: nn.Module, w_plus: Float[Tensor, "n l d"], *, index: int = FEATURE_INDEX
+    generator: nn.Module,
+    w_plus: Float[Tensor, "n l d"],
+    *,
+    index: int = FEATURE_INDEX,
+    styles: Float[Tensor, "n s"] | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """The generator's activation `index` for these codes, running no layer above its resolution.
 
@@ -98,17 +128,49 @@ def activation(
         generator: a StyleGAN2.
         w_plus: codes in W+.
         index: 0 the constant, 1 the first convolution, 2 + i is `convs[i]`.
+        styles: an offset in StyleSpace.
     """
-    side = 4 << (index // 2)
-    return generator.synthesis(w_plus, stop_at=side, return_features=True)[1][index]
+    options = {"stop_at": 4 << (index // 2), "style_offsets": styles, "return_features": True}
+    return generator.synthesis(w_plus, **options)[1][index]
+
+
+@torch.no_grad()
+def mix(generator: nn.Module, a: Inversion, b: Inversion, layers: Sequence[int]) -> Inversion:
+    """The inversion `a` with these rows of W+ from `b`: style mixing (arXiv 1812.04948, section 3.1).
+
+    F stays that of `a`, carried by the generator's own difference; w, which has no rows, stays too. What
+    edits have added to the styles of those rows comes from `b` as well.
+
+    Args:
+        generator: the one that the codes belong to.
+        a: N inversions.
+        b: N inversions, or one for all.
+        layers: rows of W+, from 0; the first shape the head, the last ones colour it.
+
+    Raises:
+        ValueError: W+ has no such row.
+    """
+    count = a.w_plus.shape[1]
+    if not all(0 <= row < count for row in layers):
+        raise ValueError(f"layers={list(layers)}: the rows of W+ are 0 to {count - 1}")
+    chosen = torch.zeros(count, dtype=torch.bool, device=a.w.device)
+    chosen[list(layers)] = True
+    w_plus, styles = torch.where(chosen[:, None], b.w_plus, a.w_plus), None
+    if a.styles is not None or b.styles is not None:
+        ours, theirs = (0.0 if x.styles is None else x.styles for x in (a, b))
+        styles = torch.where(chosen[generator.style_rows], theirs, ours).expand(len(a), -1)
+    return _with_feature(generator, a, Inversion(a.w, w_plus, None, styles))
 
 
 def interpolate(a: Inversion, b: Inversion, amount: float) -> Inversion:
-    """The inversion `amount` of the way from `a`, 0, to `b`, 1, in W, W+ and F alike."""
-    feature = None
+    """The inversion `amount` of the way from `a`, 0, to `b`, 1, in W, W+, F and styles alike."""
+    feature = styles = None
     if a.feature is not None and b.feature is not None:
         feature = torch.lerp(a.feature, b.feature, amount)
-    return Inversion(torch.lerp(a.w, b.w, amount), torch.lerp(a.w_plus, b.w_plus, amount), feature)
+    if a.styles is not None or b.styles is not None:
+        ours, theirs = (0.0 if x.styles is None else x.styles for x in (a, b))
+        styles = (1 - amount) * ours + amount * theirs
+    return Inversion(torch.lerp(a.w, b.w, amount), torch.lerp(a.w_plus, b.w_plus, amount), feature, styles)
 
 
 @torch.no_grad()

@@ -48,7 +48,7 @@ def calibrate(
     def moved_by(trial: Direction) -> float:
         return response(generator, oracle, trial, w)[:, column].mean().item() / std
 
-    trial = replace(direction, unit=_spread(direction, w))
+    trial = replace(direction, unit=_spread(direction, generator, w))
     moved = moved_by(trial)
     if moved < 0:
         trial, moved = trial.flipped(), -moved
@@ -66,9 +66,10 @@ def calibrate(
     return replace(best, provenance=direction.provenance | facts)
 
 
-def _spread(direction: Direction, w: torch.Tensor) -> float:
+def _spread(direction: Direction, generator: nn.Module, w: torch.Tensor) -> float:
     """A first guess at the unit: the standard deviation of codes along the direction, per length of it."""
+    codes = generator.styles(w) if direction.space == "s" else w
     vector = direction.vector.to(w)
     vector = vector if vector.ndim == 1 else vector.mean(dim=0)
     length = vector.norm().clamp(min=1e-12)
-    return ((w @ vector).std() / length**2).item()
+    return ((codes @ vector).std() / length**2).item()

@@ -1,7 +1,8 @@
-"""A direction: a step in W or W+ that changes one attribute (arXiv 2211.11448, section 4.3).
+"""A direction: a step in W, W+ or StyleSpace that changes one attribute (arXiv 2211.11448, section 4.3).
 
-Directions are kept as safetensors with their metadata. The published ones are read too: InterFaceGAN's, a
-tensor `[1, 512]` or `[1, 18, 512]` in a `.pt` file, and GANSpace's components, a dictionary in another.
+Directions are kept as safetensors with their metadata. The published ones are read too: InterFaceGAN's, an
+array `[1, 512]` or `[1, 18, 512]` in a `.pt` or `.npy` file, and GANSpace's components, a dictionary in a
+`.pt` file.
 """
 
 import pickle
@@ -10,13 +11,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from clcae_lib import checkpoints
 
-Space = Literal["w", "w_plus"]
+Space = Literal["w", "w_plus", "s"]
 Strength = float | int | Float[Tensor, " n"]
 """How far to go, in a direction's unit: one number, or one for each picture."""
 
@@ -26,18 +28,18 @@ class Direction:
     """A named step in latent space; strength s moves a code by `s * unit * vector`.
 
     Attributes:
-        vector: one step for every layer `[D]`, or one for each `[L, D]`.
+        vector: one step for every layer `[D]`, or one for each `[L, D]`; in StyleSpace `[S]`.
         name: what it changes; once calibrated, the name of the factor.
-        space: "w" for one step that acts on every layer, "w_plus" for any other.
+        space: "w" for one step that acts on every layer, "w_plus" for any other in W+, "s" for StyleSpace.
         unit: vector lengths in strength 1; once calibrated, they move the factor by one standard deviation.
-        layers: the rows of W+ it acts on; None for all.
+        layers: the rows of W+ it acts on, in StyleSpace the rows whose styles it acts on; None for all.
         provenance: method, seed, file, calibration: how it came about, in JSON values.
 
     Raises:
         ValueError: the shape does not fit the space.
     """
 
-    vector: Float[Tensor, " d"] | Float[Tensor, "l d"]
+    vector: Float[Tensor, " d"] | Float[Tensor, "l d"] | Float[Tensor, " s"]
     name: str
     space: Space = "w"
     unit: float = 1.0
@@ -52,16 +54,19 @@ class Direction:
                 f'{self.name}: a direction in "w" has shape [D] and layers=None, got {shape} and '
                 f'layers={self.layers}; give space="w_plus"'
             )
+        if self.space == "s" and self.vector.ndim != 1:
+            raise ValueError(f'{self.name}: a direction in "s" is [S], got {tuple(self.vector.shape)}')
 
     def step(self, strength: Strength = 1.0) -> Tensor:
-        """What is added to a code, `[D]` or `[L, D]`; with N in front where strengths are a tensor `[N]`."""
+        """What is added to a code, in the vector's shape; N in front where strengths are a tensor `[N]`."""
         if isinstance(strength, Tensor):
             strength = strength.to(self.vector).reshape(-1, *[1] * self.vector.ndim)
         return strength * self.unit * self.vector
 
     def restricted(self, layers: Sequence[int]) -> "Direction":
-        """The same direction on these rows of W+ alone."""
-        return replace(self, space="w_plus", layers=tuple(layers))
+        """The same direction on these rows of W+ alone, those of them that it acts on already."""
+        kept = tuple(layer for layer in layers if self.layers is None or layer in self.layers)
+        return replace(self, space="s" if self.space == "s" else "w_plus", layers=kept)
 
     def flipped(self) -> "Direction":
         """The opposite direction."""
@@ -102,15 +107,15 @@ def load_interfacegan(path: Path | str, *, name: str | None = None) -> Direction
     Equal rows become one vector in W; the published code reads row 0 alone, which is then the same.
 
     Args:
-        path: a `.pt` file with a tensor `[1, D]` or `[1, L, D]`.
+        path: a `.pt` file with a tensor `[1, D]` or `[1, L, D]`, or a `.npy` file with such an array.
         name: of the attribute; the file's own name if None.
 
     Raises:
         FileNotFoundError, ValueError: the file is missing or holds no such tensor.
     """
-    vector = read_plain(path)
+    vector = _read_array(path) if Path(path).suffix == ".npy" else read_plain(path)
     if not isinstance(vector, Tensor) or vector.ndim not in (2, 3) or len(vector) != 1:
-        raise ValueError(f"{path}: expected a tensor [1, D] or [1, L, D], the layout InterFaceGAN publishes")
+        raise ValueError(f"{path}: expected an array [1, D] or [1, L, D], the layout InterFaceGAN publishes")
     vector = vector[0].float()
     if vector.ndim == 2 and bool((vector == vector[0]).all()):
         vector = vector[0]
@@ -132,3 +137,13 @@ def read_plain(path: Path | str) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(f"{path} is damaged or holds more than tensors; fetch it again") from error
+
+
+def _read_array(path: Path | str) -> Tensor:
+    """The numbers of a `.npy` file; one that holds a pickle is refused."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} does not exist; give the path of a published .npy file")
+    try:
+        return torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32))
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is damaged or holds more than numbers; fetch it again") from error

@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clcae_lib.editing.apply import _per_row
+from clcae_lib.editing.apply import apply
 from clcae_lib.editing.direction import Direction
 from clcae_lib.editing.sampling import in_batches, sample_codes
+from clcae_lib.inversion import Inversion
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,11 @@ def response(
         strength: in the direction's unit.
         batch_size: pictures at once.
     """
-    step = _per_row(direction, direction.to(w.device).step(strength), rows=generator.n_latent)
 
     def difference(part: Tensor) -> Tensor:
-        rows = part[:, None]
-        return (oracle(generator.synthesis(rows + step)) - oracle(generator.synthesis(rows - step))) / 2
+        codes = Inversion(part, part[:, None].expand(-1, generator.n_latent, -1))
+        ends = (apply(generator, codes, direction, sign * strength) for sign in (1, -1))
+        up, down = (oracle(generator.synthesis(end.w_plus, style_offsets=end.styles)) for end in ends)
+        return (up - down) / 2
 
     return in_batches(difference, w, size=batch_size)

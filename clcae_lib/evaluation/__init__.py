@@ -13,6 +13,7 @@ from clcae_lib.evaluation.metrics import (
     psnr,
     ssim,
 )
+from clcae_lib.evaluation.paths import measure_paths, summarise_paths
 from clcae_lib.evaluation.reconstruction import decode, evaluate_inversion, oracle_check, r_squared
 from clcae_lib.evaluation.retrieval import neighbour_retrieval, recall_at_k
 from clcae_lib.evaluation.statistics import (
@@ -38,6 +39,7 @@ __all__ = [
     "hierarchical_ci",
     "kernel_distance",
     "measure_edits",
+    "measure_paths",
     "mse",
     "neighbour_retrieval",
     "oracle_check",
@@ -51,5 +53,6 @@ __all__ = [
     "student_ci",
     "summarise",
     "summarise_edits",
+    "summarise_paths",
     "true_edit",
 ]

@@ -1,4 +1,7 @@
-"""What an inversion is: the codes of a batch of pictures in W, W+ and F (arXiv 2211.11448, section 3.2)."""
+"""What an inversion is: the codes of a batch of pictures in W, W+ and F (arXiv 2211.11448, section 3.2).
+
+No inverter looks for styles; only an edit in StyleSpace adds them, so they are kept as an offset.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,13 @@ class Inversion:
         w: foundation codes.
         w_plus: one code a generator layer.
         feature: F, in the place of the generator's activation at 16x16; None where the inverter has no F.
+        styles: what edits in StyleSpace have added to the styles of every layer; None where none has.
     """
 
     w: Float[Tensor, "batch dim"]
     w_plus: Float[Tensor, "batch layers dim"]
     feature: Float[Tensor, "batch channels height width"] | None = None
+    styles: Float[Tensor, "batch style_channels"] | None = None
 
     @classmethod
     def from_codes(cls, codes: Codes) -> Inversion:
@@ -36,13 +41,9 @@ class Inversion:
 
     @classmethod
     def cat(cls, parts: Sequence[Inversion]) -> Inversion:
-        """Several batches as one."""
-        features = [part.feature for part in parts if part.feature is not None]
-        return cls(
-            torch.cat([part.w for part in parts]),
-            torch.cat([part.w_plus for part in parts]),
-            torch.cat(features) if features else None,
-        )
+        """Several batches as one; they must have the same kinds of codes."""
+        kinds = zip(*(part._parts() for part in parts), strict=True)
+        return cls(*(None if kind[0] is None else torch.cat(kind) for kind in kinds))
 
     def __len__(self) -> int:
         """How many pictures."""
@@ -78,9 +79,10 @@ class Inversion:
         if space not in self.spaces:
             known = ", ".join(map(repr, self.spaces))
             raise ValueError(f"space={space!r}: this inversion can be decoded from {known}")
+        options = {"noise": noise, "style_offsets": self.styles}
         if space == "w":
-            return generator.synthesis(self.w, noise=noise)
-        return generator.synthesis(self.w_plus, feature=self.feature if space == "f" else None, noise=noise)
+            return generator.synthesis(self.w, **options)
+        return generator.synthesis(self.w_plus, feature=self.feature if space == "f" else None, **options)
 
-    def _parts(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        return self.w, self.w_plus, self.feature
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        return self.w, self.w_plus, self.feature, self.styles

@@ -164,10 +164,14 @@ class ModulatedConv2d(nn.Module):
         self.scale = 1.0 / math.sqrt(inputs * size * size)
         self.padding, self.demodulate = size // 2, demodulate
 
-    def style(self, w: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor | None]:
+    def style(
+        self, w: Float[Tensor, "n d"], offset: Float[Tensor, "#n i"] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Return the factor of each input channel, and that of each output channel (or None), in float32."""
         with torch.autocast(w.device.type, enabled=False):
             style = self.modulation(w.float())
+            if offset is not None:
+                style = style + offset
             if not self.demodulate:
                 return style, None
             power = (self.weight[0] * self.scale).square().sum(dim=(2, 3))
@@ -181,7 +185,15 @@ class ModulatedConv2d(nn.Module):
         out = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
         return blur(out, self.blur.kernel, pad=self.pad)
 
-    def forward(self, x: Float[Tensor, "n i h w"], w: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor | None]:
-        """Return the convolution of `x` under the style of `w`, and the factors still to be multiplied in."""
-        style, factor = self.style(w)
+    def forward(
+        self,
+        x: Float[Tensor, "n i h w"],
+        w: Float[Tensor, "n d"],
+        offset: Float[Tensor, "#n i"] | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the convolution of `x` under the style of `w`, and the factors still to be multiplied in.
+
+        `offset` is added to the style, before the output is normalised.
+        """
+        style, factor = self.style(w, offset)
         return self.convolve(x * style.to(x.dtype)[:, :, None, None]), factor

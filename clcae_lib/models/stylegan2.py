@@ -67,10 +67,14 @@ class StyledConv(nn.Module):
         self.activate = ChannelBias(outputs)
 
     def forward(
-        self, x: Float[Tensor, "n i h w"], w: Float[Tensor, "n d"], noise: Tensor | None
+        self,
+        x: Float[Tensor, "n i h w"],
+        w: Float[Tensor, "n d"],
+        noise: Tensor | None,
+        offset: Float[Tensor, "#n i"] | None = None,
     ) -> Float[Tensor, "n o h2 w2"]:
         """Return the activations; their gain is multiplied in before leaky ReLU, which is the same."""
-        x, factor = self.conv(x, w)
+        x, factor = self.conv(x, w, offset)
         shift = self.activate.bias[:, None, None] * GAIN
         if noise is not None:
             shift = shift + noise * (self.noise.weight * GAIN)
@@ -88,9 +92,15 @@ class ToRGB(nn.Module):
             self.upsample = Filter(taps, gain=4.0)
         self.conv = ModulatedConv2d(inputs, 3, 1, style_dim, demodulate=False)
 
-    def forward(self, x: Float[Tensor, "n c h w"], w: Float[Tensor, "n d"], rgb: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        x: Float[Tensor, "n c h w"],
+        w: Float[Tensor, "n d"],
+        rgb: Tensor | None,
+        offset: Float[Tensor, "#n c"] | None = None,
+    ) -> Tensor:
         """Return the picture so far in float32, `[N, 3, H, W]`."""
-        out = self.conv(x, w)[0].float() + self.bias
+        out = self.conv(x, w, offset)[0].float() + self.bias
         return out if rgb is None else out + upsample(rgb, self.upsample.kernel)
 
 
@@ -173,6 +183,34 @@ class Generator(nn.Module):
         self.w_avg.copy_(w.mean(0))
         self.w_std.copy_(w.std(0))
 
+    @property
+    def modulations(self) -> list[tuple[int, EqualLinear]]:
+        """The maps from w to styles in the order they run, toRGBs among them, each after the row it reads.
+
+        Their outputs, joined, are StyleSpace (arXiv 2011.12799): S channels.
+        """
+        layers: list[tuple[int, StyledConv | ToRGB]] = [(0, self.conv1), (1, self.to_rgb1)]
+        for block, to_rgb in enumerate(self.to_rgbs):
+            first = 2 * block + 1
+            layers += [(first, self.convs[2 * block]), (first + 1, self.convs[2 * block + 1])]
+            layers.append((first + 2, to_rgb))
+        return [(row, layer.conv.modulation) for row, layer in layers]
+
+    @property
+    def style_sizes(self) -> list[int]:
+        """How many channels of StyleSpace each of `modulations` makes."""
+        return [len(modulation.bias) for _, modulation in self.modulations]
+
+    @property
+    def style_rows(self) -> list[int]:
+        """The row of W+ that each channel of StyleSpace is made from."""
+        return [row for row, modulation in self.modulations for _ in range(len(modulation.bias))]
+
+    def styles(self, w: Float[Tensor, "n d"] | Float[Tensor, "n l d"]) -> Float[Tensor, "n s"]:
+        """Return codes as StyleSpace has them, without offsets."""
+        codes = self._per_layer(w)
+        return torch.cat([modulation(codes[:, row]) for row, modulation in self.modulations], dim=1)
+
     @staticmethod
     def truncate(w: Tensor, w_avg: Float[Tensor, " d"], psi: float) -> Tensor:
         """Return codes pulled toward the mean: `psi` 1 leaves them, 0 gives the mean."""
@@ -185,6 +223,7 @@ class Generator(nn.Module):
         feature: Float[Tensor, "n c h w"] | None = None,
         feature_blend: float | Float[Tensor, "n 1 1 1"] = 1.0,
         feature_index: int = 5,
+        style_offsets: Float[Tensor, "#n s"] | None = None,
         noise: Noise = "fixed",
         stop_at: int | None = None,
         return_features: bool = False,
@@ -199,6 +238,8 @@ class Generator(nn.Module):
                 one each.
             feature_index: 0 is the constant, 1 the first convolution, 2 + i is `convs[i]`. The default, 5,
                 is the second activation at 16 pixels, the input of `convs[4]`.
+            style_offsets: added to the styles that the layers make of `w`, a step in StyleSpace; channels in
+                the order of `modulations`.
             noise: "fixed" uses the stored maps, "random" draws new ones, "none" leaves them out.
             stop_at: return the picture at this lower resolution and run no layer above it.
             return_features: also return every activation, in the order of `feature_index`.
@@ -212,6 +253,7 @@ class Generator(nn.Module):
         """
         blocks = self._blocks_until(stop_at)
         codes = self._per_layer(w)
+        offsets = iter(self._per_modulation(style_offsets))
         if feature is not None and not 0 <= feature_index <= 2 * blocks:
             raise ValueError(
                 f"feature_index must be 0 to {2 * blocks} (later has no effect), not {feature_index}"
@@ -228,17 +270,17 @@ class Generator(nn.Module):
             return (1 - blend) * x + blend * feature.to(x.dtype)
 
         def run(layer: StyledConv, x: Tensor, index: int) -> Tensor:
-            features.append(layer(x, codes[:, index], self._noise(index, noise, len(codes))))
+            features.append(layer(x, codes[:, index], self._noise(index, noise, len(codes)), next(offsets)))
             return features[-1]
 
         features.append(self.input(len(codes)))
         x = run(self.conv1, insert(features[0]), 0)
-        rgb = self.to_rgb1(x, codes[:, 1], None)
+        rgb = self.to_rgb1(x, codes[:, 1], None, next(offsets))
         for block in range(blocks):
             first = 2 * block + 1
             x = run(self.convs[2 * block], insert(x), first)
             x = run(self.convs[2 * block + 1], insert(x), first + 1)
-            rgb = self.to_rgbs[block](x, codes[:, first + 2], rgb)
+            rgb = self.to_rgbs[block](x, codes[:, first + 2], rgb, next(offsets))
         image = rgb.contiguous()
         return (image, features) if return_features else image
 
@@ -269,6 +311,16 @@ class Generator(nn.Module):
             one, many = f"[N, {self.style_dim}]", f"[N, {self.n_latent}, {self.style_dim}]"
             raise ValueError(f"w has shape {tuple(w.shape)}; this generator takes {one} or {many}")
         return codes
+
+    def _per_modulation(self, offsets: Tensor | None) -> Sequence[Tensor | None]:
+        if offsets is None:
+            return [None] * (self.n_latent + len(self.to_rgbs))
+        sizes = self.style_sizes
+        if offsets.ndim != 2 or offsets.shape[1] != sum(sizes):
+            raise ValueError(
+                f"style_offsets has shape {tuple(offsets.shape)}; this generator takes [N, {sum(sizes)}]"
+            )
+        return offsets.split(sizes, dim=1)
 
     def _noise(self, index: int, kind: Noise, batch: int) -> Tensor | None:
         if kind == "none":

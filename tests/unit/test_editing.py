@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from sklearn.decomposition import PCA
@@ -10,25 +11,35 @@ from torch import nn
 from clcae_lib.editing import (
     Components,
     Direction,
+    Labelled,
     activation,
+    alignment_probe,
     apply,
     apply_all,
     calibrate,
+    channel_effects,
+    channel_spread,
     condition,
     effects,
     factorise,
+    fit_probe,
     ganspace,
+    held_out_r_squared,
     interfacegan,
     interpolate,
     label_codes,
     load_directions,
     load_ganspace,
     load_interfacegan,
+    mix,
     pick,
+    rank_channels,
+    region_effects,
     response,
     save_directions,
     sefa,
     set_coordinate,
+    stylespace,
     traverse,
 )
 from clcae_lib.inversion import Inversion
@@ -287,7 +298,7 @@ class Plain(nn.Module):
     def sample_w(self, n, *, generator):
         return torch.randn(n, DIM, generator=generator) * 0.1
 
-    def synthesis(self, w):
+    def synthesis(self, w, *, noise="fixed", style_offsets=None):
         w = w.mean(dim=1) if w.ndim == 3 else w
         return w.view(len(w), 1, 1, DIM)
 
@@ -329,3 +340,191 @@ def test_labels_are_the_oracles_reading_of_each_codes_picture():
     step = response(Plain(), Linear(), Direction(unit(0), "yaw", unit=2.0), labelled.w)
     assert step[:, 0].tolist() == pytest.approx([10.0] * 100, rel=1e-4)
     assert math.isclose(step[:, 2].mean().item(), 2.0, rel_tol=1e-4)
+
+
+# ------------------------------------------------------------------- StyleSpace
+
+
+def channels_of(generator):
+    return sum(generator.style_sizes)
+
+
+def test_styles_are_what_the_layers_make_of_a_code(generator):
+    """An offset equal to the difference of two codes' styles must turn one picture into the other."""
+    a, b = torch.randn(2, 3, ROWS, DIM, generator=torch.Generator().manual_seed(5))
+    offset = generator.styles(b) - generator.styles(a)
+    assert offset.shape == (3, channels_of(generator))
+    moved = generator.synthesis(a, style_offsets=offset)
+    assert torch.allclose(moved, generator.synthesis(b), atol=1e-5)
+    assert not torch.allclose(moved, generator.synthesis(a), atol=1e-3)
+    low = generator.synthesis(a, style_offsets=offset, stop_at=8)
+    assert torch.allclose(low, generator.synthesis(b, stop_at=8), atol=1e-5)
+    with pytest.raises(ValueError, match="style_offsets has shape"):
+        generator.synthesis(a, style_offsets=offset[:, 1:])
+
+
+def test_rows_of_style_channels_are_those_that_move_them(generator):
+    w_plus = torch.randn(1, ROWS, DIM)
+    rows = torch.tensor(generator.style_rows)
+    for row in range(ROWS):
+        other = w_plus.clone()
+        other[:, row] += 1
+        moved = (generator.styles(other) - generator.styles(w_plus))[0].abs() > 1e-6
+        assert torch.equal(moved, rows == row)
+
+
+def test_an_edit_in_stylespace_carries_f_and_adds_up(generator, inversion):
+    vector = torch.randn(channels_of(generator), generator=torch.Generator().manual_seed(6))
+    direction = Direction(vector, "smile", "s", unit=0.2)
+    edited = apply(generator, inversion, direction, torch.tensor([0.0, 1.0, -2.0]))
+    assert torch.equal(edited.w_plus, inversion.w_plus)
+    assert torch.allclose(edited.styles[2], -0.4 * vector, atol=1e-6)
+    expected = inversion.feature - activation(generator, inversion.w_plus)
+    expected = expected + activation(generator, inversion.w_plus, styles=edited.styles)
+    assert torch.allclose(edited.feature, expected, atol=1e-5)
+    assert (edited.feature - inversion.feature)[1].abs().max() > 1e-3
+    twice = apply(generator, apply(generator, inversion, direction, 0.5), direction, 0.5)
+    assert torch.allclose(twice.styles[1], edited.styles[1], atol=1e-6)
+    assert torch.allclose(twice.feature[1], edited.feature[1], atol=1e-4)
+    assert not torch.allclose(edited.decode(generator)[1], inversion.decode(generator)[1], atol=1e-3)
+
+
+def test_layers_limit_an_edit_in_stylespace(generator, inversion):
+    direction = Direction(torch.ones(channels_of(generator)), "smile", "s")
+    edited = apply(generator, inversion, direction, 1.0, layers=[2, 5])
+    inside = torch.isin(torch.tensor(generator.style_rows), torch.tensor([2, 5]))
+    assert torch.equal(edited.styles[0] > 0, inside)
+    with pytest.raises(ValueError, match="style channels"):
+        apply(generator, inversion, Direction(torch.ones(5), "smile", "s"))
+    with pytest.raises(ValueError, match=r'"s" is \[S\]'):
+        Direction(torch.ones(2, 5), "smile", "s")
+
+
+def test_layers_of_an_edit_and_of_its_direction_must_both_agree(generator, inversion):
+    direction = Direction(unit(0), "yaw", "w_plus", layers=(1, 2))
+    edited = apply(generator, inversion, direction, 1.0, layers=[2, 3])
+    moved = (edited.w_plus - inversion.w_plus).abs().amax(dim=(0, 2)) > 0
+    assert moved.nonzero().flatten().tolist() == [2]
+
+
+def test_stylespace_directions_survive_a_file(tmp_path):
+    kept = {"smile": Direction(torch.randn(70), "smile", "s", 0.3, (1, 2), {"method": "stylespace"})}
+    again = load_directions(save_directions(tmp_path / "s.safetensors", kept))["smile"]
+    assert (again.space, again.layers, again.unit) == ("s", (1, 2), 0.3)
+    assert torch.equal(again.vector, kept["smile"].vector)
+
+
+def test_effects_of_channels_are_their_derivatives(generator):
+    def reading(images):
+        return torch.stack(
+            [images[:, 0].mean(dim=(1, 2)), images[:, :, 4:8, 4:8].square().mean(dim=(1, 2, 3))], 1
+        )
+
+    w, spread = torch.randn(5, DIM), channel_spread(generator, count=50)
+    found = channel_effects(generator, reading, w, spread=spread, batch_size=2)
+    assert found.shape == (channels_of(generator), 2)
+    for channel in (0, 9, channels_of(generator) - 1):
+        offset = torch.zeros(1, len(spread), dtype=torch.float32)
+        offset[0, channel] = 0.01
+        ends = [reading(generator.synthesis(w, style_offsets=sign * offset)) for sign in (1, -1)]
+        slope = ((ends[0] - ends[1]) / 0.02).mean(dim=0) * spread[channel]
+        assert torch.allclose(found[channel], slope, rtol=0.02, atol=1e-4)
+
+
+def test_effects_on_a_region_are_measured_inside_and_outside(generator):
+    mask = torch.zeros(32, 32)
+    mask[:8, :8] = 1
+    w, spread = torch.randn(3, DIM), channel_spread(generator, count=50)
+    found = region_effects(generator, mask, w, spread=spread, probes=200)
+    channel, offset = 3, torch.zeros(1, len(spread))
+    offset[0, channel] = 0.01
+    ends = [generator.synthesis(w, style_offsets=sign * offset) for sign in (1, -1)]
+    squares = ((ends[0] - ends[1]) / 0.02 * spread[channel]).square()
+    inside = squares[:, :, :8, :8].mean().sqrt().item()
+    outside = ((squares.sum() - squares[:, :, :8, :8].sum()) / (9 * (1024 - 64))).sqrt().item()
+    assert found[channel].tolist() == pytest.approx([inside, outside], rel=0.25)
+    with pytest.raises(ValueError, match="mask: expected"):
+        region_effects(generator, torch.ones(32, 32), w, spread=spread)
+
+
+def test_channels_are_ranked_and_joined_by_their_effect():
+    table = torch.tensor([[0.1, 0.0], [-0.9, 0.1], [1.0, 3.0], [0.3, 0.0]])
+    assert rank_channels(table, 0)[:2] == [1, 3]
+    spread, rows = torch.tensor([1.0, 2.0, 1.0, 1.0]), [0, 0, 1, 1]
+    one = stylespace(table, spread, rows, 0, name="smile", channels=1)
+    assert one.vector.tolist() == [0, 0, 1, 0]
+    two = stylespace(table, spread, rows, 0, name="smile", channels=2)
+    assert torch.allclose(two.vector, nn.functional.normalize(torch.tensor([0, -1.8, 1.0, 0]), dim=0))
+    first = stylespace(table, spread, rows, 0, name="smile", channels=1, layers=[0])
+    assert (first.vector.tolist(), first.layers, first.provenance["channels"]) == ([0, -1, 0, 0], (0,), [1])
+    with pytest.raises(ValueError, match="have 2 of them"):
+        stylespace(table, spread, rows, 0, name="smile", channels=3, layers=[0])
+
+
+# ------------------------------------------------------------------- probes and mixing
+
+
+def test_a_linear_probe_reads_what_is_linear_and_says_when_nothing_is():
+    source = torch.Generator().manual_seed(8)
+    x = torch.randn(1000, 6, generator=source)
+    noise = torch.randn(1000, generator=source)
+    y = torch.stack([3 * x[:, 0] - x[:, 1] + 4, noise, x[:, 2] + noise], dim=1)
+    probe = fit_probe(x, y, penalty=1e-4)
+    assert probe.weight[:2, 0].tolist() == pytest.approx([3, -1], abs=0.01)
+    assert probe.bias[0].item() == pytest.approx(4, abs=0.01)
+    scores = held_out_r_squared(x, y, penalty=1e-4).tolist()
+    assert scores[0] > 0.999
+    assert scores[1] < 0.03
+    assert 0.3 < scores[2] < 0.65
+
+
+def test_the_alignment_probes_direction_is_the_mean_gradient():
+    source = torch.Generator().manual_seed(9)
+    w = torch.randn(600, DIM, generator=source)
+    turn = torch.linalg.qr(torch.randn(DIM, DIM, generator=source))[0]
+
+    def encoder(codes):
+        return torch.tanh(codes @ turn)
+
+    factors = torch.stack([encoder(w) @ torch.ones(DIM), torch.randn(600, generator=source)], dim=1)
+    (found,) = alignment_probe(encoder, Labelled(w, factors), [0], ["smile"], penalty=1e-5)
+    slope = (1 - encoder(w).square()).mean(dim=0)
+    assert (found.vector @ nn.functional.normalize(turn @ slope, dim=0)).item() > 0.999
+    assert (found.name, found.provenance["method"]) == ("smile", "alignment")
+    assert found.provenance["r_squared"] > 0.99
+
+
+def test_mixing_takes_rows_from_the_other_and_carries_f(generator, inversion):
+    a, b = inversion[:2], inversion[2:3]
+    mixed = mix(generator, a, b, [5, 6, 7])
+    assert torch.equal(mixed.w_plus[:, :5], a.w_plus[:, :5])
+    assert torch.equal(mixed.w_plus[:, 5:], b.w_plus[:, 5:].expand(2, -1, -1))
+    assert torch.allclose(mixed.feature, a.feature, atol=1e-6)  # only layers above F were mixed
+    low = mix(generator, a, b, [0, 1])
+    moved = activation(generator, low.w_plus) - activation(generator, a.w_plus)
+    assert torch.allclose(low.feature, a.feature + moved, atol=1e-5)
+    assert moved.abs().max() > 1e-3
+    with pytest.raises(ValueError, match=r"W\+ are 0 to 7"):
+        mix(generator, a, b, [8])
+
+
+def test_mixing_and_interpolating_take_styles_along(generator, inversion):
+    direction = Direction(torch.ones(channels_of(generator)), "smile", "s")
+    plain, smiling = inversion[:1], apply(generator, inversion[1:2], direction, 2.0)
+    mixed = mix(generator, plain, smiling, [1])
+    assert torch.equal(mixed.styles[0] == 2, torch.tensor(generator.style_rows) == 1)
+    assert torch.allclose(interpolate(plain, smiling, 0.25).styles, torch.tensor(0.5))
+    assert interpolate(plain, plain, 0.5).styles is None
+
+
+def test_published_boundaries_of_interfacegan_load(tmp_path):
+    boundary = np.random.default_rng(0).normal(size=(1, 512))
+    np.save(tmp_path / "age.npy", boundary)
+    np.save(tmp_path / "code.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    found = load_interfacegan(tmp_path / "age.npy")
+    assert (found.name, found.space, found.vector.dtype) == ("age", "w", torch.float32)
+    assert np.allclose(found.vector.numpy(), boundary[0], atol=1e-6)
+    with pytest.raises(ValueError, match=r"code\.npy.*more than numbers"):
+        load_interfacegan(tmp_path / "code.npy")
+    with pytest.raises(FileNotFoundError, match=r"missing\.npy"):
+        load_interfacegan(tmp_path / "missing.npy")

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,20 +14,24 @@ from clcae_lib.evaluation import (
     evaluate_generator,
     evaluate_inversion,
     measure_edits,
+    measure_paths,
     oracle_check,
     r_squared,
     same_person_similarity,
     summarise_edits,
+    summarise_paths,
     true_edit,
 )
+from clcae_lib.evaluation.paths import _smoothness
 from clcae_lib.inversion import Inversion
 from clcae_lib.models import Generator
-from clcae_lib.worlds import World
+from clcae_lib.worlds import World, WorldError
 
 NAMES = ("yaw", "smile", "glasses", "nose")
 STD = torch.tensor([10.0, 0.5, 0.25, 0.5])
 SCALE = torch.tensor([40.0, 2.0, 2.0, 2.0])
 SIDE, DIM, ROWS = 16, 4, 8
+LAYERS = {"interfacegan": (1, 2), "ganspace": (1, 2), "sefa": (0,), "alignment": (2,)}
 
 
 def paint(values):
@@ -80,7 +85,9 @@ class Painter(Generator):
     def sample_w(self, n, *, generator):
         return self.spread * torch.randn(n, DIM, generator=generator) * STD
 
-    def synthesis(self, w, *, feature=None, noise="fixed", stop_at=None, return_features=False):
+    def synthesis(
+        self, w, *, feature=None, style_offsets=None, noise="fixed", stop_at=None, return_features=False
+    ):
         w = w.mean(dim=1) if w.ndim == 3 else w
         own = w[:, :, None, None].expand(-1, -1, 2, 2)
         image = paint((own if feature is None else feature).mean(dim=(2, 3)))
@@ -268,12 +275,57 @@ def test_the_summary_counts_portraits_reached(judges, portraits):
     assert shares == {"yaw": 1.0, "glasses": 0.0}
 
 
-@pytest.mark.parametrize("method", ["interfacegan", "ganspace", "sefa"])
-def test_directions_found_by_name_move_their_factor(judges, portraits, method):
+def test_a_straight_path_is_monotone_and_even(judges, portraits):
+    images, factors = portraits
+    edits = {"smile": direction("smile"), "yaw": direction("yaw").flipped()}
+    table = measure_paths(Exact(), edits, images, factors, judges=judges)
+    means = table.groupby("factor").mean(numeric_only=True)
+    assert means.loc["smile", ["monotone", "rank", "moved", "jump"]].tolist() == pytest.approx(
+        [1] * 4, abs=1e-3
+    )
+    assert means.loc["yaw", ["monotone", "rank", "moved"]].tolist() == pytest.approx([0, -1, -1], abs=1e-3)
+    step = 0.5 * (STD[1] / SCALE[1]).item() / DIM  # what half a standard deviation changes of the picture
+    assert means.loc["smile", "path_length"] == pytest.approx(step / 0.25, rel=1e-3)
+    plain = measure_edits(Exact(), {"smile": direction("smile")}, images, factors, judges=judges)
+    same = ["moved", "leakage", "identity", "truth_distance", "effect.nose"]
+    smile = table[table["factor"] == "smile"]
+    assert np.allclose(smile[same].to_numpy(), plain[same].to_numpy(), atol=1e-5)
+    shares = summarise_paths(table, resamples=50)
+    shares = shares[shares["metric"] == "monotone"].set_index("factor")["value"].to_dict()
+    assert shares == {"smile": 1.0, "yaw": 0.0}
+
+
+def test_a_path_that_does_everything_at_once_is_a_jump(judges):
+    """Pictures that change in one of four steps have a jump of 4; a path that never changes has 1."""
+    same, other = torch.zeros(2, 3, SIDE, SIDE), torch.full((2, 3, SIDE, SIDE), 0.5)
+    sudden = _smoothness(judges, [same, same, same, other, other], 0.5)
+    assert sudden["jump"] == pytest.approx([4, 4])
+    assert sudden["path_length"] == pytest.approx([0.5 / 4 / 0.25] * 2)
+    assert _smoothness(judges, [same] * 5, 0.5) == {"path_length": [0, 0], "jump": [1, 1]}
+
+
+def test_a_factor_at_its_end_lowers_the_rank_less_than_the_share(judges):
+    images = paint(torch.tensor([[-35.0, 0, 0, 0]]))
+    table = measure_paths(
+        Exact(), {"yaw": direction("yaw")}, images, read(images), judges=judges, strengths=(-1, 0, 1)
+    )
+    assert table["monotone"].tolist() == [True]  # the picture goes on past the world's end
+    with pytest.raises(ValueError, match="equal steps"):
+        measure_paths(Exact(), {}, images, read(images), judges=judges, strengths=(-1, 0, 2))
+
+
+@pytest.mark.parametrize("method", ["interfacegan", "ganspace", "sefa", "alignment"])
+def test_directions_found_by_name_move_their_factor(judges, portraits, method, monkeypatch):
     images, factors = portraits
     world = Bands()
     if method == "sefa":
         world.generator = lambda device="cpu": with_weights(Painter())
+    if method == "alignment":
+        monkeypatch.setattr(World, "require", lambda self, name, command: name)
+        encoder = nn.Linear(DIM, DIM, bias=False).requires_grad_(False)
+        monkeypatch.setattr(
+            "clcae_lib.editing.find.load_alignment", lambda path, device: (None, encoder, 1.0)
+        )
     found = find_directions(world, ["yaw", "glasses"], method, samples=2000, components=4)
     assert [d.name for d in found.values()] == ["yaw", "glasses"]
     table = measure_edits(Exact(), found, images, factors, judges=judges)
@@ -283,6 +335,20 @@ def test_directions_found_by_name_move_their_factor(judges, portraits, method):
     )  # labels were 1.25 too large
     with pytest.raises(ValueError, match="no factor of bands: yaw, smile"):
         find_directions(world, ["tail"], method)
+    rows = find_directions(world, ["yaw"], method, samples=500, components=4, layers=LAYERS[method])["yaw"]
+    assert (rows.space, rows.layers) == ("w_plus", LAYERS[method])
+
+
+def test_stylespace_is_found_by_name_and_a_missing_alignment_is_named():
+    torch.manual_seed(0)
+    world, generator = Bands(), Generator(SIDE, DIM, 2, channels={4: 6, 8: 6, 16: 6}).eval()
+    world.generator = lambda device="cpu": generator.requires_grad_(False)
+    options = {"effect_codes": 8, "calibrated_on": 16, "channels": 5}
+    found = find_directions(world, ["glasses"], "stylespace", **options, layers=[0, 1])["glasses"]
+    assert (found.space, found.layers, int((found.vector != 0).sum())) == ("s", (0, 1), 5)
+    assert found.provenance["moved"] > 0
+    with pytest.raises(WorldError, match="clcae train alignment"):
+        find_directions(world, ["yaw"], "alignment", samples=100)
 
 
 def test_directions_are_found_once_for_equal_arguments(tmp_path, monkeypatch):
@@ -293,8 +359,12 @@ def test_directions_are_found_once_for_equal_arguments(tmp_path, monkeypatch):
     again = cached_directions(world, ["yaw"], **options)
     assert torch.equal(first["yaw"].vector, again["yaw"].vector)
     assert first["yaw"].unit == again["yaw"].unit
+    for other in ({"seed": 1}, {"layers": [0]}, {"conditional": False}):
+        with pytest.raises(TypeError):
+            cached_directions(world, ["yaw"], **options, **other)
+    monkeypatch.setattr("clcae_lib.editing.find._code_digest", lambda: "other code")
     with pytest.raises(TypeError):
-        cached_directions(world, ["yaw"], **options, seed=1)
+        cached_directions(world, ["yaw"], **options)
 
 
 def with_weights(generator):

@@ -20,7 +20,8 @@ def some(generator, count=3, *, feature=True):
 
 
 def test_indexing_keeps_the_batch_and_joins_again(generator):
-    found = some(generator)
+    plain = some(generator)
+    found = Inversion(plain.w, plain.w_plus, plain.feature, torch.randn(3, sum(generator.style_sizes)))
     assert len(found) == 3
     assert found[1].w.shape == (1, 8)
     assert torch.equal(found[[0, 2]].w_plus, found.w_plus[[0, 2]])

@@ -1,0 +1,96 @@
+"""Linear probes of what codes tell about a factor, and directions that are gradients of such a probe.
+
+`alignment_probe` is this project's own finder. The latent encoder of the alignment (arXiv 2211.11448, section
+3.1) embeds a code where pictures are embedded; a linear reading of a factor there is a smooth function of w,
+and its gradient, averaged over codes, is a direction.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from clcae_lib.editing.direction import Direction
+from clcae_lib.editing.response import Labelled
+
+TESTED = 0.2
+"""The share of codes, the last ones, that a probe is tested on."""
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """Factors as an affine function of features."""
+
+    weight: Float[Tensor, "d k"]
+    bias: Float[Tensor, " k"]
+
+    def __call__(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+        """The factors read off features."""
+        return features @ self.weight + self.bias
+
+
+def fit_probe(
+    features: Float[Tensor, "n d"], targets: Float[Tensor, "n k"], *, penalty: float = 1e-2
+) -> LinearProbe:
+    """Ridge regression in closed form.
+
+    Args:
+        features: of sampled codes, or the codes themselves.
+        targets: their factors, in any unit.
+        penalty: in units of the features' mean variance, so that it means the same for all of them.
+    """
+    x, y = features.double(), targets.double()
+    x, y = x - x.mean(dim=0), y - y.mean(dim=0)
+    covariance = x.T @ x / len(x)
+    ridge = penalty * covariance.diagonal().mean() * torch.eye(x.shape[1]).to(x)
+    weight = torch.linalg.solve(covariance + ridge, x.T @ y / len(x)).to(features)
+    return LinearProbe(weight, targets.mean(dim=0) - features.mean(dim=0) @ weight)
+
+
+def held_out_r_squared(
+    features: Float[Tensor, "n d"], targets: Float[Tensor, "n k"], *, penalty: float = 1e-2
+) -> Float[Tensor, " k"]:
+    """The share of each target's variance that a linear probe explains on the fifth of rows not fitted on.
+
+    1 at best; 0 or less where features tell nothing, linearly.
+    """
+    cut = len(features) - int(TESTED * len(features))
+    probe = fit_probe(features[:cut], targets[:cut], penalty=penalty)
+    test = targets[cut:]
+    error = (probe(features[cut:]) - test).square().sum(dim=0)
+    return 1 - error / (test - test.mean(dim=0)).square().sum(dim=0).clamp(min=1e-12)
+
+
+def alignment_probe(
+    encoder: Callable[[Tensor], Tensor],
+    labelled: Labelled,
+    columns: Sequence[int],
+    names: Sequence[str],
+    *,
+    penalty: float = 1e-2,
+) -> list[Direction]:
+    """One direction in W a factor: the mean gradient of its linear reading in the embedding of codes.
+
+    Args:
+        encoder: codes `[N, D]` to embeddings `[N, E]`, with a gradient: the alignment's latent encoder.
+        labelled: codes with their factors.
+        columns: of the factors.
+        names: of the factors, in the same order.
+        penalty: of the ridge regression.
+    """
+    with torch.no_grad():
+        embedded = encoder(labelled.w)
+    targets = labelled.factors[:, list(columns)]
+    probe, score = fit_probe(embedded, targets, penalty=penalty), held_out_r_squared(embedded, targets)
+    codes = labelled.w.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        readings = probe(encoder(codes)).sum(dim=0)
+    found = []
+    for reading, name, r_squared in zip(readings, names, score.tolist(), strict=True):
+        gradient = torch.autograd.grad(reading, codes, retain_graph=True)[0].mean(dim=0)
+        facts = {"method": "alignment", "codes": len(codes), "penalty": penalty, "r_squared": r_squared}
+        found.append(Direction(normalize(gradient, dim=0), name, provenance=facts))
+    return found

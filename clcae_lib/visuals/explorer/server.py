@@ -1,0 +1,109 @@
+"""The explorer as a page of its own, served by Voila: sliders without code (no section of the paper).
+
+Each visitor has a kernel and with it a state of their own. Unless asked otherwise it serves this machine alone;
+messages are limited in size, visitors in number; idle kernels end. The page is made in an empty temporary
+folder, so nothing else can be fetched, and needs nothing from other machines.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from tornado import web
+from traitlets.config import Config
+
+from clcae_lib.visuals.explorer.state import ExplorerError
+
+MESSAGE_BYTES = 10_000_000
+"""A websocket message above this ends the connection before it is read: room for an upload of 8 MB."""
+_TEMPLATES = Path(__file__).parent / "voila"
+_PAGE = """\
+from clcae_lib.visuals.explorer.app import Explorer
+
+Explorer({world!r}, device={device!r}).show()
+"""
+
+
+def configuration(*, host: str, port: int, visitors: int, idle: int, folder: Path) -> Config:
+    """Voila's settings.
+
+    Args:
+        host: the address served; 127.0.0.1 is reached from this machine alone.
+        port: of the page.
+        visitors: kernels at once.
+        idle: seconds without a message after which a kernel ends.
+        folder: an empty one, for the page.
+    """
+    config = Config()
+    config.Voila.update(ip=host, port=port, port_retries=0, open_browser=False, root_dir=str(folder))
+    config.Voila.tornado_settings = {"websocket_max_message_size": MESSAGE_BYTES}
+    config.VoilaConfiguration.update(
+        template="clcae", theme="light", allow_template_override="NO", allow_theme_override="NO"
+    )
+    config.VoilaConfiguration.update(show_tracebacks=False, file_allowlist=[], prelaunch_hook=cap(visitors))
+    config.MappingKernelManager.update(
+        cull_idle_timeout=idle, cull_interval=max(1, min(60, idle // 2)), cull_connected=True
+    )
+    return config
+
+
+def cap(visitors: int) -> Any:
+    """A hook that turns a visitor away, in a sentence, while this many kernels run."""
+
+    def hook(request: web.RequestHandler, notebook: nbformat.NotebookNode, cwd: str) -> None:
+        if len(request.kernel_manager.list_kernel_ids()) >= visitors:
+            text = f"All {visitors} places are taken. Please come back in a few minutes."
+            raise web.HTTPError(503, text, reason="All places are taken")
+
+    return hook
+
+
+def write_page(folder: Path, *, world: str, device: str) -> Path:
+    """Write the page, a notebook of one cell, and return its path."""
+    cell = nbformat.v4.new_code_cell(_PAGE.format(world=world, device=device))
+    kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    node = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel, "title": "Latent explorer"})
+    path = folder / "explorer.ipynb"
+    nbformat.write(node, path)
+    return path
+
+
+def serve(
+    world: str = "portraits",
+    *,
+    device: str = "auto",
+    host: str = "127.0.0.1",
+    port: int = 8866,
+    visitors: int = 4,
+    idle: int = 900,
+) -> None:
+    """Serve the explorer until interrupted.
+
+    Directions are looked for before the first visitor comes, so that none of them waits for it.
+
+    Args:
+        world: shown first.
+        device: where the networks run.
+        host: address to serve; put a proxy with authentication before any other than 127.0.0.1.
+        port: of the page.
+        visitors: at once; each has a kernel of some 600 MB.
+        idle: seconds after which a visitor who does nothing loses the kernel.
+
+    Raises:
+        ExplorerError: the world cannot be shown.
+    """
+    from voila.app import Voila
+
+    from clcae_lib.visuals.explorer.studio import Studio
+
+    if visitors < 1 or idle < 1:
+        raise ExplorerError("visitors and idle must be 1 or more")
+    Studio.open(world, device=device)
+    known = os.environ.get("JUPYTER_PATH")
+    os.environ["JUPYTER_PATH"] = os.pathsep.join([str(_TEMPLATES.parent), *([known] if known else [])])
+    with tempfile.TemporaryDirectory(prefix="clcae-explorer-") as folder:
+        page = write_page(Path(folder), world=world, device=device)
+        config = configuration(host=host, port=port, visitors=visitors, idle=idle, folder=Path(folder))
+        Voila.launch_instance([str(page)], config=config)

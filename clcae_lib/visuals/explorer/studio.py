@@ -1,0 +1,291 @@
+"""The pure half of the explorer: a state to pictures and measures, or an error in a sentence.
+
+It inverts (arXiv 2211.11448, section 3), edits W+ and carries F along (section 3.4), and measures what an
+edit changed beside what it was asked to change (section 4.3). Nothing here knows of widgets.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from clcae_lib.devices import resolve_device
+from clcae_lib.editing import Direction, activation, apply_all
+from clcae_lib.inversion import Inversion
+from clcae_lib.models import Generator
+from clcae_lib.visuals.explorer._controls import SAMPLES, Control, find_controls
+from clcae_lib.visuals.explorer._decode import decode, feature_offset, pixels
+from clcae_lib.visuals.explorer._meter import Meter
+from clcae_lib.visuals.explorer._recent import Recent
+from clcae_lib.visuals.explorer._sources import Sources
+from clcae_lib.visuals.explorer.identity import identity_basis, off
+from clcae_lib.visuals.explorer.state import ExplorerError, State
+from clcae_lib.worlds import World, WorldError, get_world, world_names
+
+KEPT = 24
+"""Inversions kept, the least recently used forgotten first."""
+STRIP = 5
+"""Pictures of a strip."""
+BRIGHTEN = 3
+"""How much brighter than it is a difference is shown."""
+
+Picture = UInt8[np.ndarray, "h w 3"]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the explorer shows of a state.
+
+    Attributes:
+        before: the source's picture, without truncation, mixing and edits.
+        after: the state's picture.
+        difference: their absolute difference, brightened threefold.
+        strip: pictures over the range of the control `strip`; empty for none.
+        strip_strengths: its strength in each of them.
+        readout: a row for each factor; columns before, after and change, in the factor's standard deviations,
+            read by the oracle in the role "measure"; None where the world has none.
+        identity: cosine, -1 to 1, of who is seen before and after; None where the world cannot tell.
+    """
+
+    before: Picture
+    after: Picture
+    difference: Picture
+    strip: tuple[Picture, ...] = ()
+    strip_strengths: tuple[float, ...] = ()
+    readout: pd.DataFrame | None = None
+    identity: float | None = None
+
+
+@dataclass
+class _Start:
+    """A source's code in the space that is decoded, before any change, and what was worked out from it."""
+
+    w: Float[Tensor, "1 d"]
+    rows: Float[Tensor, "1 l d"]
+    offset: Float[Tensor, "1 c h w"] | None
+    facts: Recent = field(default_factory=Recent)
+
+
+class Studio:
+    """Renders the states of one world; call it from one thread at a time.
+
+    Args:
+        world: what is shown.
+        generator: the world's own.
+        controls: by key, from `find_controls`.
+        device: where the networks run.
+
+    Attributes:
+        worlds: names of all the worlds there are.
+        methods: presets of encoders that the world has weights of.
+        gallery_size: pictures in the gallery.
+        rows: L, rows of W+.
+        side: of the pictures, in pixels.
+        controls: what can be changed, by key, in the order shown.
+    """
+
+    def __init__(
+        self, world: World, generator: Generator, controls: Mapping[str, Control], *, device: torch.device
+    ) -> None:
+        self.world, self.generator, self.device = world, generator, device
+        self.controls = MappingProxyType(dict(controls))
+        self.worlds = world_names()
+        self.rows, self.side = generator.n_latent, generator.size
+        self._sources = Sources(world, generator, device)
+        self.methods, self.gallery_size = self._sources.methods, self._sources.gallery_size
+        self._meter = Meter.of(world, device)
+        self._starts, self._embed = Recent(KEPT), Recent(1)
+        self._steps = {key: self._unit_step(control.direction) for key, control in self.controls.items()}
+
+    @classmethod
+    def open(
+        cls,
+        world: str | World = "portraits",
+        *,
+        device: torch.device | str = "auto",
+        samples: int = SAMPLES,
+        factors: Sequence[str] | None = None,
+    ) -> "Studio":
+        """The studio of a world: a second, or a minute or so the first time, when directions are looked for.
+
+        Args:
+            world: or its name.
+            device: "auto", "cpu", "cuda", ...
+            samples: codes that directions are found from.
+            factors: which get a named direction; a choice of the world's state factors if None.
+
+        Raises:
+            ExplorerError: there is no such world, or it has no generator.
+        """
+        place = resolve_device(device) if isinstance(device, str) else device
+        try:
+            world = get_world(world) if isinstance(world, str) else world
+            generator = world.generator(place)
+            controls = find_controls(world, generator, factors=factors, samples=samples, device=place)
+        except (WorldError, ValueError, FileNotFoundError) as error:
+            raise ExplorerError(str(error)) from error
+        return cls(world, generator, controls, device=place)
+
+    @torch.inference_mode()
+    def picture(self, state: State) -> Picture:
+        """The state's picture alone: one pass of the generator once the source's code is known.
+
+        Raises:
+            ExplorerError: the state asks for what this world does not have.
+        """
+        return self._draw(state)
+
+    @torch.inference_mode()
+    def preview(self, state: State, side: int) -> Picture:
+        """The picture at a lower resolution, which leaves the upper layers out.
+
+        Args:
+            state: as in `picture`.
+            side: a power of two from 4 to the world's side.
+
+        Raises:
+            ExplorerError: as `picture`, or there is no such resolution.
+        """
+        if side not in self.generator.channels:
+            known = ", ".join(map(str, self.generator.channels))
+            raise ExplorerError(f"side={side}: this generator draws at {known} pixels")
+        return self._draw(state, stop_at=side)
+
+    @torch.no_grad()
+    def frame(self, state: State) -> Frame:
+        """Everything that is shown of a state.
+
+        Raises:
+            ExplorerError: as `picture`.
+        """
+        start = self._start(state)
+        before = start.facts.get("image", lambda: decode(self.generator, start.rows, start.offset))
+        strengths = self._strip_strengths(state)
+        shown = [state, *(state.with_edit(state.strip or "", s) for s in strengths)]
+        images = decode(self.generator, torch.cat([self._edited(s, start) for s in shown]), start.offset)
+        seen = start.facts.get("reading", lambda: self._meter.read(before))
+        readout, identity = self._meter.compare(seen, self._meter.read(images[:1]))
+        first, *strip = (pixels(image) for image in images)
+        picture = pixels(before[0])
+        return Frame(picture, first, _difference(picture, first), tuple(strip), strengths, readout, identity)
+
+    @torch.no_grad()
+    def inversion(self, state: State) -> Inversion:
+        """The codes after everything the state does.
+
+        They decode to the picture: from "f" where there is a feature, from "w_plus" elsewhere. In the
+        space "w", the rows of `w_plus` start as copies of `w`.
+
+        Raises:
+            ExplorerError: as `picture`.
+        """
+        start = self._start(state)
+        rows = self._edited(state, start)
+        w = self.generator.truncate(start.w, self.generator.w_avg, state.truncation)
+        w = w + self._step(state, start)[0]
+        if start.offset is None:
+            return Inversion(w, rows)
+        return Inversion(w, rows, activation(self.generator, rows) + start.offset)
+
+    def original(self, state: State) -> Picture | None:
+        """The picture that was inverted; None for a sampled code.
+
+        Raises:
+            ExplorerError: as `picture`.
+        """
+        return None if state.source == "seed" else pixels(self._sources.target(state)[0])
+
+    def thumbnails(self, indices: Iterable[int]) -> list[Picture]:
+        """Pictures of the gallery.
+
+        Raises:
+            ExplorerError: an index is outside it.
+        """
+        return [pixels(image) for image in self._sources.gallery(list(indices))]
+
+    def _draw(self, state: State, *, stop_at: int | None = None) -> Picture:
+        start = self._start(state)
+        return pixels(decode(self.generator, self._edited(state, start), start.offset, stop_at=stop_at)[0])
+
+    def _edited(self, state: State, start: _Start) -> Float[Tensor, "1 l d"]:
+        """Rows of W+ after mixing, truncation and edits, in this order."""
+        rows = self._mixed(state, start.rows)
+        rows = self.generator.truncate(rows, self.generator.w_avg, state.truncation)
+        if not state.edits:
+            return rows
+        return rows + self._step(state, start)[1]
+
+    def _mixed(self, state: State, rows: Float[Tensor, "1 l d"]) -> Float[Tensor, "1 l d"]:
+        if state.mix_seed is None or not state.mix_layers:
+            return rows
+        if max(state.mix_layers) >= self.rows:
+            raise ExplorerError(f"mix_layers: this world's W+ has rows 0 to {self.rows - 1}")
+        rows, other = rows.clone(), self._sources.sampled(state.mix_seed)
+        rows[:, list(state.mix_layers)] = other.w[:, None]
+        return rows
+
+    def _unit_step(self, direction: Direction) -> tuple[Float[Tensor, "1 d"], Float[Tensor, "1 l d"]]:
+        """What strength 1 adds to w and to W+: tried on a code of zeros, for it adds the same everywhere."""
+        zero = torch.zeros(1, self.generator.style_dim, device=self.device)
+        nothing = Inversion(zero, zero[:, None].repeat(1, self.rows, 1))
+        moved = apply_all(self.generator, nothing, [(direction, 1.0)])
+        return moved.w, moved.w_plus
+
+    def _step(self, state: State, start: _Start) -> tuple[Float[Tensor, "1 d"], Float[Tensor, "1 l d"]]:
+        """What all edits together add to w and to the rows of W+."""
+        pairs = [(s, *self._steps[self._control(key).key]) for key, s in state.edits.items()]
+        w = sum((s * step for s, step, _ in pairs), torch.zeros_like(start.w))
+        rows = sum((s * step for s, _, step in pairs), torch.zeros_like(start.rows))
+        return self._locked(state, start, w), self._locked(state, start, rows)
+
+    def _control(self, key: str) -> Control:
+        if key not in self.controls:
+            raise ExplorerError(f"{key}: the world {self.world.name} has no such control.")
+        return self.controls[key]
+
+    def _locked(self, state: State, start: _Start, step: Tensor) -> Tensor:
+        """The step without what changes the identity, where the state asks for that."""
+        if not state.lock_identity or not state.edits:
+            return step
+        return off(start.facts.get("basis", lambda: self._basis(start)), step)
+
+    @torch.inference_mode(False)
+    def _basis(self, start: _Start) -> Float[Tensor, "k d"]:
+        """Found once for each code; the judge too is loaded here, where gradients may flow."""
+        try:
+            embed = self._embed.get("train", lambda: self.world.identity("train", self.device))
+        except WorldError as error:
+            raise ExplorerError(f"The identity cannot be locked: {error}") from error
+        return identity_basis(embed, lambda rows: decode(self.generator, rows, start.offset), start.rows)
+
+    def _strip_strengths(self, state: State) -> tuple[float, ...]:
+        if state.strip is None:
+            return ()
+        self._control(state.strip)
+        return tuple(np.linspace(-state.strip_range, state.strip_range, STRIP).tolist())
+
+    def _start(self, state: State) -> _Start:
+        if state.world != self.world.name:
+            raise ExplorerError(f"This studio shows the world {self.world.name}, not {state.world}.")
+        key = (*self._sources.key(state), state.space)
+        return self._starts.get(key, lambda: self._begin(state))
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _begin(self, state: State) -> _Start:
+        codes = self._sources.codes(state)
+        if state.space == "w":
+            return _Start(codes.w, codes.w[:, None].repeat(1, self.rows, 1), None)
+        offset = feature_offset(self.generator, codes) if state.space == "f" else None
+        return _Start(codes.w, codes.w_plus, offset)
+
+
+def _difference(a: Picture, b: Picture) -> Picture:
+    """How far two pictures are apart, pixel by pixel, brightened."""
+    apart = np.abs(a.astype(np.int16) - b.astype(np.int16)) * BRIGHTEN
+    return apart.clip(0, 255).astype(np.uint8)

@@ -1,0 +1,51 @@
+"""Slider to picture as a visitor has it: from the key press in Chromium to the new picture on the page.
+
+Run by `make bench`. It serves the explorer itself; other load on the machine shows in the numbers.
+"""
+
+import os
+import sys
+
+import numpy as np
+
+from tests.browser.conftest import Visit, chromium, find_browser, voila
+
+_WATCH = """() => {
+  window.shown = [];
+  const image = document.querySelector('img.clcae-after');
+  image.addEventListener('load', () => window.shown.push(performance.now()));
+}"""
+_PRESS = """async (key) => {
+  const handle = document.querySelector(".clcae-explorer .noUi-handle[aria-label='yaw']");
+  const count = window.shown.length;
+  const begun = performance.now();
+  handle.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}));
+  while (window.shown.length === count) {
+    if (performance.now() - begun > 5000) throw 'the picture did not change';
+    await new Promise(done => setTimeout(done, 1));
+  }
+  return window.shown[count] - begun;
+}"""
+
+
+def measure(moves: int) -> np.ndarray:
+    """Milliseconds of each move; the slider rests in between, as after a click."""
+    with chromium() as browser, voila() as address:
+        visit = Visit(browser, address).ready()
+        visit.page.wait_for_timeout(1500)
+        visit.page.evaluate(_WATCH)
+        waits = []
+        for move in range(moves):
+            waits.append(visit.page.evaluate(_PRESS, "ArrowRight" if move % 20 < 10 else "ArrowLeft"))
+            visit.page.wait_for_timeout(400)
+        visit.close()
+    return np.array(waits)
+
+
+if __name__ == "__main__":
+    if find_browser() is None:
+        sys.exit("no Chromium on this machine (on Debian: apt-get install chromium)")
+    times = measure(int(sys.argv[1]) if len(sys.argv) > 1 else 100)
+    p50, p95 = np.percentile(times, [50, 95])
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    print(f"{len(times)} moves: median {p50:.0f} ms, 95th percentile {p95:.0f} ms, load {load:.1f}")

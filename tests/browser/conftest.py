@@ -1,0 +1,205 @@
+"""A real Chromium and the servers it looks at; without a browser these tests are left out, and say so."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+PICTURES = ROOT / "results" / "browser"
+FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
+)
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+def find_browser() -> str | None:
+    """The path of a Chromium, or None."""
+    return next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A running Chromium."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_browser(), args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+def free_port() -> int:
+    """A port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def server(command: list[str], address: str, log: Path, **environment: str) -> Iterator[str]:
+    """Run a server until the block ends; yields its address once it answers."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **environment}, stdout=file, stderr=subprocess.STDOUT
+        )
+    try:
+        _answers(process, address, log)
+        yield address
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _answers(process: subprocess.Popen, address: str, log: Path) -> None:
+    """Wait until a server listens; a page of Voila's would start a kernel, so a small file is asked for."""
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(f"{address}nothing-here", timeout=10).close()
+            return
+        except urllib.error.HTTPError as answer:
+            answer.close()
+            return
+        except OSError:
+            assert process.poll() is None, log.read_text(errors="replace")[-3000:]
+            time.sleep(0.3)
+    raise AssertionError(f"no answer from {address}: {log.read_text(errors='replace')[-3000:]}")
+
+
+@contextmanager
+def voila(*options: str) -> Iterator[str]:
+    """`clcae explore` on a free port; yields its address."""
+    port = free_port()
+    command = [sys.executable, "-m", "clcae_lib.cli", "explore", "--device", "cpu", "--port", str(port)]
+    with server([*command, *options], f"http://127.0.0.1:{port}/", PICTURES / "voila.log") as address:
+        yield address
+
+
+class Visit:
+    """One page of one visitor, and everything that went wrong on it."""
+
+    def __init__(self, browser: Browser, address: str, *, width: int = 1280, height: int = 720) -> None:
+        self.context = browser.new_context(viewport={"width": width, "height": height})
+        self.page: Page = self.context.new_page()
+        self.page.set_default_timeout(60_000)
+        self.faults: list[str] = []
+        self.foreign: list[str] = []
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("request", self._request)
+        self.page.goto(address)
+
+    def _console(self, message) -> None:
+        if message.type == "error":
+            self.faults.append(message.text)
+
+    def _request(self, request) -> None:
+        if not re.match(r"(https?|wss?)://(127\.0\.0\.1|localhost)[:/]|data:|blob:", request.url):
+            self.foreign.append(request.url)
+
+    def ready(self) -> "Visit":
+        """Wait until the explorer shows its first picture."""
+        self.page.wait_for_selector(".clcae-explorer .noUi-handle", state="attached", timeout=120_000)
+        self.page.wait_for_selector(".clcae-readout td", state="attached", timeout=60_000)
+        return self
+
+    def picture(self) -> list[int]:
+        """The pixels of the edited picture, as the browser has them."""
+        return self.page.evaluate(
+            """async () => {
+              const image = document.querySelector('img.clcae-after');
+              for (let tries = 0; tries < 50; tries++) {  // its address changes with each new picture
+                try { await image.decode(); break; } catch { await new Promise(r => setTimeout(r, 20)); }
+              }
+              const canvas = document.createElement('canvas');
+              [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+              const context = canvas.getContext('2d');
+              context.drawImage(image, 0, 0);
+              return Array.from(context.getImageData(0, 0, canvas.width, canvas.height).data);
+            }"""
+        )
+
+    def changes_from(self, before: list[int]) -> list[int]:
+        """Wait until the picture is another one, and return it."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            if (now := self.picture()) != before:
+                return now
+            self.page.wait_for_timeout(50)
+        raise AssertionError("the picture did not change")
+
+    def becomes(self, expected: list[int]) -> None:
+        """Wait until the picture is this one."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            if self.picture() == expected:
+                return
+            self.page.wait_for_timeout(50)
+        raise AssertionError("the picture did not become what it should")
+
+    def slider(self, label: str):
+        """The handle of a slider, which takes the arrow keys."""
+        return self.page.locator(f".clcae-explorer .noUi-handle[aria-label='{label}']").first
+
+    def open(self, tab: str) -> None:
+        """Bring a tab to the front."""
+        self.page.locator(".clcae-explorer").get_by_role("tab", name=tab).click()
+
+    def button(self, name: str):
+        """A button of the explorer."""
+        return self.page.locator(".clcae-explorer").get_by_role("button", name=name, exact=True)
+
+    def status(self) -> str:
+        """The sentence on top."""
+        return self.page.locator(".clcae-status p").inner_text()
+
+    def upload(self, button: str, path: Path) -> None:
+        """Choose a file, as a visitor does."""
+        with self.page.expect_file_chooser() as chooser:
+            self.page.locator(".clcae-upload", has_text=button).click()  # its name ends in a count
+        chooser.value.set_files(path)
+
+    def shoot(self, name: str) -> None:
+        """Keep a picture of the page."""
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=PICTURES / f"{name}.png")
+
+    def check(self, *, allowed: str = "") -> None:
+        """Fail on errors of the console, on requests that leave the machine, and on outputs that are errors."""
+        faults = [fault for fault in self.faults if not allowed or allowed not in fault]
+        assert not faults, faults
+        assert not self.foreign, self.foreign
+        shown = "[data-mime-type='application/vnd.jupyter.error'], .jupyter-widgets-error-widget"
+        assert self.page.locator(shown).count() == 0, "an error is shown as an output"
+
+    def close(self) -> None:
+        """Leave."""
+        self.context.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A Chromium; without one the tests are left out, unless CLCAE_REQUIRE_BROWSER=1 makes that a failure."""
+    if find_browser() is None:
+        reason = "no Chromium on this machine (on Debian: apt-get install chromium), so nothing was looked at"
+        if os.environ.get("CLCAE_REQUIRE_BROWSER") == "1":
+            pytest.fail(f"CLCAE_REQUIRE_BROWSER=1, but {reason}")
+        pytest.skip(reason)
+    with chromium() as running:
+        yield running

@@ -1,0 +1,162 @@
+"""The explorer as Voila serves it, looked at with a real browser."""
+
+import json
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.browser.conftest import Visit, voila
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(280), pytest.mark.xdist_group("voila")]
+
+
+@pytest.fixture(scope="module")
+def address(browser):
+    with voila("--visitors", "2") as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def visit(browser, address):
+    shown = Visit(browser, address).ready()
+    yield shown
+    shown.close()
+
+
+@pytest.fixture
+def portrait(tmp_path):
+    path = tmp_path / "me.png"
+    colours = np.linspace(0, 255, 80 * 60 * 3).reshape(80, 60, 3).astype(np.uint8)
+    Image.fromarray(colours).save(path)
+    return path
+
+
+def press(visit, label, key, times=1):
+    visit.slider(label).focus()
+    for _ in range(times):
+        visit.page.keyboard.press(key)
+
+
+def test_a_slider_changes_the_picture_and_undo_brings_it_back(visit):
+    before = visit.picture()
+    press(visit, "yaw", "ArrowRight", 20)
+    changed = visit.changes_from(before)
+    visit.page.wait_for_timeout(600)
+    visit.shoot("voila_edited")
+    visit.button("Undo").click()
+    visit.becomes(before)
+    visit.button("Redo").click()
+    visit.changes_from(before)
+    visit.button("Reset").click()
+    visit.becomes(before)
+    assert changed != before
+    visit.check()
+
+
+def test_a_hundred_quick_moves_end_in_the_picture_of_the_last(visit):
+    press(visit, "age", "ArrowRight", 20)
+    visit.page.wait_for_timeout(1500)
+    expected = visit.picture()
+    for move in range(50):
+        press(visit, "age", "ArrowRight" if move % 2 else "ArrowLeft", 2)
+    press(visit, "age", "ArrowRight", 0)
+    visit.page.wait_for_timeout(300)
+    visit.becomes(expected)
+    visit.button("Reset").click()
+    visit.check()
+
+
+def test_uploads_are_inverted_and_hostile_ones_refused_in_a_sentence(visit, portrait, tmp_path):
+    visit.open("Source")
+    before = visit.picture()
+    visit.upload("Upload a picture", portrait)
+    shown = visit.changes_from(before)
+    assert "clcae-error" not in visit.page.locator(".clcae-status").inner_html()
+    script = tmp_path / "<b>face.png"
+    script.write_text("<script>document.title='owned'</script>")
+    bomb = tmp_path / "bomb.png"
+    bomb.write_bytes(png_bomb(60_000))
+    huge = tmp_path / "huge.png"
+    with huge.open("wb") as file:
+        file.truncate(100_000_000)
+    for path, words in ((script, "no PNG, JPEG or WebP"), (bomb, "pixels"), (huge, "more than 8 MB")):
+        visit.upload("Upload a picture", path)
+        alert = visit.page.locator(".clcae-status p[role=alert]", has_text=words)
+        alert.wait_for(timeout=30_000)
+        assert visit.page.locator(".clcae-status p b").count() == 0, "a visitor's text became markup"
+    visit.shoot("voila_refused")
+    assert visit.page.title() != "owned"
+    assert visit.picture() == shown, "a refused file changed the picture"
+    visit.open("Directions")
+    visit.button("Reset").click()
+    visit.check(allowed="error in file upload")
+
+
+def png_bomb(side):
+    """A PNG that says it is huge and holds little."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    body = zlib.compress(bytes(1_000_000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+def test_exports_arrive_as_files_and_a_state_loads_again(visit, tmp_path):
+    before = visit.picture()
+    press(visit, "glasses", "ArrowRight", 20)
+    edited = visit.changes_from(before)
+    visit.page.wait_for_timeout(800)
+    edited = visit.picture()
+    for button, kind in (("PNG", "png"), ("codes", "safetensors"), ("state", "json")):
+        visit.button(button).click()
+        link = visit.page.locator(f"a.clcae-save[download='explorer.{kind}']")
+        with visit.page.expect_download() as download:
+            link.click()
+        download.value.save_as(tmp_path / f"explorer.{kind}")
+    assert Image.open(tmp_path / "explorer.png").size == (64, 64)
+    assert json.loads((tmp_path / "explorer.json").read_text())["edits"]["glasses"] > 0
+    visit.button("Reset").click()
+    visit.becomes(before)
+    visit.upload("Load a state", tmp_path / "explorer.json")
+    visit.becomes(edited)
+    visit.button("Reset").click()
+    visit.becomes(before)
+    visit.check()
+
+
+def test_nothing_is_cut_off_sideways_and_everything_has_a_name(visit):
+    for width in (1280, 640):  # the second is what 200 % zoom leaves of the first
+        visit.page.set_viewport_size({"width": width, "height": 720})
+        visit.page.wait_for_timeout(300)
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+        visit.shoot(f"voila_{width}")
+    visit.page.set_viewport_size({"width": 1280, "height": 720})
+    unnamed = "[...document.querySelectorAll('.clcae-explorer .noUi-handle, .clcae-explorer img')]"
+    names = visit.page.evaluate(f"{unnamed}.map(e => e.getAttribute('aria-label') || e.alt || '')")
+    assert len(names) > 20
+    assert all(names)
+
+
+def test_two_visitors_do_not_see_each_other_and_a_third_is_turned_away(visit, browser, address):
+    mine = visit.picture()
+    other = Visit(browser, address).ready()
+    assert other.picture() == mine, "both begin with the same face"
+    press(other, "yaw", "ArrowLeft", 20)
+    theirs = other.changes_from(mine)
+    visit.page.wait_for_timeout(500)
+    assert visit.picture() == mine
+    press(visit, "yaw", "ArrowRight", 20)
+    assert visit.changes_from(mine) != theirs
+    third = browser.new_page()
+    answer = third.goto(address)
+    assert answer.status == 503
+    assert "places are taken" in third.inner_text("body")
+    third.close()
+    other.check()
+    visit.check()
+    other.close()

@@ -1,0 +1,67 @@
+"""Worlds small enough to explore in a test: one with everything, one with a generator alone."""
+
+import torch
+from torch import nn
+
+from clcae_lib.checkpoints import save_weights
+from clcae_lib.models import FoundationEncoder
+from clcae_lib.visuals.explorer import Studio
+from clcae_lib.worlds import World
+from tests.unit._tiny import WIDTHS, Embedding, Pictures, tiny_generator
+
+SIDE = 32
+
+
+class Colours(nn.Module):
+    """An oracle: how red and how green a picture is on average."""
+
+    def forward(self, images):
+        return images[:, :2].mean(dim=(2, 3))
+
+
+class TinyWorld(World):
+    name, resolution, splits = "tiny", SIDE, ("train", "test")
+    factor_names, state_names = ("green", "red"), ("red", "green")
+    factor_texts = ("how green", "how red")
+
+    def __init__(self):
+        self.network = tiny_generator(SIDE)
+        w = self.network.sample_w(200, generator=torch.Generator().manual_seed(5))
+        self.factor_std = Colours()(self.network.synthesis(w)).std(dim=0)
+
+    def generator(self, device="cpu"):
+        return self.network
+
+    def images(self, split, size=None):
+        return Pictures(self.network, 5, seed=7)
+
+    def oracle(self, role, device="cpu"):
+        return Colours()
+
+    def identity(self, role, device="cpu"):
+        torch.manual_seed(1 if role == "train" else 2)
+        return Embedding()
+
+
+class BareWorld(TinyWorld):
+    """A generator and nothing else, as published weights are."""
+
+    name, splits, factor_names, state_names, factor_texts = "bare", (), (), (), ()
+    images, oracle, identity = World.images, World.oracle, World.identity
+
+
+def install_encoder(world):
+    """Write an untrained encoder where the world's weights lie."""
+    torch.manual_seed(3)
+    net = FoundationEncoder(SIDE, style_dim=8, feature_channels=6, widths=WIDTHS)
+    metadata = {"kind": "inversion", "preset": "foundation", "config": net.config}
+    save_weights(world.weights("inversion_foundation"), net.state_dict(), metadata=metadata)
+
+
+def open_studio(patch, folder, world=None):
+    """The studio of a tiny world, whose weights and cache lie in `folder`."""
+    patch.setenv("CLCAE_DATA", str(folder / "data"))
+    patch.setenv("CLCAE_CACHE", str(folder / "cache"))
+    world = world or TinyWorld()
+    install_encoder(world)
+    return Studio.open(world, device="cpu", samples=200)
