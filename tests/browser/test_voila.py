@@ -118,7 +118,8 @@ def test_exports_arrive_as_files_and_a_state_loads_again(visit, tmp_path):
         with visit.page.expect_download() as download:
             link.click()
         download.value.save_as(tmp_path / f"explorer.{kind}")
-    assert Image.open(tmp_path / "explorer.png").size == (64, 64)
+    with Image.open(tmp_path / "explorer.png") as picture:
+        assert picture.size == (64, 64)
     assert json.loads((tmp_path / "explorer.json").read_text())["edits"]["glasses"] > 0
     visit.reset()
     visit.becomes(before)
