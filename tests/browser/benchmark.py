@@ -11,20 +11,14 @@ import numpy as np
 from tests.browser.conftest import Visit, chromium, find_browser, voila
 
 _WATCH = """() => {
-  window.shown = [];
-  const image = document.querySelector('img.clcae-after');
-  image.addEventListener('load', () => window.shown.push(performance.now()));
-}"""
-_PRESS = """async (key) => {
-  const handle = document.querySelector(".clcae-explorer .noUi-handle[aria-label='yaw']");
-  const count = window.shown.length;
-  const begun = performance.now();
-  handle.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}));
-  while (window.shown.length === count) {
-    if (performance.now() - begun > 5000) throw 'the picture did not change';
-    await new Promise(done => setTimeout(done, 1));
-  }
-  return window.shown[count] - begun;
+  document.addEventListener('keydown', () => { window.pressed = performance.now(); }, true);
+  let seen = null;
+  setInterval(() => {
+    const image = document.querySelector('img.clcae-after');
+    if (image.src === seen || !image.complete || !image.naturalWidth) return;
+    seen = image.src;
+    window.took ??= performance.now() - window.pressed;
+  }, 2);
 }"""
 
 
@@ -34,10 +28,13 @@ def measure(moves: int) -> np.ndarray:
         visit = Visit(browser, address).ready()
         visit.page.wait_for_timeout(1500)
         visit.page.evaluate(_WATCH)
+        visit.slider("yaw").focus()
         waits = []
         for move in range(moves):
-            waits.append(visit.page.evaluate(_PRESS, "ArrowRight" if move % 20 < 10 else "ArrowLeft"))
-            visit.page.wait_for_timeout(400)
+            visit.page.evaluate("window.took = null")
+            visit.page.keyboard.press("ArrowRight" if move % 20 < 10 else "ArrowLeft")
+            visit.page.wait_for_timeout(500)
+            waits.append(visit.page.evaluate("window.took ?? 500"))  # half a second stands for "not at all"
         visit.close()
     return np.array(waits)
 

@@ -165,9 +165,10 @@ class Visit:
         """A button of the explorer."""
         return self.page.locator(".clcae-explorer").get_by_role("button", name=name, exact=True)
 
-    def status(self) -> str:
-        """The sentence on top."""
-        return self.page.locator(".clcae-status p").inner_text()
+    def reset(self) -> None:
+        """Return to the beginning, and wait until all of it is drawn."""
+        self.button("Reset").click()
+        self.page.wait_for_timeout(1000)
 
     def upload(self, button: str, path: Path) -> None:
         """Choose a file, as a visitor does."""
@@ -181,8 +182,9 @@ class Visit:
         self.page.screenshot(path=PICTURES / f"{name}.png")
 
     def check(self, *, allowed: str = "") -> None:
-        """Fail on errors of the console, on requests that leave the machine, and on outputs that are errors."""
+        """Fail on errors of the console, on requests that leave the machine, and on error outputs."""
         faults = [fault for fault in self.faults if not allowed or allowed not in fault]
+        self.faults.clear()
         assert not faults, faults
         assert not self.foreign, self.foreign
         shown = "[data-mime-type='application/vnd.jupyter.error'], .jupyter-widgets-error-widget"

@@ -50,7 +50,7 @@ def test_a_slider_changes_the_picture_and_undo_brings_it_back(visit):
     visit.becomes(before)
     visit.button("Redo").click()
     visit.changes_from(before)
-    visit.button("Reset").click()
+    visit.reset()
     visit.becomes(before)
     assert changed != before
     visit.check()
@@ -65,7 +65,7 @@ def test_a_hundred_quick_moves_end_in_the_picture_of_the_last(visit):
     press(visit, "age", "ArrowRight", 0)
     visit.page.wait_for_timeout(300)
     visit.becomes(expected)
-    visit.button("Reset").click()
+    visit.reset()
     visit.check()
 
 
@@ -91,7 +91,7 @@ def test_uploads_are_inverted_and_hostile_ones_refused_in_a_sentence(visit, port
     assert visit.page.title() != "owned"
     assert visit.picture() == shown, "a refused file changed the picture"
     visit.open("Directions")
-    visit.button("Reset").click()
+    visit.reset()
     visit.check(allowed="error in file upload")
 
 
@@ -118,13 +118,14 @@ def test_exports_arrive_as_files_and_a_state_loads_again(visit, tmp_path):
         with visit.page.expect_download() as download:
             link.click()
         download.value.save_as(tmp_path / f"explorer.{kind}")
-    assert Image.open(tmp_path / "explorer.png").size == (64, 64)
+    with Image.open(tmp_path / "explorer.png") as picture:
+        assert picture.size == (64, 64)
     assert json.loads((tmp_path / "explorer.json").read_text())["edits"]["glasses"] > 0
-    visit.button("Reset").click()
+    visit.reset()
     visit.becomes(before)
     visit.upload("Load a state", tmp_path / "explorer.json")
     visit.becomes(edited)
-    visit.button("Reset").click()
+    visit.reset()
     visit.becomes(before)
     visit.check()
 

@@ -95,3 +95,13 @@ def test_old_steps_are_forgotten():
         clock.now += 10
     assert past.undo() == State(seed=4)
     assert past.undo() == past.undo() == State(seed=3)
+
+
+def test_a_drag_may_pass_its_start_and_go_on():
+    start = State()
+    history = History(start, clock=lambda: 0.0)
+    for strength in (1.0, 0.0, 2.0, 0.0, 0.5, -1.0):
+        history.push(start.with_edit("yaw", strength))
+    assert history.state == start.with_edit("yaw", -1.0)
+    assert history.undo() == start
+    assert not history.can_undo

@@ -33,6 +33,9 @@ _MEDIA = {
 }
 _READY = "Drag a slider, or focus one and press the arrow keys."
 
+SMALL = 128
+"""Pictures up to this side are drawn by one thread of the processor."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -70,7 +73,9 @@ class Explorer:
         self.views = Views()
         self._make_buttons()
         self.root = w.VBox([]).add_class("clcae-explorer")
-        self.worker = Worker(self._picture, self._frame, self._deliver, rest=rest)
+        # Threads that wait for each other make a small picture late whenever the machine has other work.
+        threads = 1 if studio.side <= SMALL else None
+        self.worker = Worker(self._picture, self._frame, self._deliver, rest=rest, threads=threads)
         self._use(studio, state or State(world=studio.world.name))
 
     @property

@@ -59,7 +59,9 @@ class History:
         self._dragged, self._last = control, now
         if drag:
             self._past.pop()
-        if state != self.state:
+        if state == self.state:
+            self._dragged = None  # back where the drag began: its step is gone, and what follows is another
+        else:
             self._past.append(state)
         self._past = self._past[-self._limit :]
         self._future.clear()

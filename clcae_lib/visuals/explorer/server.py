@@ -1,6 +1,6 @@
 """The explorer as a page of its own, served by Voila: sliders without code (no section of the paper).
 
-Each visitor has a kernel and with it a state of their own. Unless asked otherwise it serves this machine alone;
+Each visitor has a kernel and with it a state of their own. It serves this machine alone, unless asked;
 messages are limited in size, visitors in number; idle kernels end. The page is made in an empty temporary
 folder, so nothing else can be fetched, and needs nothing from other machines.
 """

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from jaxtyping import UInt8
 
 from clcae_lib.visuals.explorer.state import ExplorerError, State
@@ -29,6 +30,7 @@ class Worker:
         frame: the slow path, a state to everything shown of it.
         deliver: called from the thread with a state and its picture, then its frame; or an error.
         rest: seconds without a request after which the frame is drawn.
+        threads: of torch, in this thread alone; None leaves them as they are.
     """
 
     def __init__(
@@ -38,7 +40,9 @@ class Worker:
         deliver: Callable[[State, Result], None],
         *,
         rest: float = 0.15,
+        threads: int | None = None,
     ) -> None:
+        self._threads = threads
         self._picture, self._frame, self._deliver, self._rest = picture, frame, deliver, rest
         self._news = threading.Condition()
         self._asked: State | None = None
@@ -77,6 +81,8 @@ class Worker:
         return bool(self._busy or self._asked is not None or self._resting or self._jobs)
 
     def _run(self) -> None:
+        if self._threads:
+            torch.set_num_threads(self._threads)
         while (task := self._next()) is not None:
             try:
                 task()
