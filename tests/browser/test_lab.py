@@ -59,6 +59,9 @@ def test_the_notebook_runs_and_its_explorer_works(browser, lab, tmp_path):
     )
     visit.ready()
     page.locator(".clcae-explorer").scroll_into_view_if_needed()
+    page.wait_for_timeout(
+        3000
+    )  # sliders set off their steps by a cell snap to them when they are first shown
     before = visit.picture()
     visit.slider("pitch").focus()
     page.keyboard.press("PageUp")
