@@ -33,8 +33,8 @@ def measure(moves: int) -> np.ndarray:
         for move in range(moves):
             visit.page.evaluate("window.took = null")
             visit.page.keyboard.press("ArrowRight" if move % 20 < 10 else "ArrowLeft")
-            visit.page.wait_for_timeout(500)
-            waits.append(visit.page.evaluate("window.took ?? 500"))  # half a second stands for "not at all"
+            visit.page.wait_for_timeout(1000)
+            waits.append(visit.page.evaluate("window.took ?? 1000"))  # a second stands for "not at all"
         visit.close()
     return np.array(waits)
 

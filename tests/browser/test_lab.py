@@ -49,16 +49,22 @@ def test_the_notebook_runs_and_its_explorer_works(browser, lab, tmp_path):
     visit = Visit(browser, f"{lab}lab/tree/explorer.ipynb")
     page = visit.page
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=90_000)
+    page.locator("#jp-main-statusbar", has_text="| Idle").wait_for(
+        timeout=90_000
+    )  # what runs earlier is lost
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     page.wait_for_function(  # folded solutions show no number
         "(() => { const all = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')];"
         " const told = all.map(e => e.textContent).filter(text => text);"
         " return told.length > 10 && told.every(text => /\\d/.test(text)); })()",
-        timeout=150_000,
+        timeout=120_000,
     )
     visit.ready()
     page.locator(".clcae-explorer").scroll_into_view_if_needed()
+    page.wait_for_timeout(
+        3000
+    )  # sliders set off their steps by a cell snap to them when they are first shown
     before = visit.picture()
     visit.slider("pitch").focus()
     page.keyboard.press("PageUp")

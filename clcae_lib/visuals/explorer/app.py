@@ -70,7 +70,7 @@ class Explorer:
         self._open, self._device = open_studio, device
         studio = open_studio(studio, device=device) if isinstance(studio, str) else studio
         self._studios = {studio.world.name: studio}
-        self.views = Views()
+        self.views, self._undrawn = Views(), False
         self._make_buttons()
         self.root = w.VBox([]).add_class("clcae-explorer")
         # Threads that wait for each other make a small picture late whenever the machine has other work.
@@ -213,11 +213,13 @@ class Explorer:
     def _step(self, state: State) -> None:
         """Make a state the present one and have it drawn."""
         self.history.push(state)
+        self._told(True)
         self._refresh()
         self.worker.ask(state)
 
     def _travel(self, where: str) -> None:
         state = getattr(self.history, where)()
+        self._told(True)
         self.controls.show(state)
         self._refresh()
         self.worker.ask(state)
@@ -234,14 +236,20 @@ class Explorer:
     def _deliver(self, state: State, result: Result) -> None:
         """Show a result; called from the worker's thread."""
         if isinstance(result, ExplorerError):
+            self._undrawn = True
             self.views.say(str(result), error=True)
         elif isinstance(result, Frame):
             self.views.show_frame(result, asked=tuple(state.edits))
             self.snippet.value = export.snippet(state)
-            if self.views.failed:
-                self.views.say(_READY)
         else:
             self.views.show_picture(result)
+            self._told(self._undrawn)
+
+    def _told(self, over: bool) -> None:
+        """Take an error away once it is over; what was said of an upload stays until the next step."""
+        if over and self.views.failed:
+            self._undrawn = False
+            self.views.say(_READY)
 
     def _turn(self, by: int) -> None:
         """Show the thumbnails of another page of the gallery."""

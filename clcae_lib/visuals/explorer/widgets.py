@@ -70,7 +70,7 @@ class Controls:
             method=self.method.value,
             space=self.space.value,
             truncation=self.truncation.value,
-            edits={key: slider.value for key, slider in self.sliders.items()},
+            edits={key: round(slider.value, 4) for key, slider in self.sliders.items()},
             mix_seed=self.mix_seed.value if mixed else None,
             mix_layers=tuple(self.mix_layers.value) if mixed else (),
             lock_identity=self.lock_identity.value,
@@ -223,11 +223,7 @@ class Views:
         self.before.value, self.difference.value = png_bytes(frame.before), png_bytes(frame.difference)
         self._show_strip(frame)
         self.readout.value = readout_table(frame.readout, asked)
-        kept = (
-            ""
-            if frame.identity is None
-            else f"same person before and after: {frame.identity:.2f} (1 is equal)"
-        )
+        kept = "" if frame.identity is None else f"identity kept: {frame.identity:.2f} (1 is all of it)"
         self.identity.value = f'<span class="clcae-caption clcae-identity">{kept}</span>'
 
     def _show_strip(self, frame: Frame) -> None:
