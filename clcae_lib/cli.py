@@ -285,6 +285,8 @@ def train_all(
                 resume=not no_resume,
                 install=True,
             )
+        typer.echo("directions:")
+        _install_directions(world, device="auto")
         if measured:
             _measure_generator(world, samples=measured, device="auto")
 
@@ -329,6 +331,28 @@ def _measure_generator(world: str, *, samples: int, device: str) -> dict[str, An
     weights = place.weights("generator")
     write_card(weights, {**read_card(weights), "measures": measures})
     return measures
+
+
+@app.command()
+def directions(
+    world: World = "portraits",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+) -> None:
+    """Find the named directions of a world anew and keep them beside its weights."""
+    with _told():
+        _check_world(world)
+        _install_directions(world, device=device)
+
+
+def _install_directions(world: str, *, device: str) -> None:
+    """Writes the directions and their card, and prints what each does."""
+    from clcae_lib.checkpoints import read_card
+    from clcae_lib.editing import install_directions
+    from clcae_lib.worlds import get_world
+
+    path = install_directions(get_world(world), device=device)
+    for name, facts in read_card(path)["measures"].items():
+        typer.echo(f"{name:<22} " + "  ".join(f"{key} {value}" for key, value in facts.items()))
 
 
 @app.command()

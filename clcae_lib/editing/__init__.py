@@ -6,6 +6,7 @@ from clcae_lib.editing.direction import Direction, load_directions, load_interfa
 from clcae_lib.editing.find import cached_directions, effects, find_directions, pick
 from clcae_lib.editing.ganspace import Components, ganspace, load_ganspace, set_coordinate
 from clcae_lib.editing.interfacegan import condition, interfacegan
+from clcae_lib.editing.named import install_directions, named_directions
 from clcae_lib.editing.probe import LinearProbe, alignment_probe, fit_probe, held_out_r_squared
 from clcae_lib.editing.response import Labelled, label_codes, response
 from clcae_lib.editing.sampling import in_batches, sample_codes
@@ -40,6 +41,7 @@ __all__ = [
     "ganspace",
     "held_out_r_squared",
     "in_batches",
+    "install_directions",
     "interfacegan",
     "interpolate",
     "label_codes",
@@ -47,6 +49,7 @@ __all__ = [
     "load_ganspace",
     "load_interfacegan",
     "mix",
+    "named_directions",
     "pick",
     "rank_channels",
     "region_effects",

@@ -1,13 +1,20 @@
 """Slider to picture as a visitor has it: from the key press in Chromium to the new picture on the page.
 
-Run by `make bench`. It serves the explorer itself; other load on the machine shows in the numbers.
+Run by `make bench`. It serves the explorer itself; other load on the machine shows in the numbers. A
+generator of 1024 pixels, its weights drawn at random, is timed without a browser: previews, then the whole.
 """
 
 import os
 import sys
+import time
+from dataclasses import replace
 
 import numpy as np
+import torch
 
+from clcae_lib.models import Generator
+from clcae_lib.visuals.explorer import State, Studio
+from clcae_lib.worlds import World
 from tests.browser.conftest import Visit, chromium, find_browser, voila
 
 _WATCH = """() => {
@@ -39,7 +46,27 @@ def measure(moves: int) -> np.ndarray:
     return np.array(waits)
 
 
+def large(moves: int) -> dict[int, np.ndarray]:
+    """Milliseconds of a picture of the full-size generator at each side, a step in W+ between pictures."""
+    torch.manual_seed(0)
+    world = World()
+    world.name = "large"
+    studio = Studio(world, Generator(1024).eval(), {}, device=torch.device("cpu"))
+    state, times = State(world="large", mix_seed=1, mix_layers=(8,)), {}
+    for side in (64, 128, 1024):
+        studio.preview(state, side)
+        times[side] = []
+        for move in range(moves if side < 1024 else 3):
+            begun = time.perf_counter()
+            studio.preview(replace(state, mix_seed=move), side)
+            times[side].append(1000 * (time.perf_counter() - begun))
+    return {side: np.array(taken) for side, taken in times.items()}
+
+
 if __name__ == "__main__":
+    for side, taken in large(20).items():
+        middle, slow = np.percentile(taken, [50, 95])
+        print(f"1024 generator at {side}: median {middle:.0f} ms, 95th percentile {slow:.0f} ms")
     if find_browser() is None:
         sys.exit("no Chromium on this machine (on Debian: apt-get install chromium)")
     times = measure(int(sys.argv[1]) if len(sys.argv) > 1 else 100)

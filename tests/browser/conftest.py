@@ -94,8 +94,11 @@ def voila(*options: str) -> Iterator[str]:
 class Visit:
     """One page of one visitor, and everything that went wrong on it."""
 
-    def __init__(self, browser: Browser, address: str, *, width: int = 1280, height: int = 720) -> None:
-        self.context = browser.new_context(viewport={"width": width, "height": height})
+    def __init__(
+        self, browser: Browser, address: str, *, width: int = 1280, height: int = 720, zoom: int = 1
+    ) -> None:
+        size = {"width": width, "height": height}  # a zoomed page has fewer, and larger, pixels of its own
+        self.context = browser.new_context(viewport=size, device_scale_factor=zoom)
         self.page: Page = self.context.new_page()
         self.page.set_default_timeout(60_000)
         self.faults: list[str] = []
@@ -103,7 +106,10 @@ class Visit:
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
         self.page.on("request", self._request)
-        self.page.goto(address)
+        deadline = time.monotonic() + 30  # a place that was just left is free once its kernel has ended
+        while self.page.goto(address).status == 503 and time.monotonic() < deadline:
+            self.page.wait_for_timeout(500)
+            self.faults.clear()
 
     def _console(self, message) -> None:
         if message.type == "error":
@@ -191,7 +197,8 @@ class Visit:
         assert self.page.locator(shown).count() == 0, "an error is shown as an output"
 
     def close(self) -> None:
-        """Leave."""
+        """Leave as one who closes the page: its kernel ends and the place is free."""
+        self.page.goto("about:blank")
         self.context.close()
 
 

@@ -56,6 +56,25 @@ def test_a_slider_changes_the_picture_and_undo_brings_it_back(visit):
     visit.check()
 
 
+def test_a_mouse_drag_moves_the_picture(visit):
+    before, handle = visit.picture(), visit.slider("pitch")
+    place = handle.bounding_box()
+    x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+    mouse = visit.page.mouse
+    mouse.move(x, y)
+    mouse.down()
+    pictures = []
+    for step in range(1, 6):
+        mouse.move(x + 8 * step, y)
+        pictures.append(visit.changes_from(pictures[-1] if pictures else before))
+    mouse.up()
+    assert float(handle.get_attribute("aria-valuenow")) > 0.5
+    visit.button("Undo").click()
+    visit.becomes(before)  # one drag is one step
+    visit.reset()
+    visit.check()
+
+
 def test_a_hundred_quick_moves_end_in_the_picture_of_the_last(visit):
     press(visit, "age", "ArrowRight", 20)
     visit.page.wait_for_timeout(1500)
@@ -112,7 +131,7 @@ def test_exports_arrive_as_files_and_a_state_loads_again(visit, tmp_path):
     edited = visit.changes_from(before)
     visit.page.wait_for_timeout(800)
     edited = visit.picture()
-    for button, kind in (("PNG", "png"), ("codes", "safetensors"), ("state", "json")):
+    for button, kind in (("PNG", "png"), ("GIF", "gif"), ("codes", "safetensors"), ("state", "json")):
         visit.button(button).click()
         link = visit.page.locator(f"a.clcae-save[download='explorer.{kind}']")
         with visit.page.expect_download() as download:
@@ -120,6 +139,8 @@ def test_exports_arrive_as_files_and_a_state_loads_again(visit, tmp_path):
         download.value.save_as(tmp_path / f"explorer.{kind}")
     with Image.open(tmp_path / "explorer.png") as picture:
         assert picture.size == (64, 64)
+    with Image.open(tmp_path / "explorer.gif") as moving:
+        assert moving.is_animated
     assert json.loads((tmp_path / "explorer.json").read_text())["edits"]["glasses"] > 0
     visit.reset()
     visit.becomes(before)
@@ -141,6 +162,27 @@ def test_nothing_is_cut_off_sideways_and_everything_has_a_name(visit):
     names = visit.page.evaluate(f"{unnamed}.map(e => e.getAttribute('aria-label') || e.alt || '')")
     assert len(names) > 20
     assert all(names)
+
+
+def test_at_200_percent_zoom_everything_is_reached(browser, address):
+    zoomed = Visit(browser, address, width=640, height=360, zoom=2).ready()
+    assert zoomed.page.evaluate("devicePixelRatio") == 2
+    assert zoomed.page.evaluate("document.documentElement.scrollWidth") <= 640
+    before, handle = zoomed.picture(), zoomed.slider("yaw")
+    handle.scroll_into_view_if_needed()
+    press(zoomed, "yaw", "PageUp")
+    zoomed.changes_from(before)
+    for name in ("Undo", "Reset", "PNG", "GIF", "Copy"):
+        zoomed.button(name).scroll_into_view_if_needed()
+        box = zoomed.button(name).bounding_box()
+        assert box["x"] >= 0, name
+        assert box["x"] + box["width"] <= 640, name
+    handle.scroll_into_view_if_needed()
+    picture = zoomed.page.locator("img.clcae-after").bounding_box()
+    assert 0 <= picture["y"] <= 360 - picture["height"], "a dragged slider's picture must be in sight"
+    zoomed.shoot("voila_zoomed")
+    zoomed.check()
+    zoomed.close()
 
 
 def test_two_visitors_do_not_see_each_other_and_a_third_is_turned_away(visit, browser, address):

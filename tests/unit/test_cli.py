@@ -98,8 +98,9 @@ def test_train_installs_when_asked(trainers, tmp_path):
 
 def test_train_all_goes_down_the_chain_and_leaves_the_data_alone(trainers, tmp_path, monkeypatch):
     monkeypatch.setenv("CLCAE_DATA", "elsewhere")
-    measured = []
+    measured, found = [], []
     monkeypatch.setattr(cli, "_measure_generator", lambda world, *, samples, device: measured.append(samples))
+    monkeypatch.setattr(cli, "_install_directions", lambda world, *, device: found.append(world))
     result = call(
         "train", "all", "--out", str(tmp_path), "--set", "inversion.steps=3", "--set", "judges.steps=4"
     )
@@ -114,6 +115,7 @@ def test_train_all_goes_down_the_chain_and_leaves_the_data_alone(trainers, tmp_p
     ]
     assert sum(note[0] == "install" for note in trainers) == 5
     assert measured == [5000]
+    assert found == ["portraits"]
     assert cli.os.environ["CLCAE_DATA"] == str(tmp_path.resolve() / "data")
 
 

@@ -30,8 +30,9 @@ def test_a_studio_knows_what_its_world_has(studio):
     assert (studio.gallery_size, studio.rows, studio.side) == (5, 8, SIDE)
     assert [c.group for c in studio.controls.values()] == ["directions"] * 2 + ["GANSpace"] * 6 + ["SeFa"] * 6
     assert all(key == control.key for key, control in studio.controls.items())
-    assert "how red; strength 1 moves" in studio.controls["red"].text
+    assert "how red; " in studio.controls["red"].text
     assert studio.controls["red"].direction.provenance["moved"] > 0.5
+    assert studio.controls["red"].direction.provenance["leakage"] >= 0
 
 
 def test_a_seed_is_drawn_as_the_generator_draws_it(studio):
@@ -167,7 +168,7 @@ def test_the_basis_is_the_jacobians(studio):
     generator, embed = tiny_generator(SIDE), Embedding()
     rows = generator.w_avg[None, None].repeat(1, 8, 1) + 0.5
     decode = generator.synthesis
-    basis = identity_basis(embed, decode, rows, rank=2)
+    basis = identity_basis(embed, lambda d: decode(rows + d[:, None]), torch.zeros(1, 8), rank=2)
     exact = torch.autograd.functional.jacobian(lambda d: embed(decode(rows + d))[0], torch.zeros(8))
     expected = torch.linalg.svd(exact, full_matrices=False).Vh[:2]
     torch.testing.assert_close(basis.T @ basis, expected.T @ expected, rtol=1e-3, atol=1e-4)
@@ -213,7 +214,7 @@ def test_a_direction_nobody_can_follow_gets_no_control(tmp_path, monkeypatch, ca
     world.factor_std = world.factor_std * torch.tensor([1.0, 1000.0])
     caplog.set_level("INFO")
     assert "red" not in find_controls(world, samples=200, device="cpu")
-    assert "No control for red" in caplog.text
+    assert "No direction for red" in caplog.text
 
 
 def test_an_unknown_world_or_factor_is_said():

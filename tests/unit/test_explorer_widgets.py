@@ -1,20 +1,20 @@
 """Every control of the explorer without a browser: its value goes into the state, and the picture follows."""
 
+import asyncio
 import base64
 import io
 import json
 from datetime import datetime
-from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
-from nbformat import NotebookNode
 from PIL import Image
-from tornado.web import HTTPError, RequestHandler
+from tornado.web import HTTPError
 
+from clcae_lib.visuals.explorer import app, server
 from clcae_lib.visuals.explorer.app import Explorer
-from clcae_lib.visuals.explorer.server import cap, configuration, write_page
+from clcae_lib.visuals.explorer.server import configuration, write_page
 from clcae_lib.visuals.explorer.state import ExplorerError, State
 from clcae_lib.visuals.explorer.widgets import readout_table
 from tests.unit._explorer import open_studio
@@ -270,15 +270,43 @@ def test_the_server_is_local_limited_and_capped(tmp_path):
     assert config.Voila.tornado_settings["websocket_max_message_size"] <= 10_000_000
     assert config.MappingKernelManager.cull_idle_timeout == 60
     assert config.VoilaConfiguration.file_allowlist == []
+    assert config.CappedKernels.visitors == 2
 
-    request = Mock(RequestHandler)
-    request.kernel_manager = Mock()
-    request.kernel_manager.list_kernel_ids.return_value = ["a"]
-    hook = cap(2)
-    hook(request, NotebookNode(), "")
-    request.kernel_manager.list_kernel_ids.return_value = ["a", "b"]
-    with pytest.raises(HTTPError, match="All 2 places are taken"):
-        hook(request, NotebookNode(), "")
+
+def test_visitors_who_come_at_the_same_instant_do_not_pass_the_cap_together(monkeypatch):
+    kernels, running = server.CappedKernels(visitors=2), []
+    monkeypatch.setattr(kernels, "list_kernel_ids", lambda: list(running))
+
+    async def start(self, **_):
+        await asyncio.sleep(0.01)
+        running.append(str(len(running)))
+        return running[-1]
+
+    monkeypatch.setattr(server.AsyncMappingKernelManager, "start_kernel", start)
+
+    async def arrive(count):
+        return await asyncio.gather(*(kernels.start_kernel() for _ in range(count)), return_exceptions=True)
+
+    *served, turned_away = asyncio.run(arrive(3))
+    assert served == ["0", "1"]
+    assert isinstance(turned_away, HTTPError)
+    assert "All 2 places are taken" in str(turned_away)
+    running.pop()
+    assert asyncio.run(arrive(2))[0] == "1"
+
+
+def test_a_large_picture_is_previewed_while_a_slider_moves_and_whole_at_rest(studio, monkeypatch):
+    monkeypatch.setattr(app, "LARGE", 16)
+    monkeypatch.setattr(app, "PREVIEW", 8)
+    shown = Explorer(studio, state=State(world=WORLD, seed=2), rest=0.05)
+    assert shown.wait()
+    sides = []
+    shown.views.after.observe(lambda change: sides.append(len(seen(change["new"]))), names="value")
+    shown.controls.sliders[key(shown)].value = 1.0
+    picture, _ = settle(shown)
+    assert sides == [8, studio.side]
+    assert np.array_equal(seen(picture), studio.picture(shown.state))
+    shown.close()
 
 
 def test_the_page_runs_nothing_that_a_visitor_wrote(tmp_path):

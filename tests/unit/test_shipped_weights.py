@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from clcae_lib import checkpoints, paths
+from clcae_lib.editing import named_directions, response
 from clcae_lib.inversion import ClcaeInverter
 from clcae_lib.worlds import get_world
 
@@ -32,6 +33,19 @@ def test_each_link_was_trained_on_the_links_that_are_here():
     foundation = checkpoints.read_card(FOLDER / "inversion_foundation.safetensors")["trained_on"]
     assert {"generator", "alignment", "perceptual_a", "identity_a"} <= foundation.keys()
     assert not any(name.endswith("_b") for name in foundation), "the measuring judges take no part"
+
+
+def test_directions_are_of_this_generator_and_do_what_they_are_named_after():
+    world = get_world("portraits")
+    found = named_directions(world, device="cpu")
+    card = checkpoints.read_card(FOLDER / "directions.safetensors")
+    assert {"yaw", "smile", "age", "glasses", "mouth_open"} <= found.keys() == card["measures"].keys()
+    generator, oracle = world.generator(), world.oracle("measure")
+    w = generator.sample_w(16, generator=torch.Generator().manual_seed(9))
+    for name in ("yaw", "smile", "age", "glasses"):
+        column = list(world.factor_names).index(name)
+        moved = response(generator, oracle, found[name], w)[:, column].mean() / world.factor_std[column]
+        assert moved > 0.5, name
 
 
 def test_all_weights_together_stay_small():

@@ -1,43 +1,39 @@
 """What the explorer can be asked to change: named directions where a judge gives names, components elsewhere.
 
-Named directions are InterFaceGAN's (arXiv 1907.10786), which need a judge to label pictures; GANSpace's
-(arXiv 2004.02546) and SeFa's (arXiv 2007.06600) components need the generator alone.
+Named directions are InterFaceGAN's (arXiv 1907.10786) or StyleSpace's (arXiv 2011.12799), which need a judge;
+GANSpace's (arXiv 2004.02546) and SeFa's (arXiv 2007.06600) components need the generator alone. Files of
+directions in a world's folder become sliders too.
 """
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import torch
 
 from clcae_lib.devices import resolve_device
-from clcae_lib.editing import Direction, cached_directions, ganspace, sample_codes, sefa
+from clcae_lib.editing import (
+    Direction,
+    ganspace,
+    load_directions,
+    load_ganspace,
+    load_interfacegan,
+    named_directions,
+    sample_codes,
+    sefa,
+)
+from clcae_lib.editing.direction import read_plain
+from clcae_lib.editing.named import SAMPLES
 from clcae_lib.models import Generator
 from clcae_lib.worlds import World, WorldError
 
 Group = Literal["directions", "GANSpace", "SeFa"]
-SAMPLES = 3000
-CALIBRATED_ON = 48
 COMPONENTS = 6
-MIN_MOVED = 0.5
-"""The least that strength 1 must move its factor, in standard deviations, for a slider to be worth having."""
-FACTORS = (
-    "yaw",
-    "pitch",
-    "smile",
-    "mouth_open",
-    "eye_open",
-    "age",
-    "glasses",
-    "beard",
-    "hair_length",
-    "hair_lightness",
-    "hair_grey",
-    "light_azimuth",
-    "background_lightness",
-)
-"""The factors offered, where a world has them: what a visitor would ask for first."""
+FOLDER = "directions"
+"""Where a world's folder has files of directions, published ones among them."""
+METHODS = {"interfacegan": "InterFaceGAN", "stylespace": "StyleSpace"}
 
 _log = logging.getLogger(__name__)
 
@@ -71,12 +67,14 @@ def find_controls(
 ) -> dict[str, Control]:
     """The controls of a world by key, in the order in which they are shown.
 
-    Named directions are read from the cache, or found first, in a minute or so on two cores. They are
-    not conditioned on each other: among many factors that leaves little to edit with, and the readout shows
-    what else moves. A factor whose direction this generator does not follow gets no control.
+    Named directions come with the world, or are found first, in a minute or two on two cores. They are not
+    conditioned on each other: among many factors that leaves little to edit with, and the readout shows what
+    else moves. A factor whose direction this generator does not follow gets no control. A file of directions
+    in the world's folder `directions` gives a control for each: what `save_directions` wrote, or a published
+    file of InterFaceGAN (a control) or GANSpace (its first components).
 
     Args:
-        world: a world without an oracle has components only.
+        world: a world without an oracle has components, and what its folder has, only.
         generator: the world's own, if it is loaded already.
         factors: which get a named direction; a choice of the world's state factors if None.
         samples: codes that each method looks at.
@@ -84,50 +82,64 @@ def find_controls(
 
     Raises:
         WorldError: the world has no generator.
-        ValueError: a factor does not exist.
+        ValueError: a factor does not exist, or a file of directions is of no use here.
     """
     place = resolve_device(device) if isinstance(device, str) else device
     generator = generator if generator is not None else world.generator(place)
-    chosen = _factors(world) if factors is None else factors
-    named = _named(world, chosen, samples, place, reach=float(generator.w_std.norm()))
     codes = sample_codes(generator, samples, seed=0)
-    found = [*named, *_ganspace(codes), *_sefa(generator, codes)]
+    named = _named(world, factors, samples, place)
+    found = [*named, *_from_folder(world, generator), *_ganspace(codes), *_sefa(generator, codes)]
     return {control.key: control for control in found}
 
 
-def _factors(world: World) -> list[str]:
-    states = list(world.state_names)
-    return [name for name in FACTORS if name in states] or states[: len(FACTORS)]
-
-
-def _named(
-    world: World, factors: Sequence[str], samples: int, device: torch.device, reach: float
-) -> list[Control]:
-    if not factors:
-        return []
-    _log.info("Directions of %s: read from the cache, or found first, in a minute or so", world.name)
+def _named(world: World, factors: Sequence[str] | None, samples: int, device: torch.device) -> list[Control]:
     try:
-        found = cached_directions(
-            world, factors, samples=samples, calibrated_on=CALIBRATED_ON, conditional=False, device=device
-        )
+        found = named_directions(world, factors, samples=samples, device=device)
     except WorldError as lack:
         _log.info("No named directions: %s", lack)
         return []
     meanings = dict(zip(world.factor_names, world.factor_texts, strict=True))
-    return [_of_factor(name, found[name], meanings[name]) for name in factors if _follows(found[name], reach)]
+    return [_of_factor(name, direction, meanings[name]) for name, direction in found.items()]
 
 
-def _follows(direction: Direction, reach: float) -> bool:
-    """Whether the generator follows a direction: a step shorter than codes are wide moves the factor."""
-    follows = direction.provenance["moved"] >= MIN_MOVED and abs(direction.unit) <= reach
-    if not follows:
-        _log.info("No control for %s: this generator does not follow its direction", direction.name)
-    return follows
+def _from_folder(world: World, generator: Generator) -> list[Control]:
+    """A control for each direction in the files of the world's folder of directions."""
+    found = []
+    for path in sorted((world.folder / FOLDER).glob("*.*")):
+        for group, direction in _read(path):
+            _check_fits(direction, generator, path)
+            label = direction.name.replace("_", " ")
+            key = "".join(c if c.isalnum() else "-" for c in f"file-{path.stem}-{direction.name}")[:64]
+            found.append(Control(key, label, group, direction, f"from the file {path.name}, in its own unit"))
+    return found
+
+
+def _read(path: Path) -> list[tuple[Group, Direction]]:
+    """The directions of a file with the group that shows them; none where it is not a file of directions."""
+    if path.suffix == ".safetensors":
+        return [("directions", direction) for direction in load_directions(path).values()]
+    if path.suffix == ".npy":
+        return [("directions", load_interfacegan(path))]
+    if path.suffix != ".pt":
+        return []
+    if isinstance(read_plain(path), dict):
+        components = load_ganspace(path)
+        count = min(COMPONENTS, len(components.std))
+        return [("GANSpace", components.direction(i)) for i in range(count)]
+    return [("directions", load_interfacegan(path))]
+
+
+def _check_fits(direction: Direction, generator: Generator, path: Path) -> None:
+    rows, size = generator.n_latent, generator.style_dim
+    shapes = {"w": [(size,)], "w_plus": [(size,), (rows, size)], "s": [(sum(generator.style_sizes),)]}
+    if tuple(direction.vector.shape) not in shapes[direction.space]:
+        shape = list(direction.vector.shape)
+        raise ValueError(f"{path}: {direction.name} has shape {shape}, made for another generator; remove it")
 
 
 def _of_factor(name: str, direction: Direction, meaning: str) -> Control:
-    moved = direction.provenance.get("moved", 1.0)
-    text = f"{meaning}; strength 1 moves it by {moved:.2g} standard deviations on average"
+    moved, method = direction.provenance["moved"], METHODS[direction.provenance["method"]]
+    text = f"{meaning}; {method}'s strength 1 moves it by {moved:.2g} standard deviations on average"
     return Control(name, name.replace("_", " "), "directions", direction, text)
 
 

@@ -19,7 +19,7 @@ def feature_offset(generator: Generator, inversion: Inversion) -> Float[Tensor, 
     """What F adds to the generator's own activation of the same codes; None where there is no F."""
     if inversion.feature is None:
         return None
-    return inversion.feature - activation(generator, inversion.w_plus)
+    return inversion.feature - activation(generator, inversion.w_plus, styles=inversion.styles)
 
 
 def decode(
@@ -27,6 +27,7 @@ def decode(
     rows: Float[Tensor, "n l d"],
     offset: Float[Tensor, "1 c h w"] | None,
     *,
+    styles: Float[Tensor, "#n s"] | None = None,
     stop_at: int | None = None,
 ) -> Float[Tensor, "n 3 side side"]:
     """Pictures of codes in W+, nominally in [-1, 1], with `offset` added to the activation that F replaces.
@@ -35,14 +36,16 @@ def decode(
         generator: of the codes.
         rows: one code a layer.
         offset: from `feature_offset`; None for none.
+        styles: what edits add in StyleSpace; None for nothing.
         stop_at: return the picture at this lower resolution.
     """
+    options = {"style_offsets": styles, "stop_at": stop_at}
     if offset is None:
-        return generator.synthesis(rows, stop_at=stop_at)
+        return generator.synthesis(rows, **options)
     reader = generator.convs[FEATURE_INDEX - 1]  # the layer that reads the activation, after the picture has
     hook = reader.register_forward_pre_hook(lambda _, inputs: (inputs[0] + offset, *inputs[1:]))
     try:
-        return generator.synthesis(rows, stop_at=stop_at)
+        return generator.synthesis(rows, **options)
     finally:
         hook.remove()
 

@@ -35,6 +35,9 @@ _READY = "Drag a slider, or focus one and press the arrow keys."
 
 SMALL = 128
 """Pictures up to this side are drawn by one thread of the processor."""
+LARGE = 256
+"""A processor draws pictures above this side at `PREVIEW` while a slider moves, and whole when it rests."""
+PREVIEW = 128
 
 _log = logging.getLogger(__name__)
 
@@ -140,7 +143,7 @@ class Explorer:
 
     def _columns(self) -> w.Box:
         views = self.views
-        pair = w.HBox([captioned(views.before, "before"), captioned(views.difference, "difference x 3")])
+        pair = w.HBox([captioned(views.before, "before"), captioned(views.difference, "difference x3")])
         after = captioned(views.after, "after")
         pair.add_class("clcae-pair")
         left = w.VBox([after, views.identity, pair, self._history_buttons, self._exports])
@@ -228,7 +231,10 @@ class Explorer:
         self.undo.disabled, self.redo.disabled = not self.history.can_undo, not self.history.can_redo
 
     def _picture(self, state: State) -> np.ndarray:
-        return self._studios[state.world].picture(state)
+        studio = self._studios[state.world]
+        if studio.side > LARGE and studio.device.type == "cpu":
+            return studio.preview(state, PREVIEW)
+        return studio.picture(state)
 
     def _frame(self, state: State) -> Frame:
         return self._studios[state.world].frame(state)

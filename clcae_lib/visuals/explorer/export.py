@@ -1,6 +1,7 @@
 """What can be taken along: a picture, an animation, the codes, and the Python that makes them again.
 
-The codes are W, W+ and F after the edits (arXiv 2211.11448, section 3.4). Everything is made in memory.
+The codes are W, W+, F and steps in StyleSpace after the edits (arXiv 2211.11448, section 3.4). Everything is
+made in memory.
 """
 
 import io
@@ -27,7 +28,7 @@ state = State(
 )
 studio = Studio.open(state.world)
 picture = studio.picture(state)  # bytes [height, width, 3]
-codes = studio.inversion(state)  # w, w_plus and feature after the edits
+codes = studio.inversion(state)  # w, w_plus, feature and styles after the edits
 """
 
 
@@ -66,7 +67,7 @@ def codes(studio: Studio, state: State) -> bytes:
         ExplorerError: the state asks for what this world does not have.
     """
     inversion = studio.inversion(state)
-    tensors = {"w": inversion.w, "w_plus": inversion.w_plus, "feature": inversion.feature}
+    tensors = {name: getattr(inversion, name) for name in ("w", "w_plus", "feature", "styles")}
     kept = {name: part.cpu().contiguous() for name, part in tensors.items() if part is not None}
     details = {"kind": "inversion codes", "world": state.world, "state": json.loads(state.to_json())}
     return safetensors.torch.save(kept, metadata={"clcae": json.dumps(details)})

@@ -1,8 +1,8 @@
-"""Edits that keep the person: a step in W without what changes the identity embedding most.
+"""Edits that keep the person: a step in W or StyleSpace without what changes the identity embedding most.
 
-Edits should keep who is seen (arXiv 2211.11448, section 4.3). The embedding's Jacobian with respect to w says
-how it moves with a small step; the right singular vectors of its largest singular values span the steps that
-change it most, and a locked edit is projected off them.
+Edits should keep who is seen (arXiv 2211.11448, section 4.3). The embedding's Jacobian with respect to the
+step says how it moves with a small one; the right singular vectors of its largest singular values span the
+steps that change it most, and a locked edit is projected off them.
 """
 
 from collections.abc import Callable
@@ -23,26 +23,26 @@ _CHUNK = 16
 def identity_basis(
     embed: nn.Module,
     decode: Callable[[Tensor], Tensor],
-    rows: Float[Tensor, "1 l d"],
+    still: Float[Tensor, "1 d"],
     *,
     rank: int = RANK,
 ) -> Float[Tensor, "k d"]:
-    """Orthonormal steps in W that change the identity most around a code, the worst first.
+    """Orthonormal steps that change the identity most around a code, the worst first.
 
     Args:
         embed: images to vectors; the judge in the role "train", for the other one measures.
-        decode: rows of W+ `[N, L, D]` to pictures `[N, 3, R, R]`, differentiable.
-        rows: the code, one row a layer; a step in W moves all of them alike.
+        decode: steps `[N, D]` from the code to pictures `[N, 3, R, R]`, differentiable.
+        still: the step that is none, zeros.
         rank: how many steps.
     """
 
     def embedded(steps: Tensor) -> Tensor:
-        return embed(decode(rows + steps[:, None]))
+        return embed(decode(steps))
 
-    count = embedded(torch.zeros_like(rows[:, 0])).shape[1]
-    parts = [_gradients(embedded, part, rows) for part in torch.arange(count).split(_CHUNK)]
+    count = embedded(still).shape[1]
+    parts = [_gradients(embedded, part, still) for part in torch.arange(count).split(_CHUNK)]
     jacobian = torch.cat(parts)
-    return torch.linalg.svd(jacobian.double(), full_matrices=False).Vh[:rank].to(rows)
+    return torch.linalg.svd(jacobian.double(), full_matrices=False).Vh[:rank].to(still)
 
 
 def _gradients(embedded: Callable[[Tensor], Tensor], entries: Tensor, like: Tensor) -> Float[Tensor, "e d"]:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from tornado import web
+from traitlets import Int
 from traitlets.config import Config
 
 from clcae_lib.visuals.explorer.state import ExplorerError
@@ -42,22 +44,44 @@ def configuration(*, host: str, port: int, visitors: int, idle: int, folder: Pat
     config.VoilaConfiguration.update(
         template="clcae", theme="light", allow_template_override="NO", allow_theme_override="NO"
     )
-    config.VoilaConfiguration.update(show_tracebacks=False, file_allowlist=[], prelaunch_hook=cap(visitors))
+    config.VoilaConfiguration.update(show_tracebacks=False, file_allowlist=[], prelaunch_hook=give_token)
+    config.VoilaConfiguration.multi_kernel_manager_class = CappedKernels
+    config.CappedKernels.visitors = visitors
     config.MappingKernelManager.update(
         cull_idle_timeout=idle, cull_interval=max(1, min(60, idle // 2)), cull_connected=True
     )
     return config
 
 
-def cap(visitors: int) -> Any:
-    """A hook that turns a visitor away, in a sentence, while this many kernels run."""
+class CappedKernels(AsyncMappingKernelManager):
+    """The visitors' kernels, never more than `visitors`, those that are starting counted too."""
 
-    def hook(request: web.RequestHandler, notebook: nbformat.NotebookNode, cwd: str) -> None:
-        if len(request.kernel_manager.list_kernel_ids()) >= visitors:
-            text = f"All {visitors} places are taken. Please come back in a few minutes."
+    visitors = Int(4, help="Kernels at once.").tag(config=True)
+    _starting = 0
+
+    async def start_kernel(self, **options: Any) -> str:
+        """Start a kernel and return its name.
+
+        Raises:
+            HTTPError: all places are taken; the page shows it as a sentence.
+        """
+        if len(self.list_kernel_ids()) + self._starting >= self.visitors:
+            text = f"All {self.visitors} places are taken. Please come back in a few minutes."
             raise web.HTTPError(503, text, reason="All places are taken")
+        self._starting += 1
+        try:
+            return await super().start_kernel(**options)
+        finally:
+            self._starting -= 1
 
-    return hook
+
+def give_token(request: web.RequestHandler, **_: Any) -> None:
+    """Voila's hook before a page: set the cookie without which a closed page cannot end its kernel.
+
+    Reading the token sets it. Voila itself does not (its issue 1458), and the place would stay taken until
+    the kernel counts as idle.
+    """
+    _ = request.xsrf_token
 
 
 def write_page(folder: Path, *, world: str, device: str) -> Path:

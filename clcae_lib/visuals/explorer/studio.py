@@ -7,6 +7,7 @@ edit changed beside what it was asked to change (section 4.3). Nothing here know
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,10 +16,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from clcae_lib.devices import resolve_device
-from clcae_lib.editing import Direction, activation, apply_all
+from clcae_lib.editing import Direction, activation, apply_all, channel_spread
+from clcae_lib.editing.named import SAMPLES
 from clcae_lib.inversion import Inversion
 from clcae_lib.models import Generator
-from clcae_lib.visuals.explorer._controls import SAMPLES, Control, find_controls
+from clcae_lib.visuals.explorer._controls import Control, find_controls
 from clcae_lib.visuals.explorer._decode import decode, feature_offset, pixels
 from clcae_lib.visuals.explorer._meter import Meter
 from clcae_lib.visuals.explorer._recent import Recent
@@ -71,6 +73,21 @@ class _Start:
     facts: Recent = field(default_factory=Recent)
 
 
+class _Codes(NamedTuple):
+    """Codes in W, rows of W+ and an offset in StyleSpace: a source's after changes, or changes alone."""
+
+    w: Float[Tensor, "1 d"]
+    rows: Float[Tensor, "1 l d"]
+    styles: Float[Tensor, "1 s"]
+
+
+class _Basis(NamedTuple):
+    """What a locked edit may not step along: in W, and in StyleSpace, there in spreads of the channels."""
+
+    w: Float[Tensor, "k d"]
+    styles: Float[Tensor, "k s"]
+
+
 class Studio:
     """Renders the states of one world; call it from one thread at a time.
 
@@ -100,6 +117,7 @@ class Studio:
         self.methods, self.gallery_size = self._sources.methods, self._sources.gallery_size
         self._meter = Meter.of(world, device)
         self._starts, self._embed = Recent(KEPT), Recent(1)
+        self._spread = channel_spread(generator).clamp(min=1e-6)
         self._steps = {key: self._unit_step(control.direction) for key, control in self.controls.items()}
 
     @classmethod
@@ -167,7 +185,9 @@ class Studio:
         before = start.facts.get("image", lambda: decode(self.generator, start.rows, start.offset))
         strengths = self._strip_strengths(state)
         shown = [state, *(state.with_edit(state.strip or "", s) for s in strengths)]
-        images = decode(self.generator, torch.cat([self._edited(s, start) for s in shown]), start.offset)
+        edited = [self._edited(s, start) for s in shown]
+        rows, styles = torch.cat([e.rows for e in edited]), torch.cat([e.styles for e in edited])
+        images = decode(self.generator, rows, start.offset, styles=styles)
         seen = start.facts.get("reading", lambda: self._meter.read(before))
         readout, identity = self._meter.compare(seen, self._meter.read(images[:1]))
         first, *strip = (pixels(image) for image in images)
@@ -185,12 +205,12 @@ class Studio:
             ExplorerError: as `picture`.
         """
         start = self._start(state)
-        rows = self._edited(state, start)
-        w = self.generator.truncate(start.w, self.generator.w_avg, state.truncation)
-        w = w + self._step(state, start)[0]
+        w, rows, offset = self._edited(state, start)
+        styles = offset if offset.any() else None
         if start.offset is None:
-            return Inversion(w, rows)
-        return Inversion(w, rows, activation(self.generator, rows) + start.offset)
+            return Inversion(w, rows, None, styles)
+        feature = activation(self.generator, rows, styles=styles) + start.offset
+        return Inversion(w, rows, feature, styles)
 
     def original(self, state: State) -> Picture | None:
         """The picture that was inverted; None for a sampled code.
@@ -210,15 +230,16 @@ class Studio:
 
     def _draw(self, state: State, *, stop_at: int | None = None) -> Picture:
         start = self._start(state)
-        return pixels(decode(self.generator, self._edited(state, start), start.offset, stop_at=stop_at)[0])
+        edited = self._edited(state, start)
+        options = {"styles": edited.styles, "stop_at": stop_at}
+        return pixels(decode(self.generator, edited.rows, start.offset, **options)[0])
 
-    def _edited(self, state: State, start: _Start) -> Float[Tensor, "1 l d"]:
-        """Rows of W+ after mixing, truncation and edits, in this order."""
-        rows = self._mixed(state, start.rows)
-        rows = self.generator.truncate(rows, self.generator.w_avg, state.truncation)
-        if not state.edits:
-            return rows
-        return rows + self._step(state, start)[1]
+    def _edited(self, state: State, start: _Start) -> _Codes:
+        """The codes after mixing, truncation and edits, in this order."""
+        mean, psi = self.generator.w_avg, state.truncation
+        rows = self.generator.truncate(self._mixed(state, start.rows), mean, psi)
+        w, step = self.generator.truncate(start.w, mean, psi), self._step(state, start)
+        return _Codes(w + step.w, rows + step.rows, step.styles)
 
     def _mixed(self, state: State, rows: Float[Tensor, "1 l d"]) -> Float[Tensor, "1 l d"]:
         if state.mix_seed is None or not state.mix_layers:
@@ -229,39 +250,56 @@ class Studio:
         rows[:, list(state.mix_layers)] = other.w[:, None]
         return rows
 
-    def _unit_step(self, direction: Direction) -> tuple[Float[Tensor, "1 d"], Float[Tensor, "1 l d"]]:
-        """What strength 1 adds to w and to W+: tried on a code of zeros, for it adds the same everywhere."""
-        zero = torch.zeros(1, self.generator.style_dim, device=self.device)
-        nothing = Inversion(zero, zero[:, None].repeat(1, self.rows, 1))
-        moved = apply_all(self.generator, nothing, [(direction, 1.0)])
-        return moved.w, moved.w_plus
+    def _unit_step(self, direction: Direction) -> _Codes:
+        """What strength 1 adds: tried on a code of zeros, for it adds the same everywhere."""
+        zero = self._still()
+        moved = apply_all(self.generator, Inversion(zero.w, zero.rows), [(direction, 1.0)])
+        return _Codes(moved.w, moved.w_plus, zero.styles if moved.styles is None else moved.styles)
 
-    def _step(self, state: State, start: _Start) -> tuple[Float[Tensor, "1 d"], Float[Tensor, "1 l d"]]:
-        """What all edits together add to w and to the rows of W+."""
-        pairs = [(s, *self._steps[self._control(key).key]) for key, s in state.edits.items()]
-        w = sum((s * step for s, step, _ in pairs), torch.zeros_like(start.w))
-        rows = sum((s * step for s, _, step in pairs), torch.zeros_like(start.rows))
-        return self._locked(state, start, w), self._locked(state, start, rows)
+    def _still(self) -> _Codes:
+        """The step that changes nothing."""
+        w = torch.zeros(1, self.generator.style_dim, device=self.device)
+        styles = torch.zeros(1, sum(self.generator.style_sizes), device=self.device)
+        return _Codes(w, w[:, None].repeat(1, self.rows, 1), styles)
+
+    def _step(self, state: State, start: _Start) -> _Codes:
+        """What all edits together add."""
+        w, rows, styles = self._still()
+        for key, strength in state.edits.items():
+            unit = self._steps[self._control(key).key]
+            w, rows, styles = (
+                w + strength * unit.w,
+                rows + strength * unit.rows,
+                styles + strength * unit.styles,
+            )
+        if not state.lock_identity or not state.edits:
+            return _Codes(w, rows, styles)
+        basis = start.facts.get("basis", lambda: self._basis(start))
+        free = off(basis.styles, styles / self._spread) * self._spread
+        return _Codes(off(basis.w, w), off(basis.w, rows), free)
 
     def _control(self, key: str) -> Control:
         if key not in self.controls:
             raise ExplorerError(f"{key}: the world {self.world.name} has no such control.")
         return self.controls[key]
 
-    def _locked(self, state: State, start: _Start, step: Tensor) -> Tensor:
-        """The step without what changes the identity, where the state asks for that."""
-        if not state.lock_identity or not state.edits:
-            return step
-        return off(start.facts.get("basis", lambda: self._basis(start)), step)
-
     @torch.inference_mode(False)
-    def _basis(self, start: _Start) -> Float[Tensor, "k d"]:
+    def _basis(self, start: _Start) -> _Basis:
         """Found once for each code; the judge too is loaded here, where gradients may flow."""
         try:
             embed = self._embed.get("train", lambda: self.world.identity("train", self.device))
         except WorldError as error:
             raise ExplorerError(f"The identity cannot be locked: {error}") from error
-        return identity_basis(embed, lambda rows: decode(self.generator, rows, start.offset), start.rows)
+
+        def moved(steps: Tensor) -> Tensor:
+            return decode(self.generator, start.rows + steps[:, None], start.offset)
+
+        def styled(steps: Tensor) -> Tensor:
+            rows = start.rows.expand(len(steps), -1, -1)
+            return decode(self.generator, rows, start.offset, styles=steps * self._spread)
+
+        still = self._still()
+        return _Basis(identity_basis(embed, moved, still.w), identity_basis(embed, styled, still.styles))
 
     def _strip_strengths(self, state: State) -> tuple[float, ...]:
         if state.strip is None:
