@@ -163,6 +163,20 @@ class Visit:
         """The handle of a slider, which takes the arrow keys."""
         return self.page.locator(f".clcae-explorer .noUi-handle[aria-label='{label}']").first
 
+    def drag(self, label: str, *, steps: int = 5) -> list[list[int]]:
+        """Pull a slider to the right with the mouse, and return the picture of each step."""
+        handle, pictures = self.slider(label), [self.picture()]
+        handle.scroll_into_view_if_needed()
+        place = handle.bounding_box()
+        x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+        self.page.mouse.move(x, y)
+        self.page.mouse.down()
+        for step in range(1, steps + 1):
+            self.page.mouse.move(x + 8 * step, y)
+            pictures.append(self.changes_from(pictures[-1]))
+        self.page.mouse.up()
+        return pictures[1:]
+
     def open(self, tab: str) -> None:
         """Bring a tab to the front."""
         self.page.locator(".clcae-explorer").get_by_role("tab", name=tab).click()

@@ -57,18 +57,9 @@ def test_a_slider_changes_the_picture_and_undo_brings_it_back(visit):
 
 
 def test_a_mouse_drag_moves_the_picture(visit):
-    before, handle = visit.picture(), visit.slider("pitch")
-    place = handle.bounding_box()
-    x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
-    mouse = visit.page.mouse
-    mouse.move(x, y)
-    mouse.down()
-    pictures = []
-    for step in range(1, 6):
-        mouse.move(x + 8 * step, y)
-        pictures.append(visit.changes_from(pictures[-1] if pictures else before))
-    mouse.up()
-    assert float(handle.get_attribute("aria-valuenow")) > 0.5
+    before = visit.picture()
+    assert before not in visit.drag("pitch")
+    assert float(visit.slider("pitch").get_attribute("aria-valuenow")) > 0.5
     visit.button("Undo").click()
     visit.becomes(before)  # one drag is one step
     visit.reset()
