@@ -81,13 +81,6 @@ class _Codes(NamedTuple):
     styles: Float[Tensor, "1 s"]
 
 
-class _Basis(NamedTuple):
-    """What a locked edit may not step along: in W, and in StyleSpace, there in spreads of the channels."""
-
-    w: Float[Tensor, "k d"]
-    styles: Float[Tensor, "k s"]
-
-
 class Studio:
     """Renders the states of one world; call it from one thread at a time.
 
@@ -274,32 +267,40 @@ class Studio:
             )
         if not state.lock_identity or not state.edits:
             return _Codes(w, rows, styles)
-        basis = start.facts.get("basis", lambda: self._basis(start))
-        free = off(basis.styles, styles / self._spread) * self._spread
-        return _Codes(off(basis.w, w), off(basis.w, rows), free)
+        return self._locked(start, _Codes(w, rows, styles))
 
     def _control(self, key: str) -> Control:
         if key not in self.controls:
             raise ExplorerError(f"{key}: the world {self.world.name} has no such control.")
         return self.controls[key]
 
+    def _locked(self, start: _Start, step: _Codes) -> _Codes:
+        """The step without what changes the identity; in StyleSpace measured in spreads of the channels."""
+        w, rows, styles = step
+        if rows.any():
+            basis = start.facts.get("w basis", lambda: self._basis(start, styled=False))
+            w, rows = off(basis, w), off(basis, rows)
+        if styles.any():
+            basis = start.facts.get("s basis", lambda: self._basis(start, styled=True))
+            styles = off(basis, styles / self._spread) * self._spread
+        return _Codes(w, rows, styles)
+
     @torch.inference_mode(False)
-    def _basis(self, start: _Start) -> _Basis:
+    def _basis(self, start: _Start, *, styled: bool) -> Float[Tensor, "k d"]:
         """Found once for each code; the judge too is loaded here, where gradients may flow."""
         try:
             embed = self._embed.get("train", lambda: self.world.identity("train", self.device))
         except WorldError as error:
             raise ExplorerError(f"The identity cannot be locked: {error}") from error
 
-        def moved(steps: Tensor) -> Tensor:
-            return decode(self.generator, start.rows + steps[:, None], start.offset)
-
-        def styled(steps: Tensor) -> Tensor:
+        def stepped(steps: Tensor) -> Tensor:
+            if not styled:
+                return decode(self.generator, start.rows + steps[:, None], start.offset)
             rows = start.rows.expand(len(steps), -1, -1)
             return decode(self.generator, rows, start.offset, styles=steps * self._spread)
 
         still = self._still()
-        return _Basis(identity_basis(embed, moved, still.w), identity_basis(embed, styled, still.styles))
+        return identity_basis(embed, stepped, still.styles if styled else still.w)
 
     def _strip_strengths(self, state: State) -> tuple[float, ...]:
         if state.strip is None:
