@@ -44,11 +44,14 @@ class Policy:
     transport: httpx.BaseTransport | None = None
 
     def client(self) -> httpx.Client:
-        """A client that follows no redirect by itself."""
-        limits = httpx.Timeout(self.stall, connect=self.connect)
-        headers = {"User-Agent": "clcae-suite", "Accept-Encoding": "identity"}
-        proxies = not self.loopback  # as the environment names them
-        return httpx.Client(timeout=limits, headers=headers, transport=self.transport, trust_env=proxies)
+        """A client that follows no redirect by itself and reuses no connection (one may end while idle)."""
+        return httpx.Client(
+            timeout=httpx.Timeout(self.stall, connect=self.connect),
+            limits=httpx.Limits(max_keepalive_connections=0),
+            headers={"User-Agent": "clcae-suite", "Accept-Encoding": "identity"},
+            transport=self.transport,
+            trust_env=not self.loopback,  # proxies, as the environment names them
+        )
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from clcae_lib.assets._client import AGAIN, Policy, opened
 from clcae_lib.assets._errors import AssetError, CutError
 
 DRIVE = "https://drive.google.com/uc"
-_PAGE_BYTES = 2**20
+_PAGE_BYTES = 2**16  # its pages have a few thousand; parsing a hostile one takes the square of this
 _QUOTA = ("too many users have viewed or downloaded", "quota exceeded", "download quota")
 _HOSTS = (".google.com", ".googleusercontent.com")
 
@@ -98,7 +98,7 @@ def drive_opened(
 
 def _page(response: httpx.Response) -> Page:
     content = bytearray()
-    for piece in response.iter_raw():
+    for piece in response.iter_bytes():
         content += piece
         if len(content) > _PAGE_BYTES:
             break

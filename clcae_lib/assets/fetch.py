@@ -142,7 +142,7 @@ class Fetcher:
         try:
             digest = download.run()
         except AssetError as error:
-            raise AssetError(f"{name}: {error}. {self._by_hand(name)}") from error
+            raise AssetError(f"{name}: {error}. {self._by_hand(name)}{self._forget(name)}") from error
         self._record(name, digest, path)
 
     def _opener(self, asset: Asset) -> Callable[..., AbstractContextManager[httpx.Response]]:
@@ -177,9 +177,13 @@ class Fetcher:
         )
 
     def _remedy(self, name: str) -> str:
-        recorded = self.manifest.assets[name].sha256 == "unknown" and self.digests.get(name)
-        also = f"; if the new file is wanted, remove {name!r} from {self.digests.path}" if recorded else ""
-        return f"Move it away and run `clcae fetch {name}` again{also}"
+        return f"Move it away and run `clcae fetch {name}` again{self._forget(name)}"
+
+    def _forget(self, name: str) -> str:
+        """How to accept another file than the one recorded, if one is."""
+        if self.manifest.assets[name].sha256 != "unknown" or not self.digests.get(name):
+            return ""
+        return f"; if a new file is wanted, remove {name!r} from {self.digests.path}"
 
     def _by_hand(self, name: str) -> str:
         """Where to get an asset with a browser and where to put it."""

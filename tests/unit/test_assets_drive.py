@@ -1,4 +1,4 @@
-"""Google Drive's question is answered, its refusals are understood, and nothing else of its pages is followed."""
+"""Google Drive's question is answered, its refusals are understood, and nothing else is followed."""
 
 import hashlib
 
@@ -97,7 +97,9 @@ def test_at_google_the_form_leads_to_another_host(tmp_path):
             page = question("https://drive.usercontent.google.com/download", id="some-id", confirm="t")
             return httpx.Response(200, content=page, headers={"Content-Type": "text/html"})
         assert request.url.params["confirm"] == "t"
-        return httpx.Response(200, content=CONTENT)
+        return httpx.Response(
+            200, stream=httpx.ByteStream(CONTENT), headers={"Content-Length": str(len(CONTENT))}
+        )
 
     transport = httpx.MockTransport(answer)
     address = "https://drive.google.com/uc"
@@ -169,7 +171,7 @@ def test_a_passing_trouble_is_waited_for(server, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "page", ["", "<form", "<form action=/download><input", "<input type=hidden name=x>" * 9999]
+    "page", ["", "<form", "<form action=/download><input", "<input type=hidden name=x>" * 9999], ids=range(4)
 )
 def test_a_broken_page_is_no_crash(page):
     assert parse_page(page).fields == {}
