@@ -208,7 +208,7 @@ class Download:
         elif total > known.max_bytes:
             raise AssetError(f"it has {total} bytes, more than max_bytes, {known.max_bytes}")
         elif known.size not in (None, total):
-            raise AssetError(f"the server offers {total} bytes, the manifest says {known.size}")
+            raise AssetError(f"the server offers {total} bytes in place of {known.size}")
         elif total == 0:
             raise AssetError("the server offers an empty file")
 

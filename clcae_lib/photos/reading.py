@@ -94,7 +94,9 @@ def decode_image(
     with _opened(data, name, max_pixels, min_side) as image:
         image.seek(0)
         image.load()
-        return to_rgb(upright(image), profile=profile)
+        picture = to_rgb(upright(image), profile=profile)
+        picture.info.clear()  # else PIL saves the old profile, and where it was taken, beside new pixels
+        return picture
 
 
 def shown(path: Path | str) -> str:

@@ -141,6 +141,7 @@ def test_a_colour_profile_is_followed_unless_told_otherwise(tmp_path):
     swapped = _swapping_profile()
     halves().save(tmp_path / "a.png", icc_profile=swapped)
     assert near(read_image(tmp_path / "a.png"), 5, 12, (0, 255, 0), 80), "its red primary is green"
+    assert read_image(tmp_path / "a.png").info == {}, "the profile no longer fits the pixels"
     assert read_image(tmp_path / "a.png", profile=False).getpixel((5, 12)) == (255, 0, 0)
 
 
