@@ -46,6 +46,8 @@ _REQUEST_ERRORS = (
     "WorldError",
     "FileNotFoundError",
     "ExplorerError",
+    "AssetError",
+    "PhotoError",
 )
 
 Settings = Annotated[
@@ -402,6 +404,53 @@ def _weights_lines(folder: Path) -> list[str]:
 
 
 _FACTS = {"steps": "steps", "images_seen": "images", "seconds": "s", "device": "", "kind": ""}
+
+
+@app.command()
+def fetch(
+    names: Annotated[list[str] | None, typer.Argument(help="Sets or single files, such as: ffhq")] = None,
+    listed: Annotated[bool, typer.Option("--list", help="Show what there is and what is here.")] = False,
+) -> None:
+    """Fetch published files into data/, resumed and checked, or say where to put them by hand."""
+    with _told():
+        from clcae_lib.assets import Fetcher, read_manifest
+
+        fetcher = Fetcher(read_manifest(), paths.data_dir(), tell=lambda text: typer.echo(text, err=True))
+        if listed:
+            typer.echo("\n".join(_asset_lines(fetcher)))
+            return
+        if not names:
+            raise RequestError(f"name what to fetch: {', '.join(fetcher.manifest.sets)}, or see --list")
+        missing = [name for name in fetcher.manifest.select(names) if not _fetch_one(fetcher, name)]
+    if missing:
+        typer.echo(f"not there: {', '.join(missing)}", err=True)
+        raise typer.Exit(1)
+
+
+def _fetch_one(fetcher: Any, name: str) -> bool:
+    """Whether an asset is there in the end; tells what happened."""
+    from clcae_lib.assets import AssetError
+
+    try:
+        path, fetched = fetcher.fetch(name)
+    except AssetError as error:
+        typer.echo(f"error: {error}", err=True)
+        return False
+    licence = fetcher.manifest.assets[name].licence
+    typer.echo(f"{name}: {'fetched to' if fetched else 'already'} {path} (licence {licence})")
+    return True
+
+
+def _asset_lines(fetcher: Any) -> list[str]:
+    """The sets, then each asset with whether it is here and what is known of it."""
+    manifest = fetcher.manifest
+    lines = [f"set {name:<16} {', '.join(members)}" for name, members in manifest.sets.items()]
+    for name, asset in manifest.assets.items():
+        state = "here" if fetcher.is_there(name) else "by hand" if asset.by_hand else "to fetch"
+        digest = f"{asset.sha256_begins}…" if asset.sha256_begins else asset.sha256[:12]
+        facts = f"size {asset.size}, sha256 {digest}, licence {asset.licence}"
+        lines.append(f"{name:<20} {state:<8} data/{asset.place}: {asset.about} ({facts}; {asset.address})")
+    return lines
 
 
 if __name__ == "__main__":
