@@ -149,5 +149,5 @@ def small_tensors(size: int = 16, width: int = 6, dim: int = 8, layers: int = 2)
 def storage_bytes(tensor: Tensor) -> bytes:
     """What a snapshot holds for a tensor's numbers."""
     stream = io.BytesIO()
-    torch.save(tensor.storage(), stream, _use_new_zipfile_serialization=False)
+    torch.save(tensor._typed_storage(), stream, _use_new_zipfile_serialization=False)
     return stream.getvalue()

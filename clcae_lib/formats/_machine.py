@@ -83,7 +83,7 @@ class Budget:
     """What a file may still make the reader do; nested pickles draw on the same one."""
 
     size: int
-    operations: int = OPERATIONS
+    operations: int = field(default_factory=lambda: OPERATIONS)
     copied: int = field(init=False)
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable
+from mmap import mmap
 from typing import Any
 
 from clcae_lib.formats._errors import FormatError, UnsafeFileError
@@ -30,6 +31,7 @@ from clcae_lib.formats._stored import DTYPES, Storage, tensor_maker
 MAGIC = 0x1950A86A20F9469CFC6C
 MAGIC_START = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 PROTOCOL = 1001
+MEMBERS = 50_000
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 
 #: The storages' names, which may be mentioned and not called.
@@ -64,8 +66,14 @@ def basic_makers(budget: Budget) -> dict[str, Maker | None]:
         "torch._utils _rebuild_parameter": lambda data, *_: data,
         "_codecs encode": encode,
         **{f"{module} set": members for module in ("builtins", "__builtin__")},
+        **{f"{module} bytes": _no_bytes for module in ("builtins", "__builtin__")},
         **NUMPY,
     }
+
+
+def _no_bytes() -> bytes:
+    """What the first protocols write for bytes without any; those with some are `encode`'s."""
+    return b""
 
 
 def file_makers(budget: Budget) -> dict[str, Maker | None]:
@@ -90,7 +98,7 @@ def file_makers(budget: Budget) -> dict[str, Maker | None]:
     }
 
 
-def read_zip(view: memoryview, stream: Stream) -> Any:
+def read_zip(view: memoryview, stream: mmap) -> Any:
     """What a torch archive holds; its tensors are read later, from `view`.
 
     Args:
@@ -120,10 +128,11 @@ def read_zip(view: memoryview, stream: Stream) -> Any:
     return machine.run(io.BytesIO(records[root + "data.pkl"]()))
 
 
-def _records(view: memoryview, stream: Stream) -> dict[str, Callable[..., memoryview]]:
+def _records(view: memoryview, stream: mmap) -> dict[str, Callable[..., memoryview]]:
     """The members of an archive, none of them compressed, all of them inside it, and none on another."""
     records: dict[str, Callable[..., memoryview]] = {}
     total = 0
+    _require_few_members(stream)
     for info in zipfile.ZipFile(stream).infolist():
         total += info.file_size
         stored = info.compress_type == zipfile.ZIP_STORED and info.compress_size == info.file_size
@@ -131,6 +140,16 @@ def _records(view: memoryview, stream: Stream) -> dict[str, Callable[..., memory
             raise UnsafeFileError("it is a zip archive that lies about its sizes, or is compressed")
         records[info.filename] = _member(view, info)
     return records
+
+
+def _require_few_members(stream: mmap) -> None:
+    """Count what may be members before zipfile makes an object of each, several times their size."""
+    position = 0
+    for _ in range(MEMBERS):
+        position = stream.find(b"PK\x01\x02", position) + 1
+        if not position:
+            return
+    raise UnsafeFileError(f"it is a zip archive of more than {MEMBERS:,} members")
 
 
 def _member(view: memoryview, info: zipfile.ZipInfo) -> Callable[..., memoryview]:

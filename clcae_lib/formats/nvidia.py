@@ -60,6 +60,9 @@ def facts(network: Module) -> dict[str, Any]:
     found = {name: network.settings.get(name) for name in names}
     if isinstance(mapping, Module):
         found["mapping_layers"] = mapping.settings.get("num_layers")
+    if isinstance(synthesis := network.children.get("synthesis"), Module):
+        layers = [child for child in synthesis.children.values() if isinstance(child, Module)]
+        found["conv_clamp"] = next((layer.settings.get("conv_clamp") for layer in layers), None)
     return {name: value for name, value in found.items() if isinstance(value, int)}
 
 

@@ -101,7 +101,8 @@ def _edit(contents: Contents) -> Recognised | None:
     tree, tensors = contents.tree, contents.tensors
     if isinstance(tree, Stored):
         if len(tree.shape) in (2, 3) and tree.shape[0] == 1:
-            return Recognised(DIRECTION, tensors, {"style_dim": tree.shape[-1], "layers": tree.shape[1:-1]})
+            rows = tree.shape[1] if len(tree.shape) == 3 else 1
+            return Recognised(DIRECTION, tensors, {"style_dim": tree.shape[-1], "rows": rows})
         return None
     if isinstance(tree, dict) and {"mean", "comp", "std"} <= tensors.keys():
         comp = tensors["comp"].shape
