@@ -414,7 +414,7 @@ def convert(
     with _told():
         from clcae_lib.formats import convert_file, inspect_file
 
-        path = convert_file(source, target, half=half, force=force, choice=part)
+        path = convert_file(source, target, half=half, force=force, part=part)
         report = inspect_file(path)
     typer.echo(f"written: {path} ({report.bytes / 1e6:.1f} MB, {report.what}) for {report.fits}")
 

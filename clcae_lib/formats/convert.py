@@ -15,7 +15,7 @@ from clcae_lib.formats._errors import FormatError, reading
 from clcae_lib.formats._stored import require_finite
 from clcae_lib.formats.contents import Contents, read_contents
 from clcae_lib.formats.recognise import Recognised, recognise
-from clcae_lib.formats.shapes import Tensors, generator_config, part
+from clcae_lib.formats.shapes import Tensors, generator_config, require_layout, under
 from clcae_lib.models import Generator, PublishedEncoder, PublishedImageEncoder, PublishedLatentEncoder
 
 Parts = tuple[dict[str, Tensor], dict[str, Any]]
@@ -28,7 +28,7 @@ def convert_file(
     *,
     half: bool = False,
     force: bool = False,
-    choice: str | None = None,
+    part: str | None = None,
 ) -> Path:
     """Write a weights file of a known layout as this project's safetensors, with a card; return its path.
 
@@ -40,7 +40,7 @@ def convert_file(
         target: a `.safetensors` file.
         half: store matrices as float16.
         force: replace a file that is there.
-        choice: of an inversion checkpoint, "encoder" (the default) or "generator".
+        part: of an inversion checkpoint, "encoder" (the default) or "generator".
 
     Raises:
         FileNotFoundError: there is no such source.
@@ -50,7 +50,7 @@ def convert_file(
     _require_target(source, target, force=force)
     contents = read_contents(source)
     with reading(source):
-        tensors, metadata = _convert(contents, choice)
+        tensors, metadata = _convert(contents, part)
         require_finite(tensors)
     digest = sha256(source)
     metadata |= {"converted_from": {"file": source.name, "sha256": digest}}
@@ -73,15 +73,15 @@ def _require_target(source: Path, target: Path, *, force: bool) -> None:
         raise FormatError(f"{taken[0]} exists; give another target, or replace it with --force")
 
 
-def _convert(contents: Contents, choice: str | None) -> Parts:
+def _convert(contents: Contents, part: str | None) -> Parts:
     found = recognise(contents)
     if found.kind.key not in _CONVERTERS:
         raise FormatError(f"is {found.kind.title}, which is not converted; it fits {found.kind.fits}")
-    if choice is not None and found.kind.key != "inversion_checkpoint":
+    if part is not None and found.kind.key != "inversion_checkpoint":
         raise FormatError(f"is {found.kind.title} and has no parts; leave --part out")
-    if choice not in (None, "encoder", "generator"):
-        raise FormatError(f'has the parts "encoder" and "generator", not {choice!r}')
-    if choice == "generator":
+    if part not in (None, "encoder", "generator"):
+        raise FormatError(f'has the parts "encoder" and "generator", not {part!r}')
+    if part == "generator":
         return _generator(contents, found, prefix="decoder.")
     return _CONVERTERS[found.kind.key](contents, found)
 
@@ -93,10 +93,10 @@ def _load(tensors: Tensors) -> dict[str, Tensor]:
 
 def _generator(contents: Contents, found: Recognised, prefix: str = "") -> Parts:
     """A StyleGAN2 `.pt`, or the decoder of an inversion checkpoint, whose mean code is then measured."""
-    stored = part(found.tensors, prefix)
+    stored = under(found.tensors, prefix)
     config = generator_config(stored)
     with torch.device("meta"):
-        _require_layout(Generator(**config), stored)
+        require_layout(Generator(**config), stored)
     generator = Generator(**config).requires_grad_(False).eval()
     checkpoints.load_into(generator, _load(stored), source=contents.path)
     generator.measure_w()
@@ -122,29 +122,9 @@ def _inversion(contents: Contents, found: Recognised) -> Parts:
     config = found.facts["config"]
     with torch.device("meta"):
         encoder = PublishedEncoder(**config)
-    stored = part(found.tensors, "encoder.")
-    _require_layout(encoder, stored)
+    stored = under(found.tensors, "encoder.")
+    require_layout(encoder, stored)
     return _load(stored), {"kind": "inversion", "preset": "published", "config": config}
-
-
-def _require_layout(network: nn.Module, stored: Tensors) -> None:
-    """Compare names and shapes with those of a network, before any number is read.
-
-    Raises:
-        FormatError: listing what differs.
-    """
-    own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in stored.items()}
-    differing = sorted(name for name in own.keys() | found.keys() if own.get(name) != found.get(name))
-    if differing:
-        lines = [
-            f"{n}: {_shape(found.get(n))} in the file, {_shape(own.get(n))} expected" for n in differing[:8]
-        ]
-        raise FormatError(f"has {len(differing)} tensors that do not fit its kind: {'; '.join(lines)}")
-
-
-def _shape(shape: tuple[int, ...] | None) -> str:
-    return "none" if shape is None else str(list(shape))
 
 
 def _plain(kind: str, network: type[nn.Module] | None = None) -> Callable[[Contents, Recognised], Parts]:
@@ -154,7 +134,7 @@ def _plain(kind: str, network: type[nn.Module] | None = None) -> Callable[[Conte
         config = found.facts["config"]
         if network is not None:
             with torch.device("meta"):
-                _require_layout(network(**config), found.tensors)
+                require_layout(network(**config), found.tensors)
         return _load(found.tensors), {"kind": kind, "config": config}
 
     return convert
@@ -162,7 +142,7 @@ def _plain(kind: str, network: type[nn.Module] | None = None) -> Callable[[Conte
 
 def _moco(contents: Contents, found: Recognised) -> Parts:
     """The query encoder under torchvision's names; the key encoder and the queue serve training only."""
-    return _load(part(found.tensors, "encoder_q.")), {"kind": "moco", "config": found.facts["config"]}
+    return _load(under(found.tensors, "encoder_q.")), {"kind": "moco", "config": found.facts["config"]}
 
 
 def _direction(contents: Contents, found: Recognised) -> Parts:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from clcae_lib.formats.shapes import Facts, Tensors, body_config, encoder_config, generator_config, part
+from clcae_lib.formats.shapes import Facts, Tensors, body_config, encoder_config, generator_config, under
 
 _CONVERT = "`clcae convert` makes {} of it"
 
@@ -37,13 +37,16 @@ def _generator_facts(tensors: Tensors) -> Facts:
 
 
 def _inversion_facts(tensors: Tensors) -> Facts:
-    encoder, decoder = encoder_config(part(tensors, "encoder.")), generator_config(part(tensors, "decoder."))
+    encoder, decoder = (
+        encoder_config(under(tensors, "encoder.")),
+        generator_config(under(tensors, "decoder.")),
+    )
     facts = {"resolution": decoder["size"], "style_dim": decoder["style_dim"]}
     return {**facts, "config": encoder, "generator_config": decoder}
 
 
 def _image_encoder_facts(tensors: Tensors) -> Facts:
-    body = part(tensors, "encoder.")
+    body = under(tensors, "encoder.")
     steps = sum(bool(re.fullmatch(r"styles\.0\.convs\.\d+\.weight", name)) for name in body)
     dim = tensors["image_projection.lin1.weight"].shape[0]
     config = {"resolution": 16 << steps, "dim": dim, **body_config(body)}

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clcae_lib import checkpoints
 from clcae_lib.formats._errors import FormatError
 from clcae_lib.formats._machine import Record
 from clcae_lib.formats._nvidia import Module
 from clcae_lib.formats._stored import Stored, require_finite, walk
+from clcae_lib.formats.shapes import require_layout
 from clcae_lib.models._ops import make_kernel
 from clcae_lib.models.stylegan2 import Generator
 
@@ -88,7 +88,8 @@ def to_generator(network: Module) -> Generator:
     require_finite(renamed)
     w_avg = renamed.pop("w_avg")
     kernels = {name: value for name, value in generator.state_dict().items() if name.endswith(".kernel")}
-    checkpoints.load_into(generator, renamed | kernels, source="the pickle's generator")
+    require_layout(generator, renamed | kernels)
+    generator.load_state_dict(renamed | kernels)
     generator.requires_grad_(False).eval().measure_w()
     generator.w_avg.copy_(w_avg)
     return generator

@@ -19,7 +19,7 @@ from clcae_lib.formats.kinds import (
     UNKNOWN,
     Kind,
 )
-from clcae_lib.formats.shapes import Facts, Tensors, part
+from clcae_lib.formats.shapes import Facts, Tensors, under
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _candidates(contents: Contents) -> list[Tensors]:
     """A file's state dicts, under the usual wrappers or bare, without the prefix of DataParallel."""
     found: list[Tensors] = []
     for wrapper in ("g_ema", "state_dict", "model", ""):
-        tensors = part(contents.tensors, f"{wrapper}." if wrapper else "")
+        tensors = under(contents.tensors, f"{wrapper}." if wrapper else "")
         if tensors:
             found.append({name.removeprefix("module."): tensor for name, tensor in tensors.items()})
     return found

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
 from clcae_lib.formats._errors import FormatError
 from clcae_lib.formats._stored import Stored
 
@@ -75,6 +77,26 @@ def body_config(tensors: Tensors) -> Facts:
     return {"widths": widths, "units": units}
 
 
-def part(tensors: Tensors, prefix: str) -> dict[str, Stored]:
+def under(tensors: Tensors, prefix: str) -> dict[str, Stored]:
     """The tensors under a prefix, without it."""
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def require_layout(network: nn.Module, tensors: Mapping[str, Any]) -> None:
+    """Compare names and shapes with those of a network, so that it will take them.
+
+    Raises:
+        FormatError: listing what differs.
+    """
+    own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    differing = sorted(name for name in own.keys() | found.keys() if own.get(name) != found.get(name))
+    if differing:
+        lines = [
+            f"{n}: {_shape(found.get(n))} in the file, {_shape(own.get(n))} expected" for n in differing[:8]
+        ]
+        raise FormatError(f"has {len(differing)} tensor(s) that do not fit its kind: {'; '.join(lines)}")
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "none" if shape is None else str(list(shape))

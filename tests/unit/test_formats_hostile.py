@@ -74,11 +74,10 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("suffix", [".pkl", ".pt"])
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("call", CALLS)
-def test_calls(tmp_path, marker, call, protocol, suffix):
-    path = tmp_path / f"network{suffix}"
+def test_calls(tmp_path, marker, call, protocol):
+    path = tmp_path / f"network{'.pkl' if protocol % 2 else '.pt'}"
     if call == "nested" and protocol == 0:
         payload = f"c__builtin__\neval\n(S\"open('{marker}', 'w').close()\"\ntR.".encode()
     else:
@@ -437,7 +436,7 @@ def test_every_cut_is_noticed(tmp_path, good_files):
     for good in good_files:
         content = good.read_bytes()
         path = tmp_path / good.name
-        for end in range(1, len(content), max(1, len(content) // 20)):
+        for end in range(1, len(content), max(1, len(content) // 12)):
             path.write_bytes(content[:end])
             with pytest.raises(FormatError, match=f"{good.name} "):
                 inspect_file(path)
@@ -448,7 +447,7 @@ def test_random_damage_is_read_or_refused_and_never_anything_else(tmp_path, good
     for good in good_files:
         content = good.read_bytes()
         path = tmp_path / good.name
-        for _ in range(50):
+        for _ in range(25):
             broken = bytearray(content)
             for _ in range(draw.randint(1, 4)):
                 broken[draw.randrange(len(broken))] = draw.randrange(256)
