@@ -121,6 +121,54 @@ def write_snapshot(
     return path
 
 
+def write_legacy(path: Path, tensors: dict[str, Tensor], *, protocol: int = 4, **settings: Any) -> Path:
+    """A snapshot as the TensorFlow code wrote it: three networks, the last with these tensors."""
+    groups: dict[str, list] = {"": [("lod", np.float32(0.0))], "synthesis": [], "mapping": []}
+    for name, tensor in tensors.items():
+        if not name.endswith("resample_filter"):
+            group, own, array = _legacy(name, tensor.numpy())
+            groups[group].append((own, np.ascontiguousarray(array)))
+    with nvidia_modules() as stand_ins:
+
+        def make(name, **inner):
+            made = stand_ins.network()
+            state = {"version": 4, "name": name, "static_kwargs": stand_ins.easy_dict(settings)}
+            state |= {"components": stand_ins.easy_dict(inner), "build_module_src": SOURCE}
+            made.__dict__ |= {**state, "build_func_name": name, "variables": groups.get(name, [])}
+            return made
+
+        groups["Gs"] = groups[""]
+        parts = {name: make(name) for name in ("synthesis", "mapping")}
+        path.write_bytes(pickle.dumps((make("G"), make("D"), make("Gs", **parts)), protocol=protocol))
+    return path
+
+
+def _legacy(name: str, array: np.ndarray) -> tuple[str, str, np.ndarray]:
+    """The group, name and layout of a tensor in a TensorFlow snapshot."""
+    parts = name.split(".")
+    if name == "mapping.w_avg":
+        return "", "dlatent_avg", array
+    if parts[0] == "mapping":
+        return "mapping", f"Dense{parts[1][2:]}/{parts[2]}", array.T
+    side = int(parts[1][1:])
+    folder = f"{side}x{side}"
+    if parts[2] == "const":
+        return "synthesis", f"{folder}/Const/const", array[None]
+    layer = {"conv0": "Conv0_up", "conv1": "Conv1" if side > 4 else "Conv", "torgb": "ToRGB"}[parts[2]]
+    rest = ".".join(parts[3:])
+    if rest == "noise_const":
+        first = 2 * int(np.log2(side)) - 5
+        return "synthesis", f"noise{first + (parts[2] == 'conv1')}", array[None, None]
+    if rest == "weight":
+        turned = array[:, :, ::-1, ::-1] if parts[2] == "conv0" else array
+        return "synthesis", f"{folder}/{layer}/weight", turned.transpose(2, 3, 1, 0)
+    if rest == "affine.weight":
+        return "synthesis", f"{folder}/{layer}/mod_weight", array.T
+    if rest == "affine.bias":
+        return "synthesis", f"{folder}/{layer}/mod_bias", array - 1
+    return "synthesis", f"{folder}/{layer}/{rest}", array
+
+
 def small_tensors(size: int = 16, width: int = 6, dim: int = 8, layers: int = 2) -> dict[str, Tensor]:
     """Random weights of a little StyleGAN2 under NVIDIA's names."""
     draw = torch.Generator().manual_seed(0)

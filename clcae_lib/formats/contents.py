@@ -16,6 +16,7 @@ from clcae_lib.formats._errors import FormatError, UnsafeFileError, reading
 from clcae_lib.formats._machine import Budget
 from clcae_lib.formats._nvidia import read_pickle
 from clcae_lib.formats._stored import Stored, walk
+from clcae_lib.formats._tensorflow import is_snapshot, networks
 from clcae_lib.formats._torch import MAGIC_START, read_stream, read_zip
 
 _SAFETENSORS = {
@@ -146,7 +147,8 @@ def _open_array(path: Path, mapped: mmap.mmap) -> Stored:
 
 def _open_pickle(path: Path, mapped: mmap.mmap) -> Any:
     try:
-        return read_pickle(memoryview(mapped), mapped)
+        tree = read_pickle(memoryview(mapped), mapped)
+        return networks(tree) if is_snapshot(tree) else tree
     except UnsafeFileError:
         raise
     except Exception as error:

@@ -160,6 +160,7 @@ def _components(contents: Contents, found: Recognised) -> Parts:
 _CONVERTERS: dict[str, Callable[..., Parts]] = {
     "generator": _generator,
     "nvidia": _snapshot,
+    "nvidia_tensorflow": _snapshot,
     "inversion_checkpoint": _inversion,
     "contrastive_image": _plain("contrastive_image", PublishedImageEncoder),
     "contrastive_latent": _plain("contrastive_latent", PublishedLatentEncoder),

@@ -145,11 +145,7 @@ SNAPSHOT = Kind(
     "nvidia", "NVIDIA StyleGAN2 snapshot", "a world's generator; " + _CONVERT.format("generator.safetensors")
 )
 STYLEGAN3 = Kind("nvidia_stylegan3", "NVIDIA StyleGAN3 snapshot", "nothing here: only StyleGAN2 is inverted")
-LEGACY = Kind(
-    "nvidia_tensorflow",
-    "NVIDIA StyleGAN snapshot of the TensorFlow code",
-    "nothing as it is: make a PyTorch snapshot of it with StyleGAN2-ADA's legacy.py",
-)
+LEGACY = Kind("nvidia_tensorflow", "NVIDIA StyleGAN2 snapshot of the TensorFlow code", SNAPSHOT.fits)
 DIRECTION = Kind(
     "direction",
     "InterFaceGAN direction",

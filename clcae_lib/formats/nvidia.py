@@ -1,8 +1,8 @@
 """A StyleGAN2 generator from a pickle of NVIDIA's repositories, in this project's layout.
 
-Both repositories (StyleGAN2-ADA for PyTorch, StyleGAN3) store it alike (arXiv 1912.04958, 2006.06676). The
-arithmetic is the same up to names: the `conv_clamp` that guards their half precision has no counterpart,
-and matters only where an activation exceeds it.
+The PyTorch repositories (StyleGAN2-ADA, StyleGAN3) store it alike (arXiv 1912.04958, 2006.06676), and what the
+TensorFlow one stores is first brought to that. The arithmetic is the same up to names: the `conv_clamp` that
+guards their half precision has no counterpart, and matters only where an activation exceeds it.
 """
 
 import re
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from clcae_lib.formats._errors import FormatError
-from clcae_lib.formats._machine import Record
 from clcae_lib.formats._nvidia import Module
-from clcae_lib.formats._stored import Stored, require_finite, walk
+from clcae_lib.formats._stored import require_finite, walk
+from clcae_lib.formats._tensorflow import as_pytorch
 from clcae_lib.formats.shapes import require_layout
 from clcae_lib.models._ops import make_kernel
 from clcae_lib.models.stylegan2 import Generator
@@ -40,17 +40,12 @@ def find_generator(tree: Any) -> Module:
         for name in ("G_ema", "Gs", "G"):
             if isinstance(tree.get(name), Module):
                 return tree[name]
-    if is_legacy(tree):
-        raise FormatError(
-            "is a TensorFlow snapshot, which is not converted; "
-            "make a PyTorch one of it with StyleGAN2-ADA's legacy.py"
-        )
     raise FormatError("has no generator (G_ema) of NVIDIA's; give a network snapshot")
 
 
-def is_legacy(tree: Any) -> bool:
-    """Whether a pickle is a snapshot of the TensorFlow code: three records."""
-    return isinstance(tree, tuple) and any(isinstance(item, Record) for item in tree)
+def is_legacy(network: Module) -> bool:
+    """Whether it is a generator of the TensorFlow code."""
+    return "dlatent_avg" in network.children
 
 
 def facts(network: Module) -> dict[str, Any]:
@@ -58,6 +53,8 @@ def facts(network: Module) -> dict[str, Any]:
     mapping = network.children.get("mapping")
     names = ("img_resolution", "z_dim", "w_dim", "c_dim", "img_channels")
     found = {name: network.settings.get(name) for name in names}
+    if is_legacy(network):
+        found |= {"img_resolution": network.settings.get("resolution"), "w_dim": _legacy_w_dim(network)}
     if isinstance(mapping, Module):
         found["mapping_layers"] = mapping.settings.get("num_layers")
     if isinstance(synthesis := network.children.get("synthesis"), Module):
@@ -66,25 +63,29 @@ def facts(network: Module) -> dict[str, Any]:
     return {name: value for name, value in found.items() if isinstance(value, int)}
 
 
+def _legacy_w_dim(network: Module) -> int | None:
+    shape = getattr(network.children["dlatent_avg"], "shape", ())
+    return shape[0] if shape else None
+
+
 def to_generator(network: Module) -> Generator:
     """The generator with its `w_avg`, and `w_std` measured.
 
     Raises:
         FormatError: it is another network, conditional, or of another architecture.
     """
-    tensors = dict(walk(network))
+    tensors = _tensors(network)
     _require_supported(network, tensors)
     sides = sorted({int(found[1]) for name in tensors if (found := re.match(r"synthesis\.b(\d+)\.", name))})
-    mapping = network.at("mapping")
     layers = [name for name in tensors if re.fullmatch(r"mapping\.fc\d+\.weight", name)]
     generator = Generator(
         sides[-1],
         tensors["mapping.w_avg"].shape[0],
         len(layers),
         channels={side: tensors[f"synthesis.b{side}.conv1.weight"].shape[0] for side in sides},
-        lr_mlp=float(mapping.at("fc0").settings.get("bias_gain", 0.01)),
+        lr_mlp=_mapping_rate(network),
     )
-    renamed = rename({name: tensor.load().float() for name, tensor in tensors.items()})
+    renamed = rename(tensors)
     require_finite(renamed)
     w_avg = renamed.pop("w_avg")
     kernels = {name: value for name, value in generator.state_dict().items() if name.endswith(".kernel")}
@@ -93,6 +94,20 @@ def to_generator(network: Module) -> Generator:
     generator.requires_grad_(False).eval().measure_w()
     generator.w_avg.copy_(w_avg)
     return generator
+
+
+def _tensors(network: Module) -> dict[str, Tensor]:
+    """A generator's tensors under the names of NVIDIA's PyTorch code, in float32."""
+    stored = dict(walk(network))
+    loaded = as_pytorch(stored) if is_legacy(network) else {name: t.load() for name, t in stored.items()}
+    return {name: tensor.float() for name, tensor in loaded.items()}
+
+
+def _mapping_rate(network: Module) -> float:
+    """The learning-rate multiplier of the mapping network, which is the gain of its biases."""
+    if is_legacy(network):
+        return float(network.settings.get("mapping_lrmul", 0.01))
+    return float(network.at("mapping", "fc0").settings.get("bias_gain", 0.01))
 
 
 def rename(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -146,7 +161,7 @@ def _place_layer(side: int, layer: str, rest: str, shape: tuple[int, ...]) -> tu
     return f"{owner}.{table.get(rest, rest)}", shape
 
 
-def _require_supported(network: Module, tensors: dict[str, Stored]) -> None:
+def _require_supported(network: Module, tensors: dict[str, Tensor]) -> None:
     """Refuse what the project's generator cannot be.
 
     Raises:
@@ -160,6 +175,8 @@ def _require_supported(network: Module, tensors: dict[str, Stored]) -> None:
         raise FormatError("holds a conditional generator (c_dim > 0); only unconditional ones are converted")
     if tensors["mapping.fc0.weight"].shape != 2 * tensors["mapping.w_avg"].shape:
         raise FormatError("holds a generator whose z and w differ in length; only equal ones are converted")
+    if is_legacy(network):
+        return
     blocks = network.at("synthesis").children.items()
     kinds = {block.settings.get("architecture", "skip") for _, block in blocks if isinstance(block, Module)}
     if kinds - {"skip"}:

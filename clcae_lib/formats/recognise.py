@@ -65,8 +65,6 @@ def _own(contents: Contents) -> Recognised | None:
 
 
 def _snapshot(contents: Contents) -> Recognised | None:
-    if nvidia.is_legacy(contents.tree):
-        return Recognised(LEGACY)
     modules = isinstance(contents.tree, dict) and any(isinstance(v, Module) for v in contents.tree.values())
     if contents.container != "pickle" or not modules:
         return None
@@ -76,6 +74,8 @@ def _snapshot(contents: Contents) -> Recognised | None:
         return None
     facts = nvidia.facts(network)
     sizes = {"resolution": facts.get("img_resolution"), "style_dim": facts.get("w_dim"), "config": facts}
+    if nvidia.is_legacy(network):
+        return Recognised(LEGACY, {}, sizes)
     return Recognised(STYLEGAN3 if nvidia.is_stylegan3(network) else SNAPSHOT, {}, sizes)
 
 

@@ -24,7 +24,7 @@ from clcae_lib.models import (
     load_generator,
 )
 from tests.conformance import golden
-from tests.nvidia_pickle import nvidia_modules, small_tensors, write_snapshot
+from tests.nvidia_pickle import small_tensors, write_legacy, write_snapshot
 from tests.unit._tiny import tiny_generator
 
 BODY = {"widths": (4, 4, 6, 8, 12), "units": (2, 1, 3, 2)}
@@ -318,20 +318,32 @@ def test_other_generators_are_refused_with_one_sentence(tmp_path, case):
     assert not (tmp_path / "out.safetensors").exists()
 
 
-def test_stylegan3_and_tensorflow_snapshots_are_named(tmp_path):
-    import pickle
-
+def test_stylegan3_snapshots_are_named(tmp_path):
     path = write_snapshot(tmp_path / "sg3.pkl", UNSUPPORTED["StyleGAN3"][0], img_resolution=256, w_dim=512)
     assert inspect_file(path).kind == "nvidia_stylegan3"
     assert inspect_file(path).resolution == 256
-    with nvidia_modules() as stand_ins:
-        networks = [stand_ins.network() for _ in range(3)]
-        for network in networks:
-            network.__dict__ |= {"version": 4, "variables": [("lod", np.zeros(3))]}
-        (tmp_path / "tf.pkl").write_bytes(pickle.dumps(tuple(networks)))
-    assert inspect_file(tmp_path / "tf.pkl").kind == "nvidia_tensorflow"
-    with pytest.raises(FormatError, match=r"TensorFlow code, which is not converted.*legacy\.py"):
-        convert_file(tmp_path / "tf.pkl", tmp_path / "out.safetensors")
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_tensorflow_snapshots_give_the_same_generator(tmp_path, protocol):
+    tensors = small_tensors()
+    old = write_legacy(tmp_path / "tf.pkl", tensors, protocol=protocol, resolution=16)
+    report = inspect_file(old)
+    assert (report.kind, report.resolution, report.style_dim) == ("nvidia_tensorflow", 16, 8)
+    old = load_generator(convert_file(old, tmp_path / "old.safetensors"))
+    new = write_snapshot(tmp_path / "new.pkl", tensors)
+    new = load_generator(convert_file(new, tmp_path / "new.safetensors"))
+    for (name, mine), other in zip(old.state_dict().items(), new.state_dict().values(), strict=True):
+        assert torch.allclose(mine, other, atol=1e-6), name  # 1 is taken from the bias and added again
+    assert torch.equal(old.w_avg, new.w_avg)
+
+
+def test_tensorflow_snapshots_of_other_generators_are_refused(tmp_path):
+    tensors = small_tensors()
+    del tensors["synthesis.b8.conv0.noise_strength"]
+    path = write_legacy(tmp_path / "tf.pkl", tensors)
+    with pytest.raises(FormatError, match=r"has no array 'synthesis/8x8/Conv0_up/noise_strength'"):
+        convert_file(path, tmp_path / "out.safetensors")
 
 
 def test_a_checkpoint_that_lacks_a_tensor_says_which(tmp_path):
