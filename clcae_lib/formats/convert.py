@@ -53,6 +53,8 @@ def convert_file(
     with reading(source):
         tensors, metadata = _convert(contents, part)
         require_finite(tensors)
+        if half:
+            _require_range(tensors)
     digest = sha256(source)
     metadata |= {"converted_from": {"file": source.name, "sha256": digest}}
     with atomic_path(target) as partial:
@@ -72,6 +74,12 @@ def _require_target(source: Path, target: Path, *, force: bool) -> None:
     taken = [path for path in (target, target.with_suffix(".json")) if path.exists()]
     if taken and not force:
         raise FormatError(f"{taken[0]} exists; give another target, or replace it with --force")
+
+
+def _require_range(tensors: dict[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.ndim > 1 and not bool(torch.isfinite(tensor.half()).all()):
+            raise FormatError(f"has numbers in {name} that exceed half precision; leave --half out")
 
 
 def _convert(contents: Contents, part: str | None) -> Parts:

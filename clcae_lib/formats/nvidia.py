@@ -1,8 +1,8 @@
 """A StyleGAN2 generator from a pickle of NVIDIA's repositories, in this project's layout.
 
-The PyTorch repositories (StyleGAN2-ADA, StyleGAN3) store it alike (arXiv 1912.04958, 2006.06676), and what the
-TensorFlow one stores is first brought to that. The arithmetic is the same up to names: the `conv_clamp` that
-guards their half precision has no counterpart, and matters only where an activation exceeds it.
+The PyTorch repositories (StyleGAN2-ADA, StyleGAN3) store it alike (arXiv 1912.04958, 2006.06676), and what
+the TensorFlow one stores is first brought to that. The arithmetic is the same up to names: the `conv_clamp`
+that guards their half precision has no counterpart, and matters only where an activation exceeds it.
 """
 
 import re

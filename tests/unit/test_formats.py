@@ -365,6 +365,13 @@ def test_half_precision_rounds_matrices_and_is_checked(write, tmp_path):
     assert path.stat().st_size < 0.7 * full.stat().st_size
 
 
+def test_half_precision_that_would_overflow_is_refused(tmp_path):
+    torch.save(pca() | {"mean": torch.full((1, DIM), 1e6)}, tmp_path / "pca.pt")
+    with pytest.raises(FormatError, match=r"pca\.pt has numbers in mean that exceed.*leave --half out"):
+        convert_file(tmp_path / "pca.pt", tmp_path / "out.safetensors", half=True)
+    convert_file(tmp_path / "pca.pt", tmp_path / "out.safetensors")
+
+
 def test_what_is_written_wrongly_never_takes_its_place(write, tmp_path, monkeypatch):
     source, target = write("generator"), tmp_path / "generator.safetensors"
     real = checkpoints.save_weights

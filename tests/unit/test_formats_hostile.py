@@ -8,6 +8,7 @@ import os
 import pickle
 import random
 import struct
+import sys
 import zipfile
 from collections import OrderedDict
 
@@ -457,6 +458,56 @@ def test_random_damage_is_read_or_refused_and_never_anything_else(tmp_path, good
                     tensor.load()
             except FormatError as error:
                 assert str(error)  # noqa: PT017 (either outcome is right)
+
+
+HEARD: list[str] = []
+LISTENING = [False]
+# Not "compile" and "exec": the run-time checks of shapes use them. A snapshot's source would raise SystemExit.
+ACTIONS = ("pickle.find_class", "os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "import")
+
+
+def _hear(event, arguments):
+    if LISTENING[0] and event.startswith(ACTIONS):
+        HEARD.append(f"{event} {arguments[0]!r}")
+
+
+@pytest.fixture(scope="module")
+def audit():
+    """A function that says what the interpreter was asked to import or run while another was called."""
+    sys.addaudithook(_hear)  # there is no way to take it out again; it is deaf but for the call
+
+    def heard(function):
+        HEARD.clear()
+        LISTENING[0] = True
+        try:
+            function()
+        finally:
+            LISTENING[0] = False
+        return list(HEARD)
+
+    return heard
+
+
+def test_the_interpreter_is_never_asked_to_import_or_run_anything(
+    tmp_path, audit, good_files, marker, command
+):
+    evil = pickle.dumps(Reduce(os.system, command))
+    assert any("find_class" in event for event in audit(lambda: pickle.loads(evil)))
+    assert any("os.system" in event for event in audit(lambda: pickle.loads(evil)))
+    marker.unlink()
+    path = tmp_path / "evil.pkl"
+    path.write_bytes(evil)
+
+    def read(file):
+        try:
+            for tensor in read_contents(file).tensors.values():
+                tensor.load()
+        except UnsafeFileError:
+            assert file == path
+
+    for file in (*good_files, path):
+        read(file)  # what the reader itself imports late
+        assert audit(lambda file=file: read(file)) == []
 
 
 def test_no_stand_in_is_left_behind():
