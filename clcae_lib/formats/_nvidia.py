@@ -13,8 +13,6 @@ from clcae_lib.formats._machine import Budget, Machine, Maker, Stream, mapping, 
 from clcae_lib.formats._stored import Storage, StoredTensor
 from clcae_lib.formats._torch import STORAGES, basic_makers, number, read_stream
 
-NETWORKS = 10_000
-
 
 @dataclass(eq=False, repr=False)
 class Module:
@@ -39,8 +37,8 @@ class Module:
         return module
 
 
-def _module(meta: Any, *_: Any) -> Module:
-    """What `_reconstruct_persistent_obj` stands for."""
+def _module(budget: Budget, meta: Any) -> Module:
+    """What `_reconstruct_persistent_obj` stands for; what it copies is counted as work."""
     state = meta.get("state") if isinstance(meta, dict) else None
     if not isinstance(state, dict) or meta.get("type") != "class":
         raise UnsafeFileError("it describes a network in an unknown way")
@@ -49,7 +47,9 @@ def _module(meta: Any, *_: Any) -> Module:
         held = state.get(group) or {}
         if not isinstance(held, dict):
             raise UnsafeFileError(f"its network's {group} are no dictionary")
+        budget.operate(len(held))
         children |= {str(k): v for k, v in held.items() if isinstance(v, (StoredTensor, Module))}
+    budget.operate(len(state))
     settings = {str(k): number(v) for k, v in state.items() if not str(k).startswith("_")}
     return Module(str(meta.get("class_name")), children, settings)
 
@@ -67,7 +67,7 @@ def _makers(budget: Budget) -> dict[str, Maker | None]:
     return {
         **basic_makers(budget),
         "torch.storage _load_from_bytes": storage,
-        "torch_utils.persistence _reconstruct_persistent_obj": _module,
+        "torch_utils.persistence _reconstruct_persistent_obj": lambda meta, *_: _module(budget, meta),
         "dnnlib.util EasyDict": mapping,
         "dnnlib.tflib.network Network": record("dnnlib.tflib.network.Network"),
     }

@@ -26,6 +26,7 @@ DTYPES = {
 }
 MOST_DIMENSIONS = 16
 DEEPEST = 64
+LONGEST_NAME = 1000
 
 
 @runtime_checkable
@@ -128,6 +129,8 @@ def _walk(tree: Any, name: str, seen: set[int], depth: int) -> Iterator[tuple[st
     if id(tree) in seen:
         return
     seen.add(id(tree))
+    if len(name) > LONGEST_NAME:
+        raise UnsafeFileError(f"a tensor in it has a name of more than {LONGEST_NAME} letters")
     if depth > DEEPEST:
         raise UnsafeFileError(f"its contents are nested more than {DEEPEST} deep")
     for key, value in _children(tree):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from clcae_lib.formats._errors import FormatError, UnsafeFileError
-from clcae_lib.formats._machine import Record
+from clcae_lib.formats._machine import Budget, Record
 from clcae_lib.formats._nvidia import Module
 from clcae_lib.formats._stored import Stored
 
@@ -62,18 +62,21 @@ def networks(tree: tuple[Any, ...]) -> dict[str, Any]:
     Raises:
         FormatError: it is laid out in another way.
     """
-    return {name: _network(item, 0) for name, item in zip(("G", "D", "Gs"), tree, strict=False)}
+    budget = Budget(0)  # a network may be part of many, and those of many more
+    return {name: _network(item, budget) for name, item in zip(("G", "D", "Gs"), tree, strict=False)}
 
 
-def _network(item: Any, depth: int) -> Module:
+def _network(item: Any, budget: Budget, depth: int = 0) -> Module:
     state = item.state if isinstance(item, Record) and item.name == NETWORK else None
     if not isinstance(state, dict) or depth > _DEEPEST:
         raise FormatError("is a TensorFlow snapshot of an unknown layout; give one of StyleGAN2's")
     children: dict[str, Any] = {}
-    for name, value in state.get("variables") or ():
+    variables, components = state.get("variables") or [], state.get("components") or {}
+    budget.operate(1 + len(variables))
+    for name, value in variables:
         children[str(name)] = _array(value)
-    for name, inner in (state.get("components") or {}).items():
-        children[str(name)] = _network(inner, depth + 1)
+    for name, inner in components.items():
+        children[str(name)] = _network(inner, budget, depth + 1)
     return Module(str(state.get("build_func_name")), children, dict(state.get("static_kwargs") or {}))
 
 

@@ -11,6 +11,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable
+from functools import cache
 from mmap import mmap
 from typing import Any
 
@@ -119,7 +120,7 @@ def read_zip(view: memoryview, stream: mmap) -> Any:
     def storage(kind: Any, name: Any, key: Any, device: Any, count: Any, *_: Any) -> Storage:
         data = records.get(f"{root}data/{key}") if isinstance(key, str) else None
         found = _storage(kind, name, count)
-        if data is None or len(data(check=False)) != count * found.dtype.itemsize:
+        if data is None or len(data(checked=False)) != count * found.dtype.itemsize:
             raise UnsafeFileError("it lies about the size of its data")
         found.read = data
         return found
@@ -161,9 +162,14 @@ def _member(view: memoryview, info: zipfile.ZipInfo) -> Callable[..., memoryview
     if header[0] != b"PK\x03\x04" or not honest or len(data) != info.file_size:
         raise UnsafeFileError("it is a zip archive that lies about its sizes")
 
-    def read(*, check: bool = True) -> memoryview:
-        if check and zlib.crc32(data) != info.CRC:
+    @cache  # many tensors may be views of one member
+    def check() -> None:
+        if zlib.crc32(data) != info.CRC:
             raise FormatError(f"is damaged ({info.filename} has another checksum); fetch it again")
+
+    def read(*, checked: bool = True) -> memoryview:
+        if checked:
+            check()
         return data
 
     return read

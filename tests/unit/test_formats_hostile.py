@@ -303,7 +303,30 @@ BOMBS = {
 }
 
 
+REBUILD = b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n"
+BOMBS["a network made over and over"] = lambda: (
+    b"\x80\x02}(X\x04\x00\x00\x00typeX\x05\x00\x00\x00classX\x05\x00\x00\x00state}("
+    + b"".join(b"J" + struct.pack("<i", i) + b"N" for i in range(9_000))
+    + b"uuq\x00"
+    + REBUILD
+    + b"q\x01"
+    + b"h\x01h\x00\x85R" * 9_000
+    + b"."
+)
+BOMBS["networks of the same networks"] = lambda: (
+    b"\x80\x02cdnnlib.tflib.network\nNetwork\nq\x00)\x81}bq\x01"
+    + b"".join(
+        b"h\x00)\x81}X\x0a\x00\x00\x00components}("
+        + b"".join(b"K" + bytes([i]) + b"h" + bytes([level]) for i in range(200))
+        + b"usbq"
+        + bytes([level + 1])
+        for level in range(1, 7)
+    )
+    + b"\x85."
+)
 REASONS = {
+    "a network made over and over": "more than 100,000 instructions",
+    "networks of the same networks": "more than 100,000 instructions",
     "instructions": "more than 100,000 instructions",
     "a set made over and over": "more than 100,000 instructions",
     "bytes made over and over": "claim far more bytes than the file has",
@@ -321,6 +344,14 @@ def test_bombs(tmp_path, marker, name, monkeypatch):
     path = tmp_path / "network.pkl"
     path.write_bytes(BOMBS[name]())
     refuse(path, marker, REASONS[name])
+
+
+def test_names_do_not_add_up(tmp_path, marker):
+    tree = {"b" * 400: torch.zeros(2)}
+    for letter in "cde":
+        tree = {letter * 400: tree}
+    torch.save(tree, tmp_path / "weights.pt")
+    refuse(tmp_path / "weights.pt", marker, "a name of more than 1000 letters")
 
 
 def test_containers_of_themselves_are_walked_once(tmp_path):
@@ -462,7 +493,7 @@ def test_random_damage_is_read_or_refused_and_never_anything_else(tmp_path, good
 
 HEARD: list[str] = []
 LISTENING = [False]
-# Not "compile" and "exec": the run-time checks of shapes use them. A snapshot's source would raise SystemExit.
+# Not "compile" and "exec", which checks of shapes use; a source of a snapshot would raise SystemExit.
 ACTIONS = ("pickle.find_class", "os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "import")
 
 
