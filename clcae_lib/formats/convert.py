@@ -133,7 +133,8 @@ def _inversion(contents: Contents, found: Recognised) -> Parts:
         encoder = PublishedEncoder(**config)
     stored = under(found.tensors, "encoder.")
     require_layout(encoder, stored)
-    return _load(stored), {"kind": "inversion", "preset": "published", "config": config}
+    said = {name: found.facts[name] for name in ("domain", "steps") if name in found.facts}
+    return _load(stored), {"kind": "inversion", "preset": "published", "config": config, **said}
 
 
 def _plain(kind: str, network: type[nn.Module] | None = None) -> Callable[[Contents, Recognised], Parts]:

@@ -59,10 +59,10 @@ def _latent_encoder_facts(tensors: Tensors) -> Facts:
 
 
 def _arcface_facts(tensors: Tensors) -> Facts:
-    embedding, pixels = tensors["output_layer.3.weight"].shape
+    dim, pixels = tensors["output_layer.3.weight"].shape
     config = body_config(tensors)
     side = int((pixels // config["widths"][-1]) ** 0.5)
-    return {"resolution": 16 * side, "config": {**config, "embedding": embedding}}
+    return {"resolution": 16 * side, "config": {**config, "dim": dim}}
 
 
 _FACE = "the identity loss of faces (`clcae train inversion`, world ffhq); " + _CONVERT.format("safetensors")

@@ -1,9 +1,11 @@
 """What a weights file is, by what it says of itself or by the names of its tensors, and its sizes."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from clcae_lib.formats import nvidia
 from clcae_lib.formats._errors import FormatError
+from clcae_lib.formats._machine import Record
 from clcae_lib.formats._nvidia import Module
 from clcae_lib.formats._stored import Stored
 from clcae_lib.formats.contents import Contents
@@ -83,8 +85,20 @@ def _network(contents: Contents) -> Recognised | None:
     for tensors in _candidates(contents):
         for kind in NETWORKS:
             if kind.needs <= tensors.keys():
-                return Recognised(kind, tensors, kind.facts(tensors))
+                return Recognised(kind, tensors, kind.facts(tensors) | _settings(contents.tree))
     return None
+
+
+def _settings(tree: Any) -> Facts:
+    """What a checkpoint says of its training: how long it was, and whether on faces or cars."""
+    if not isinstance(tree, dict):
+        return {}
+    options = tree.get("opts")
+    options = options.state if isinstance(options, Record) else options
+    facts = {"steps": tree["iter"]} if isinstance(tree.get("iter"), int) else {}
+    if isinstance(options, dict) and isinstance(options.get("dataset_type"), str):
+        facts["domain"] = "cars" if "car" in options["dataset_type"].lower() else "faces"
+    return facts
 
 
 def _candidates(contents: Contents) -> list[Tensors]:

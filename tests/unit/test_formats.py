@@ -176,7 +176,7 @@ def test_the_full_networks_are_recognised_and_rebuilt_from_their_shapes(tmp_path
         assert found.facts["config"] == {
             "widths": [64, 64, 128, 256, 512],
             "units": [3, 4, 14, 3],
-            "embedding": 512,
+            "dim": 512,
         }
         assert found.facts["resolution"] == 112
 
@@ -195,7 +195,8 @@ def test_a_generator_keeps_its_pictures_and_its_mean(write, tmp_path):
 
 def test_an_inversion_checkpoint_gives_encoder_and_generator(tmp_path):
     network = randomised(tiny_inversion()).eval()
-    state = {"state_dict": network.state_dict(), "opts": argparse.Namespace(a=1), "iter": 3}
+    options = argparse.Namespace(dataset_type="car_encode")
+    state = {"state_dict": network.state_dict(), "opts": options, "iter": 3}
     torch.save(state, tmp_path / "best.pt")
     generator = load_generator(
         convert_file(tmp_path / "best.pt", tmp_path / "generator.safetensors", part="generator")
@@ -204,6 +205,8 @@ def test_an_inversion_checkpoint_gives_encoder_and_generator(tmp_path):
     assert torch.equal(generator.synthesis(w), network.decoder.synthesis(w))
     assert checkpoints.read_metadata(tmp_path / "generator.safetensors")["w_avg"] == "measured"
     path = convert_file(tmp_path / "best.pt", tmp_path / "inversion_published.safetensors")
+    said = checkpoints.read_metadata(path)
+    assert (said["preset"], said["domain"], said["steps"]) == ("published", "cars", 3)
     encoder = load_encoder(path, generator)
     network.encoder.attach(generator)
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(5)) * 2 - 1
@@ -226,7 +229,7 @@ def test_identity_networks_keep_their_names(write, tmp_path):
     path = convert_file(write("arcface"), tmp_path / "arcface.safetensors")
     tensors, metadata = checkpoints.load_weights(path, kind="arcface")
     assert tensors.keys() == arcface().keys()
-    assert metadata["config"] == {"widths": [4, 4, 6, 8, 12], "units": [2, 1, 3, 2], "embedding": 6}
+    assert metadata["config"] == {"widths": [4, 4, 6, 8, 12], "units": [2, 1, 3, 2], "dim": 6}
     path = convert_file(write("moco", "moco.pth.tar", archive=False), tmp_path / "moco.safetensors")
     tensors, metadata = checkpoints.load_weights(path, kind="moco")
     assert sorted(tensors) == ["conv1.weight", "fc.weight", "layer1.0.conv1.weight", "layer4.0.conv1.weight"]
