@@ -133,6 +133,36 @@ def _tensors(tree):
     return [found for item in items for found in _tensors(item)]
 
 
+BASE = torch.arange(10.0)
+TENSORS = {
+    "transposed": torch.randn(3, 4).t(),
+    "channels_last": torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last),
+    "view": BASE[2:5],
+    "strided": BASE[1::3],
+    "scalar": torch.tensor(3.0),
+    "empty": torch.empty(0, 3),
+    "parameter": torch.nn.Parameter(torch.randn(3)),
+    **{str(kind): torch.ones(3, 2, dtype=kind) for kind in (torch.bfloat16, torch.float64, torch.int64)},
+    **{str(kind): torch.ones(3, 2, dtype=kind) for kind in (torch.uint8, torch.bool, torch.float16)},
+}
+
+
+@pytest.mark.parametrize("protocol", [2, 5])
+@pytest.mark.parametrize("archive", [True, False], ids=["archive", "stream"])
+def test_tensors_of_every_kind_are_read_bit_for_bit(tmp_path, archive, protocol):
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(2))]).state_dict()
+    content = {"state_dict": TENSORS, "optimizer": optimizer, "side": torch.Size([3]), "dtype": torch.float32}
+    path = tmp_path / "all.pt"
+    torch.save(content, path, _use_new_zipfile_serialization=archive, pickle_protocol=protocol)
+    stored = read_contents(path)
+    for name, tensor in TENSORS.items():
+        loaded = stored.tensors[f"state_dict.{name}"].load()
+        assert loaded.dtype == tensor.dtype
+        assert torch.equal(loaded, tensor), name
+    assert stored.tree["optimizer"]["param_groups"] == optimizer["param_groups"]
+    assert stored.tree["side"] == (3,)
+
+
 @pytest.mark.parametrize("kind", ["contrastive_image", "contrastive_latent", "arcface"])
 def test_wrappers_and_prefixes_of_training_do_not_matter(write, kind):
     assert inspect_file(write(kind, prefix="module.")).kind == kind
