@@ -10,6 +10,8 @@ containers.
 import json
 import pickle
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,18 +69,36 @@ def load_weights(path: Path | str, *, kind: str | None = None) -> tuple[dict[str
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged, no safetensors file, or of another kind.
     """
-    _require(path)
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(KEY, "{}"))
-            names = file.keys()
-            tensors = {name: file.get_tensor(name) for name in names}
-    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is no safetensors file or is damaged ({error}); fetch it again") from error
+    metadata = read_metadata(path)
+    with _sound(path), safetensors.safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
     found = metadata.get("kind")
     if kind is not None and found != kind:
         raise ValueError(f'{path} holds the weights of "{found}", not of "{kind}"; give another file')
     return {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}, metadata
+
+
+def read_metadata(path: Path | str) -> dict[str, Any]:
+    """Return what a safetensors file says of itself; nothing if `save_weights` did not write it.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged or no safetensors file.
+    """
+    _require(path)
+    with _sound(path), safetensors.safe_open(path, framework="pt") as file:
+        metadata = json.loads((file.metadata() or {}).get(KEY, "{}"))
+    if not isinstance(metadata, dict):
+        raise ValueError(f"{path} is damaged (its metadata are no dictionary); fetch it again")
+    return metadata
+
+
+@contextmanager
+def _sound(path: Path | str) -> Iterator[None]:
+    try:
+        yield
+    except (safetensors.SafetensorError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is no safetensors file or is damaged ({error}); fetch it again") from error
 
 
 def load_into(module: nn.Module, tensors: dict[str, Tensor], *, source: Path | str) -> None:

@@ -1,6 +1,7 @@
 """The `clcae` command: a thin face on the suite and on training. Each command imports what it needs."""
 
 import importlib
+import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -48,6 +49,8 @@ _REQUEST_ERRORS = (
     "ExplorerError",
     "AssetError",
     "PhotoError",
+    "FormatError",
+    "UnsafeFileError",
 )
 
 Settings = Annotated[
@@ -451,6 +454,42 @@ def _asset_lines(fetcher: Any) -> list[str]:
         facts = f"size {asset.size}, sha256 {digest}, licence {asset.licence}"
         lines.append(f"{name:<20} {state:<8} data/{asset.place}: {asset.about} ({facts}; {asset.address})")
     return lines
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="Weights of any layout: .safetensors, .pt, .pth, .pkl, .npy.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Say what a weights file is, how big, and what takes it; nothing in it is run."""
+    with _told():
+        from clcae_lib.formats import inspect_file
+
+        report = inspect_file(file)
+    if as_json:
+        typer.echo(json.dumps(report.as_dict(), indent=2))
+    else:
+        for name, text in report.lines():
+            typer.echo(f"{name:<18} {text}")
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="What `clcae inspect` knows.")],
+    target: Annotated[Path, typer.Argument(help="A .safetensors file.")],
+    half: Annotated[bool, typer.Option("--half", help="Store matrices as float16.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the target.")] = False,
+    part: Annotated[
+        str | None, typer.Option(help="Of a CLCAE checkpoint: encoder (the default) or generator.")
+    ] = None,
+) -> None:
+    """Write a weights file from elsewhere as this project's safetensors; nothing in it is run."""
+    with _told():
+        from clcae_lib.formats import convert_file, inspect_file
+
+        path = convert_file(source, target, half=half, force=force, part=part)
+        report = inspect_file(path)
+    typer.echo(f"written: {path} ({report.bytes / 1e6:.1f} MB, {report.what}) for {report.fits}")
 
 
 if __name__ == "__main__":

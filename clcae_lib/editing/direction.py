@@ -79,12 +79,15 @@ class Direction:
 
 def save_directions(path: Path | str, directions: dict[str, Direction]) -> Path:
     """Write directions in full precision to one safetensors file, and return its path."""
+    tensors = {key: direction.vector for key, direction in directions.items()}
+    return checkpoints.save_weights(path, tensors, metadata=directions_metadata(directions), half=False)
+
+
+def directions_metadata(directions: dict[str, Direction]) -> dict[str, Any]:
+    """What a file of directions says of them, in JSON values."""
     fields = ("name", "space", "unit", "layers", "provenance")
     details = {key: {f: getattr(d, f) for f in fields} for key, d in directions.items()}
-    tensors = {key: direction.vector for key, direction in directions.items()}
-    return checkpoints.save_weights(
-        path, tensors, metadata={"kind": "directions", "directions": details}, half=False
-    )
+    return {"kind": "directions", "directions": details}
 
 
 def load_directions(path: Path | str) -> dict[str, Direction]:
@@ -114,6 +117,20 @@ def load_interfacegan(path: Path | str, *, name: str | None = None) -> Direction
         FileNotFoundError, ValueError: the file is missing or holds no such tensor.
     """
     vector = _read_array(path) if Path(path).suffix == ".npy" else read_plain(path)
+    return interfacegan_direction(vector, path, name=name)
+
+
+def interfacegan_direction(vector: Any, path: Path | str, *, name: str | None = None) -> Direction:
+    """The direction of an array as InterFaceGAN publishes it, `[1, D]` or `[1, L, D]`.
+
+    Args:
+        vector: the array.
+        path: the file that it was read from.
+        name: of the attribute; the file's own name if None.
+
+    Raises:
+        ValueError: it has another shape.
+    """
     if not isinstance(vector, Tensor) or vector.ndim not in (2, 3) or len(vector) != 1:
         raise ValueError(f"{path}: expected an array [1, D] or [1, L, D], the layout InterFaceGAN publishes")
     vector = vector[0].float()

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from clcae_lib import checkpoints
 from clcae_lib.editing.direction import Direction, read_plain
 
 
@@ -87,12 +88,15 @@ def set_coordinate(
 
 
 def load_ganspace(path: Path | str) -> Components:
-    """The published components of a `.pt` file: `mean [1, D]`, `comp [K, 1, D]` and `std [K]`.
+    """The published components of a `.pt` file, or of the safetensors file that `clcae convert` makes of it.
+
+    Either holds `mean [1, D]`, `comp [K, 1, D]` and `std [K]`.
 
     Raises:
         FileNotFoundError, ValueError: the file is missing or holds something else.
     """
-    content = read_plain(path)
+    converted = Path(path).suffix == ".safetensors"
+    content = checkpoints.load_weights(path, kind="components")[0] if converted else read_plain(path)
     if not isinstance(content, dict) or not {"mean", "comp", "std"} <= content.keys():
         raise ValueError(
             f'{path}: expected a dictionary with "mean", "comp" and "std", as GANSpace publishes'
