@@ -1,5 +1,6 @@
 """The networks and nothing else: they know neither worlds nor training."""
 
+from clcae_lib.models.arcface import ArcFace
 from clcae_lib.models.attention import CrossAttention
 from clcae_lib.models.codes import Codes
 from clcae_lib.models.contrastive import ImageEncoder, LatentEncoder
@@ -10,6 +11,7 @@ from clcae_lib.models.published_contrastive import PublishedImageEncoder, Publis
 from clcae_lib.models.stylegan2 import Discriminator, Generator, load_generator, save_generator
 
 __all__ = [
+    "ArcFace",
     "Codes",
     "CrossAttention",
     "Discriminator",
