@@ -15,7 +15,7 @@ InterFaceGAN's directions and GANSpace's components are read by `clcae_lib.editi
 """
 
 import argparse
-import pickle
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -183,9 +183,10 @@ def read_official(path: Path | str) -> dict[str, Any]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} does not exist; give the path of a published weights file")
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+            warnings.simplefilter("ignore")  # of pickles by other protocols than its own
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged pickle can fail in any way
         reason = str(error).partition("\n")[0]
         raise ValueError(
             f"{path} is damaged or holds more than tensors; fetch it again ({reason})"
