@@ -1,9 +1,9 @@
 """Time and memory of one inversion at full size: `python -m tests.conformance.benchmark`.
 
 The network is the published one, 1024 pixels, filled weights. Beside it runs the plain form
-(`tests.conformance.plain`), which decodes three pictures from the start with one modulated kernel a sample.
-Times are taken in one process, in turns, so that ratios hold on a busy machine; memory is the peak of a process
-that does nothing else. It takes some minutes and 6 GB.
+(`tests.conformance.plain`): three pictures decoded from the start, one modulated kernel a sample.
+Times are taken in one process, in turns, so that ratios hold on a busy machine; memory is the peak of a
+process that does nothing else. It takes some minutes and 6 GB.
 """
 
 import argparse

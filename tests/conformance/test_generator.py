@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from clcae_lib.models import Generator
-from tests.conformance import bench, fill, golden
+from tests.conformance import bench, fill, golden, plain
 
 pytestmark = pytest.mark.xdist_group("conformance")
 
@@ -43,3 +43,13 @@ def test_feature_at_the_neighbouring_index_is_caught():
         image = bench.shared().generator.synthesis(w_plus, feature=feature, feature_index=4)
     found = golden.distance(image[:, :, ::11, ::11], expected["image_from_wplus_f_scale1.0"])
     assert found > 100 * golden.TOLERANCE
+
+
+@torch.no_grad()
+def test_the_benchmarks_plain_form_is_the_published_one():
+    generator, expected = bench.shared().generator, golden.fixture("generator256")
+    w_plus, feature = fill.vector("wplus", (2, 14, 512)), fill.vector("features_in", (2, 512, 16, 16))
+    for name, given in (("image_from_wplus", None), ("image_from_wplus_f_scale1.0", feature)):
+        image, features = plain.decode(generator, w_plus, feature=given)
+        golden.assert_golden(image[:, :, ::11, ::11], expected[name])
+    golden.assert_golden(features[5][:, ::31], expected["features/5"])
