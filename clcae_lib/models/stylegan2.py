@@ -34,6 +34,9 @@ __all__ = ["Discriminator", "Generator", "load_generator", "save_generator"]
 
 Noise = Literal["fixed", "random", "none"]
 
+STRIPE = 256
+"""Rows of the last block's maps that are made at a time, where there are more and they need not be kept."""
+
 
 class Coarse(NamedTuple):
     """A picture on its way: the layers up to some side, from which several pictures can be finished.
@@ -303,11 +306,44 @@ class Generator(nn.Module):
             rgb = start.rgb
         for block in range(first // 2, blocks):
             row, own = 2 * block + 1, offsets[3 * block + 2 : 3 * block + 5]
+            alone = not return_features and (feature is None or feature_index < row)
+            if block == blocks - 1 and alone and x.shape[2] >= STRIPE and not torch.is_grad_enabled():
+                rgb = self._in_stripes(block, x, rgb, codes[:, row : row + 3], noise, own)
+                continue
             x = run(self.convs[2 * block], x, row, own[0])
             x = run(self.convs[2 * block + 1], x, row + 1, own[1])
             rgb = self.to_rgbs[block](x, codes[:, row + 2], rgb, own[2])
         image = rgb.contiguous()
         return (image, features) if return_features else image
+
+    def _in_stripes(
+        self,
+        block: int,
+        x: Float[Tensor, "n c h w"],
+        rgb: Float[Tensor, "n 3 h w"],
+        codes: Float[Tensor, "n 3 d"],
+        noise: Noise,
+        offsets: Sequence[Tensor | None],
+    ) -> Float[Tensor, "n 3 h2 w2"]:
+        """Return the picture after the last block, run on some rows after others.
+
+        Its activations are the largest of all and nobody asks for them: they need not be there at once. The
+        layers reach two rows of `x`, and one of the map between them, beyond a stripe.
+        """
+        side, parts = 2 * x.shape[2], []
+        maps = [self._noise(2 * block + 1 + layer, noise, len(codes)) for layer in range(2)]
+        for first in range(0, side, STRIPE):
+            last = min(side, first + STRIPE)
+            low, high = max(0, first // 2 - 2), min(side // 2, last // 2 + 2)
+            top, end = max(0, first - 1), min(side, last + 1)
+            y = self.convs[2 * block](
+                x[:, :, low:high], codes[:, 0], _rows(maps[0], 2 * low, 2 * high), offsets[0]
+            )
+            y = y[:, :, top - 2 * low : end - 2 * low]
+            y = self.convs[2 * block + 1](y, codes[:, 1], _rows(maps[1], top, end), offsets[1])
+            y = y[:, :, first - top : last - top]
+            parts.append(self.to_rgbs[block](y, codes[:, 2], None, offsets[2]))
+        return torch.cat(parts, dim=2).add_(upsample(rgb, self.to_rgbs[block].upsample.kernel))
 
     def coarse(
         self,
@@ -372,6 +408,10 @@ class Generator(nn.Module):
         if kind == "random":
             return torch.randn(batch, *stored.shape[1:], device=stored.device, dtype=stored.dtype)
         raise ValueError(f'noise must be "fixed", "random" or "none", not {kind!r}')
+
+
+def _rows(noise: Tensor | None, first: int, end: int) -> Tensor | None:
+    return None if noise is None else noise[:, :, first:end]
 
 
 def _insert(x: Tensor, feature: Tensor, blend: float | Tensor, index: int) -> Tensor:
