@@ -18,6 +18,8 @@ from clcae_lib.formats.contents import Contents, read_contents
 from clcae_lib.formats.recognise import Recognised, recognise
 from clcae_lib.formats.shapes import Tensors, generator_config, require_layout, under
 from clcae_lib.models import Generator, PublishedEncoder, PublishedImageEncoder, PublishedLatentEncoder
+from clcae_lib.models.arcface import ArcFace
+from clcae_lib.models.official import CAR_HEIGHT
 
 Parts = tuple[dict[str, Tensor], dict[str, Any]]
 """Tensors of a safetensors file, and its metadata."""
@@ -129,6 +131,8 @@ def _snapshot(contents: Contents, found: Recognised) -> Parts:
 
 def _inversion(contents: Contents, found: Recognised) -> Parts:
     config = found.facts["config"]
+    if found.facts.get("domain") == "cars":
+        config = config | {"height": CAR_HEIGHT * min(config["resolution"], 256) // 256}
     with torch.device("meta"):
         encoder = PublishedEncoder(**config)
     stored = under(found.tensors, "encoder.")
@@ -173,7 +177,7 @@ _CONVERTERS: dict[str, Callable[..., Parts]] = {
     "inversion_checkpoint": _inversion,
     "contrastive_image": _plain("contrastive_image", PublishedImageEncoder),
     "contrastive_latent": _plain("contrastive_latent", PublishedLatentEncoder),
-    "arcface": _plain("arcface"),
+    "arcface": _plain("arcface", ArcFace),
     "moco": _moco,
     "direction": _direction,
     "components": _components,

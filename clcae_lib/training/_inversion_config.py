@@ -45,6 +45,34 @@ PRESETS: dict[str, dict[str, Any]] = {
 """What each preset sets; any of it can be set otherwise by itself."""
 
 
+DEPARTURES: dict[str, tuple[Any, Any]] = {
+    "wplus_attention": ("spatial", "single"),
+    "feature_attention": ("spatial", "single"),
+    "alignment_input": ("input", "w_reconstruction"),
+    "alignment": ("bank", "batch"),
+    "init_from_alignment": (True, False),
+    "lpips_scales": (3, 1),
+    "ramp": ("run", "epoch"),
+}
+"""Where the published code departs from what was meant: a switch each, what was meant, what it does.
+
+Any of them can be set by itself in preset `foundation`, as `clcae train inversion --set ramp=epoch` does:
+
+| switch | meant | published code |
+|---|---|---|
+| `wplus_attention` | a layer of W+ attends to the pixels of its level | to one pooled vector: idle |
+| `feature_attention` | F attends to T3's pixels and to W+ | to one vector, w: the same is added everywhere |
+| `alignment_input` | w is held against the input picture | against its own reconstruction |
+| `alignment` | negatives from a bank of random codes | from the rest of the batch: one, at batch 2 |
+| `init_from_alignment` | the body starts from the contrastive encoder | it silently does not |
+| `lpips_scales` | perceptual distance summed over three scales | the sum is overwritten by one scale |
+| `ramp` | F fades in once, validation sees all of it | in every epoch anew, validation as it stands |
+
+`lpips_scales` is 1 in both presets: three scales cost a third more and are an option of the published code,
+not of the paper. `published` has its own network, where attention is `single` alone.
+"""
+
+
 class InversionConfig(TrainConfig):
     """Settings of the inversion's training; what is not given follows the preset.
 

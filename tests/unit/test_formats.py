@@ -238,6 +238,8 @@ def test_an_inversion_checkpoint_gives_encoder_and_generator(tmp_path):
     said = checkpoints.read_metadata(path)
     assert (said["preset"], said["domain"], said["steps"]) == ("published", "cars", 3)
     encoder = load_encoder(path, generator)
+    assert said["config"]["height"] == 48, "an encoder of cars reads pictures of 4 to 3"
+    network.encoder.config["height"] = 48
     network.encoder.attach(generator)
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(5)) * 2 - 1
     with torch.no_grad():

@@ -6,6 +6,7 @@ from clcae_lib.devices import make_fabric
 from clcae_lib.inversion import ClcaeInverter
 from clcae_lib.models import ImageEncoder, LatentEncoder
 from clcae_lib.training import ConfigError, fit, load_config
+from clcae_lib.training._inversion_config import DEPARTURES, PRESETS
 from clcae_lib.training.inversion import AlignmentTerm, InversionConfig, InversionTask, Parts
 from clcae_lib.worlds import World
 from tests.unit._tiny import WIDTHS, Distance, Embedding, Pictures, tiny_generator
@@ -97,6 +98,22 @@ def test_every_switch_trains(parts, published_parts, tmp_path, changes):
     assert ("w" in metrics) == ("weight_w" in changes)
     assert ("identity_w" in metrics) == ("weight_identity" not in changes)
     assert (tmp_path / f"inversion_{task.config.preset}.safetensors").is_file()
+
+
+@pytest.mark.parametrize("switch", DEPARTURES)
+def test_every_departure_is_one_switch(parts, tmp_path, switch):
+    meant, published = DEPARTURES[switch]
+    assert PRESETS["published"][switch] == published
+    if switch != "lpips_scales":
+        assert PRESETS["foundation"][switch] == meant
+    by_itself, whole = task_of(parts, **{switch: published}), task_of(parts, **{switch: meant})
+    one, other = by_itself.config.model_dump(), whole.config.model_dump()
+    assert [name for name in one if one[name] != other[name]] == [switch]
+    losses = []
+    for task in (by_itself, whole):
+        fit(task, task.config, tmp_path / str(task is whole), progress=False)
+        losses.append(task.step(1)["loss"].item())
+    assert losses[0] != pytest.approx(losses[1], rel=1e-6)
 
 
 def test_training_brings_reconstructions_closer(parts, tmp_path):

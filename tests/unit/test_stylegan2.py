@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clcae_lib import checkpoints
-from clcae_lib.models import Discriminator, Generator, _ops, load_generator, save_generator
+from clcae_lib.models import Discriminator, Generator, _ops, load_generator, save_generator, stylegan2
 from clcae_lib.models._discriminator import ResBlock, minibatch_deviation
 from clcae_lib.models.stylegan2 import StyledConv
 
@@ -456,3 +456,55 @@ def test_lower_discriminator_that_does_not_fit_is_named(discriminator):
         discriminator.load_lower(Discriminator(32, channels=CHANNELS))
     with pytest.raises(ValueError, match="load_lower: widths differ"):
         discriminator.load_lower(Discriminator(16, channels={4: 3, 8: 3, 16: 3}))
+
+
+# Pictures that share their coarse layers, and inference in place
+
+
+@pytest.mark.parametrize("noise", ["fixed", "none"])
+@torch.no_grad()
+def test_pictures_finished_from_shared_layers_are_the_same(generator, w, noise):
+    set_noise(generator, 0.3)
+    offsets = 0.1 * torch.randn(3, sum(generator.style_sizes))
+    options = {"noise": noise, "style_offsets": offsets}
+    start = generator.coarse(w, **options)
+    kept = [feature.clone() for feature in start.features]
+    feature = torch.randn_like(start.features[-1])
+    for extra in ({}, {"feature": feature, "feature_blend": 0.4}):
+        whole, features = generator.synthesis(w, **options, **extra, return_features=True)
+        image, again = generator.synthesis(w, **options, **extra, start=start, return_features=True)
+        assert torch.equal(image, whole)
+        assert all(torch.equal(a, b) for a, b in zip(features, again, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(kept, start.features, strict=True))
+    with pytest.raises(ValueError, match="feature_index must be 5 to 6"):
+        generator.synthesis(w, feature=start.features[3], feature_index=3, start=start)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_inference_in_place_gives_the_numbers_of_training(generator, w, count):
+    set_noise(generator, 0.3)
+    codes = w[:count]
+    trained, features = generator.synthesis(codes, return_features=True)
+    with torch.no_grad():
+        inferred, again = generator.synthesis(codes, return_features=True)
+    torch.testing.assert_close(inferred, trained.detach(), atol=1e-5, rtol=1e-4)
+    for one, other in zip(features, again, strict=True):
+        torch.testing.assert_close(other, one.detach(), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("stripe", [4, 8, 12, 16])
+@pytest.mark.parametrize("noise", ["fixed", "none"])
+@torch.no_grad()
+def test_the_last_block_in_stripes_gives_the_same_picture(generator, w, monkeypatch, stripe, noise):
+    set_noise(generator, 0.3)
+    options = {"noise": noise, "style_offsets": 0.1 * torch.randn(3, sum(generator.style_sizes))}
+    whole = generator.synthesis(w, **options)
+    monkeypatch.setattr(stylegan2, "STRIPE", stripe)
+    striped, calls = generator.synthesis(w, **options), []
+    torch.testing.assert_close(striped, whole, atol=1e-5, rtol=1e-4)
+    monkeypatch.setattr(Generator, "_in_stripes", lambda self, block, x, rgb, *rest: calls.append(1) or rgb)
+    generator.synthesis(w, **options)
+    generator.synthesis(w, **options, return_features=True)
+    with torch.enable_grad():
+        generator.synthesis(w, **options)
+    assert len(calls) == 1
