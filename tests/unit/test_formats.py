@@ -23,6 +23,7 @@ from clcae_lib.models import (
     load_encoder,
     load_generator,
 )
+from clcae_lib.models.arcface import ArcFace
 from tests.conformance import golden
 from tests.nvidia_pickle import small_tensors, write_legacy, write_snapshot
 from tests.unit._tiny import tiny_generator
@@ -46,13 +47,7 @@ def tiny_inversion():
 
 
 def arcface():
-    body = PublishedImageEncoder(32, dim=DIM, **BODY).encoder.state_dict()
-    body = {name: t for name, t in body.items() if name.startswith(("input_layer", "body"))}
-    return body | {
-        "output_layer.0.weight": torch.ones(DIM),
-        "output_layer.3.weight": torch.randn(6, DIM * 4),
-        "output_layer.4.weight": torch.ones(6),
-    }
+    return ArcFace(6, **BODY).state_dict()
 
 
 def moco():
@@ -241,7 +236,7 @@ def test_an_inversion_checkpoint_gives_encoder_and_generator(tmp_path):
     assert said["config"]["height"] == 48, "an encoder of cars reads pictures of 4 to 3"
     network.encoder.config["height"] = 48
     network.encoder.attach(generator)
-    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(5)) * 2 - 1
+    images = torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(5)) * 2 - 1
     with torch.no_grad():
         for mine, official in zip(encoder(images), network.encoder(images), strict=True):
             assert torch.equal(mine, official)
