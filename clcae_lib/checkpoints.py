@@ -81,8 +81,16 @@ def load_weights(path: Path | str, *, kind: str | None = None) -> tuple[dict[str
     return {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}, metadata
 
 
-def load_into(module: nn.Module, tensors: dict[str, Tensor], *, source: Path | str) -> None:
+def load_into(
+    module: nn.Module, tensors: dict[str, Tensor], *, source: Path | str, assign: bool = False
+) -> None:
     """Copy tensors into a module whose names and shapes must agree exactly.
+
+    Args:
+        module: to be filled.
+        tensors: name to tensor, as a `state_dict`.
+        source: what errors name as the tensors' origin.
+        assign: take the tensors themselves, without a copy; the module may then have been built on no device.
 
     Raises:
         ValueError: naming `source` and listing every missing, unexpected and misshapen tensor; the module is
@@ -104,7 +112,7 @@ def load_into(module: nn.Module, tensors: dict[str, Tensor], *, source: Path | s
         report = "\n".join(lines)
         name = type(module).__name__
         raise ValueError(f"{source} does not fit {name}; build it with the file's own config\n{report}")
-    module.load_state_dict(tensors)
+    module.load_state_dict(tensors, assign=assign)
 
 
 def save_state(path: Path | str, state: dict[str, Any]) -> Path:

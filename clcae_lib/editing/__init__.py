@@ -1,5 +1,6 @@
 """Finding directions that change one attribute, and applying them to an inverted picture."""
 
+from clcae_lib.editing._published_sefa import published_eigen, published_sefa
 from clcae_lib.editing.apply import activation, apply, apply_all, carry_feature, interpolate, mix, traverse
 from clcae_lib.editing.calibrate import calibrate
 from clcae_lib.editing.direction import Direction, load_directions, load_interfacegan, save_directions
@@ -48,6 +49,8 @@ __all__ = [
     "load_interfacegan",
     "mix",
     "pick",
+    "published_eigen",
+    "published_sefa",
     "rank_channels",
     "region_effects",
     "response",

@@ -17,7 +17,7 @@ def sefa(generator: nn.Module, *, layers: Sequence[int] | None = None, count: in
     Layer k is the convolution that reads row k of W+: `conv1`, then each of `convs`. The weights of a channel
     are scaled to length 1, so that no channel counts for more than another. Two slips of the published
     code are repaired: it takes the matrix for unsymmetric, which puts its eigenvectors out of order, and it
-    edits the row before the one that a layer reads.
+    edits the row before the one that a layer reads; `published_sefa` keeps both.
 
     Args:
         generator: a StyleGAN2.
@@ -43,11 +43,22 @@ def factorise(
     Raises:
         ValueError: a layer does not exist.
     """
+    values, vectors = torch.linalg.eigh(weight_matrix(generator, layers)[0])
+    return values.flip(0).float(), signed(vectors.T.flip(0)).float()
+
+
+def weight_matrix(
+    generator: nn.Module, layers: Sequence[int] | None
+) -> tuple[Float[Tensor, "d d"], Sequence[int]]:
+    """The matrix whose eigenvectors SeFa takes, in float64, and which layers it is of.
+
+    Raises:
+        ValueError: a layer does not exist.
+    """
     modulated = [generator.conv1, *generator.convs]
     chosen = range(len(modulated)) if layers is None else layers
     if not chosen or not all(0 <= k < len(modulated) for k in chosen):
         raise ValueError(f"layers={list(chosen)}: the convolutions are 0 to {len(modulated) - 1}")
     weights = torch.cat([modulated[k].conv.modulation.weight.detach().double() for k in chosen])
     rows = normalize(weights, dim=1)
-    values, vectors = torch.linalg.eigh(rows.T @ rows)
-    return values.flip(0).float(), signed(vectors.T.flip(0)).float()
+    return rows.T @ rows, chosen

@@ -3,7 +3,8 @@
 Parameter names, shapes and arithmetic follow the widely used PyTorch layout of StyleGAN2, so that its
 checkpoints load. Weights are stored unscaled ("equalised learning rate"): a layer multiplies its weight by a
 constant when it runs. Where that layout gives each sample its own kernel, these layers scale the
-activations instead, which is the same sum in another order and needs no grouped convolution.
+activations instead, which is the same sum in another order and needs no grouped convolution. Only where no
+gradient is asked for, and a single picture's kernel is smaller than its activations, is the kernel scaled.
 """
 
 import math
@@ -174,16 +175,40 @@ class ModulatedConv2d(nn.Module):
                 style = style + offset
             if not self.demodulate:
                 return style, None
-            power = (self.weight[0] * self.scale).square().sum(dim=(2, 3))
+            power = self.weight[0].square().sum(dim=(2, 3)) * self.scale**2
             return style, torch.rsqrt(style.square() @ power.t() + 1e-8)
 
-    def convolve(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
+    def convolve(
+        self, x: Float[Tensor, "n i h w"], weight: Float[Tensor, "o i k k"] | None = None
+    ) -> Float[Tensor, "n o h2 w2"]:
         """Return the plain convolution of scaled activations, upsampled where the layer does that."""
-        weight = self.weight[0] * self.scale
+        weight = self.weight[0] * self.scale if weight is None else weight
         if not self.upsampling:
             return F.conv2d(x, weight, padding=self.padding)
         out = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
         return blur(out, self.blur.kernel, pad=self.pad)
+
+    def infer(
+        self,
+        x: Float[Tensor, "n i h w"],
+        w: Float[Tensor, "n d"],
+        offset: Float[Tensor, "#n i"] | None = None,
+        *,
+        gain: float = 1.0,
+    ) -> Float[Tensor, "n o h2 w2"]:
+        """Return `gain` times the whole layer's output, in memory of its own; without gradients.
+
+        The factors go where they cost least: into the kernel of a lone picture whose kernel is smaller than
+        its activations (the fine layers, whose maps are the large ones), else onto the activations.
+        """
+        style, factor = self.style(w, offset)
+        factor = torch.full_like(style[:, :1], gain) if factor is None else factor * gain
+        style = style * self.scale
+        if len(x) == 1 and self.weight.numel() < 2 * x.numel():
+            kernel = self.weight[0] * style[0, :, None, None]
+            return self.convolve(x, kernel.mul_(factor[0, :, None, None, None]).to(x.dtype))
+        out = self.convolve(x * style.to(x.dtype)[:, :, None, None], self.weight[0])
+        return out.mul_(factor.to(out.dtype)[:, :, None, None])
 
     def forward(
         self,

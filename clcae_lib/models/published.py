@@ -9,11 +9,12 @@ Sizes are arguments: the defaults are the official ones, a small world passes it
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, dropout, pad, relu
+from torch.nn.functional import adaptive_avg_pool2d, dropout, interpolate, pad, relu
 
 from clcae_lib.models._ops import EqualLinear
 from clcae_lib.models.backbone import to_encoder_side, upsample_add
@@ -22,6 +23,9 @@ from clcae_lib.models.irse import IrBody
 from clcae_lib.models.stylegan2 import Generator
 
 FEATURE_SIDE = 16
+SPACES = ("w", "w_plus", "f")
+DOMAINS = ("faces", "cars")
+CAR_ROWS = slice(32, 224)
 
 
 class PublishedStyleBlock(nn.Module):
@@ -96,6 +100,8 @@ class PublishedEncoder(IrBody):
         style_hidden: channels inside the style blocks, `style_dim` if not given.
         hidden: width of the attention blocks' feed-forward layer, `2 * style_dim` if not given.
         heads: of the attention blocks. It has no effect but on dropout.
+        height: of the pictures that the encoder sees where they are not square: 192 for cars, whose side is
+            256.
 
     Attributes:
         w_avg: mean of W `[D]`, added once; not in the state_dict.
@@ -120,6 +126,7 @@ class PublishedEncoder(IrBody):
         style_hidden: int | None = None,
         hidden: int | None = None,
         heads: int = 4,
+        height: int | None = None,
     ) -> None:
         if widths[-1] != style_dim:
             raise ValueError(f"widths={tuple(widths)} must end in style_dim={style_dim}, as c3 does")
@@ -133,6 +140,7 @@ class PublishedEncoder(IrBody):
             "style_hidden": style_hidden,
             "hidden": hidden,
             "heads": heads,
+            "height": height,
         }
         self.n_latent = 2 * (resolution.bit_length() - 1) - 2
         sides = [min(resolution, 256) // shrink for shrink in (16, 8, 4)]
@@ -155,9 +163,17 @@ class PublishedEncoder(IrBody):
 
     @torch.no_grad()
     def attach(self, generator: Generator) -> None:
-        """Take the mean code, and its picture, from the generator."""
+        """Take the mean code, and its picture, from the generator.
+
+        A picture that is not square is squeezed to the encoder's height, as the official code does; it crops
+        photographs of cars alone.
+        """
         self.w_avg.copy_(generator.w_avg)
-        self.average = to_encoder_side(generator.synthesis(generator.w_avg[None])).to(self.w_avg)
+        picture = to_encoder_side(generator.synthesis(generator.w_avg[None]))
+        if self.config["height"] is not None:
+            size = (self.config["height"], picture.shape[-1])
+            picture = interpolate(picture, size, mode="bilinear", antialias=True, align_corners=False)
+        self.average = picture.to(self.w_avg)
 
     def forward(
         self,
@@ -165,20 +181,47 @@ class PublishedEncoder(IrBody):
         *,
         edit: Float[Tensor, "#batch dim"] | None = None,
     ) -> Codes:
-        """The codes of images in [-1, 1]; `edit` is added to w before attention and so moves W+ and F."""
-        c1, c2, c3 = self.maps(to_encoder_side(images) - self.average)
+        """The codes of images in [-1, 1]; `edit` is added to w before attention and so moves W+ and F.
+
+        Raises:
+            ValueError: the images have another shape than the picture of the mean code.
+        """
+        return self.derive(*self.read(images), edit=edit)
+
+    def read(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> tuple[Float[Tensor, "batch layers dim"], Float[Tensor, "batch dim h w"]]:
+        """What an edit leaves as it is: one vector a layer (the first is w, less the mean), and the map p1.
+
+        Raises:
+            ValueError: the images have another shape than the picture of the mean code.
+        """
+        small = to_encoder_side(images)
+        if self.average.shape[-2:] not in {(1, 1), small.shape[-2:]}:
+            wanted, found = tuple(self.average.shape[-2:]), tuple(images.shape[-2:])
+            raise ValueError(f"images are {found}; this encoder reads pictures of {wanted} or of that shape")
+        c1, c2, c3 = self.maps(small - self.average)
         p2 = upsample_add(c3, self.latlayer1(c2))
         p1 = upsample_add(p2, self.latlayer2(c1))
-        offset = self.styles[0](c3)
-        offset = offset if edit is None else offset + edit
-        vectors = [offset]
+        vectors = [self.styles[0](c3)]
         vectors += [block((c3, p2, p1)[_level_of_other(j)]) for j, block in enumerate(self.styles_others)]
-        rows = [
-            block(offset[:, None], vector[:, None])
-            for block, vector in zip(self.cross_attention, vectors, strict=True)
-        ]
+        return torch.stack(vectors, dim=1), p1
+
+    def derive(
+        self,
+        vectors: Float[Tensor, "batch layers dim"],
+        fine: Float[Tensor, "batch dim h w"],
+        *,
+        edit: Float[Tensor, "#batch dim"] | None = None,
+        feature: bool = True,
+    ) -> Codes:
+        """The codes of what `read` gives; without `feature`, F is None."""
+        offset = vectors[:, 0] if edit is None else vectors[:, 0] + edit
+        keys = torch.cat([offset[:, None], vectors[:, 1:]], dim=1)
+        rows = [block(offset[:, None], keys[:, k : k + 1]) for k, block in enumerate(self.cross_attention)]
         w = offset + self.w_avg
-        return Codes(w, torch.cat(rows, dim=1) + w[:, None], self._feature(p1, offset))
+        w_plus = torch.cat(rows, dim=1) + w[:, None]
+        return Codes(w, w_plus, self._feature(fine, offset) if feature else None)
 
     def _feature(self, fine: Tensor, offset: Tensor) -> Float[Tensor, "batch channels 16 16"]:
         height, width = fine.shape[-2:]
@@ -222,11 +265,17 @@ class PublishedInversion(nn.Module):
     Args:
         encoder: names start with `encoder.`.
         decoder: the generator; names start with `decoder.`.
+        domain: `faces` or `cars`. Pictures of cars lose rows above and below what a car's picture shows.
+
+    Raises:
+        ValueError: there is no such domain.
     """
 
-    def __init__(self, encoder: PublishedEncoder, decoder: Generator) -> None:
+    def __init__(self, encoder: PublishedEncoder, decoder: Generator, *, domain: str = "faces") -> None:
         super().__init__()
-        self.encoder, self.decoder = encoder, decoder
+        if domain not in DOMAINS:
+            raise ValueError(f"domain={domain!r} is not one of {', '.join(map(repr, DOMAINS))}")
+        self.encoder, self.decoder, self.domain = encoder, decoder, domain
 
     def forward(
         self,
@@ -235,8 +284,9 @@ class PublishedInversion(nn.Module):
         edit: Float[Tensor, "#batch dim"] | None = None,
         blend: float = 1.0,
         side: int | None = 256,
+        spaces: Sequence[str] = ("f",),
     ) -> tuple[Codes, dict[str, Float[Tensor, "batch 3 h w"]]]:
-        """The codes, and the pictures `w`, `w_plus` and `f` decoded from them.
+        """The codes, and the pictures asked for.
 
         With `edit` the feature that is inserted is F of the edited w, plus what the edit does to the
         generator's own activation; the feature returned is F alone.
@@ -246,19 +296,62 @@ class PublishedInversion(nn.Module):
             edit: a step in W, added before attention.
             blend: 1 inserts F, 0 keeps the generator's activation.
             side: pictures are average-pooled to it; None leaves them as they are.
+            spaces: which pictures are made: `w`, `w_plus`, `f` (W+ with F inserted). Each costs a pass of
+                the generator, none is made unasked.
+
+        Raises:
+            ValueError: there is no such space.
         """
-        codes = self.encoder(images, edit=edit)
-        picture_plus, features = self.decoder.synthesis(codes.w_plus, return_features=True)
-        inserted = codes.feature
-        if edit is not None:
-            plain = self.encoder(images).w_plus
-            before = self.decoder.synthesis(plain, stop_at=FEATURE_SIDE, return_features=True)[1][5]
-            inserted = codes.feature + features[5] - before
-        pictures = {
-            "w": self.decoder.synthesis(codes.w),
-            "w_plus": picture_plus,
-            "f": self.decoder.synthesis(codes.w_plus, feature=inserted, feature_blend=blend),
-        }
-        if side is not None:
-            pictures = {name: adaptive_avg_pool2d(picture, side) for name, picture in pictures.items()}
-        return codes, pictures
+        vectors, fine = self.encoder.read(images)
+        codes = self.encoder.derive(vectors, fine, edit=edit)
+        before = None if edit is None else self.encoder.derive(vectors, fine, feature=False).w_plus
+        del vectors, fine
+        return codes, self.decode(codes, before=before, blend=blend, side=side, spaces=spaces)
+
+    def decode(
+        self,
+        codes: Codes,
+        *,
+        before: Float[Tensor, "batch layers dim"] | None = None,
+        blend: float = 1.0,
+        side: int | None = 256,
+        spaces: Sequence[str] = ("f",),
+    ) -> dict[str, Float[Tensor, "batch 3 h w"]]:
+        """The pictures of codes in the spaces asked for.
+
+        Args:
+            codes: of the encoder.
+            before: W+ before an edit, whose effect on the generator's activation F then follows.
+            blend: as in `forward`, as are the others.
+            side: see there.
+            spaces: see there.
+
+        Raises:
+            ValueError: there is no such space.
+        """
+        unknown = [space for space in spaces if space not in SPACES]
+        if unknown:
+            raise ValueError(f"spaces: {unknown[0]!r} is not one of {', '.join(map(repr, SPACES))}")
+        start = self.decoder.coarse(codes.w_plus) if {"w_plus", "f"} & set(spaces) else None
+        pictures = {}
+        for space in spaces:
+            options: dict[str, Any] = {"start": start}
+            if space == "f":
+                moved = codes.feature
+                if before is not None:
+                    moved = moved + start.features[-1] - self.decoder.coarse(before).features[-1]
+                options |= {"feature": moved, "feature_blend": blend}
+            picture = (
+                self.decoder.synthesis(codes.w)
+                if space == "w"
+                else self.decoder.synthesis(codes.w_plus, **options)
+            )
+            pictures[space] = self._cut(picture if side is None else adaptive_avg_pool2d(picture, side))
+        return pictures
+
+    def _cut(self, picture: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 h2 w"]:
+        """The picture without the bars of a car's: rows 32 to 224 whatever its size, a slip of the original.
+
+        They are the right rows of 256 alone; a picture of 512 that is not pooled comes out 192x512.
+        """
+        return picture if self.domain == "faces" else picture[:, :, CAR_ROWS]

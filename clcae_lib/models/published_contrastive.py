@@ -72,8 +72,13 @@ class PublishedImageEncoder(nn.Module):
         self, images: Float[Tensor, "batch 3 height width"], average: Float[Tensor, "#batch 3 height width"]
     ) -> Float[Tensor, "batch dim"]:
         """Unit vectors of images in [-1, 1]."""
-        vectors = self.encoder(to_encoder_side(images) - to_encoder_side(average))
-        return normalize(self.image_projection(vectors), dim=1)
+        return normalize(self.image_projection(self.vectors(images, average)), dim=1)
+
+    def vectors(
+        self, images: Float[Tensor, "batch 3 height width"], average: Float[Tensor, "#batch 3 height width"]
+    ) -> Float[Tensor, "batch dim"]:
+        """What the head projects: the output of the style block."""
+        return self.encoder(to_encoder_side(images) - to_encoder_side(average))
 
 
 class PublishedLatentEncoder(nn.Module):
@@ -96,7 +101,13 @@ class PublishedLatentEncoder(nn.Module):
         self, w: Float[Tensor, "batch dim"], w_avg: Float[Tensor, "#batch dim"]
     ) -> Float[Tensor, "batch dim"]:
         """Unit vectors of codes."""
+        return normalize(self.latent_projection(self.vectors(w, w_avg)), dim=1)
+
+    def vectors(
+        self, w: Float[Tensor, "batch dim"], w_avg: Float[Tensor, "#batch dim"]
+    ) -> Float[Tensor, "batch dim"]:
+        """What the head projects: the output of the last layer."""
         x = (w - w_avg)[:, None]
         for layer in (self.coarse, self.medium, self.fine):
             x = layer(x)
-        return normalize(self.latent_projection(x[:, 0]), dim=1)
+        return x[:, 0]

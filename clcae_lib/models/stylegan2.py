@@ -10,7 +10,7 @@ Activations are kept in torch's channels_last order, which is faster; pictures c
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,18 @@ from clcae_lib.models._ops import (
 __all__ = ["Discriminator", "Generator", "load_generator", "save_generator"]
 
 Noise = Literal["fixed", "random", "none"]
+
+
+class Coarse(NamedTuple):
+    """A picture on its way: the layers up to some side, from which several pictures can be finished.
+
+    Attributes:
+        rgb: the picture so far.
+        features: every activation so far, in the order of `feature_index`.
+    """
+
+    rgb: Float[Tensor, "n 3 h w"]
+    features: list[Tensor]
 
 
 class ConstantInput(nn.Module):
@@ -74,12 +86,22 @@ class StyledConv(nn.Module):
         offset: Float[Tensor, "#n i"] | None = None,
     ) -> Float[Tensor, "n o h2 w2"]:
         """Return the activations; their gain is multiplied in before leaky ReLU, which is the same."""
+        if not torch.is_grad_enabled():
+            return self._infer(x, w, noise, offset)
         x, factor = self.conv(x, w, offset)
         shift = self.activate.bias[:, None, None] * GAIN
         if noise is not None:
             shift = shift + noise * (self.noise.weight * GAIN)
         factor = (factor * GAIN).to(x.dtype)[:, :, None, None]
         return F.leaky_relu(torch.addcmul(shift.to(x.dtype), x, factor), SLOPE)
+
+    def _infer(self, x: Tensor, w: Tensor, noise: Tensor | None, offset: Tensor | None) -> Tensor:
+        """The same in place: at 1024 pixels a fresh activation costs as much time as its arithmetic."""
+        x = self.conv.infer(x, w, offset, gain=GAIN)
+        x.add_((self.activate.bias * GAIN).to(x.dtype)[:, None, None])
+        if noise is not None:
+            x.add_((noise * (self.noise.weight * GAIN)).to(x.dtype))
+        return F.leaky_relu_(x, SLOPE)
 
 
 class ToRGB(nn.Module):
@@ -100,7 +122,8 @@ class ToRGB(nn.Module):
         offset: Float[Tensor, "#n c"] | None = None,
     ) -> Tensor:
         """Return the picture so far in float32, `[N, 3, H, W]`."""
-        out = self.conv(x, w, offset)[0].float() + self.bias
+        plain = self.conv(x, w, offset)[0] if torch.is_grad_enabled() else self.conv.infer(x, w, offset)
+        out = plain.float() + self.bias
         return out if rgb is None else out + upsample(rgb, self.upsample.kernel)
 
 
@@ -227,6 +250,7 @@ class Generator(nn.Module):
         noise: Noise = "fixed",
         stop_at: int | None = None,
         return_features: bool = False,
+        start: Coarse | None = None,
     ) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Return the picture of a code.
 
@@ -243,6 +267,8 @@ class Generator(nn.Module):
             noise: "fixed" uses the stored maps, "random" draws new ones, "none" leaves them out.
             stop_at: return the picture at this lower resolution and run no layer above it.
             return_features: also return every activation, in the order of `feature_index`.
+            start: what `coarse` gave for the same codes; its layers are not run again. A feature that would
+                go in below it comes too late and is an error.
 
         Returns:
             The picture `[N, 3, S, S]` in float32, S being `size` or `stop_at`; with `return_features` also
@@ -253,36 +279,51 @@ class Generator(nn.Module):
         """
         blocks = self._blocks_until(stop_at)
         codes = self._per_layer(w)
-        offsets = iter(self._per_modulation(style_offsets))
-        if feature is not None and not 0 <= feature_index <= 2 * blocks:
+        offsets = self._per_modulation(style_offsets)
+        first = 0 if start is None else len(start.features) - 1
+        if feature is not None and not first <= feature_index <= 2 * blocks:
             raise ValueError(
-                f"feature_index must be 0 to {2 * blocks} (later has no effect), not {feature_index}"
+                f"feature_index must be {first} to {2 * blocks} (later has no effect), not {feature_index}"
             )
-        features: list[Tensor] = []
 
-        def insert(x: Tensor) -> Tensor:
-            if feature is None or len(features) != feature_index + 1:
-                return x
-            if feature.shape != x.shape:
-                expected, found = tuple(x.shape), tuple(feature.shape)
-                raise ValueError(f"feature has shape {found}; activation {feature_index} has {expected}")
-            blend = feature_blend.to(x.dtype) if isinstance(feature_blend, Tensor) else feature_blend
-            return (1 - blend) * x + blend * feature.to(x.dtype)
+        def run(layer: StyledConv, x: Tensor, row: int, offset: Tensor | None) -> Tensor:
+            if feature is not None and row == feature_index:
+                x = _insert(x, feature, feature_blend, feature_index)
+            x = layer(x, codes[:, row], self._noise(row, noise, len(codes)), offset)
+            if return_features:
+                features.append(x)
+            return x
 
-        def run(layer: StyledConv, x: Tensor, index: int) -> Tensor:
-            features.append(layer(x, codes[:, index], self._noise(index, noise, len(codes)), next(offsets)))
-            return features[-1]
-
-        features.append(self.input(len(codes)))
-        x = run(self.conv1, insert(features[0]), 0)
-        rgb = self.to_rgb1(x, codes[:, 1], None, next(offsets))
-        for block in range(blocks):
-            first = 2 * block + 1
-            x = run(self.convs[2 * block], insert(x), first)
-            x = run(self.convs[2 * block + 1], insert(x), first + 1)
-            rgb = self.to_rgbs[block](x, codes[:, first + 2], rgb, next(offsets))
+        features = [self.input(len(codes))] if start is None else list(start.features)
+        x = features[-1]
+        if start is None:
+            x = run(self.conv1, x, 0, offsets[0])
+            rgb = self.to_rgb1(x, codes[:, 1], None, offsets[1])
+        else:
+            rgb = start.rgb
+        for block in range(first // 2, blocks):
+            row, own = 2 * block + 1, offsets[3 * block + 2 : 3 * block + 5]
+            x = run(self.convs[2 * block], x, row, own[0])
+            x = run(self.convs[2 * block + 1], x, row + 1, own[1])
+            rgb = self.to_rgbs[block](x, codes[:, row + 2], rgb, own[2])
         image = rgb.contiguous()
         return (image, features) if return_features else image
+
+    def coarse(
+        self,
+        w: Float[Tensor, "n d"] | Float[Tensor, "n l d"],
+        *,
+        side: int = 16,
+        noise: Noise = "fixed",
+        style_offsets: Float[Tensor, "#n s"] | None = None,
+    ) -> Coarse:
+        """Return the layers up to a side, run once, for `synthesis` to start pictures of the same codes from.
+
+        Raises:
+            ValueError: if an argument does not fit the network.
+        """
+        options: dict[str, Any] = {"noise": noise, "style_offsets": style_offsets}
+        return Coarse(*self.synthesis(w, stop_at=side, return_features=True, **options))
 
     def forward(
         self,
@@ -331,6 +372,15 @@ class Generator(nn.Module):
         if kind == "random":
             return torch.randn(batch, *stored.shape[1:], device=stored.device, dtype=stored.dtype)
         raise ValueError(f'noise must be "fixed", "random" or "none", not {kind!r}')
+
+
+def _insert(x: Tensor, feature: Tensor, blend: float | Tensor, index: int) -> Tensor:
+    """The activation, or F in its place, or a mixture."""
+    if feature.shape != x.shape:
+        expected, found = tuple(x.shape), tuple(feature.shape)
+        raise ValueError(f"feature has shape {found}; activation {index} has {expected}")
+    blend = blend.to(x.dtype) if isinstance(blend, Tensor) else blend
+    return (1 - blend) * x + blend * feature.to(x.dtype)
 
 
 def save_generator(path: Path | str, generator: Generator, metadata: dict[str, Any]) -> None:

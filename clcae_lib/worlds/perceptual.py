@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clcae_lib import paths, vision_repair
+from clcae_lib import checkpoints, paths, vision_repair
 from clcae_lib.files import sha256
 from clcae_lib.worlds.world import Role, World
 
@@ -57,16 +57,44 @@ class LpipsAlex(nn.Module):
 
 def _lpips_with_trunk(trunk: dict[str, Tensor]) -> nn.Module:
     """The lpips package's network with this AlexNet as its trunk; nothing is downloaded."""
+    model = _empty_lpips()
+    own = model.net.state_dict()
+    renamed = {name: trunk["features." + name.split(".", 1)[1]] for name in own}
+    model.net.load_state_dict(renamed)
+    return model
+
+
+def _empty_lpips() -> nn.Module:
     vision_repair.ensure_torchvision()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package calls torchvision by its former names
         import lpips
 
-        model = lpips.LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False)
-    own = model.net.state_dict()
-    renamed = {name: trunk["features." + name.split(".", 1)[1]] for name in own}
-    model.net.load_state_dict(renamed)
-    return model
+        return lpips.LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False)
+
+
+def lpips_from_published(tensors: dict[str, Tensor]) -> nn.Module:
+    """LPIPS from weights under the official code's names: `net.layers.N.*`, `lin.I.1.weight`.
+
+    Raises:
+        ValueError: names are missing or left over.
+    """
+    names = {"net.mean": "scaling_layer.shift", "net.std": "scaling_layer.scale"}
+    slices = {"0": 1, "3": 2, "6": 3, "8": 4, "10": 5}
+    for name in tensors:
+        parts = name.split(".")
+        if parts[:2] == ["net", "layers"] and parts[2] in slices:
+            names[name] = f"net.slice{slices[parts[2]]}.{parts[2]}.{parts[3]}"
+        elif parts[0] == "lin":
+            names[name] = f"lin{parts[1]}.model.1.weight"
+    model = _empty_lpips()
+    # The package holds its heads twice, as attributes and in a list.
+    renamed = {names.get(name, name): value for name, value in tensors.items()}
+    renamed |= {
+        f"lins.{name[3]}{name[4:]}": value for name, value in renamed.items() if name.startswith("lin")
+    }
+    checkpoints.load_into(model, renamed, source="the published LPIPS weights")
+    return model.requires_grad_(False).eval()
 
 
 def lpips_or_perceptual(world: World, role: Role, device="cpu") -> Callable[[Tensor, Tensor], Tensor]:

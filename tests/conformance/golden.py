@@ -1,6 +1,7 @@
 """Reading the golden numbers, and comparing with them."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,19 @@ def layout(module: nn.Module) -> dict[str, list]:
     }
 
 
-def distance(actual: Tensor, expected: NDArray) -> float:
-    """Return the largest difference, in units of the root mean square of what is expected."""
-    found = actual.detach().numpy()
+def distance(actual: Tensor | NDArray, expected: NDArray) -> float:
+    """Return the largest difference, in units of the root mean square of what is expected.
+
+    Counts, flags and what should be zero have no such unit: there it is the difference itself. Infinite where
+    either has numbers that are none.
+    """
+    found = np.asarray(actual.detach() if isinstance(actual, Tensor) else actual)
     assert found.shape == expected.shape
-    return float(np.abs(found - expected).max() / np.sqrt(np.square(expected).mean()))
+    if not (np.isfinite(found).all() and np.isfinite(expected).all()):
+        return math.inf
+    largest = float(np.abs(found.astype(np.float64) - expected.astype(np.float64)).max(initial=0.0))
+    whole = expected.dtype.kind in "biu" or not expected.any()
+    return largest if whole else largest / float(np.sqrt(np.square(expected.astype(np.float64)).mean()))
 
 
 def assert_golden(actual: Tensor, expected: NDArray) -> None:

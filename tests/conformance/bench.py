@@ -1,0 +1,125 @@
+"""Networks filled as for the golden numbers, and the inputs of those; each is made once, when asked for."""
+
+from collections.abc import Callable, Mapping
+from functools import cache, cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clcae_lib.models import (
+    ArcFace,
+    Codes,
+    Generator,
+    PublishedImageEncoder,
+    PublishedInversion,
+    PublishedLatentEncoder,
+    official,
+)
+from clcae_lib.models._ops import make_kernel
+from clcae_lib.worlds.perceptual import lpips_from_published
+from tests.conformance import fill, golden
+
+HEIGHTS = {"faces": 256, "cars": 192}
+Key = tuple[str, float]
+
+
+class Bench:
+    """The official networks at one size.
+
+    Args:
+        domain: `faces` or `cars`.
+        size: side of the generator's pictures.
+        batch: how many pictures the inversion's numbers were made with.
+    """
+
+    def __init__(self, domain: str = "faces", size: int = 256, *, batch: int = 2) -> None:
+        self.domain, self.size, self.batch = domain, size, batch
+        self.runs: dict[tuple[bool, bool], tuple[Codes, dict[Key, Tensor], Tensor]] = {}
+        self.results: dict[str, Any] = {}
+
+    @cached_property
+    def inversion(self) -> PublishedInversion:
+        network = filled(lambda: official.build_inversion(self.size, domain=self.domain))
+        network.encoder.w_avg.copy_(fill.latent_avg())
+        network.encoder.average = self.average
+        return network
+
+    @cached_property
+    def generator(self) -> Generator:
+        return filled(lambda: Generator(self.size))
+
+    @cached_property
+    def image_encoder(self) -> PublishedImageEncoder:
+        return filled(PublishedImageEncoder)
+
+    @cached_property
+    def latent_encoder(self) -> PublishedLatentEncoder:
+        return filled(PublishedLatentEncoder)
+
+    @cached_property
+    def arcface(self) -> ArcFace:
+        return filled(ArcFace)
+
+    @cached_property
+    def lpips(self) -> nn.Module:
+        shapes = {name: tuple(entry[0]) for name, entry in golden.manifest("lpips_alex").items()}
+        statistics = {"net.mean", "net.std"}
+        tensors = filled_tensors({k: v for k, v in shapes.items() if k not in statistics})
+        tensors["net.mean"] = torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1)
+        tensors["net.std"] = torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1)
+        return lpips_from_published(tensors)
+
+    @property
+    def pictures(self) -> Tensor:
+        return fill.image("x", HEIGHTS[self.domain], 256, self.batch)
+
+    @property
+    def average(self) -> Tensor:
+        return fill.image("x_avg", HEIGHTS[self.domain], 256, 1)
+
+    def codes(self, *, edit: bool, resize: bool) -> tuple[Codes, Tensor]:
+        """The codes and the generator's own activation 5."""
+        run = self._run(edit, resize)
+        return run[0], run[2]
+
+    def picture(self, space: str, *, blend: float = 1.0, edit: bool, resize: bool) -> Tensor:
+        """A picture, made when first asked for."""
+        codes, made, _ = self._run(edit, resize)
+        if (space, blend) not in made:
+            before = self.codes(edit=False, resize=resize)[0].w_plus if edit else None
+            options = {"before": before, "blend": blend, "side": 256 if resize else None}
+            made[space, blend] = self.inversion.decode(codes, spaces=(space,), **options)[space]
+        return made[space, blend]
+
+    def _run(self, edit: bool, resize: bool) -> tuple[Codes, dict[Key, Tensor], Tensor]:
+        if (edit, resize) not in self.runs:
+            step = 3 * fill.direction("edit", (1, 512)) if edit else None
+            codes, pictures = self.inversion(self.pictures, edit=step, side=256 if resize else None)
+            activation = self.inversion.decoder.coarse(codes.w_plus).features[-1]
+            self.runs[edit, resize] = codes, {("f", 1.0): pictures["f"]}, activation
+        return self.runs[edit, resize]
+
+
+def filled(make: Callable[[], nn.Module]) -> nn.Module:
+    """A network with filled weights, frozen, in evaluation mode; its own initial weights are never drawn."""
+    with torch.device("meta"):
+        shapes = {name: tuple(value.shape) for name, value in make().state_dict().items()}
+    return official.assemble(make, filled_tensors(shapes), source="the filler")
+
+
+def filled_tensors(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Filled weights by name; filters and counters, which the filler leaves, as networks have them."""
+    kept = {"kernel": make_kernel((1, 3, 3, 1), gain=4.0), "num_batches_tracked": torch.tensor(0)}
+    tensors = {}
+    for name, shape in shapes.items():
+        values = fill.weight(name, shape)
+        own = kept.get(name.rpartition(".")[2])
+        tensors[name] = own.clone() if values is None else torch.from_numpy(values)
+    return tensors
+
+
+@cache
+def shared(domain: str = "faces", size: int = 256, batch: int = 2) -> Bench:
+    """One bench for all tests of a process."""
+    return Bench(domain, size, batch=batch)

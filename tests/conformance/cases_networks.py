@@ -1,0 +1,131 @@
+"""The golden numbers of the inversion network, the generator and the contrastive encoders."""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clcae_lib.losses import ContrastiveLoss
+from tests.conformance import fill
+from tests.conformance.bench import Bench
+
+Arrays = Mapping[str, NDArray]
+FEATURE_STEP = 31  # of 512 channels, 17 are kept in full
+IMAGE = re.compile(r"image_(?:f_scale(?P<blend>[\d.]*\d)|(?P<space>wplus|w))(?P<kind>\.mean|\.std)?")
+FEATURE = re.compile(r"(?P<which>feature_offset|feature_refine)(?P<kind>\.mean|\.std)?")
+CASES = {"plain", "edit", "noresize"}
+
+
+def summary(value: Tensor, kind: str | None) -> Tensor:
+    """The mean or population deviation of each channel, or the maps themselves."""
+    if kind == ".mean":
+        return value.mean((2, 3))
+    return value.std((2, 3), correction=0) if kind == ".std" else value
+
+
+def inversion(bench: Bench, name: str, arrays: Arrays) -> Tensor | None:
+    """`CASE/QUANTITY`, where the case is `plain`, `edit` or `noresize`, or several of them."""
+    *cases, quantity = name.split("/")
+    if not cases or not set(cases) <= CASES:
+        return None
+    how = {"edit": "edit" in cases, "resize": "noresize" not in cases}
+    if match := IMAGE.fullmatch(quantity):
+        space = {"wplus": "w_plus", "w": "w", None: "f"}[match["space"]]
+        return summary(bench.picture(space, blend=float(match["blend"] or 1), **how), match["kind"])
+    if quantity == "shapes":
+        picture, feature = bench.picture("f", **how), bench.codes(**how)[0].feature
+        return torch.tensor([picture.shape, feature.shape])
+    codes, activation = bench.codes(**how)
+    if match := FEATURE.fullmatch(quantity):
+        feature = codes.feature if match["which"] == "feature_offset" else activation
+        return summary(feature, match["kind"]) if match["kind"] else feature[:, ::FEATURE_STEP]
+    return {"latent_base": codes.w, "latent_refine": codes.w_plus}.get(quantity)
+
+
+def generator(bench: Bench, name: str, arrays: Arrays) -> Tensor | None:
+    """The generator alone: from z, from W+, with F, mixed, and every activation."""
+    root, kind = re.fullmatch(r"(.*?)(\.mean|\.std)?", name).groups()
+    if match := re.fullmatch(r"features/(\d+)", root):
+        return _activation(bench, int(match[1]), kind, arrays[name])
+    if root in {"w_from_z", "w_truncated"}:
+        return _codes(bench)["w" if root == "w_from_z" else "truncated"]
+    image = _generated(bench, root)
+    return None if image is None else summary(image, kind)
+
+
+def _activation(bench: Bench, index: int, kind: str | None, expected: NDArray) -> Tensor | None:
+    features = _kept(bench, "features", lambda: _synthesis(bench, return_features=True)[1])
+    if index >= len(features):
+        return None
+    feature = features[index]
+    if kind is None:
+        return feature[:, ::FEATURE_STEP]
+    return summary(feature, kind)[:, :: 1 if expected.shape[1] == feature.shape[1] else 8]
+
+
+def _generated(bench: Bench, root: str) -> Tensor | None:
+    if match := re.fullmatch(r"image_from_wplus_f_scale([\d.]*\d)", root):
+        feature = fill.vector("features_in", (2, 512, 16, 16))
+        blend = float(match[1])
+        return _kept(bench, root, lambda: _synthesis(bench, feature=feature, feature_blend=blend))
+    if root == "image_from_wplus":
+        return _kept(bench, root, lambda: _synthesis(bench))
+    w = {"image_from_z": "w", "image_from_z_trunc0.7": "truncated", "image_style_mix_inject4": "mixed"}
+    if root not in w:
+        return None
+    return _kept(bench, root, lambda: bench.generator.synthesis(_codes(bench)[w[root]]))
+
+
+def _synthesis(bench: Bench, **options):
+    w_plus = fill.vector("wplus", (2, bench.generator.n_latent, 512))
+    return bench.generator.synthesis(w_plus, **options)
+
+
+def _codes(bench: Bench) -> dict[str, Tensor]:
+    net = bench.generator
+    w = net.mapping(fill.vector("z", (2, 512)))
+    rest = net.n_latent - 4
+    mixed = torch.cat((w[:1, None].expand(-1, 4, -1), w[1:, None].expand(-1, rest, -1)), dim=1)
+    return {"w": w, "truncated": net.truncate(w, fill.latent_avg(), 0.7), "mixed": mixed}
+
+
+def contrastive(bench: Bench, name: str, arrays: Arrays) -> Tensor | float | None:
+    """The two encoders, before and after the head, and the loss between them."""
+    known = {"image_encoder_w", "logits", "clip_loss", "logit_scale_exp", "pos_embedding_effect"}
+    embedding = re.fullmatch(r"(image|latent)_embedding(_nonorm)?", name)
+    if embedding is None and name not in known:
+        return None
+    return _kept(bench, "contrastive", lambda: _contrastive(bench))[name]
+
+
+def _contrastive(bench: Bench) -> dict[str, Tensor | float]:
+    image, latent = bench.image_encoder, bench.latent_encoder
+    x, average = fill.image("x", 256, 256, 4), fill.image("x_avg", 256, 256, 1)
+    w, w_avg = fill.vector("w", (4, 1, 512), 0.8)[:, 0], fill.latent_avg()[None]
+    vectors, codes = image(x, average), latent(w, w_avg)
+    loss = ContrastiveLoss(scale=image.logit_scale.exp().item())
+    position = latent.pos_embedding.clone()
+    latent.pos_embedding.zero_()
+    effect = float((latent(w, w_avg) - codes).abs().max())
+    latent.pos_embedding.copy_(position)
+    body = image.vectors(x, average)
+    return {
+        "image_embedding": vectors,
+        "latent_embedding": codes,
+        "image_encoder_w": body,
+        "image_embedding_nonorm": image.image_projection(body),
+        "latent_embedding_nonorm": latent.latent_projection(latent.vectors(w, w_avg)),
+        "logit_scale_exp": np.float32(loss.scale.item()),
+        "logits": loss.scale * vectors @ codes.T,
+        "clip_loss": loss(vectors, codes),
+        "pos_embedding_effect": np.float32(effect),
+    }
+
+
+def _kept(bench: Bench, key: str, make):
+    if key not in bench.results:
+        bench.results[key] = make()
+    return bench.results[key]
