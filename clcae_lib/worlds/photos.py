@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from clcae_lib import paths
 from clcae_lib.files import atomic_path
-from clcae_lib.photos import Refusal
+from clcae_lib.photos import Alignment, Refusal
 from clcae_lib.photos.cutting import SHARES, Crops, Cutter, photographs, prepare, split_of
 from clcae_lib.worlds.world import Role, World, WorldError, find_worlds_with, register_world
 
@@ -79,6 +79,10 @@ class PhotoWorld(World):
         aligned, kind = self.settings.already_aligned, self.settings.kind
         framing = "middle" if aligned and kind == "faces" else _FRAMINGS[kind]
         return Cutter(self.name, self.resolution, framing, self.settings.widen)
+
+    def frame(self, path: Path, picture: Any) -> Alignment:
+        """Where the world's crop lies in a photograph; see `World.frame`."""
+        return self.cutter.alignment(path, picture)
 
     @property
     def images_folder(self) -> Path:

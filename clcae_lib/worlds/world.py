@@ -58,6 +58,8 @@ class World:
     factor_std: Tensor = torch.empty(0)
     factor_low: Tensor = torch.empty(0)
     factor_high: Tensor = torch.empty(0)
+    #: How much more than FFHQ's square around a face the world's pictures show.
+    widen: float = 1.0
     #: What each factor means, in one line.
     factor_texts: Sequence[str] = ()
 
@@ -90,6 +92,20 @@ class World:
     def images(self, split: str, size: int | None = None) -> Images:
         """The first `size` images of a split, all of them if None."""
         raise self._lacks("images")
+
+    def frame(self, path: Path, picture: Any) -> Any:
+        """Where the world's crop lies in a photograph (`Alignment`): around the largest face.
+
+        Args:
+            path: of the photograph; its landmarks may lie beside it.
+            picture: what `read_image` made of it.
+
+        Raises:
+            PhotoError: no face is known; the message says how to give one.
+        """
+        from clcae_lib.photos.cutting import frame_face
+
+        return frame_face(path, picture, side=self.resolution, widen=self.widen)
 
     def generator(self, device="cpu") -> nn.Module:
         """The world's StyleGAN2, frozen, in evaluation mode, with `w_avg` set."""
