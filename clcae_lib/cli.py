@@ -58,6 +58,9 @@ World = Annotated[str, typer.Option(help="What to train on.")]
 Out = Annotated[Path | None, typer.Option(help="Folder of the run; runs/<world>/<link> by default.")]
 File = Annotated[Path | None, typer.Option("--config", help="A YAML of parameters.", exists=True)]
 NoResume = Annotated[bool, typer.Option("--no-resume", help="Start afresh in the folder.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Build all at full size, train two steps, estimate, keep nothing.")
+]
 Install = Annotated[bool, typer.Option("--install", help="Put the weights into data/<world>/.")]
 
 
@@ -192,6 +195,7 @@ def train_stage(
     resume: bool,
     install: bool,
     folder: Path | None = None,
+    dry_run: bool = False,
 ) -> None:
     """Trains one link of the chain in a folder and, if asked, puts its weights into the world's data.
 
@@ -203,6 +207,14 @@ def train_stage(
     config = training.load_config(getattr(trainer, config_name), file, overrides)
     _check_device(config.device)
     _check_world(config.world)
+    sizes = _full_size(stage, config.world)
+    if sizes:
+        config = training.load_config(getattr(trainer, config_name), file, [*sizes, *overrides])
+    if dry_run:
+        dry = importlib.import_module("clcae_lib.training.dry")
+        for line in dry.rehearse(trainer, config).lines():
+            typer.echo(line)
+        return
     if folder is None:
         link = f"{stage}_{config.preset}" if hasattr(config, "preset") else stage
         folder = paths.root() / "runs" / config.world / link
@@ -210,6 +222,16 @@ def train_stage(
     typer.echo(f"trained: {folder}")
     for path in training.install(folder, config.world) if install else []:
         typer.echo(f"installed: {path}")
+
+
+def _full_size(stage: str, name: str) -> list[str]:
+    """Settings that a world of photographs has in the place of the portraits' small ones."""
+    from clcae_lib.worlds import PhotoWorld, get_world
+
+    world = get_world(name)
+    if not isinstance(world, PhotoWorld):
+        return []
+    return importlib.import_module("clcae_lib.training.dry").full_size(stage, world.resolution)
 
 
 def _check_device(name: str) -> None:
@@ -239,11 +261,18 @@ def _add_stage(stage: str, text: str) -> None:
         out: Out = None,
         no_resume: NoResume = False,
         install: Install = False,
+        dry_run: DryRun = False,
     ) -> None:
         overrides = [f"world={world}", *(settings or [])]
         with _told():
             train_stage(
-                stage, file=config, overrides=overrides, folder=out, resume=not no_resume, install=install
+                stage,
+                file=config,
+                overrides=overrides,
+                folder=out,
+                resume=not no_resume,
+                install=install,
+                dry_run=dry_run,
             )
 
 

@@ -217,7 +217,7 @@ class Crops:
         return len(self.files)
 
     def images(
-        self, indices: Iterable[int], device: torch.device | str = "cpu"
+        self, indices: Tensor | Iterable[int], device: torch.device | str = "cpu"
     ) -> Float[Tensor, "n 3 height width"]:
         """Crops of these indices, float32 in [-1, 1]."""
         rows = indices.tolist() if isinstance(indices, Tensor) else list(indices)
@@ -226,6 +226,6 @@ class Crops:
         batch = torch.stack(crops) if crops else torch.empty(0, 3, side, side)
         return (batch if self.view is None else self.view(batch)).to(device)
 
-    def uint8(self, indices: Iterable[int]) -> UInt8[Tensor, "n 3 height width"]:
+    def uint8(self, indices: Tensor | Iterable[int]) -> UInt8[Tensor, "n 3 height width"]:
         """Crops of these indices as bytes."""
         return to_uint8(self.images(indices))

@@ -216,6 +216,14 @@ class PhotoWorld(World):
         path = find_alexnet() or self._network(ALEXNET_FILE, "lpips")
         return LpipsAlex(path).to(device)
 
+    def measures_with(self, judge: str) -> bool:
+        """Whether a judge is here; photographs have one of a kind, which gives losses and measures."""
+        try:
+            getattr(self, judge)("measure")
+        except WorldError:
+            return False
+        return True
+
     def view(self, pictures: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n 3 rows columns"]:
         """What an encoder sees of pictures: at most 256 pixels a side, of cars without the black rows."""
         pictures = super().view(pictures)

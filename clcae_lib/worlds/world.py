@@ -76,6 +76,15 @@ class World:
         """Whether the weights called `name` are there."""
         return self.weights(name).is_file()
 
+    @property
+    def generator_file(self) -> Path:
+        """The file of the world's generator."""
+        return self.weights("generator")
+
+    def measures_with(self, judge: str) -> bool:
+        """Whether the judge that measures ("identity" or "perceptual") is here."""
+        return self.has(f"{judge}_b")
+
     def require(self, name: str, *, command: str) -> Path:
         """The file of the weights called `name`.
 
