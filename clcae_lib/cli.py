@@ -61,6 +61,9 @@ World = Annotated[str, typer.Option(help="What to train on.")]
 Out = Annotated[Path | None, typer.Option(help="Folder of the run; runs/<world>/<link> by default.")]
 File = Annotated[Path | None, typer.Option("--config", help="A YAML of parameters.", exists=True)]
 NoResume = Annotated[bool, typer.Option("--no-resume", help="Start afresh in the folder.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Build all at full size, train two steps, estimate, keep nothing.")
+]
 Install = Annotated[bool, typer.Option("--install", help="Put the weights into data/<world>/.")]
 
 
@@ -100,7 +103,7 @@ def _told() -> Iterator[None]:
         typer.echo("interrupted; earlier results are as they were", err=True)
         raise typer.Exit(130) from None
     except Exception as error:
-        if type(error).__name__ not in _REQUEST_ERRORS:
+        if not {kind.__name__ for kind in type(error).__mro__}.intersection(_REQUEST_ERRORS):
             raise
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
@@ -195,6 +198,7 @@ def train_stage(
     resume: bool,
     install: bool,
     folder: Path | None = None,
+    dry_run: bool = False,
 ) -> None:
     """Trains one link of the chain in a folder and, if asked, puts its weights into the world's data.
 
@@ -206,6 +210,14 @@ def train_stage(
     config = training.load_config(getattr(trainer, config_name), file, overrides)
     _check_device(config.device)
     _check_world(config.world)
+    sizes = _full_size(stage, config.world)
+    if sizes:
+        config = training.load_config(getattr(trainer, config_name), file, [*sizes, *overrides])
+    if dry_run:
+        dry = importlib.import_module("clcae_lib.training.dry")
+        for line in dry.rehearse(trainer, config).lines():
+            typer.echo(line)
+        return
     if folder is None:
         link = f"{stage}_{config.preset}" if hasattr(config, "preset") else stage
         folder = paths.root() / "runs" / config.world / link
@@ -213,6 +225,16 @@ def train_stage(
     typer.echo(f"trained: {folder}")
     for path in training.install(folder, config.world) if install else []:
         typer.echo(f"installed: {path}")
+
+
+def _full_size(stage: str, name: str) -> list[str]:
+    """Settings that a world of photographs has in the place of the portraits' small ones."""
+    from clcae_lib.worlds import PhotoWorld, get_world
+
+    world = get_world(name)
+    if not isinstance(world, PhotoWorld):
+        return []
+    return importlib.import_module("clcae_lib.training.dry").full_size(stage, world.resolution)
 
 
 def _check_device(name: str) -> None:
@@ -242,11 +264,18 @@ def _add_stage(stage: str, text: str) -> None:
         out: Out = None,
         no_resume: NoResume = False,
         install: Install = False,
+        dry_run: DryRun = False,
     ) -> None:
         overrides = [f"world={world}", *(settings or [])]
         with _told():
             train_stage(
-                stage, file=config, overrides=overrides, folder=out, resume=not no_resume, install=install
+                stage,
+                file=config,
+                overrides=overrides,
+                folder=out,
+                resume=not no_resume,
+                install=install,
+                dry_run=dry_run,
             )
 
 
@@ -490,6 +519,92 @@ def convert(
         path = convert_file(source, target, half=half, force=force, part=part)
         report = inspect_file(path)
     typer.echo(f"written: {path} ({report.bytes / 1e6:.1f} MB, {report.what}) for {report.fits}")
+
+
+world_app = typer.Typer(help="Worlds of photographs: ffhq, cars and your own.", no_args_is_help=True)
+app.add_typer(world_app, name="world")
+
+
+@world_app.command("add")
+def add_world_command(
+    name: Annotated[str, typer.Argument(help="What it is called; `ffhq` and `cars` take photographs too.")],
+    images: Annotated[Path, typer.Option(help="The folder of photographs; it stays where it is.")],
+    generator: Annotated[Path | None, typer.Option(help="A StyleGAN2, .pt or .safetensors; copied.")] = None,
+    resolution: Annotated[int | None, typer.Option(help="Of its pictures; read off the generator.")] = None,
+    kind: Annotated[str | None, typer.Option(help="faces, cars or other: framing and judges.")] = None,
+    already_aligned: Annotated[
+        bool, typer.Option("--already-aligned", help="The faces are cut as FFHQ's already.")
+    ] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", help="Search the folder's folders too.")] = False,
+    widen: Annotated[float | None, typer.Option(help="Show more (above 1) around a face.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a world of that name.")] = False,
+) -> None:
+    """Make a world of a folder of photographs and a StyleGAN2, in data/<name>/world.yaml."""
+    with _told():
+        from clcae_lib.worlds import add_world
+
+        options = {"kind": kind, "already_aligned": already_aligned or None, "recursive": recursive or None}
+        made = add_world(
+            name,
+            images=images,
+            generator=generator,
+            resolution=resolution,
+            replace=replace,
+            widen=widen,
+            **options,
+        )
+        typer.echo(f"world {name}: {made.folder}")
+        for line in _photograph_lines(made):
+            typer.echo(f"  {line}")
+
+
+@world_app.command("list")
+def list_worlds() -> None:
+    """Show every world, where it lies and what it lacks."""
+    with _told():
+        from clcae_lib.worlds import PhotoWorld, WorldError, get_world, world_names
+
+        for name in world_names():
+            try:
+                made = get_world(name)
+            except WorldError as error:
+                typer.echo(f"{name:<12} {error}")
+                continue
+            kind = made.settings.kind if isinstance(made, PhotoWorld) else "drawn"
+            typer.echo(f"{name:<12} {kind}, {made.resolution} pixels, {made.folder}")
+
+
+@world_app.command("check")
+def check_world(name: Annotated[str, typer.Argument(help="A world of photographs.")]) -> None:
+    """Read and cut every photograph of a world, and name those that cannot be used."""
+    with _told():
+        from clcae_lib.worlds import PhotoWorld, get_world
+
+        _check_world(name)
+        made = get_world(name)
+        if not isinstance(made, PhotoWorld):
+            raise RequestError(f"{name!r} is drawn; it has no photographs to check")
+        for line in _photograph_lines(made):
+            typer.echo(line)
+
+
+@world_app.command("remove")
+def remove_world_command(
+    name: Annotated[str, typer.Argument(help="Whose world.yaml is removed.")],
+    weights: Annotated[bool, typer.Option("--weights", help="Remove all of data/<name>/ too.")] = False,
+) -> None:
+    """Take a world away; its photographs stay where they are."""
+    with _told():
+        from clcae_lib.worlds import remove_world
+
+        for path in remove_world(name, weights=weights):
+            typer.echo(f"removed: {path}")
+
+
+def _photograph_lines(world: Any) -> list[str]:
+    """How many photographs each split has, and each that cannot be used."""
+    counts = ", ".join(f"{split} {len(files)}" for split, files in world.split_files.items())
+    return [f"photographs: {counts}", *(f"not used: {refusal.reason}" for refusal in world.refused)]
 
 
 if __name__ == "__main__":

@@ -207,7 +207,9 @@ class FoundationEncoder(nn.Module):
         if switch == "off":
             return None
         side = (FEATURE_SIDE, FEATURE_SIDE)
-        grid = fine if fine.shape[-2:] == side else interpolate(fine, side, mode="bilinear", antialias=True)
+        grid = fine
+        if fine.shape[-2:] != side:  # in float32: torch shrinks no bfloat16 on a CPU
+            grid = interpolate(fine.float(), side, mode="bilinear", antialias=True).to(fine)
         queries = grid.flatten(2).transpose(1, 2) + sine_positions(*side, grid.shape[1]).to(grid)
         if switch == "single":
             keys = offset[:, None]

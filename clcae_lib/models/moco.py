@@ -30,6 +30,7 @@ class MocoFeatures(nn.Module):
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 2048"]:
         """Unit vectors of images in [-1, 1]."""
+        images = images.float()  # torch shrinks no bfloat16 on a CPU
         small = interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
         mean, deviation = (small.new_tensor(v).view(3, 1, 1) for v in (MEAN, DEVIATION))
         return normalize(self.net(((small + 1) / 2 - mean) / deviation).float(), dim=1)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from clcae_lib import checkpoints, files
 from clcae_lib.models import Generator
+from clcae_lib.models.backbone import to_encoder_side
 from clcae_lib.training._logging import environment
 from clcae_lib.training._seeds import step_generator
 from clcae_lib.training.config import TrainConfig
@@ -51,6 +52,22 @@ class InMemory:
     def images(self, indices: Tensor, device: torch.device | str = "cpu") -> Float[Tensor, "n 3 h w"]:
         """Images of these indices, float32 in [-1, 1]."""
         return from_bytes(self.bytes[indices], device)
+
+
+def at_hand(source: Any) -> Any:
+    """The images of a source for random access: in memory, unless it is read as it goes (`streamed`)."""
+    return source if getattr(source, "streamed", False) else InMemory(source)
+
+
+def at_once(side: int) -> int:
+    """How many pictures of this side are decoded at once outside of training: 64 of 128 pixels or less."""
+    return max(1, 64 * 128**2 // max(side, 128) ** 2)
+
+
+def draw(generator: Generator, w: Float[Tensor, "n d"], *, noise: str) -> Float[Tensor, "n 3 h w"]:
+    """The generator's pictures of codes, a few at a time, at the side that encoders see (at most 256)."""
+    parts = w.split(at_once(generator.size))
+    return torch.cat([to_encoder_side(generator.synthesis(part, noise=noise)) for part in parts])
 
 
 def noise_of(generator: Generator, *, training: bool) -> str:

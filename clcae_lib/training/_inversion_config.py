@@ -21,6 +21,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optimizer": "adam",
         "schedule": "cosine",
         "flip": 0.0,
+        "average_flip": False,
         "clip": 1.0,
         "lr": 1e-3,
         "ema_half_life": 2000.0,
@@ -37,6 +38,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optimizer": "ranger",
         "schedule": "constant",
         "flip": 0.5,
+        "average_flip": True,
         "clip": None,
         "lr": 2e-3,
         "ema_half_life": 0.0,
@@ -121,6 +123,9 @@ class InversionConfig(TrainConfig):
         default=20_000, ge=1, description="how many training images; null takes them all"
     )
     flip: float = Field(ge=0, le=1, description="share of the world's images that are mirrored")
+    average_flip: bool = Field(
+        description="a defect of the published code: the average picture is mirrored by a coin of its own"
+    )
     optimizer: Literal["adam", "ranger"]
     schedule: Literal["cosine", "constant"]
     lr: float = Field(gt=0, description="1e-4 at full size; small networks want more")
@@ -149,6 +154,8 @@ class InversionConfig(TrainConfig):
         bodies = ("irse_small", "irse50") if self.preset == "published" else ("small", "irse_small", "irse50")
         if self.body not in bodies:
             raise ValueError(f"body={self.body!r}: preset={self.preset} has {', '.join(bodies)}")
+        if self.average_flip and self.preset != "published":
+            raise ValueError("average_flip: only preset=published takes an average picture from its input")
         if self.preset == "published":
             fixed = {"wplus_attention": "single", "feature_attention": "single"}
             wrong = [name for name, value in fixed.items() if getattr(self, name) != value]

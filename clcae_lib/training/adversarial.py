@@ -225,7 +225,7 @@ def train(config: GeneratorConfig, folder: str | Path, *, resume: bool = True) -
     """Train the generator of `config.world` on its renders, in `folder`; returns the folder."""
     from clcae_lib.worlds import get_world
 
-    images = common.InMemory(get_world(config.world).images("train", config.size))
+    images = common.at_hand(get_world(config.world).images("train", config.size))
     return fit(AdversarialTask(config, images), config, folder, resume=resume)
 
 

@@ -86,7 +86,7 @@ class Pairs:
         self.w = common.sample_codes(generator, count, *numbers)
         noise = common.noise_of(generator, training=False)
         with torch.no_grad():
-            pictures = [generator.synthesis(w, noise=noise) for w in self.w.split(batch_size)]
+            pictures = [common.draw(generator, w, noise=noise) for w in self.w.split(batch_size)]
         self.bytes = torch.cat([files.to_uint8(picture).cpu() for picture in pictures])
 
     def __len__(self) -> int:
@@ -225,7 +225,7 @@ class AlignmentTask(Task):
             self.generator, count, self.config.seed, TRAIN, index, start=start, total=size
         )
         with self.fabric.autocast():
-            return w, self.generator.synthesis(w, noise=self.noise)
+            return w, common.draw(self.generator, w, noise=self.noise)
 
     def _loss_in_batches(self, images: Tensor, codes: Tensor) -> float:
         size = min(self.config.batch_size, len(images))
@@ -250,5 +250,5 @@ def train(config: AlignmentConfig, folder: Path | str, *, resume: bool = True, *
 
     world = get_world(config.world)
     generator = world.generator("cpu")
-    task = AlignmentTask(config, generator, trained_on=common.digests(world.weights("generator")))
+    task = AlignmentTask(config, generator, trained_on=common.digests(world.generator_file))
     return fit(task, config, folder, resume=resume, **options)

@@ -7,7 +7,7 @@ the target; the alignment asks w to be the target's code; F is kept near the gen
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from clcae_lib.losses import (
     feature_loss,
 )
 from clcae_lib.models import Codes, Generator, ImageEncoder, LatentEncoder, build_encoder
+from clcae_lib.models.backbone import to_encoder_side
 from clcae_lib.training import _common as common
 from clcae_lib.training._ema import half_life, update_average
 from clcae_lib.training._inversion_config import InversionConfig
@@ -57,6 +58,8 @@ class Parts:
         alignment: image encoder, latent encoder and scale; None where alignment and initialisation are off.
         judges: what measures the finished encoder, by name; never the copies that the loss has.
         trained_on: names and digests of the weights above, for the card.
+        view: what encoder and losses see of the generator's pictures and of images.
+        height: of what the published encoder sees, where that is not square.
     """
 
     generator: Generator
@@ -67,6 +70,8 @@ class Parts:
     alignment: tuple[ImageEncoder, LatentEncoder, float] | None = None
     judges: Mapping[str, nn.Module] = field(default_factory=dict)
     trained_on: Mapping[str, str] = field(default_factory=dict)
+    view: Callable[[Tensor], Tensor] = to_encoder_side
+    height: int | None = None
 
 
 class AlignmentTerm(nn.Module):
@@ -132,7 +137,8 @@ class InversionTask(Task):
             self.modules["average"] = copy.deepcopy(self.encoder).requires_grad_(False).eval()
         self.optimizers = {"optimizer": fabric.setup_optimizers(self._optimizer())}
         self._build_losses()
-        self.train_images, self.validation = common.InMemory(self.parts.images), None
+        self.train_images, self.validation = common.at_hand(self.parts.images), None
+        self.few = common.at_once(self.generator.size)
         self.order = Shuffled(len(self.train_images), seed=config.seed)
 
     def step(self, index: int) -> dict[str, float | Tensor]:
@@ -160,7 +166,7 @@ class InversionTask(Task):
         blend = self._blend(index) if self.config.ramp == "epoch" else 1.0
         found: dict[str, list[Tensor]] = {}
         with common.evaluating(encoder):
-            for batch in images.split(64):
+            for batch in images.split(self.few):
                 with self.fabric.autocast():
                     pictures = self._decode(encoder(batch), blend=blend, noise=self._still)[0]
                 for name, picture in pictures.items():
@@ -173,10 +179,14 @@ class InversionTask(Task):
         del index
         w = common.sample_codes(self.generator, 8, self.config.seed, HELD_OUT)
         with common.evaluating(self.result), self.fabric.autocast():
-            samples = self.generator.synthesis(w, noise=self._still)
-            targets = torch.cat([self._held_out()[:8], samples.float()])
-            pictures = self._decode(self.result(targets), blend=1.0, noise=self._still)[0]
-        rows = [targets, *(pictures[name].float() for name in reversed(PICTURES) if name in pictures)]
+            samples = [self.parts.view(self.generator.synthesis(part)) for part in w.split(self.few)]
+            targets = torch.cat([self._held_out()[:8], *(part.float() for part in samples)])
+            parts = [
+                self._decode(self.result(part), blend=1.0, noise=self._still)[0]
+                for part in targets.split(self.few)
+            ]
+        pictures = {name: torch.cat([part[name].float() for part in parts]) for name in parts[0]}
+        rows = [targets, *(pictures[name] for name in reversed(PICTURES) if name in pictures)]
         return tile(torch.cat(rows).clamp(-1, 1).cpu(), columns=16)
 
     def state(self) -> dict[str, Any]:
@@ -216,7 +226,7 @@ class InversionTask(Task):
         images, encoder, found = self._held_out(), self.result, {}
         judges = {name: judge.to(images.device) for name, judge in self.parts.judges.items()}
         with common.evaluating(encoder):
-            for batch in images.split(64):
+            for batch in images.split(self.few):
                 pictures = self._decode(encoder(batch), blend=1.0, noise=self._still)[0]
                 for name, picture in pictures.items():
                     picture = picture.clamp(-1, 1)
@@ -232,6 +242,8 @@ class InversionTask(Task):
             "style_dim": generator.style_dim,
             "feature_channels": generator.channels[16],
         }
+        if config.preset == "published" and self.parts.height is not None:
+            common_part["height"] = self.parts.height
         return common_part | config.architecture()
 
     def _initialise(self) -> None:
@@ -285,7 +297,12 @@ class InversionTask(Task):
     def _held_out(self) -> Float[Tensor, "n 3 h w"]:
         if self.validation is None:
             count = min(self.config.validation_images, len(self.parts.validation))
-            images = self.parts.validation.images(range(count)).to(self.fabric.device)
+            starts = range(0, count, self.few)
+            parts = [
+                self.parts.view(self.parts.validation.images(range(start, min(count, start + self.few))))
+                for start in starts
+            ]
+            images = torch.cat(parts).to(self.fabric.device)
             self.validation = images.contiguous(memory_format=torch.channels_last)
         return self.validation
 
@@ -298,7 +315,7 @@ class InversionTask(Task):
         sampled = min(count, round(count * config.mix))
         w = common.sample_codes(self.generator, sampled, config.seed, SAMPLES, index, start=start, total=size)
         rows = self.order.take(index * size + start, count)[sampled:]
-        renders = self.train_images.images(rows, device)
+        renders = self.parts.view(self.train_images.images(rows, device))
         if config.flip > 0:
             source = step_generator(config.seed, FLIPS, index, self.fabric.global_rank)
             flipped = (torch.rand(len(renders), generator=source) < config.flip).to(device)
@@ -306,12 +323,12 @@ class InversionTask(Task):
         if not sampled:
             return renders, w
         with self.fabric.autocast():
-            samples = self.generator.synthesis(w, noise=self.noise).float()
+            samples = self.parts.view(self.generator.synthesis(w, noise=self.noise)).float()
         return torch.cat([samples, renders]).contiguous(memory_format=torch.channels_last), w
 
     def _losses(self, target: Tensor, known: Tensor, *, blend: float) -> tuple[dict[str, Tensor], Tensor]:
         """Every term of the objective, unweighted and by name, and the weighted sum."""
-        config, codes = self.config, self.encoder(target)
+        config, codes = self.config, self._encode(target)
         pictures, activation = self._decode(codes, blend=blend, noise=self.noise)
         terms: dict[str, Tensor] = {}
         total = target.new_zeros(())
@@ -332,6 +349,18 @@ class InversionTask(Task):
             total = total + config.weight_w * terms["w"]
         return terms, total
 
+    def _encode(self, target: Tensor) -> Codes:
+        """The codes; as published, each sample's average picture may be mirrored by a coin of its own."""
+        if not self.config.average_flip or self.config.flip <= 0:
+            return self.encoder(target)
+        average = self.encoder.average
+        mirrored = torch.rand(len(target), 1, 1, 1, device=target.device) < self.config.flip
+        self.encoder.average = torch.where(mirrored, average.flip(3), average)
+        try:
+            return self.encoder(target)
+        finally:
+            self.encoder.average = average
+
     def _decode(self, codes: Codes, *, blend: float, noise: str) -> tuple[dict[str, Tensor], Tensor]:
         """All reconstructions in one call of the generator, and its own activation where F goes in."""
         count, layers = len(codes.w), self.generator.n_latent
@@ -340,7 +369,8 @@ class InversionTask(Task):
             images, features = self.generator.synthesis(
                 torch.cat([codes.w_plus, w]), noise=noise, return_features=True
             )
-            return dict(zip(PICTURES[1:], images.split(count), strict=True)), features[FEATURE_INDEX][:count]
+            seen = self.parts.view(images).split(count)
+            return dict(zip(PICTURES[1:], seen, strict=True)), features[FEATURE_INDEX][:count]
         share = codes.w.new_zeros(3 * count, 1, 1, 1)
         share[:count] = blend
         feature = torch.cat([codes.feature, torch.zeros_like(codes.feature).repeat(2, 1, 1, 1)])
@@ -352,7 +382,8 @@ class InversionTask(Task):
             noise=noise,
             return_features=True,
         )
-        return dict(zip(PICTURES, images.split(count), strict=True)), features[FEATURE_INDEX][:count]
+        seen = self.parts.view(images).split(count)
+        return dict(zip(PICTURES, seen, strict=True)), features[FEATURE_INDEX][:count]
 
 
 def _judged(judge: nn.Module, pictures: Tensor, targets: Tensor) -> Tensor:
@@ -377,7 +408,7 @@ def world_parts(config: InversionConfig) -> Parts:
     from clcae_lib.worlds import get_world
 
     world = get_world(config.world)
-    used = [world.weights("generator")]
+    used = [world.generator_file]
     alignment, judges = None, {}
     if config.alignment != "off" or config.init_from_alignment:
         path = world.require("alignment", command=f"clcae train alignment --world {world.name}")
@@ -394,6 +425,16 @@ def world_parts(config: InversionConfig) -> Parts:
         perceptual=judges.get("perceptual"),
         identity=judges.get("identity"),
         alignment=alignment,
-        judges={name: getattr(world, name)("measure") for name in judges if world.has(f"{name}_b")},
+        judges={name: getattr(world, name)("measure") for name in judges if world.measures_with(name)},
         trained_on=common.digests(*used),
+        **_framing(world, config),
     )
+
+
+def _framing(world: Any, config: InversionConfig) -> dict[str, Any]:
+    """What is seen of a world's pictures: by `foundation` the square, by `published` the official cut."""
+    if config.preset != "published":
+        return {}
+    side = min(world.resolution, 256)
+    height = world.view(torch.zeros(1, 3, side, side)).shape[-2]
+    return {"view": world.view, "height": None if height == side else height}

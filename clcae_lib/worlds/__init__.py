@@ -1,6 +1,7 @@
 """What is inverted: worlds and their registry."""
 
 from clcae_lib.worlds.perceptual import LpipsAlex, find_alexnet, lpips_or_perceptual
+from clcae_lib.worlds.photos import PhotoWorld, WorldSettings, add_world, remove_world
 from clcae_lib.worlds.portraits import PortraitsWorld  # importing a world registers it
 from clcae_lib.worlds.world import (
     Images,
@@ -16,14 +17,18 @@ from clcae_lib.worlds.world import (
 __all__ = [
     "Images",
     "LpipsAlex",
+    "PhotoWorld",
     "PortraitsWorld",
     "Role",
     "World",
     "WorldError",
+    "WorldSettings",
+    "add_world",
     "copy_of",
     "find_alexnet",
     "get_world",
     "lpips_or_perceptual",
     "register_world",
+    "remove_world",
     "world_names",
 ]

@@ -7,7 +7,7 @@ oracle) is a `WorldError` that says so.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -58,6 +58,8 @@ class World:
     factor_std: Tensor = torch.empty(0)
     factor_low: Tensor = torch.empty(0)
     factor_high: Tensor = torch.empty(0)
+    #: How much more than FFHQ's square around a face the world's pictures show.
+    widen: float = 1.0
     #: What each factor means, in one line.
     factor_texts: Sequence[str] = ()
 
@@ -73,6 +75,15 @@ class World:
     def has(self, name: str) -> bool:
         """Whether the weights called `name` are there."""
         return self.weights(name).is_file()
+
+    @property
+    def generator_file(self) -> Path:
+        """The file of the world's generator."""
+        return self.weights("generator")
+
+    def measures_with(self, judge: str) -> bool:
+        """Whether the judge that measures ("identity" or "perceptual") is here."""
+        return self.has(f"{judge}_b")
 
     def require(self, name: str, *, command: str) -> Path:
         """The file of the weights called `name`.
@@ -90,6 +101,20 @@ class World:
     def images(self, split: str, size: int | None = None) -> Images:
         """The first `size` images of a split, all of them if None."""
         raise self._lacks("images")
+
+    def frame(self, path: Path, picture: Any) -> Any:
+        """Where the world's crop lies in a photograph (`Alignment`): around the largest face.
+
+        Args:
+            path: of the photograph; its landmarks may lie beside it.
+            picture: what `read_image` made of it.
+
+        Raises:
+            PhotoError: no face is known; the message says how to give one.
+        """
+        from clcae_lib.photos.cutting import frame_face
+
+        return frame_face(path, picture, side=self.resolution, widen=self.widen)
 
     def generator(self, device="cpu") -> nn.Module:
         """The world's StyleGAN2, frozen, in evaluation mode, with `w_avg` set."""
@@ -116,11 +141,18 @@ class World:
         """Pictures of these factors, in [-1, 1]: what an edit should have given; its own side if None."""
         raise self._lacks("renderer")
 
+    def view(self, pictures: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n 3 rows columns"]:
+        """What an encoder sees, and a loss compares, of the generator's pictures: at most 256 a side."""
+        from clcae_lib.models.backbone import to_encoder_side
+
+        return to_encoder_side(pictures)
+
     def _lacks(self, what: str) -> WorldError:
         return WorldError(f"the world {self.name!r} has no {what}; the world 'portraits' has one")
 
 
 _REGISTRY: dict[str, Callable[[], World]] = {}
+_FOUND: list[Callable[[str | None], Any]] = []
 
 
 def register_world(name: str) -> Callable[[Callable[[], World]], Callable[[], World]]:
@@ -139,8 +171,13 @@ def register_world(name: str) -> Callable[[Callable[[], World]], Callable[[], Wo
 
 
 def world_names() -> tuple[str, ...]:
-    """Names of the registered worlds."""
-    return tuple(sorted(_REGISTRY))
+    """Names of the registered worlds and of those that lie in the data folder."""
+    return tuple(sorted({*_REGISTRY, *_FOUND[0](None)} if _FOUND else _REGISTRY))
+
+
+def find_worlds_with(find: Callable[[str | None], Any]) -> None:
+    """Let `get_world` ask `find` too, for the world of a name (or None), or with None for the names."""
+    _FOUND[:] = [find]
 
 
 def get_world(name: str) -> World:
@@ -149,6 +186,9 @@ def get_world(name: str) -> World:
     Raises:
         ValueError: no world is registered under it.
     """
+    found = _FOUND[0](name) if _FOUND and name not in _REGISTRY else None
+    if found is not None:
+        return found
     if name not in _REGISTRY:
         raise ValueError(f"world: there is no {name!r}; choose one of {', '.join(world_names())}")
     return _REGISTRY[name]()

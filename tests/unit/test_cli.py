@@ -150,7 +150,7 @@ def test_a_link_trains_where_train_all_trains_it(trainers, tmp_path, monkeypatch
 def test_an_unknown_world_is_told_in_one_line(trainers, command):
     result = call(*command, "--world", "nosuch")
     assert result.exit_code == 2
-    assert "no world 'nosuch'; choose one of portraits" in result.output.replace("\n", " ")
+    assert "no world 'nosuch'; choose one of cars, ffhq, portraits" in result.output.replace("\n", " ")
     assert not trainers
 
 

@@ -28,6 +28,7 @@ class PortraitsWorld(World):
 
     name = "portraits"
     resolution = 64
+    widen = 1.1
     splits: Sequence[str] = tuple(SPLITS)
     factor_names: Sequence[str] = NAMES
     state_names: Sequence[str] = STATE_NAMES

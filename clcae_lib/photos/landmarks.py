@@ -1,0 +1,136 @@
+"""Landmarks of faces, and the small file beside a photograph that holds them.
+
+Points are (x, y) in pixels of the upright photograph from its top left corner, with 0.5 the middle of the
+first pixel. Left and right are those of the picture. Five points are: left eye, right eye, nose tip, left and
+right corner of the mouth; 68 are in the usual order of the iBUG annotation.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from torch import Tensor
+
+from clcae_lib.files import atomic_path
+from clcae_lib.photos.reading import PhotoError
+
+SUFFIX = ".landmarks.json"
+COUNTS = (5, 68)
+#: The first and last points, plus one, of the eyes among 68; the corners of the mouth are 48 and 54.
+_EYES = (slice(36, 42), slice(42, 48))
+_CORNERS = (48, 54)
+
+
+class LandmarksError(PhotoError):
+    """Landmarks that are missing or describe no face; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """One face.
+
+    Attributes:
+        points: five or 68, float64, in pixels.
+        score: how sure a detector is, 0 to 1; 1 for points given by hand.
+
+    Raises:
+        LandmarksError: another number of points, or one that is not finite.
+    """
+
+    points: Float[Tensor, "n 2"]
+    score: float = 1.0
+
+    def __post_init__(self) -> None:
+        points = torch.as_tensor(self.points, dtype=torch.float64)
+        if points.shape not in [(count, 2) for count in COUNTS] or not torch.isfinite(points).all():
+            raise LandmarksError(
+                f"landmarks: five or 68 finite points (x, y) are needed, not {tuple(points.shape)}"
+            )
+        object.__setattr__(self, "points", points)
+
+    @property
+    def five(self) -> Float[Tensor, "5 2"]:
+        """Left eye, right eye, nose tip, left and right corner of the mouth."""
+        if len(self.points) == 5:
+            return self.points
+        eyes = [self.points[part].mean(dim=0) for part in _EYES]
+        return torch.stack([*eyes, self.points[30], *(self.points[corner] for corner in _CORNERS)])
+
+    @property
+    def size(self) -> float:
+        """How large the face is: the longer of eye to eye and eyes to mouth, in pixels."""
+        left, right, _, *corners = self.five
+        across, down = right - left, torch.stack(corners).mean(dim=0) - (left + right) / 2
+        return float(max(across.norm(), down.norm()))
+
+
+class _File(BaseModel):
+    """What lies beside a photograph: its width and height, and the points of each face."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
+    faces: list[list[tuple[FiniteFloat, FiniteFloat]]] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _counted(self) -> "_File":
+        odd = [len(face) for face in self.faces if len(face) not in COUNTS]
+        if odd:
+            raise ValueError(f"a face has {odd[0]} points; give five or 68")
+        return self
+
+
+def landmarks_path(photograph: Path | str) -> Path:
+    """The file beside a photograph that holds its landmarks; it need not exist."""
+    photograph = Path(photograph)
+    return photograph.with_name(photograph.stem + SUFFIX)
+
+
+def save_landmarks(photograph: Path | str, faces: Sequence[Landmarks], *, size: tuple[int, int]) -> Path:
+    """Write the faces of a photograph of this width and height beside it; the file's path."""
+    rows = [[[round(float(x), 3), round(float(y), 3)] for x, y in face.points] for face in faces]
+    with atomic_path(landmarks_path(photograph)) as partial:
+        partial.write_text(json.dumps({"size": list(size), "faces": rows}) + "\n", encoding="utf-8")
+    return landmarks_path(photograph)
+
+
+def load_landmarks(photograph: Path | str, *, size: tuple[int, int] | None = None) -> list[Landmarks]:
+    """The faces in the file beside a photograph, the largest first; none where there is no such file.
+
+    Args:
+        photograph: the picture, not the file of landmarks.
+        size: the upright picture's width and height, which the file must name if it names any.
+
+    Raises:
+        LandmarksError: the file is damaged or belongs to a picture of another size.
+    """
+    path = landmarks_path(photograph)
+    if not path.is_file():
+        return []
+    try:
+        content = _File.model_validate_json(path.read_bytes())
+    except (ValidationError, OSError) as error:
+        raise LandmarksError(f"{path}: {_short(error)}; see data/README.md for the format") from error
+    if size is not None and content.size is not None and tuple(size) != content.size:
+        raise LandmarksError(
+            f"{path} is for a picture of {content.size[0]} x {content.size[1]} pixels, "
+            f"this one has {size[0]} x {size[1]}; mark the landmarks again"
+        )
+    return by_size([Landmarks(torch.tensor(face)) for face in content.faces])
+
+
+def by_size(faces: Sequence[Landmarks]) -> list[Landmarks]:
+    """The faces, the largest first."""
+    return sorted(faces, key=lambda face: -face.size)
+
+
+def _short(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}"
+    return str(error)

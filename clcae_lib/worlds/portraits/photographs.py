@@ -1,0 +1,87 @@
+"""Portraits as somebody would have photographed them: larger, askew, off the middle, saved as JPEG.
+
+They stand in for a reader's own photographs where there are none, with the landmarks that the renderer knows
+in a file beside each, so that the whole path from a folder to an edited photograph can be walked.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from clcae_lib.files import atomic_path, to_uint8
+from clcae_lib.photos import Landmarks, save_landmarks
+from clcae_lib.photos._warp import apply_affine, inverse, warp
+from clcae_lib.worlds.portraits.factors import INDEX, SPLITS, sample_factors
+from clcae_lib.worlds.portraits.renderer import render
+
+_SIDE = 256  # of the drawing that is photographed
+_MOST_YAW = 12.0  # degrees: FFHQ's square follows the eyes, and so moves aside on a turned head
+
+
+def write_photographs(
+    folder: Path | str,
+    count: int,
+    *,
+    size: tuple[int, int] = (480, 360),
+    seed: int = 0,
+    degrees: float = 15.0,
+) -> list[Path]:
+    """Write photographs of people of the split `test`, each with its landmarks; their paths.
+
+    Args:
+        folder: where to; made if it is missing.
+        count: how many.
+        size: width and height in pixels.
+        seed: of the people and of how they stand.
+        degrees: how far a photograph is turned at most.
+    """
+    source = torch.Generator().manual_seed(seed)
+    written = []
+    for number, person in enumerate(_people(count, seed)):
+        drawn = render(person[None], resolution=_SIDE)
+        matrix = _placed(size, degrees, source)
+        photo = warp(drawn.image[0], matrix, (size[1], size[0]), beyond="border")
+        photo = _photographed(photo, source)
+        path = Path(folder) / f"portrait_{number:02}.jpg"
+        with atomic_path(path) as partial:
+            pixels = to_uint8(photo).permute(1, 2, 0).contiguous().numpy()
+            Image.fromarray(pixels).save(partial, format="JPEG", quality=92)
+        points = apply_affine(inverse(matrix), drawn.landmarks[0][:5])
+        save_landmarks(path, [Landmarks(points)], size=size)
+        written.append(path)
+    return written
+
+
+def _people(count: int, seed: int) -> Sequence[Tensor]:
+    """Factors of people who look more or less into the camera."""
+    indices, found = SPLITS["test"], []
+    start = indices.start + 997 * seed % (len(indices) // 2)
+    for at in range(start, indices.stop, 64):
+        factors = sample_factors(range(at, min(at + 64, indices.stop)))
+        found += list(factors[factors[:, INDEX["yaw"]].abs() < _MOST_YAW])
+        if len(found) >= count:
+            break
+    return found[:count]
+
+
+def _placed(size: tuple[int, int], degrees: float, source: torch.Generator) -> Tensor:
+    """From the photograph's pixels to the drawing's: turned, smaller, and somewhere near the middle."""
+    turn, right, down, large = (2 * torch.rand(4, generator=source, dtype=torch.float64) - 1).tolist()
+    angle, scale = math.radians(degrees) * turn, _SIDE / (min(size) * (0.72 + 0.1 * large))
+    linear = scale * torch.tensor([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    middle = torch.tensor([size[0] * (0.5 + 0.14 * right), size[1] * (0.52 + 0.05 * down)])
+    shift = _SIDE / 2 - linear @ middle
+    return torch.cat([linear, shift[:, None]], dim=1).double()
+
+
+def _photographed(photo: Tensor, source: torch.Generator) -> Tensor:
+    """Grain, and corners a little darker, as a lens makes them."""
+    height, width = photo.shape[-2:]
+    y, x = torch.linspace(-1, 1, height)[:, None], torch.linspace(-1, 1, width)[None]
+    light = 1 - 0.1 * (x * x + y * y)
+    grain = 0.012 * torch.randn(photo.shape, generator=source)
+    return ((photo + 1) * light - 1 + grain).clamp(-1, 1)

@@ -1,0 +1,95 @@
+"""Where faces are known from: the file beside a photograph, or the optional detector."""
+
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clcae_lib.files import to_uint8
+from clcae_lib.photos import detection
+from clcae_lib.photos.detection import FacesError, detect_faces, find_faces, has_detector
+from clcae_lib.photos.landmarks import Landmarks, save_landmarks
+from tests.unit.test_photos_alignment import FIVE, portrait
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """A detector in place of the extra's, which finds what a test tells it to."""
+    seen, rows = [], []
+
+    class Detector:
+        def __init__(self, device):
+            assert device == "CPU:0"
+
+        def detect_faces(self, pixels, *, output_type, min_face_size):
+            assert (output_type, pixels.dtype) == ("numpy", np.uint8)
+            seen.append(pixels.shape)
+            return np.array(rows).reshape(-1, 16)
+
+    module = types.ModuleType("mtcnn")
+    module.MTCNN = Detector
+    monkeypatch.setitem(sys.modules, "mtcnn", module)
+    monkeypatch.setattr(detection, "has_detector", lambda: True)
+    detection._detector.cache_clear()
+    yield rows, seen
+    detection._detector.cache_clear()
+
+
+def row(points, score=0.99):
+    points = np.asarray(points, dtype=float)
+    return [0, 0, 0, 1, 1, score, *points[:, 0], *points[:, 1]]
+
+
+def test_the_file_beside_the_picture_comes_first(tmp_path, pretended):
+    photo, picture = tmp_path / "a.jpg", Image.new("RGB", (120, 110))
+    save_landmarks(photo, [Landmarks(FIVE)], size=picture.size)
+    assert torch.allclose(find_faces(photo, picture)[0].points, FIVE)
+    assert not pretended[1], "nobody asked the detector"
+
+
+def test_several_faces_come_by_size_and_uncertain_ones_do_not(pretended):
+    rows, _ = pretended
+    rows += [row(FIVE / 3), row(FIVE), row(FIVE / 2, score=0.4)]
+    faces = detect_faces(Image.new("RGB", (120, 110)))
+    assert [round(face.size, 1) for face in faces] == sorted([round(f.size, 1) for f in faces], reverse=True)
+    assert len(faces) == 2
+    assert torch.allclose(faces[0].points, FIVE)
+
+
+def test_a_large_picture_is_shrunk_for_the_detector_and_points_come_back(pretended):
+    rows, seen = pretended
+    rows.append(row(FIVE))
+    found = detect_faces(Image.new("RGB", (3200, 1600)))
+    assert seen == [(800, 1600, 3)]
+    assert torch.allclose(found[0].points, 2 * FIVE)
+
+
+def test_no_face_says_what_to_do(tmp_path, pretended):
+    with pytest.raises(FacesError, match=r"b\.jpg: no face was found.*b\.landmarks\.json.*--already-aligned"):
+        find_faces(tmp_path / "b.jpg", Image.new("RGB", (64, 64)))
+
+
+def test_no_detector_says_how_to_get_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(detection, "has_detector", lambda: False)
+    detection._detector.cache_clear()
+    with pytest.raises(FacesError, match=r"clcae\[faces\].*c\.landmarks\.json"):
+        find_faces(tmp_path / "c.jpg", Image.new("RGB", (64, 64)))
+    with pytest.raises(FacesError, match=r"clcae\[faces\]"):
+        detect_faces(Image.new("RGB", (64, 64)))
+
+
+# Why: the detector is an optional extra of 600 MB, which the pinned environment does not install.
+@pytest.mark.skipif(
+    not has_detector(), reason="the optional extra `faces` (mtcnn, TensorFlow) is not installed"
+)
+@pytest.mark.filterwarnings("default")
+def test_the_real_detector_finds_a_drawn_face_where_it_is():
+    image, landmarks = portrait(512)
+    picture = Image.fromarray(to_uint8(image).permute(1, 2, 0).numpy())
+    faces = detect_faces(picture)
+    assert len(faces) == 1
+    assert (faces[0].points - landmarks.points)[:2].norm(dim=1).max() < 0.05 * 512
+    assert detect_faces(Image.new("RGB", (200, 200))) == []

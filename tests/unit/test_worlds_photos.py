@@ -1,0 +1,233 @@
+"""Worlds of photographs: added, listed, split, cut, and refused with the remedy."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from clcae_lib.cli import app
+from clcae_lib.files import to_uint8
+from clcae_lib.models.stylegan2 import save_generator
+from clcae_lib.photos import PhotoError
+from clcae_lib.photos.cutting import split_of
+from clcae_lib.photos.landmarks import Landmarks, save_landmarks
+from clcae_lib.worlds import WorldError, add_world, get_world, remove_world, world_names
+from tests.unit._tiny import tiny_generator
+from tests.unit.test_photos_alignment import portrait
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path, monkeypatch):
+    """Data and cache of their own."""
+    monkeypatch.setenv("CLCAE_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("CLCAE_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@cache
+def drawn(number):
+    return portrait(96, yaw=number - 12.0)
+
+
+@pytest.fixture
+def album(tmp_path):
+    """24 photographs with landmarks, one without, one broken, a text; and a generator's file."""
+    folder = tmp_path / "album"
+    folder.mkdir()
+    for number in range(24):
+        image, landmarks = drawn(number)
+        picture = Image.fromarray(to_uint8(image).permute(1, 2, 0).numpy())
+        picture.save(folder / f"p{number:02}.jpg", quality=95)
+        save_landmarks(folder / f"p{number:02}.jpg", [landmarks], size=picture.size)
+    Image.new("RGB", (64, 64)).save(folder / "unmarked.png")
+    (folder / "broken.jpg").write_bytes((folder / "p00.jpg").read_bytes()[:600])
+    (folder / "notes.txt").write_text("nothing")
+    save_generator(tmp_path / "g.safetensors", tiny_generator(32), {})
+    return folder
+
+
+def make(album, name="own", **options):
+    return add_world(name, images=album, generator=album.parent / "g.safetensors", **options)
+
+
+def test_a_world_of_ones_own(album):
+    world = make(album)
+    assert "own" in world_names()
+    assert get_world("own").resolution == world.resolution == 32
+    counts = {name: len(files) for name, files in world.split_files.items()}
+    assert sum(counts.values()) == 24
+    images = world.images("train")
+    batch = images.images(range(len(images)))
+    assert batch.shape == (counts["train"], 3, 32, 32)
+    assert batch.min() >= -1
+    assert batch.max() <= 1
+    assert world.generator().size == 32
+
+
+def test_what_cannot_be_used_is_named_with_the_reason(album):
+    reasons = {refusal.path.name: refusal.reason for refusal in make(album).refused}
+    assert set(reasons) == {"broken.jpg", "unmarked.png", "notes.txt"}
+    assert "damaged" in reasons["broken.jpg"]
+    assert "unmarked.landmarks.json" in reasons["unmarked.png"]
+
+
+def test_splits_go_by_content(album):
+    world = make(album)
+    first = {path.name: split for split, files in world.split_files.items() for path in files}
+    (album / "p00.jpg").rename(album / "renamed.jpg")
+    (album / "p00.landmarks.json").rename(album / "renamed.landmarks.json")
+    again = {path.name: split for split, files in get_world("own").split_files.items() for path in files}
+    assert again.pop("renamed.jpg") == first.pop("p00.jpg")
+    assert again == first
+
+
+def test_the_shares_hold_over_many_digests():
+    import hashlib
+
+    splits = [split_of(hashlib.sha256(str(i).encode()).hexdigest()) for i in range(4000)]
+    assert splits.count("train") / 4000 == pytest.approx(0.9, abs=0.02)
+    assert splits.count("test") / 4000 == pytest.approx(0.05, abs=0.015)
+
+
+def test_lists_of_names_in_place_of_shares(album):
+    make(album)
+    folder = get_world("own").folder
+    (folder / "a.txt").write_text("p03.jpg\np01.jpg\n")
+    (folder / "b.txt").write_text("p02.jpg\n")
+    settings = yaml.safe_load((folder / "world.yaml").read_text())
+    settings["lists"] = {"train": "a.txt", "test": "b.txt"}
+    (folder / "world.yaml").write_text(yaml.safe_dump(settings))
+    world = get_world("own")
+    assert [path.name for path in world.split_files["train"]] == ["p03.jpg", "p01.jpg"]
+    with pytest.raises(WorldError, match="'validation'"):
+        world.images("validation")
+    (folder / "b.txt").write_text("p03.jpg\n")
+    with pytest.raises(WorldError, match="share nothing"):
+        get_world("own").images("train")
+    (folder / "b.txt").write_text("../p03.jpg\n")
+    with pytest.raises(WorldError, match="no usable photograph"):
+        get_world("own").images("train")
+
+
+def test_crops_are_kept_until_photograph_or_landmarks_change(album, monkeypatch):
+    world = make(album)
+    path = world.split_files["train"][0]
+    first = world.images("train").images([0])
+    from clcae_lib.photos import cutting
+
+    def fail(asked, **options):
+        assert asked.name in ("broken.jpg", "unmarked.png"), "read again"
+        raise PhotoError(f"{asked} cannot be used")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cutting, "read_image", fail)
+        assert torch.equal(get_world("own").images("train").images([0]), first)
+    landmarks = drawn(0)[1]
+    save_landmarks(path, [Landmarks(landmarks.points + 9)], size=(96, 96))
+    assert not torch.equal(get_world("own").images("train").images([0]), first)
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil", "a/b", "", "Portraits", "portraits", "con", ".hidden", "networks", "x" * 41]
+)
+def test_names_that_could_leave_the_data_folder_or_take_anothers_place(album, name):
+    with pytest.raises(WorldError, match="cannot be a world's name"):
+        make(album, name)
+    with pytest.raises(WorldError, match="cannot be a world's name"):
+        remove_world(name, weights=True)
+
+
+def test_a_world_is_not_replaced_unasked(album):
+    make(album)
+    with pytest.raises(WorldError, match="--replace"):
+        make(album)
+    assert make(album, replace=True, kind="other").settings.kind == "other"
+
+
+def test_wrong_requests(album):
+    with pytest.raises(WorldError, match="no folder"):
+        add_world("own", images=album / "none", generator=album / "g")
+    with pytest.raises(WorldError, match="--generator"):
+        add_world("own", images=album)
+    with pytest.raises(WorldError, match=r"notes\.txt"):
+        add_world("own", images=album, generator=album / "notes.txt")
+    with pytest.raises(WorldError, match="32 pixels, not --resolution 64"):
+        make(album, resolution=64)
+    with pytest.raises(WorldError, match="kind"):
+        make(album, kind="birds")
+    assert "own" not in world_names()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "resolution: 33", "resolution: 64\nother: 1", "resolution: [", "resolution: 64\ngenerator: ../g.pt"],
+)
+def test_a_damaged_settings_file_is_named(album, text):
+    folder = make(album).folder
+    (folder / "world.yaml").write_text(text)
+    with pytest.raises(WorldError, match=r"own.world\.yaml"):
+        get_world("own")
+
+
+@pytest.mark.parametrize("name", ["ffhq", "cars"])
+def test_built_in_worlds_say_what_they_lack(name):
+    world = get_world(name)
+    for ask in (
+        lambda: world.images("train"),
+        world.generator,
+        lambda: world.identity("train"),
+        lambda: world.perceptual("train"),
+        lambda: world.oracle("train"),
+    ):
+        with pytest.raises(WorldError, match=r"clcae (fetch|world add)|portraits"):
+            ask()
+
+
+def test_ffhq_takes_a_folder_without_a_generator(album):
+    world = add_world("ffhq", images=album)
+    assert world.resolution == 1024
+    assert get_world("ffhq").cutter.side == 1024
+
+
+def test_cars_are_cut_to_four_by_three_with_black_rows(tmp_path):
+    folder = tmp_path / "cars"
+    folder.mkdir()
+    pixels = np.full((600, 1000, 3), 200, np.uint8)
+    Image.fromarray(pixels).save(folder / "a.png")
+    world = add_world("cars", images=folder)
+    crop = world.cutter.crop(folder / "a.png")[None]
+    assert crop.shape == (1, 3, 512, 512)
+    assert (crop[:, :, :64] == -1).all()
+    assert (crop[:, :, -64:] == -1).all()
+    assert (crop[:, :, 64:448] > 0.5).all()
+    seen = world.view(crop)
+    assert seen.shape == (1, 3, 192, 256)
+    assert (seen > 0.5).all()
+
+
+def test_pictures_that_are_cut_already(album):
+    world = make(album, already_aligned=True)
+    assert {refusal.path.name for refusal in world.refused} == {"broken.jpg", "notes.txt"}
+    assert sum(map(len, world.split_files.values())) == 25
+
+
+def test_the_commands(album):
+    run = CliRunner().invoke
+    generator = str(album.parent / "g.safetensors")
+    done = run(app, ["world", "add", "own", "--images", str(album), "--generator", generator])
+    assert done.exit_code == 0, done.output
+    assert "not used" in done.output
+    assert "broken.jpg" in done.output
+    assert "own" in run(app, ["world", "list"]).output
+    assert run(app, ["world", "check", "own"]).exit_code == 0
+    refused = run(app, ["world", "add", "../x", "--images", str(album), "--generator", generator])
+    assert refused.exit_code == 2
+    assert "cannot be a world's name" in refused.output
+    assert run(app, ["world", "remove", "own"]).exit_code == 0
+    assert "own" not in world_names()
+    assert (album / "p00.jpg").is_file()
+    assert run(app, ["world", "remove", "own"]).exit_code == 2
