@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -13,6 +14,7 @@ from clcae_lib.devices import resolve_device
 from clcae_lib.inversion.inversion import Inversion
 from clcae_lib.models import Generator
 from clcae_lib.models.foundation import FoundationEncoder
+from clcae_lib.models.official import load_official_inversion
 from clcae_lib.models.presets import load_encoder
 from clcae_lib.models.published import PublishedEncoder
 from clcae_lib.worlds import World, get_world
@@ -34,10 +36,17 @@ class ClcaeInverter:
     Args:
         encoder: of preset `foundation` or `published`.
         generator: the one that the encoder was trained with.
+        view: what the encoder is shown of a picture; the picture itself if None.
     """
 
-    def __init__(self, encoder: FoundationEncoder | PublishedEncoder, generator: Generator) -> None:
-        self.encoder, self.generator = encoder.eval(), generator
+    def __init__(
+        self,
+        encoder: FoundationEncoder | PublishedEncoder,
+        generator: Generator,
+        *,
+        view: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.encoder, self.generator, self.view = encoder.eval(), generator, view or (lambda images: images)
 
     @classmethod
     def load(
@@ -55,8 +64,9 @@ class ClcaeInverter:
             world: or its name.
             preset: `foundation` or `published`.
             device: "auto", "cpu", "cuda", ...
-            generator: the world's own generator, if it is loaded already.
-            path: other weights than the world's.
+            generator: the world's own generator, if it is loaded already; an official checkpoint brings its
+                own copy, which is taken in its place.
+            path: other weights than the world's: `.safetensors`, or an official checkpoint.
 
         Raises:
             WorldError: the world has no such weights; the message has the command that trains them.
@@ -66,9 +76,16 @@ class ClcaeInverter:
         world = get_world(world) if isinstance(world, str) else world
         if path is None:
             command = f"clcae train inversion --world {world.name} --set preset={preset}"
-            path = world.require(f"inversion_{preset}", command=command)
+            path = world.inversion(preset) or world.require(f"inversion_{preset}", command=command)
         generator = generator if generator is not None else world.generator(place)
-        return cls(load_encoder(path, generator, device=place), generator)
+        if Path(path).suffix == ".safetensors":
+            encoder = load_encoder(path, generator, device=place)
+            return cls(encoder, generator, view=world.view if encoder.config.get("height") else None)
+        seen = world.view(torch.zeros(1, 3, generator.size, generator.size))
+        flat = seen.shape[-2] < seen.shape[-1]
+        options = {"size": generator.size, "latent_avg": generator.w_avg.cpu()}
+        network = load_official_inversion(path, domain="cars" if flat else "faces", **options).to(place)
+        return cls(network.encoder, network.decoder, view=world.view if flat else None)
 
     @torch.no_grad()
     def invert(
@@ -87,7 +104,7 @@ class ClcaeInverter:
         """
         device, parts = self.generator.w_avg.device, []
         for start in range(0, len(images), batch_size):
-            batch = images[start : start + batch_size].to(device)
+            batch = self.view(images[start : start + batch_size].to(device))
             step = edit if edit is None or len(edit) == 1 else edit[start : start + batch_size]
             parts.append(Inversion.from_codes(self.encoder(batch, edit=step)))
         return Inversion.cat(parts)

@@ -23,6 +23,8 @@ from clcae_lib.photos.cutting import SHARES, Crops, Cutter, photographs, prepare
 from clcae_lib.worlds.world import Role, World, WorldError, find_worlds_with, register_world
 
 FILE = "world.yaml"
+OFFICIAL = "clcae.pt"
+"""The official inversion checkpoint, as `clcae fetch` places it."""
 Kind = Literal["faces", "cars", "other"]
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 #: Names that mean something else below `data/`, or are no folder on some system.
@@ -172,6 +174,12 @@ class PhotoWorld(World):
                 f"correct {self.folder / FILE}"
             )
         return network
+
+    def inversion(self, preset: str) -> Path | None:
+        """The encoder trained here, or, of `published`, the official checkpoint `clcae.pt`; None without."""
+        official = self.folder / OFFICIAL
+        trained = super().inversion(preset)
+        return official if trained is None and preset == "published" and official.is_file() else trained
 
     @property
     def generator_file(self) -> Path:

@@ -98,6 +98,10 @@ class World:
             )
         return self.weights(name)
 
+    def inversion(self, preset: str) -> Path | None:
+        """The file of the inversion encoder of a preset, or None where there is none."""
+        return self.weights(f"inversion_{preset}") if self.has(f"inversion_{preset}") else None
+
     def images(self, split: str, size: int | None = None) -> Images:
         """The first `size` images of a split, all of them if None."""
         raise self._lacks("images")

@@ -6,9 +6,13 @@ import os
 import pytest
 import torch
 
+from clcae_lib.inversion import ClcaeInverter
 from clcae_lib.models import ArcFace, Generator, PublishedImageEncoder, PublishedLatentEncoder, official
 from clcae_lib.models.moco import MocoFeatures
 from clcae_lib.models.published import DOMAINS
+from clcae_lib.visuals.explorer._sources import Sources
+from clcae_lib.worlds import get_world
+from clcae_lib.worlds.photos import BUILT_IN
 
 
 def hollow(make, *, prefix="", number=0.1):
@@ -189,3 +193,24 @@ def test_other_contents_are_refused(tmp_path):
         official.read_official(written(tmp_path / "list.pt", [1]))
     with pytest.raises(ValueError, match="expected tensors alone; b are none"):
         official.state_dict_of(written(tmp_path / "mixed.pt", {"a": torch.ones(1), "b": 2}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "size", "rows"), [("ffhq", 256, 14), ("cars", 512, 16)])
+def test_a_world_inverts_with_the_official_checkpoint_in_its_folder(tmp_path, monkeypatch, name, size, rows):
+    monkeypatch.setenv("CLCAE_DATA", str(tmp_path))
+    folder = tmp_path / name
+    folder.mkdir()
+    domain = "cars" if name == "cars" else "faces"
+    state = hollow(lambda: official.build_inversion(size, domain=domain), number=0.001)
+    written(folder / "clcae.pt", {"state_dict": state, "iter": 5})
+    decoder = {key.removeprefix("decoder."): v for key, v in state.items() if key.startswith("decoder.")}
+    written(folder / "stylegan2.pt", {"g_ema": decoder, "latent_avg": torch.full((512,), 0.2)})
+    monkeypatch.setitem(BUILT_IN, name, BUILT_IN[name].model_copy(update={"resolution": size}))
+    inverter = ClcaeInverter.load(name, "published", "cpu")
+    assert torch.equal(inverter.encoder.w_avg, torch.full((512,), 0.2))
+    assert inverter.encoder.config["height"] == (192 if name == "cars" else None)
+    inversion = inverter.invert(torch.zeros(1, 3, size, size))
+    assert inversion.w_plus.shape == (1, rows, 512)
+    assert inversion.feature.shape == (1, 512, 16, 16)
+    assert "published" in Sources(get_world(name), inverter.generator, torch.device("cpu")).methods

@@ -35,7 +35,7 @@ class Sources:
 
     def __init__(self, world: World, generator: Generator, device: torch.device) -> None:
         self.world, self.generator, self.device = world, generator, device
-        self.methods = tuple(name for name in ENCODERS if world.has(f"inversion_{name}"))
+        self.methods = tuple(name for name in ENCODERS if world.inversion(name) is not None)
         self._images = _images(world)
         self.gallery_size = 0 if self._images is None else min(GALLERY, len(self._images))
         self._codes, self._inverters = Recent(24), Recent(len(ENCODERS))
