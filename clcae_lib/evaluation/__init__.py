@@ -1,5 +1,15 @@
 """Measures of retrieval, inversion, edits and generators, and the intervals that go with them."""
 
+from clcae_lib.evaluation.claims import (
+    Gain,
+    compare_methods,
+    effect_size,
+    gain_over_images,
+    gain_over_seeds,
+    holm,
+    judge_table,
+    verdict,
+)
 from clcae_lib.evaluation.editability import effect_matrix, measure_edits, summarise_edits, true_edit
 from clcae_lib.evaluation.generator import evaluate_generator
 from clcae_lib.evaluation.judges import Judges, same_person_similarity
@@ -26,17 +36,24 @@ from clcae_lib.evaluation.statistics import (
 )
 
 __all__ = [
+    "Gain",
     "Interval",
     "Judges",
     "PrecisionRecall",
     "bootstrap_ci",
+    "compare_methods",
     "decode",
     "effect_matrix",
+    "effect_size",
     "evaluate_generator",
     "evaluate_inversion",
     "factor_distribution_distance",
     "frechet_distance",
+    "gain_over_images",
+    "gain_over_seeds",
     "hierarchical_ci",
+    "holm",
+    "judge_table",
     "kernel_distance",
     "measure_edits",
     "measure_paths",
@@ -55,4 +72,5 @@ __all__ = [
     "summarise_edits",
     "summarise_paths",
     "true_edit",
+    "verdict",
 ]
