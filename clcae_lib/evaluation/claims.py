@@ -189,8 +189,8 @@ def compare_methods(
     """What every method gains over the baseline on the same seeds and images, corrected by Holm.
 
     From five seeds on, or with one, the gain is `gain_over_images`; with two to four it is `gain_over_seeds`
-    of the seeds' means. Methods are paired over the seeds that both have; one with a single seed (optimisation
-    has none to train with) is compared with the baseline's mean over seeds.
+    of the seeds' means. Methods are paired over the seeds that both have; one with a single seed
+    (optimisation has none to train with) is compared with the baseline's mean over seeds.
 
     Args:
         frame: one row for each method, seed and image: the columns `by`, `seed`, `image` and `column`.
