@@ -410,5 +410,52 @@ def sweep(
         raise typer.Exit(1)
 
 
+@app.command()
+def report(
+    results: Annotated[Path | None, typer.Option(help="A run's folder; results/quick by default.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder; <results>/report by default.")] = None,
+) -> None:
+    """Write a run's report as one page that needs no other file, and all its tables as tables.csv."""
+    with _told():
+        from clcae_lib.suite.portable import portable_report
+
+        page = portable_report(results or paths.results_dir() / "quick", target=output)
+    typer.echo(f"report: {page}")
+
+
+@app.command(cls=_Lists)
+def check(
+    against: Annotated[Path | None, typer.Option(help="Results kept; results/reference by default.")] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Results to check, not run anew: of a sweep or of a run.")
+    ] = None,
+    seeds: Annotated[list[int] | None, typer.Option(help="Such as: --seeds 0 (the default)")] = None,
+    variants: Annotated[list[str] | None, typer.Option(help="Names in notebooks/ablations.yaml.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Notebooks at once.")] = None,
+) -> None:
+    """Run the quick ablations anew and fail where a headline measure leaves its kept interval."""
+    with _told():
+        from clcae_lib.suite._cluster import Place
+        from clcae_lib.suite.check import check_runs
+        from clcae_lib.suite.sweep import run_sweep
+
+        failed: dict[str, str] = {}
+        asked: dict[str, Any] = {"variants": variants or [], "seeds": seeds or []}
+        if results is None:
+            asked["seeds"] = seeds or [0]
+            folder = paths.results_dir() / "check"
+            summary = run_sweep("ablations", place=Place(jobs=jobs), output=folder, **asked)
+            results, failed = summary.folder, dict(summary.failed)
+        outcome = check_runs(results, against or paths.results_dir() / "reference", **asked)
+    for name, reason in failed.items():
+        typer.echo(f"failed: {name}: {reason}", err=True)
+    for deviation in outcome.deviations:
+        typer.echo(str(deviation), err=True)
+    inside = outcome.compared - len(outcome.deviations)
+    typer.echo(f"{inside} of {outcome.compared} headline measures are inside their intervals")
+    if failed or not outcome.ok:
+        raise typer.Exit(1)
+
+
 if __name__ == "__main__":
     sys.exit(app())

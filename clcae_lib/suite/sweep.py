@@ -8,6 +8,7 @@ variants. Workers elsewhere need the same checkout and results at the same paths
 """
 
 import logging
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -272,7 +273,8 @@ def work(run: Run, profile: Profile, threads: int | None, gpus: int) -> str:
     """
     from distributed import get_worker
 
-    environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+    state = run.target.parent / f".{run.target.name}.{run.key[:12]}.state"
+    environment = {paths.STATE: str(state)} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     if gpus:
         environment["CUDA_VISIBLE_DEVICES"] = str(int(get_worker().name) % gpus)
     before = run.target / RECORD
@@ -281,11 +283,20 @@ def work(run: Run, profile: Profile, threads: int | None, gpus: int) -> str:
     with in_turn(run.target):
         if run.record(keep=False) is not None and (run.target / RECORD).stat().st_mtime_ns != started:
             return ""
+        _forget(run.target, but=state)
         try:
             perform(run.job, run.target, key=run.key, profile=profile, failed=failed, environment=environment)
         except NotebookError as error:
             return error.reason
+        _forget(run.target)
     return ""
+
+
+def _forget(target: Path, *, but: Path | None = None) -> None:
+    """Removes the checkpoints that runs of `target` left, but those of the run at hand."""
+    for state in target.parent.glob(f".{target.name}.*.state"):
+        if state != but:
+            shutil.rmtree(state, ignore_errors=True)
 
 
 def gather(target: Path, runs: Sequence[Run], *, keep: bool) -> int:

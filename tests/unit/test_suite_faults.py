@@ -140,12 +140,27 @@ def test_without_room_for_the_table_the_earlier_one_stays(cells, tmp_path):
 def test_a_run_that_fails_once_is_tried_again(cells, tmp_path):
     once = tmp_path / "once"
     cells(
-        f"import pathlib\nonce = pathlib.Path({str(once)!r})\nif not once.exists():\n    once.touch()\n    1 / 0",
+        f"import pathlib\nonce = pathlib.Path({str(once)!r})\nif not once.exists():\n"
+        "    once.touch()\n    1 / 0",
         COUNT,
     )
     assert "ZeroDivisionError" in run_sweep(seeds=[0], retries=0).failed["plain/seed0"]
     once.unlink()
     assert run_sweep(seeds=[0], retries=1).failed == {}
+
+
+def test_a_run_that_is_interrupted_goes_on_from_its_checkpoint(cells):
+    resume = (
+        "import pathlib\nfrom clcae_lib import paths\nstate = paths.state_dir('/nowhere') / 'step'\n"
+        "state.parent.mkdir(parents=True, exist_ok=True)\n"
+        "factor = int(state.read_text()) if state.exists() else 0\nstate.write_text('7')\n"
+        "assert factor, 'interrupted'"
+    )
+    cells(resume, COUNT)
+    summary = run_sweep(seeds=[0])
+    assert (summary.complete, summary.failed) == (1, {})
+    assert read_runs(summary.folder)["value"].tolist() == [7], "the second try found what the first had left"
+    assert not list(summary.folder.rglob("*.state")), "and nothing is left of it"
 
 
 def test_a_scheduler_of_ones_own_runs_the_sweep_and_stays(cells):
