@@ -40,6 +40,17 @@ def results_dir() -> Path:
     return _place("CLCAE_RESULTS", root() / "results")
 
 
+STATE = "CLCAE_STATE"
+
+
+def state_dir(default: str | Path) -> Path:
+    """Where a notebook keeps what an interrupted training resumes from: a sweep names it, else `default`.
+
+    A sweep gives each run a folder that belongs to its key, and removes it when the run is complete.
+    """
+    return _place(STATE, Path(default))
+
+
 def cache_dir() -> Path:
     """What can be made again at any time, such as rendered images (`CLCAE_CACHE`)."""
     return _place("CLCAE_CACHE", results_dir() / "cache")

@@ -1,8 +1,8 @@
 """Numbers for pictures and for sets of pictures.
 
-Per image: mean squared error, PSNR and SSIM (Wang et al. 2004), as in section 4.2 of arXiv 2211.11448. Per
-set: the Fréchet distance (Heusel et al. 2017), the kernel distance (Bińkowski et al. 2018), manifold
-precision and recall (Kynkäänniemi et al. 2019), and how far single factors are distributed differently.
+Per image: mean squared error, PSNR, SSIM (Wang et al. 2004), as in section 4.2 of arXiv 2211.11448, and
+MS-SSIM. Per set: the Fréchet distance (Heusel et al. 2017), the kernel distance (Bińkowski et al. 2018),
+manifold precision and recall (Kynkäänniemi et al. 2019), and how far apart single factors are distributed.
 """
 
 from dataclasses import dataclass
@@ -35,6 +35,42 @@ def ssim(images: Float[Tensor, "n 3 h w"], targets: Float[Tensor, "n 3 h w"]) ->
 
     pair = (picture.float().clamp(-1, 1) for picture in (images, targets))
     return structural_similarity_index_measure(*pair, data_range=PEAK, reduction="none").reshape(len(images))
+
+
+_SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, found with observers
+_WINDOW = 11
+
+
+def ms_ssim_scales(side: int) -> int:
+    """How many of the five scales of MS-SSIM pictures of this side have room for: 3 at 64 pixels, 5 from 176.
+
+    At the coarsest, the window of 11 pixels must still fit.
+
+    Raises:
+        ValueError: not even one fits.
+    """
+    fitting = [k for k in range(1, 6) if side // 2 ** (k - 1) >= _WINDOW]
+    if not fitting:
+        raise ValueError(f"ms_ssim: pictures of {side} pixels are smaller than its window of {_WINDOW}")
+    return fitting[-1]
+
+
+def ms_ssim(images: Float[Tensor, "n 3 h w"], targets: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
+    """The multi-scale structural similarity of each pair (Wang et al. 2003), 1 where equal, 0 to 1.
+
+    Small pictures have no room for all five scales: `ms_ssim_scales` says how many are used, and their
+    weights
+    are divided by their sum. Values of different numbers of scales must not be compared. Negative terms count
+    as 0, as torchmetrics' `normalize="relu"` does it.
+    """
+    vision_repair.ensure_torchvision()
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+    weights = _SCALE_WEIGHTS[: ms_ssim_scales(min(images.shape[-2:]))]
+    pair = (picture.float().clamp(-1, 1) for picture in (images, targets))
+    options = {"data_range": PEAK, "reduction": "none", "normalize": "relu"}
+    betas = tuple(weight / sum(weights) for weight in weights)
+    return multiscale_structural_similarity_index_measure(*pair, betas=betas, **options).reshape(len(images))
 
 
 def frechet_distance(a: Float[Tensor, "n f"], b: Float[Tensor, "m f"]) -> float:

@@ -1,12 +1,17 @@
 """What a person sees while a run goes on: two bars in a terminal, plain lines elsewhere, and a log file."""
 
 import logging
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
 
 
 class Display:
@@ -54,6 +59,82 @@ class Display:
     def __exit__(self, *_exception: object) -> None:
         """Stops drawing and leaves the terminal as it was."""
         self._bars.stop()
+
+
+_SHOWN = 14  # rows of the table at once
+_ENDED = ("done", "unchanged", "failed")
+
+
+class Board:
+    """The progress of a sweep: in a terminal a live table of its runs, elsewhere a line for each that ends.
+
+    Args:
+        what: the name of the sweep.
+        runs: the names of its runs.
+        console: where to draw; standard output by default.
+    """
+
+    def __init__(self, what: str, runs: Sequence[str], *, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+        self._what = what
+        self._states = dict.fromkeys(runs, "waiting")
+        self._notes: dict[str, str] = {}
+        self._since: dict[str, float] = {}
+        self._running: Callable[[], set[str]] = set
+        self._live = Live(
+            console=self.console, get_renderable=self.table, refresh_per_second=1, transient=False
+        )
+
+    def watch(self, running: Callable[[], set[str]]) -> None:
+        """Has the table ask which runs are at work."""
+        self._running = running
+
+    def note(self, run: str, text: str) -> None:
+        """Something worth telling about a run that goes on."""
+        self._notes[run] = text
+        self.console.print(f"{run:<40} {text}", markup=False, soft_wrap=True)
+
+    def end(self, run: str, state: str, reason: str = "") -> None:
+        """A run has ended: "done", "unchanged" or "failed"."""
+        self._states[run], self._notes[run] = state, reason
+        if not self.console.is_terminal:
+            line = f"{run:<40} {state}{f'  {reason}' if reason else ''}"
+            self.console.print(line, markup=False, soft_wrap=True)
+
+    def table(self) -> Table:
+        """The runs at work first, then what ended last, then what waits."""
+        working, now = self._running(), time.monotonic()
+        states = {
+            run: "running" if state == "waiting" and run in working else state
+            for run, state in self._states.items()
+        }
+        for run in working:
+            self._since.setdefault(run, now)
+        counts = Counter(states.values())
+        tally = ", ".join(
+            f"{counts[state]} {state}" for state in ("running", "waiting", *_ENDED) if counts[state]
+        )
+        table = Table(
+            "run", "state", "min", "", title=f"{self._what}: {tally}", title_justify="left", box=None
+        )
+        order = {"running": 0, "failed": 1, "done": 2, "waiting": 3, "unchanged": 4}
+        for run in sorted(states, key=lambda run: order[states[run]])[:_SHOWN]:
+            minutes = f"{(now - self._since[run]) / 60:.1f}" if states[run] == "running" else ""
+            table.add_row(run, states[run], minutes, Text(self._notes.get(run, "")))
+        if len(states) > _SHOWN:
+            table.add_row(f"and {len(states) - _SHOWN} more")
+        return table
+
+    def __enter__(self) -> "Board":
+        """Starts drawing, in a terminal."""
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Draws the last state and stops."""
+        if self.console.is_terminal:
+            self._live.stop()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ failed run left is kept elsewhere, with its traceback.
 
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ from clcae_lib.suite._errors import NotebookError
 from clcae_lib.suite._kernel import Watch, execute
 from clcae_lib.suite._plan import Job, Profile
 from clcae_lib.suite._record import Record, write_record
+
+_RUNNING = ".running"
 
 
 def perform(
@@ -48,9 +51,11 @@ def perform(
     Raises:
         NotebookError: the notebook failed.
     """
-    staging = target.parent / f".{target.name}.running"
-    _remove(staging)
-    staging.mkdir(parents=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sweep_up(target)
+    # A name of its own: the kernel of a run that was killed may still be writing into the one before.
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=_RUNNING, dir=target.parent))
+    staging.chmod(0o755)
     try:
         record = _run(job, staging, key=key, profile=profile, environment=environment, watch=watch)
         _finish(job, staging, target)
@@ -136,6 +141,17 @@ def restore(target: Path) -> None:
     old = target.parent / f".{target.name}.old"
     if old.exists() and not target.exists():
         os.replace(old, target)
+
+
+def sweep_up(target: Path) -> None:
+    """Removes what runs that were killed left beside `target`; nobody else may be running there."""
+    for stale in running(target):
+        shutil.rmtree(stale, ignore_errors=True)
+
+
+def running(target: Path) -> list[Path]:
+    """The folders that unfinished runs of `target` write to."""
+    return sorted(target.parent.glob(f".{target.name}.*{_RUNNING}"))
 
 
 def _remove(folder: Path) -> None:

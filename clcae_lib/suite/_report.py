@@ -14,10 +14,18 @@ from clcae_lib.files import atomic_path
 from clcae_lib.suite._collect import read_figures
 
 _FIRST = 8  # rows of the main table, where no notebook marked a headline
+_LONGEST = 200  # rows of a recorded table in a portable page
 _GOOD = ("done", "unchanged", "earlier")
 
 
-def write_report(target: Path, *, status: Mapping[str, Any], metrics: pd.DataFrame, notebooks: Path) -> Path:
+def write_report(
+    target: Path,
+    *,
+    status: Mapping[str, Any],
+    metrics: pd.DataFrame,
+    notebooks: Path,
+    portable: Path | None = None,
+) -> Path:
     """Writes `index.html` into a run's folder and returns its path.
 
     Args:
@@ -25,6 +33,8 @@ def write_report(target: Path, *, status: Mapping[str, Any], metrics: pd.DataFra
         status: the run as `status.json` tells it.
         metrics: the run's metrics, as in `metrics.csv`.
         notebooks: where the notebooks lie, for their titles.
+        portable: another folder for the page; every picture and table then goes into the page itself, and
+            nothing is linked but `tables.csv` beside it.
     """
     environment = Environment(
         loader=PackageLoader("clcae_lib.suite"),
@@ -34,6 +44,8 @@ def write_report(target: Path, *, status: Mapping[str, Any], metrics: pd.DataFra
         lstrip_blocks=True,
     )
     chapters = [_chapter(target, outcome, metrics, notebooks) for outcome in status["notebooks"]]
+    if portable is not None:
+        chapters = [_portable(target, chapter) for chapter in chapters]
     page = environment.get_template("report.html.j2").render(
         status=status,
         chapters=chapters,
@@ -41,12 +53,45 @@ def write_report(target: Path, *, status: Mapping[str, Any], metrics: pd.DataFra
         pictures=[picture for chapter in chapters for picture in chapter["headlines"]],
         provenance=_provenance(metrics),
         bad=[chapter for chapter in chapters if chapter["state"] in ("failed", "stopped")],
-        log=(target / "run.log").is_file(),
+        portable=portable is not None,
+        log=portable is None and (target / "run.log").is_file(),
         minutes=sum(outcome["seconds"] for outcome in status["notebooks"]) / 60,
     )
-    with atomic_path(target / "index.html") as partial:
+    place = (portable or target) / "index.html"
+    with atomic_path(place) as partial:
         partial.write_text(page, encoding="utf-8")
-    return target / "index.html"
+    return place
+
+
+def _portable(target: Path, chapter: dict[str, Any]) -> dict[str, Any]:
+    """A chapter with every picture's bytes and every table's rows in it, and without links."""
+    pictures = {
+        part: [picture | {"src": _inline(target / picture["path"])} for picture in chapter[part]]
+        for part in ("pictures", "headlines")
+    }
+    frames = [_frame(target, figure) for figure in chapter["tables"]]
+    return chapter | pictures | {"frames": frames, "tables": [], "links": []}
+
+
+def _inline(path: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _frame(target: Path, figure: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded table for the page; numbers are rounded as they are shown, and sorted as they are."""
+    table = pd.read_csv(target / figure["path"])
+    rows = [[_plain(value) for value in row] for row in table.head(_LONGEST).itertuples(index=False)]
+    cut = (
+        f" The first {_LONGEST} of {len(table):,} rows; tables.csv has all." if len(table) > _LONGEST else ""
+    )
+    title, caption = Path(figure["file"]).stem.replace("_", " "), figure["caption"] + cut
+    return {"title": title, "caption": caption, "columns": list(table.columns), "rows": rows}
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return {"text": str(value), "sort": None}
+    return {"text": "", "sort": ""} if pd.isna(value) else {"text": number(value), "sort": value}
 
 
 def _headlines(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -64,11 +109,11 @@ def compare(metrics: pd.DataFrame) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def _cell(record: Mapping[str, Any]) -> dict[str, str]:
+def _cell(record: Mapping[str, Any]) -> dict[str, Any]:
     """A value and its interval as they are printed."""
     known = not (pd.isna(record["low"]) or pd.isna(record["high"]))
     interval = f"{number(record['low'])} to {number(record['high'])}" if known else ""
-    return {"value": number(record["value"]), "interval": interval}
+    return {"value": number(record["value"]), "interval": interval, "sort": record["value"]}
 
 
 def number(value: float) -> str:
@@ -96,6 +141,7 @@ def _chapter(
             for figure in figures
             if not figure["file"].endswith(".png")
         ],
+        "frames": [],
         "pictures": [picture for picture in pictures if not picture["headline"]],
         "headlines": [picture for picture in pictures if picture["headline"]],
         "rows": compare(metrics[metrics["notebook"] == name]) if good else [],
@@ -110,8 +156,7 @@ def _picture(target: Path, name: str, figure: Mapping[str, Any]) -> dict[str, An
         wide = image.width > 1.7 * image.height
     shown = {"path": path, "src": path, "title": title, "chapter": name, "wide": wide, **figure}
     if figure["headline"]:
-        content = base64.b64encode((target / path).read_bytes()).decode()
-        shown["src"] = f"data:image/png;base64,{content}"
+        shown["src"] = _inline(target / path)
     return shown
 
 

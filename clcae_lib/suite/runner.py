@@ -16,8 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
-
 from clcae_lib import paths
 from clcae_lib.files import atomic_path
 from clcae_lib.provenance import device_text
@@ -25,6 +23,7 @@ from clcae_lib.suite import _digest
 from clcae_lib.suite._collect import provenance_rows, table
 from clcae_lib.suite._console import Display, log_to
 from clcae_lib.suite._errors import NotebookError, SuiteError
+from clcae_lib.suite._lock import alone
 from clcae_lib.suite._perform import perform, restore
 from clcae_lib.suite._plan import Job, Profile, plan, read_suite
 from clcae_lib.suite._record import read_record
@@ -98,7 +97,7 @@ def run_suite(
     chosen = _limited(chosen, timeout, start_timeout)
     target = (output or paths.results_dir() / profile).expanduser().resolve()
     names = [entry.name for entry in read_suite(folder)]
-    with _alone(target):
+    with alone(target):
         for name in names:
             restore(target / name)
         _check_earlier(jobs, target)
@@ -107,23 +106,6 @@ def run_suite(
             outcomes = _run_jobs(chosen, jobs, names, target=target, force=force)
             _write_results(target, chosen, outcomes, folder)
     return Summary(target, tuple(outcomes))
-
-
-@contextmanager
-def _alone(target: Path) -> Iterator[None]:
-    """Inside, no other run writes to `target`; the lock ends with the process, however that ends."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(target.with_name(f".{target.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise SuiteError(
-            f"another run is writing to {target}; wait until it ends, or choose a folder with --output"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _limited(profile: Profile, timeout: float | None, start_timeout: float | None) -> Profile:

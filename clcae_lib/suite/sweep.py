@@ -1,14 +1,15 @@
-"""Re-runs one notebook for every variant and seed of `notebooks/ablations.yaml`, several at once.
+"""Re-runs one notebook for every variant and seed of `notebooks/<sweep>.yaml`, several at once.
 
-A Dask LocalCluster is the executor: it runs as many notebooks together as there are workers, and runs one
-again whose worker was killed. What is complete is not run again, so an interrupted sweep resumes where it
-stopped. Results lie in `results/sweeps/ablations/<variant>/seed<k>/`, all of them together in `runs.csv` and
-`runs.parquet` beside the variants.
+Dask is the executor, on this machine or at a scheduler that is named: it runs as many notebooks together as
+there are workers, and runs one again whose worker was killed. A run is known by its key (see `_digest`):
+what is complete under it is not run again, so an interrupted sweep resumes where it stopped. Results lie in
+`results/sweeps/<sweep>/<variant>/seed<k>/`, all of them together in `runs.csv` and `runs.parquet` beside the
+variants. Workers elsewhere need the same checkout and results at the same paths, on a shared file system.
 """
 
 import logging
-import os
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,16 @@ import pandas as pd
 from clcae_lib import paths
 from clcae_lib.files import atomic_path
 from clcae_lib.suite import _digest
-from clcae_lib.suite._collect import SWEEP_COLUMNS, provenance_rows, table
-from clcae_lib.suite._console import Display, log_to
+from clcae_lib.suite._cluster import Place, check_place, connect, worker_count
+from clcae_lib.suite._collect import SWEEP_COLUMNS, provenance_rows, read_runs, table
+from clcae_lib.suite._console import Board, log_to
 from clcae_lib.suite._errors import NotebookError, SuiteError
+from clcae_lib.suite._estimate import Estimate, estimate
+from clcae_lib.suite._lock import alone, in_turn
 from clcae_lib.suite._parameters import check_value, declared_parameters, read_yaml
-from clcae_lib.suite._perform import perform, restore
+from clcae_lib.suite._perform import perform, restore, running
 from clcae_lib.suite._plan import Job, Profile, plan
-from clcae_lib.suite._record import Record, read_record
+from clcae_lib.suite._record import RECORD, Record, read_record
 
 logger = logging.getLogger("clcae_lib.suite")
 _UNIMPORTANT = ("suite", "cli.py", "visuals")
@@ -63,58 +67,112 @@ class SweepSummary:
     failed: Mapping[str, str]
 
 
-def sweep_ablations(
+@dataclass(frozen=True)
+class Plan:
+    """A sweep that was checked and not started: every known run, those selected and those to do."""
+
+    name: str
+    profile: Profile
+    target: Path
+    runs: Sequence[Run]
+    selected: Sequence[Run]
+    waiting: Sequence[Run]
+
+    def cost(self, jobs: int | None = None) -> Estimate:
+        """What it should take with so many notebooks at once."""
+        here = self.target / "runs.csv"
+        kept = paths.results_dir() / "reference" / "sweeps" / self.name / "runs.csv"
+        sources = {"measured here": here, "measured for the reference": kept}
+        return estimate(
+            [run.job.parameters for run in self.waiting],
+            total=len(self.selected),
+            jobs=worker_count(jobs, len(self.waiting)),
+            measured={name: read_runs(path.parent) for name, path in sources.items() if path.is_file()},
+            folders=[run.target for run in self.runs if read_record(run.target) is not None],
+            target=self.target,
+        )
+
+
+def plan_sweep(
+    name: str = "ablations",
     *,
     profile: str = "quick",
     seeds: Sequence[int] = (0, 1, 2),
     variants: Sequence[str] = (),
     settings: Sequence[str] = (),
-    workers: int | None = None,
     force: bool = False,
     keep: bool = False,
     output: Path | None = None,
     notebooks: Path | None = None,
+) -> Plan:
+    """What a sweep would do; writes nothing. Arguments and errors are those of `run_sweep`."""
+    folder = notebooks or paths.notebooks_dir()
+    target = (output or paths.results_dir() / "sweeps" / name).expanduser().resolve()
+    variants_table = read_sweep(folder, name)
+    chosen, runs = _runs(folder, variants_table, profile, settings, [*seeds, *_seeds_at(target)], target)
+    selected = _select(runs, seeds, variants or list(variants_table["variants"]), name)
+    waiting = [run for run in selected if force or run.record(keep=keep) is None]
+    return Plan(name, chosen, target, runs, selected, waiting)
+
+
+def run_sweep(
+    name: str = "ablations",
+    *,
+    place: Place | None = None,
+    retries: int = 1,
+    keep: bool = False,
+    output: Path | None = None,
+    **options: Any,
 ) -> SweepSummary:
     """Runs variants times seeds, except what is complete, and gathers everything in one table.
 
     Args:
-        profile: gives the notebook's other parameters.
-        seeds: the seeds of every variant.
-        variants: names in `ablations.yaml`; none means all.
-        settings: `name=value`, over the profile's values.
-        workers: notebooks at once; by default one a GPU, or one a pair of cores.
-        force: run what is complete too.
+        name: of the file in `notebooks/` without `.yaml`.
+        place: where to run; by default on this machine, a notebook a GPU or a pair of cores.
+        retries: how often a run that failed is tried again before it is reported.
         keep: take complete runs with equal parameters as they are, although code or weights have changed.
-        output: folder for the results; `results/sweeps/ablations` by default.
-        notebooks: folder of the suite; the repository's by default.
+        output: folder for the results; `results/sweeps/<name>` by default.
+        options: `profile` gives the notebook's other parameters, `seeds` those of every variant, `variants`
+            their names (none means all), `settings` `name=value` over the profile's, `force` runs what is
+            complete too, `notebooks` the suite's folder.
 
     Raises:
-        SuiteError: something is wrong before the first run starts.
+        SuiteError: something is wrong before the first run starts, such as another sweep into the folder.
     """
-    folder = notebooks or paths.notebooks_dir()
-    target = (output or paths.results_dir() / "sweeps" / "ablations").expanduser().resolve()
-    table_of_variants = read_ablations(folder)
-    chosen, runs = _runs(folder, table_of_variants, profile, settings, [*seeds, *_seeds_at(target)], target)
-    selected = _select(runs, seeds, variants or list(table_of_variants["variants"]))
-    for run in runs:
-        restore(run.target)
-    waiting = [run for run in selected if force or run.record(keep=keep) is None]
-    with log_to(target / "sweep.log"), Display("ablations", len(selected)) as display:
-        for run in selected:
-            if run not in waiting:
-                display.end(f"{run.name:<40} unchanged")
-        failed = _run_all(waiting, chosen, workers, display, lambda: gather(target, runs, keep=keep))
-        complete = gather(target, runs, keep=keep)
+    place = place or Place()
+    check_place(place)
+    target = (output or paths.results_dir() / "sweeps" / name).expanduser().resolve()
+    with alone(target):
+        for run in plan_sweep(name, keep=keep, output=output, **options).runs:
+            restore(run.target)
+        plan = plan_sweep(name, keep=keep, output=output, **options)
+        with log_to(target / "sweep.log"), Board(name, [run.name for run in plan.selected]) as board:
+            for run in plan.selected:
+                if run not in plan.waiting:
+                    board.end(run.name, "unchanged")
+            failed = _run_all(plan, place, retries, board, lambda: gather(target, plan.runs, keep=keep))
+            complete = gather(target, plan.runs, keep=keep)
     return SweepSummary(target, complete, failed)
 
 
-def read_ablations(folder: Path) -> dict[str, Any]:
-    """The content of `ablations.yaml`: `notebook`, `inputs` and `variants`.
+def sweep_ablations(*, workers: int | None = None, **options: Any) -> SweepSummary:
+    """`run_sweep` of the ablations with so many notebooks at once on this machine."""
+    return run_sweep("ablations", place=Place(jobs=workers), **options)
+
+
+def read_sweep(folder: Path, name: str = "ablations") -> dict[str, Any]:
+    """The content of `<name>.yaml`: `notebook`, `inputs` and `variants`.
 
     Raises:
-        SuiteError: a part is missing, or a variant sets what its notebook does not declare.
+        SuiteError: there is no such file, a part is missing, or a variant sets what its notebook does
+        not declare.
     """
-    path = folder / "ablations.yaml"
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        there = (
+            ", ".join(sorted(file.stem for file in folder.glob("*.yaml") if file.stem != "suite")) or "none"
+        )
+        raise SuiteError(f"sweep {name!r}: no file {path}; there is {there}")
     content = read_yaml(path)
     if set(content) - {"inputs"} != {"notebook", "variants"} or not isinstance(content["variants"], dict):
         raise SuiteError(f"{path}: has `notebook`, `variants` and perhaps `inputs`, not {', '.join(content)}")
@@ -155,50 +213,49 @@ def _seeds_at(target: Path) -> list[int]:
     return sorted({int(name) for name in names if name.isdigit()})
 
 
-def _select(runs: Sequence[Run], seeds: Sequence[int], variants: Sequence[str]) -> list[Run]:
+def _select(runs: Sequence[Run], seeds: Sequence[int], variants: Sequence[str], name: str) -> list[Run]:
     known = list(dict.fromkeys(run.variant for run in runs))
     for variant in variants:
         if variant not in known:
-            raise SuiteError(f"--variants: there is no {variant!r}; ablations.yaml has {', '.join(known)}")
+            raise SuiteError(f"--variants: there is no {variant!r}; {name}.yaml has {', '.join(known)}")
     return [run for run in runs if run.variant in variants and run.seed in seeds]
 
 
 def _run_all(
-    runs: Sequence[Run], profile: Profile, workers: int | None, display: Display, gather_now: Any
+    plan: Plan, place: Place, retries: int, board: Board, gather_now: Callable[[], int]
 ) -> dict[str, str]:
-    """Runs everything on a cluster of this machine and tells what failed, and why."""
-    if not runs:
+    """Runs what waits, tries again what failed, and tells what failed for good, and why."""
+    if not plan.waiting:
         return {}
-    from dask import config
-    from distributed import Client, LocalCluster, as_completed
+    from distributed import as_completed
 
-    gpus = _gpu_count()
-    count = min(workers or gpus or max(1, (os.cpu_count() or 1) // 2), len(runs))
-    threads = max(1, (os.cpu_count() or 1) // count)
     failed: dict[str, str] = {}
-    # Dask makes its processes hand freed memory back at once (MALLOC_TRIM_THRESHOLD_); a training kernel
-    # that inherits this spends half its time in page faults.
-    environment = {"distributed.nanny.pre-spawn-environ": {}}
-    quiet = {"distributed.scheduler.allowed-failures": 3, "distributed.admin.tick.limit": "1h"}
-    with (
-        config.set(quiet | environment),
-        LocalCluster(
-            n_workers=count,
-            threads_per_worker=1,
-            memory_limit=None,
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.ERROR,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        futures = {client.submit(work, run, profile, threads, gpus, pure=False): run for run in runs}
-        for future in as_completed(futures):
-            run = futures[future]
+    tries = {run.name: 1 for run in plan.waiting}
+    with connect(place, runs=len(plan.waiting)) as workers:
+
+        def submit(run: Run) -> Any:
+            arguments = (run, plan.profile, workers.threads, workers.gpus)
+            return workers.client.submit(work, *arguments, pure=False, resources=workers.resources)
+
+        futures = {submit(run): run for run in plan.waiting}
+        board.watch(lambda: {run.name for run in plan.waiting if running(run.target)})
+        queue = as_completed(futures)
+        for future in queue:
+            run = futures.pop(future)
             reason = _reason(future)
-            if reason:
-                failed[run.name] = reason
             logger.log(logging.ERROR if reason else logging.INFO, "%s %s", run.name, reason or "done")
-            display.end(f"{run.name:<40} {f'failed  {reason}' if reason else 'done'}")
+            if reason and tries[run.name] <= retries:
+                tries[run.name] += 1
+                board.note(run.name, f"try {tries[run.name]} after: {reason}")
+                again = submit(run)
+                futures[again] = run
+                queue.add(again)
+                continue
+            if reason:
+                failed[run.name] = (
+                    f"{reason} (tried {tries[run.name]} times)" if tries[run.name] > 1 else reason
+                )
+            board.end(run.name, "failed" if reason else "done", failed.get(run.name, ""))
             gather_now()
     return failed
 
@@ -209,25 +266,37 @@ def _reason(future: Any) -> str:
     return f"{type(error).__name__}: {error}" if error is not None else future.result()
 
 
-def work(run: Run, profile: Profile, threads: int, gpus: int) -> str:
-    """Executes one run, in a worker; returns why it failed, or nothing."""
+def work(run: Run, profile: Profile, threads: int | None, gpus: int) -> str:
+    """Executes one run, in a worker; returns why it failed, or nothing.
+
+    A worker that its scheduler has given up may still be at it: then this waits, and takes what it made.
+    """
     from distributed import get_worker
 
-    environment = {"OMP_NUM_THREADS": str(threads)}
+    state = run.target.parent / f".{run.target.name}.{run.key[:12]}.state"
+    environment = {paths.STATE: str(state)} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     if gpus:
         environment["CUDA_VISIBLE_DEVICES"] = str(int(get_worker().name) % gpus)
+    before = run.target / RECORD
+    started = before.stat().st_mtime_ns if before.is_file() else None
     failed = run.target.parents[1] / "failed" / run.variant / f"seed{run.seed}"
-    try:
-        perform(run.job, run.target, key=run.key, profile=profile, failed=failed, environment=environment)
-    except NotebookError as error:
-        return error.reason
+    with in_turn(run.target):
+        if run.record(keep=False) is not None and (run.target / RECORD).stat().st_mtime_ns != started:
+            return ""
+        _forget(run.target, but=state)
+        try:
+            perform(run.job, run.target, key=run.key, profile=profile, failed=failed, environment=environment)
+        except NotebookError as error:
+            return error.reason
+        _forget(run.target)
     return ""
 
 
-def _gpu_count() -> int:
-    import torch
-
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+def _forget(target: Path, *, but: Path | None = None) -> None:
+    """Removes the checkpoints that runs of `target` left, but those of the run at hand."""
+    for state in target.parent.glob(f".{target.name}.*.state"):
+        if state != but:
+            shutil.rmtree(state, ignore_errors=True)
 
 
 def gather(target: Path, runs: Sequence[Run], *, keep: bool) -> int:

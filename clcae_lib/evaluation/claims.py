@@ -1,0 +1,234 @@
+"""From differences to a verdict by rule: effect sizes, p-values, Holm's correction, "supported" or not.
+
+The effect size is that of paired data: the mean difference over the standard deviation of the differences
+(Cohen's d_z), times Hedges' exact factor, which makes it unbiased in small samples (Hedges 1981). Holm's
+step-down procedure (1979) keeps the chance of any false claim in a table at its level.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy import special, stats
+
+from clcae_lib.evaluation.statistics import Interval, student_ci
+
+Verdict = Literal["supported", "refuted", "undecided"]
+COMPARED = ("value", "low", "high", "effect", "p", "p_holm", "verdict", "seeds", "images")
+"""The columns that every table of comparisons ends with."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What one thing gains over another, positive for better.
+
+    Attributes:
+        value: the mean paired difference, in the measure's unit.
+        low, high: its interval.
+        effect: Hedges' g_z of the differences; nan where they have no spread or there is one only.
+        p: two-sided, against no difference (or against the margin, where one was given).
+        seeds: how many training seeds were paired.
+        images: how many images were paired in each; 1 where the differences are means already.
+    """
+
+    value: float
+    low: float
+    high: float
+    effect: float
+    p: float
+    seeds: int
+    images: int = 1
+
+
+def effect_size(differences: ArrayLike) -> float:
+    """Hedges' g_z: the mean of paired differences in their own standard deviations, unbiased.
+
+    The factor is `gamma(m / 2) / (sqrt(m / 2) gamma((m - 1) / 2))` with m = n - 1. About 0.2 is small, 0.8
+    large. It is nan for fewer than three differences, of which the factor leaves nothing, or for equal ones.
+    """
+    values = np.asarray(differences, dtype=float).ravel()
+    if len(values) < 3 or np.ptp(values) == 0:
+        return float("nan")
+    m = len(values) - 1
+    factor = np.exp(special.gammaln(m / 2) - special.gammaln((m - 1) / 2)) / np.sqrt(m / 2)
+    return float(factor * values.mean() / values.std(ddof=1))
+
+
+def holm(p_values: ArrayLike) -> np.ndarray:
+    """Holm's adjusted p-values, in the order given; nan stays nan and counts as no comparison.
+
+    Raises:
+        ValueError: a value lies outside 0 to 1.
+    """
+    p = np.asarray(p_values, dtype=float)
+    known = np.flatnonzero(~np.isnan(p))
+    if ((p[known] < 0) | (p[known] > 1)).any():
+        raise ValueError(f"holm: p-values lie between 0 and 1, got {p}")
+    order = known[np.argsort(p[known], kind="stable")]
+    adjusted = np.full(p.shape, np.nan)
+    weights = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(weights * p[order]))
+    return adjusted
+
+
+def verdict(
+    gain: Interval | Gain, *, p: float | None = None, margin: float = 0.0, level: float = 0.95
+) -> Verdict:
+    """The rule by which a claim "better than" (or, with a margin, "not worse by more than it") is judged.
+
+    * "supported": the whole interval lies above `-margin`, and `p` is below `1 - level`;
+    * "refuted": the whole interval lies below `-margin`, and `p` is below `1 - level`;
+    * "undecided": everything else, a missing interval or p-value among it.
+
+    Args:
+        gain: positive speaks for the claim.
+        p: corrected for the other claims in the table; None where there is one claim alone.
+        margin: how much worse still counts as no worse, in the measure's unit; not negative.
+        level: of the interval.
+
+    Raises:
+        ValueError: the margin is negative.
+    """
+    if not margin >= 0:
+        raise ValueError(f"verdict: margin={margin} must be 0 or more: it is what a claim of no cost allows")
+    if p is not None and not p < 1 - level:
+        return "undecided"
+    if gain.low > -margin:
+        return "supported"
+    return "refuted" if gain.high < -margin else "undecided"
+
+
+def gain_over_seeds(differences: ArrayLike, *, margin: float = 0.0, level: float = 0.95) -> Gain:
+    """The gain from one difference a seed: Student's interval and t-test, right for few seeds.
+
+    Fewer than two differences have neither: interval and p are nan, so that the verdict is "undecided".
+
+    Raises:
+        ValueError: there is no difference, or one is not finite.
+    """
+    values = np.asarray(differences, dtype=float)
+    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
+        raise ValueError(f"gain_over_seeds: needs one finite difference a seed, got {differences}")
+    if len(values) < 2:
+        nan = float("nan")
+        return Gain(float(values.mean()), nan, nan, nan, nan, len(values))
+    interval = student_ci(values, level=level)
+    return Gain(**asdict(interval), effect=effect_size(values), p=_t_test(values, -margin), seeds=len(values))
+
+
+def _t_test(values: np.ndarray, centre: float) -> float:
+    """Two-sided p of Student's test; without any spread it is 0 or 1, as the limit is."""
+    if np.ptp(values) == 0:
+        return float(values[0] == centre)
+    return float(stats.ttest_1samp(values, centre).pvalue)
+
+
+def gain_over_images(
+    differences: ArrayLike, *, margin: float = 0.0, n: int = 2000, level: float = 0.95, seed: int = 0
+) -> Gain:
+    """The gain from a table of differences, a row a seed and a column an image, by hierarchical bootstrap.
+
+    Seeds and images are both drawn anew. The p-value is twice the share of resampled means on the other
+    side of `-margin`, plus one in both counts, so never 0. The effect size is over images, each averaged
+    over seeds. With one seed all this speaks of that one training only; with two to four it is too sure of
+    itself, and `gain_over_seeds` of the rows' means is the one to judge by.
+
+    Raises:
+        ValueError: the table is no such table, or a value is not finite.
+    """
+    values = np.asarray(differences, dtype=float)
+    if values.ndim != 2 or not values.size or not np.isfinite(values).all():
+        raise ValueError(f"gain_over_images: needs a finite table of seeds and images, got {values.shape}")
+    rng = np.random.default_rng(seed)
+    rows, columns = values.shape
+    means = np.empty(n)
+    for i in range(n):
+        row, column = rng.integers(rows, size=rows), rng.integers(columns, size=columns)
+        means[i] = values[np.ix_(row, column)].mean()
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    tail = min((means <= -margin).sum(), (means >= -margin).sum())
+    p = min(1.0, 2 * (tail + 1) / (n + 1))
+    effect = effect_size(values.mean(axis=0))
+    return Gain(float(values.mean()), float(low), float(high), effect, float(p), rows, columns)
+
+
+def judge_table(
+    gains: Mapping[str, Gain], *, margins: Mapping[str, float] | None = None, level: float = 0.95
+) -> pd.DataFrame:
+    """A row for each claim, by its name as the index: the gain, `p_holm` over the table, and the verdict.
+
+    Args:
+        gains: one for each claim; all that are made at once, or the correction is worth nothing.
+        margins: of the claims that have one, as in `verdict`; the gain's p must be against the same margin.
+        level: of the intervals and of the table.
+    """
+    margins = margins or {}
+    adjusted = holm([gain.p for gain in gains.values()])
+    rows = [
+        asdict(gain)
+        | {"p_holm": p, "verdict": verdict(gain, p=p, margin=margins.get(name, 0.0), level=level)}
+        for (name, gain), p in zip(gains.items(), adjusted, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=list(COMPARED), index=pd.Index(list(gains), name="claim"))
+
+
+def compare_methods(
+    frame: pd.DataFrame,
+    column: str,
+    *,
+    baseline: str,
+    better: Literal["higher", "lower"],
+    by: str = "method",
+    n: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """What every method gains over the baseline on the same seeds and images, corrected by Holm.
+
+    From five seeds on, or with one, the gain is `gain_over_images`; with two to four it is `gain_over_seeds`
+    of the seeds' means. Methods are paired over the seeds that both have; one with a single seed
+    (optimisation has none to train with) is compared with the baseline's mean over seeds.
+
+    Args:
+        frame: one row for each method, seed and image: the columns `by`, `seed`, `image` and `column`.
+        column: the measure.
+        baseline: one of the methods.
+        better: which way the measure is better; gains are turned so that positive is better.
+        by: the column that names the methods.
+        n, level, seed: of the bootstrap.
+
+    Raises:
+        ValueError: the baseline is missing, a row is there twice, or a method shares no images with it.
+    """
+    if frame.duplicated([by, "seed", "image"]).any():
+        raise ValueError(f"compare_methods: a {by}, seed and image occur twice; choose one space first")
+    groups = frame.groupby(by, sort=False)
+    tables = {name: part.pivot(index="seed", columns="image", values=column) for name, part in groups}
+    if baseline not in tables:
+        raise ValueError(f"baseline={baseline!r} is none of {', '.join(map(str, tables))}")
+    base, sign = tables.pop(baseline), 1 if better == "higher" else -1
+    gains = {}
+    for name, table in tables.items():
+        differences = sign * _paired(table, base, str(name))
+        few = 2 <= len(differences) < 5
+        gains[str(name)] = (
+            gain_over_seeds(differences.mean(axis=1), level=level)
+            if few
+            else gain_over_images(differences, n=n, level=level, seed=seed)
+        )
+    return judge_table(gains, level=level).rename_axis(by)
+
+
+def _paired(table: pd.DataFrame, base: pd.DataFrame, name: str) -> np.ndarray:
+    """Differences over what both have: seed by seed, or one row against the baseline's mean."""
+    images = table.columns.intersection(base.columns)
+    seeds = table.index.intersection(base.index)
+    if len(table) == 1 and len(base) > 1:
+        base = base.mean(axis=0).to_frame(table.index[0]).T
+        seeds = table.index
+    if not len(images) or not len(seeds):
+        raise ValueError(f"{name} shares no images or seeds with the baseline; measure both on the same")
+    return (table.loc[seeds, images] - base.loc[seeds, images]).dropna(axis=1).to_numpy(float)
