@@ -155,7 +155,7 @@ def _run_jobs(
     """Runs the jobs in order and tells how every notebook of the suite fared."""
     by_name = {job.name: job for job in jobs}
     outcomes: dict[str, Outcome] = {}
-    code = _digest.code_digest(without=("suite", "cli.py"))
+    code = _digest.code_digest(without=("suite", "commands", "cli.py"))
     with Display(profile.name, len(jobs)) as display:
         for name in names:
             if name not in by_name:

@@ -31,7 +31,7 @@ from clcae_lib.suite._plan import Job, Profile, plan
 from clcae_lib.suite._record import RECORD, Record, read_record
 
 logger = logging.getLogger("clcae_lib.suite")
-_UNIMPORTANT = ("suite", "cli.py", "visuals")
+_UNIMPORTANT = ("suite", "commands", "cli.py", "visuals")
 
 
 @dataclass(frozen=True)

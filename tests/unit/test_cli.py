@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from clcae_lib import cli
+from clcae_lib.commands.common import expand_lists
 from tests.notebooks_in_small import record
 
 GOOD = record("01_a", "seed + 1")
@@ -18,7 +19,7 @@ def call(*arguments):
 
 
 def test_lists_take_several_values():
-    assert cli.expand_lists(["--only", "01", "02", "--force", "x"], ["--only"]) == [
+    assert expand_lists(["--only", "01", "02", "--force", "x"], ["--only"]) == [
         *("--only", "01", "--only", "02", "--force", "x")
     ]
 

@@ -1,0 +1,1 @@
+"""The parts of the `clcae` command; `clcae_lib.cli` puts them together."""
