@@ -81,9 +81,7 @@ def _frame(target: Path, figure: Mapping[str, Any]) -> dict[str, Any]:
     """A recorded table for the page; numbers are rounded as they are shown, and sorted as they are."""
     table = pd.read_csv(target / figure["path"])
     rows = [[_plain(value) for value in row] for row in table.head(_LONGEST).itertuples(index=False)]
-    cut = (
-        f" The first {_LONGEST} of {len(table):,} rows; tables.csv has all." if len(table) > _LONGEST else ""
-    )
+    cut = f" The first {_LONGEST} of {len(table):,} rows." if len(table) > _LONGEST else ""
     title, caption = Path(figure["file"]).stem.replace("_", " "), figure["caption"] + cut
     return {"title": title, "caption": caption, "columns": list(table.columns), "rows": rows}
 

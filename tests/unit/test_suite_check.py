@@ -116,7 +116,7 @@ def test_the_portable_page_holds_every_picture_and_table(suite, tmp_path):
     assert len(sources) == 2
     for data in sources:
         assert base64.b64decode(data.removeprefix("data:image/png;base64,")).startswith(b"\x89PNG")
-    assert 'data-sort="20.123">20.1<' in text
+    assert 'data-sort="20.123">20.12<' in text
     cells = pd.read_csv(page.parent / "tables.csv").set_index(["table", "row", "column"])["value"]
     assert cells[("methods", 1, "dB")] == "9.5"
     assert cells[("metrics", 0, "metric")] == "PSNR"

@@ -1,8 +1,10 @@
 """What can go wrong with a sweep, with real processes: killed, doubled, and without room to write."""
 
+import io
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -236,3 +238,61 @@ def test_only_what_numbers_depend_on_changes_the_key(cells, tmp_path):
     weights.write_bytes(b"other")
     assert plan_sweep(seeds=[0]).runs[0].key != first
     assert json.dumps(first)
+
+
+def test_a_scheduler_beyond_this_machine_is_reached_by_certificates_alone(cells, tmp_path):
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl makes the certificates of this test, and is not here")
+    from distributed import LocalCluster, Security
+
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    make = f"req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -keyout {key} -out {cert}"
+    subprocess.run([openssl, *make.split()], check=True, capture_output=True)
+    roles = ("client", "scheduler", "worker")
+    files = {
+        f"tls_{role}_{part}": str(path) for role in roles for part, path in (("cert", cert), ("key", key))
+    }
+    security = Security(tls_ca_file=str(cert), require_encryption=True, **files)
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None, "protocol": "tls"}
+    with LocalCluster(**options, host="127.0.0.1", security=security, memory_limit=None) as cluster:
+        address = cluster.scheduler_address
+        assert address.startswith("tls://")
+        summary = run_sweep(seeds=[0], place=Place(scheduler=address, ca=cert, cert=cert, key=key))
+    assert (summary.complete, summary.failed) == (1, {})
+
+
+def test_the_table_tells_what_runs_and_what_ended(cells):
+    from rich.console import Console
+
+    from clcae_lib.suite._console import Board
+
+    console = Console(width=100, force_terminal=True, record=True, file=io.StringIO())
+    board = Board("ablations", ["a/seed0", "a/seed1", "b/seed0", "b/seed1"], console=console)
+    board.watch(lambda: {"a/seed1"})
+    board.end("a/seed0", "done")
+    board.end("b/seed0", "failed", "ValueError: no [bold] luck")
+    console.print(board.table())
+    text = console.export_text()
+    assert "1 running, 1 waiting, 1 done, 1 failed" in text
+    rows = [line.split() for line in text.splitlines() if "/seed" in line]
+    assert [row[:2] for row in rows] == [
+        ["a/seed1", "running"],
+        ["b/seed0", "failed"],
+        ["a/seed0", "done"],
+        ["b/seed1", "waiting"],
+    ]
+    assert "no [bold] luck" in text
+
+
+def test_the_command_tells_the_cost_and_writes_nothing(cells, tmp_path):
+    from typer.testing import CliRunner
+
+    from clcae_lib.cli import app
+
+    told = CliRunner().invoke(app, ["sweep", "ablations", "--seeds", "0", "1", "--dry-run"])
+    assert told.exit_code == 0, told.output
+    assert "2 of 2 to do" in told.output
+    assert not (tmp_path / "results").exists()
+    refused = CliRunner().invoke(app, ["sweep", "ablations", "--scheduler", "tcp://10.0.0.1:8786"])
+    assert (refused.exit_code, "must be tls://" in refused.output) == (2, True)

@@ -227,8 +227,8 @@ def test_live_and_reference_stand_side_by_side():
         {**shared, "subject": "W", "value": 15.0, "source": "live"},
     ]
     first, second = compare(table(json.loads(json.dumps(rows))))
-    assert first["live"] == {"value": "20", "interval": ""}
-    assert first["reference"] == {"value": "25", "interval": "24 to 26"}
+    assert first["live"] == {"value": "20", "interval": "", "sort": 20.0}
+    assert first["reference"] == {"value": "25", "interval": "24 to 26", "sort": 25.0}
     assert second["reference"] is None
 
 
