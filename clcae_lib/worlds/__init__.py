@@ -1,7 +1,9 @@
 """What is inverted: worlds and their registry."""
 
+from clcae_lib.worlds._photo_settings import WorldSettings
+from clcae_lib.worlds.adding import add_world, remove_world
 from clcae_lib.worlds.perceptual import LpipsAlex, find_alexnet, lpips_or_perceptual
-from clcae_lib.worlds.photos import PhotoWorld, WorldSettings, add_world, remove_world
+from clcae_lib.worlds.photos import PhotoWorld
 from clcae_lib.worlds.portraits import PortraitsWorld  # importing a world registers it
 from clcae_lib.worlds.world import (
     Images,

@@ -4,60 +4,25 @@ What a world is stands in `data/<name>/world.yaml`. Photographs are cut as the g
 for faces, 4:3 with black bars for cars). Splits go by content: disjoint, and the same on every machine.
 """
 
-import re
-import shutil
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import yaml
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from clcae_lib import paths
-from clcae_lib.files import atomic_path
 from clcae_lib.photos import Alignment, Refusal
 from clcae_lib.photos.cutting import SHARES, Crops, Cutter, photographs, prepare, split_of
+from clcae_lib.worlds._photo_settings import BUILT_IN, FILE, NAME, RESERVED, WorldSettings, read_settings
 from clcae_lib.worlds.world import Role, World, WorldError, find_worlds_with, register_world
 
-FILE = "world.yaml"
 OFFICIAL = "clcae.pt"
 """The official inversion checkpoint, as `clcae fetch` places it."""
-Kind = Literal["faces", "cars", "other"]
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
-#: Names that mean something else below `data/`, or are no folder on some system.
-RESERVED = {"portraits", "networks", "con", "prn", "aux", "nul", "com1", "com2", "lpt1", "lpt2"}
 #: The rows of a car's picture of 256 that show something; the rest is black.
 CAR_ROWS = slice(32, 224)
 _FRAMINGS = {"faces": "face", "cars": "wide", "other": "middle"}
-
-
-class WorldSettings(BaseModel):
-    """What a world of photographs is; the content of `world.yaml`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: Kind = Field(default="faces", description="how photographs are cut, and which judges fit")
-    images: str = Field(default="images", description="the folder; relative to the world's")
-    recursive: bool = Field(default=False, description="whether its folders are searched too")
-    generator: str | None = Field(default=None, description="a file in the world's folder")
-    resolution: int = Field(ge=32, le=2048, description="side of the generator's pictures")
-    already_aligned: bool = Field(default=False, description="the pictures are cut as the generator's were")
-    widen: Annotated[float, Field(ge=0.5, le=3)] = 1.0
-    lists: dict[Literal["train", "validation", "test"], str] = Field(
-        default={}, description="files of names, one a line, in the place of shares"
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> "WorldSettings":
-        if self.resolution & (self.resolution - 1):
-            raise ValueError(f"resolution={self.resolution} is no power of two")
-        for name in filter(None, [self.generator, *self.lists.values()]):
-            if Path(name).name != name or "\\" in name or name.startswith("."):
-                raise ValueError(f"{name!r} is no plain file name; put the file into the world's folder")
-        return self
 
 
 class PhotoWorld(World):
@@ -255,12 +220,6 @@ class PhotoWorld(World):
         )
 
 
-BUILT_IN: dict[str, WorldSettings] = {
-    "ffhq": WorldSettings(kind="faces", resolution=1024),
-    "cars": WorldSettings(kind="cars", resolution=512),
-}
-
-
 @register_world("ffhq")
 def _ffhq() -> PhotoWorld:
     return PhotoWorld("ffhq")
@@ -269,130 +228,6 @@ def _ffhq() -> PhotoWorld:
 @register_world("cars")
 def _cars() -> PhotoWorld:
     return PhotoWorld("cars")
-
-
-def check_name(name: str) -> str:
-    """`name`, if a world may be called so.
-
-    Raises:
-        WorldError: it is taken by what the project brings, or could leave the data folder.
-    """
-    if not NAME.fullmatch(name) or name in RESERVED:
-        raise WorldError(
-            f"{name!r} cannot be a world's name: take up to 40 of a-z, 0-9, - and _, none of "
-            f"{', '.join(sorted(RESERVED))}"
-        )
-    return name
-
-
-def read_settings(name: str) -> WorldSettings:
-    """What `world.yaml` says of a world; a built-in one needs none.
-
-    Raises:
-        WorldError: there is none, or it is damaged.
-    """
-    path = paths.world_dir(check_name(name)) / FILE
-    if not path.is_file():
-        if name in BUILT_IN:
-            return BUILT_IN[name]
-        raise WorldError(f"{path} is missing: `clcae world add {name} --images DIR --generator FILE`")
-    try:
-        return WorldSettings.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise WorldError(f"{path} cannot be read: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise WorldError(
-            f"{path}: {'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}"
-        ) from error
-
-
-def add_world(
-    name: str,
-    *,
-    images: Path,
-    generator: Path | None = None,
-    resolution: int | None = None,
-    replace: bool = False,
-    **options: Any,
-) -> PhotoWorld:
-    """Write a world of photographs into the data folder; the photographs stay where they are.
-
-    Args:
-        name: of the world; `ffhq` and `cars` may be given their photographs so.
-        images: the folder of photographs.
-        generator: a StyleGAN2, `.pt` in the official layout or `.safetensors`; it is copied.
-        resolution: side of its pictures; read off the generator if None.
-        replace: whether a world of that name may be replaced.
-        options: more of `WorldSettings`.
-
-    Raises:
-        WorldError: a name, folder or file cannot be used.
-    """
-    folder = paths.world_dir(check_name(name))
-    if (folder / FILE).exists() and not replace:
-        raise WorldError(f"there is a world {name!r} already; take another name, or say --replace")
-    if not Path(images).is_dir():
-        raise WorldError(f"{images} is no folder; name one that holds photographs")
-    base = BUILT_IN.get(name)
-    if generator is None and base is None:
-        raise WorldError(f"{name!r} needs a generator: --generator FILE, a StyleGAN2 (.pt or .safetensors)")
-    values = base.model_dump() if base else {}
-    size = _checked_size(Path(generator)) if generator is not None else None
-    if size is not None and resolution not in (None, size):
-        raise WorldError(f"{generator} draws {size} pixels, not --resolution {resolution}")
-    values |= {
-        "images": str(Path(images).resolve()),
-        "resolution": resolution or size or values["resolution"],
-    }
-    values |= {key: value for key, value in options.items() if value is not None}
-    if generator is not None:
-        values["generator"] = (
-            "generator.safetensors" if generator.suffix == ".safetensors" else "stylegan2.pt"
-        )
-    try:
-        settings = WorldSettings.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise WorldError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    if generator is not None:
-        with atomic_path(folder / settings.generator) as partial:
-            shutil.copyfile(generator, partial)
-    with atomic_path(folder / FILE) as partial:
-        partial.write_text(yaml.safe_dump(settings.model_dump(), sort_keys=False), encoding="utf-8")
-    return PhotoWorld(name, settings)
-
-
-def remove_world(name: str, *, weights: bool = False) -> list[Path]:
-    """Take a world away: its `world.yaml`, and with `weights` all in its folder; what was removed.
-
-    Photographs are never touched, unless they lie in that folder and `weights` is asked for.
-
-    Raises:
-        WorldError: there is no such world of a user's.
-    """
-    folder = paths.world_dir(check_name(name))
-    if not (folder / FILE).is_file() or folder.is_symlink():
-        raise WorldError(
-            f"there is no world {name!r} to remove in {paths.data_dir()}; see `clcae world list`"
-        )
-    if weights:
-        shutil.rmtree(folder)
-        return [folder]
-    (folder / FILE).unlink()
-    return [folder / FILE]
-
-
-def _checked_size(path: Path) -> int:
-    """The side of a generator's pictures, after it has been loaded once."""
-    from clcae_lib.models.official import load_official_generator
-    from clcae_lib.models.stylegan2 import load_generator
-
-    try:
-        load = load_generator if path.suffix == ".safetensors" else load_official_generator
-        return load(path).size
-    except (FileNotFoundError, ValueError, KeyError) as error:
-        raise WorldError(f"--generator: {error}") from error
 
 
 def _find(name: str | None) -> Any:
@@ -409,5 +244,3 @@ def _find(name: str | None) -> Any:
 
 
 find_worlds_with(_find)
-
-__all__ = ["PhotoWorld", "WorldSettings", "add_world", "read_settings", "remove_world"]

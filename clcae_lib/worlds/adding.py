@@ -1,0 +1,102 @@
+"""Making a world of a folder of photographs and a StyleGAN2, and taking it away."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from clcae_lib import paths
+from clcae_lib.files import atomic_path
+from clcae_lib.worlds._photo_settings import BUILT_IN, FILE, WorldSettings, check_name
+from clcae_lib.worlds.photos import PhotoWorld
+from clcae_lib.worlds.world import WorldError
+
+
+def add_world(
+    name: str,
+    *,
+    images: Path,
+    generator: Path | None = None,
+    resolution: int | None = None,
+    replace: bool = False,
+    **options: Any,
+) -> PhotoWorld:
+    """Write a world of photographs into the data folder; the photographs stay where they are.
+
+    Args:
+        name: of the world; `ffhq` and `cars` may be given their photographs so.
+        images: the folder of photographs.
+        generator: a StyleGAN2, `.pt` in the official layout or `.safetensors`; it is copied.
+        resolution: side of its pictures; read off the generator if None.
+        replace: whether a world of that name may be replaced.
+        options: more of `WorldSettings`.
+
+    Raises:
+        WorldError: a name, folder or file cannot be used.
+    """
+    folder = paths.world_dir(check_name(name))
+    if (folder / FILE).exists() and not replace:
+        raise WorldError(f"there is a world {name!r} already; take another name, or say --replace")
+    if not Path(images).is_dir():
+        raise WorldError(f"{images} is no folder; name one that holds photographs")
+    base = BUILT_IN.get(name)
+    if generator is None and base is None:
+        raise WorldError(f"{name!r} needs a generator: --generator FILE, a StyleGAN2 (.pt or .safetensors)")
+    values = base.model_dump() if base else {}
+    size = _checked_size(Path(generator)) if generator is not None else None
+    if size is not None and resolution not in (None, size):
+        raise WorldError(f"{generator} draws {size} pixels, not --resolution {resolution}")
+    values |= {
+        "images": str(Path(images).resolve()),
+        "resolution": resolution or size or values["resolution"],
+    }
+    values |= {key: value for key, value in options.items() if value is not None}
+    if generator is not None:
+        values["generator"] = (
+            "generator.safetensors" if generator.suffix == ".safetensors" else "stylegan2.pt"
+        )
+    try:
+        settings = WorldSettings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise WorldError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    if generator is not None:
+        with atomic_path(folder / settings.generator) as partial:
+            shutil.copyfile(generator, partial)
+    with atomic_path(folder / FILE) as partial:
+        partial.write_text(yaml.safe_dump(settings.model_dump(), sort_keys=False), encoding="utf-8")
+    return PhotoWorld(name, settings)
+
+
+def remove_world(name: str, *, weights: bool = False) -> list[Path]:
+    """Take a world away: its `world.yaml`, and with `weights` all in its folder; what was removed.
+
+    Photographs are never touched, unless they lie in that folder and `weights` is asked for.
+
+    Raises:
+        WorldError: there is no such world of a user's.
+    """
+    folder = paths.world_dir(check_name(name))
+    if not (folder / FILE).is_file() or folder.is_symlink():
+        raise WorldError(
+            f"there is no world {name!r} to remove in {paths.data_dir()}; see `clcae world list`"
+        )
+    if weights:
+        shutil.rmtree(folder)
+        return [folder]
+    (folder / FILE).unlink()
+    return [folder / FILE]
+
+
+def _checked_size(path: Path) -> int:
+    """The side of a generator's pictures, after it has been loaded once."""
+    from clcae_lib.models.official import load_official_generator
+    from clcae_lib.models.stylegan2 import load_generator
+
+    try:
+        load = load_generator if path.suffix == ".safetensors" else load_official_generator
+        return load(path).size
+    except (FileNotFoundError, ValueError, KeyError) as error:
+        raise WorldError(f"--generator: {error}") from error
