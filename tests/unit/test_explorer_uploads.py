@@ -4,8 +4,11 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from clcae_lib.photos import PhotoError
+from clcae_lib.photos.alignment import from_square
 from clcae_lib.visuals.explorer import ExplorerError, as_text, from_text, read_upload
 from clcae_lib.visuals.explorer.uploads import MAX_BYTES
 
@@ -151,3 +154,24 @@ def test_a_damaged_text_is_refused():
         from_text("not base64!", side=16)
     with pytest.raises(ExplorerError, match="no PNG"):
         from_text("aGVsbG8=", side=16)
+
+
+def test_a_photograph_is_cut_where_the_world_says_and_else_in_the_middle():
+    data = encoded(halves(80, 40))
+
+    def right(path, picture):
+        assert not path.exists()
+        centre, axis = torch.tensor([60.0, 20.0]), torch.tensor([16.0, 0.0])
+        return from_square(centre, axis, picture.size, side=64)
+
+    def nobody(path, picture):
+        raise PhotoError("no face")
+
+    middle = read_upload(data, name="me.png", side=20)
+    framed = read_upload(data, name="me.png", side=20, frame=right)
+    assert framed.shape == middle.shape
+    assert (framed == (0, 0, 255)).all(), "the right half is blue"
+    assert np.ptp(middle[..., 0]) > 100
+    assert np.array_equal(read_upload(data, name="me.png", side=20, frame=nobody), middle)
+    whole = encoded(halves(20, 20))
+    assert np.array_equal(read_upload(whole, name="me.png", side=20, frame=right), np.array(halves(20, 20)))

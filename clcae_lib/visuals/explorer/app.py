@@ -277,7 +277,7 @@ class Explorer:
         if not self.controls.upload.value:
             return
         name, data = _take(self.controls.upload)
-        picture = read_upload(data, name=name, side=self.studio.side)
+        picture = read_upload(data, name=name, side=self.studio.side, frame=self.studio.world.frame)
         self.controls.upload_text, self.controls.source.value = as_text(picture), "upload"
         self._on_controls()
 

@@ -8,30 +8,38 @@ stranger's colour profile is not parsed, nothing is written to disk, and no visi
 import base64
 import binascii
 import io
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
-from clcae_lib.photos import PhotoError, decode_image
+from clcae_lib.photos import Alignment, PhotoError, decode_image
+from clcae_lib.photos.alignment import to_tensor
+from clcae_lib.visuals.explorer._decode import pixels
 from clcae_lib.visuals.explorer.state import ExplorerError
 
 MAX_BYTES = 8_000_000
 MAX_PIXELS = 40_000_000
 MIN_SIDE = 16
 
+_NOWHERE = Path("an upload has no landmarks beside it", "photograph")
+Frame = Callable[[Path, Image.Image], Alignment]
 Upload = UInt8[np.ndarray, "side side 3"]
 
 
-def read_upload(data: bytes, *, name: str, side: int) -> Upload:
-    """The picture in an uploaded file, upright, centre-cropped to a square and resized.
+def read_upload(data: bytes, *, name: str, side: int, frame: Frame | None = None) -> Upload:
+    """The picture in an uploaded file, upright, cut as the world's pictures are, and resized.
 
-    Transparency is laid on white; of an animation, the first picture is taken.
+    It is cut where `frame` says; without one, or where that finds no face, its centre is. A picture of the
+    right side is taken whole. Transparency is laid on white; of an animation, the first picture is taken.
 
     Args:
         data: the file's content; what it is told by its bytes, not by its name.
         name: what the visitor calls it, for messages alone.
         side: of the result, in pixels.
+        frame: the world's, which finds the crop in a photograph.
 
     Raises:
         ExplorerError: the file is too large, no PNG, JPEG or WebP, has too many pixels, or is damaged.
@@ -46,7 +54,18 @@ def read_upload(data: bytes, *, name: str, side: int) -> Upload:
         picture = decode_image(data, name=shown, max_pixels=MAX_PIXELS, min_side=MIN_SIDE, profile=False)
     except PhotoError as error:
         raise ExplorerError(str(error)) from error
+    framed = None if picture.size == (side, side) else _framed(picture, frame)
+    if framed is not None:
+        return pixels(framed.resized(side).crop(to_tensor(picture)))
     return np.array(ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS))
+
+
+def _framed(picture: Image.Image, frame: Frame | None) -> Alignment | None:
+    """Where the world's crop lies; None without a frame, a face, or the detector of the extra `faces`."""
+    try:
+        return None if frame is None else frame(_NOWHERE, picture)
+    except PhotoError:
+        return None
 
 
 def as_text(picture: Upload) -> str:

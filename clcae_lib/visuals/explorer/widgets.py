@@ -128,7 +128,7 @@ class Controls:
         self.upload = w.FileUpload(
             accept=".png,.jpg,.jpeg,.webp",
             description="Upload a picture",
-            tooltip="PNG, JPEG or WebP of at most 8 MB; its centre is used, and it is not kept",
+            tooltip="PNG, JPEG or WebP up to 8 MB; its face, or else its centre, is used, and it is not kept",
         )
         self.upload.add_class("clcae-upload").layout.width = "auto"
         self.thumbnails = w.HBox([]).add_class("clcae-thumbs")
