@@ -7,13 +7,15 @@ a widget's callback, which Jupyter stores in the widget's state and forgets, cou
 """
 
 import getpass
+import math
 import os
 import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 import nbformat
@@ -69,9 +71,30 @@ class _Client(PapermillNotebookClient):
     async def async_start_new_kernel_client(self) -> Any:
         """Waits for the kernel's first answer, then lets the next one start."""
         try:
-            return await super().async_start_new_kernel_client()
+            client = await super().async_start_new_kernel_client()
         finally:
             self._starting.release()
+        client.shell_channel.get_msg = _looking_again(client.shell_channel.get_msg)
+        return client
+
+
+def _looking_again(get_msg: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """A channel's `get_msg` that looks again every second.
+
+    nbclient sends the state of Output widgets past the asynchronous socket, which then does not notice a
+    reply that comes in at that moment; one who waits without looking waits for ever.
+    """
+
+    async def get(timeout: float | None = None) -> Any:
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while True:
+            try:
+                return await get_msg(timeout=max(0.0, min(1.0, deadline - time.monotonic())))
+            except Empty:
+                if time.monotonic() >= deadline:
+                    raise
+
+    return get
 
 
 class _Engine(NBClientEngine):

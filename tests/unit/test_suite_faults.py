@@ -168,7 +168,12 @@ def test_a_run_that_is_interrupted_goes_on_from_its_checkpoint(cells):
 def test_a_scheduler_of_ones_own_runs_the_sweep_and_stays(cells):
     from distributed import Client, LocalCluster
 
-    options = {"n_workers": 1, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
+    options = {
+        "n_workers": 1,
+        "threads_per_worker": 1,
+        "host": "127.0.0.1",
+        "dashboard_address": "127.0.0.1:0",
+    }
     with LocalCluster(**options, resources={"GPU": 1}, memory_limit=None) as cluster:
         place = Place(scheduler=cluster.scheduler_address)
         summary = run_sweep(seeds=[0], place=place)
@@ -254,7 +259,7 @@ def test_a_scheduler_beyond_this_machine_is_reached_by_certificates_alone(cells,
         f"tls_{role}_{part}": str(path) for role in roles for part, path in (("cert", cert), ("key", key))
     }
     security = Security(tls_ca_file=str(cert), require_encryption=True, **files)
-    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None, "protocol": "tls"}
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "protocol": "tls"}
     with LocalCluster(**options, host="127.0.0.1", security=security, memory_limit=None) as cluster:
         address = cluster.scheduler_address
         assert address.startswith("tls://")

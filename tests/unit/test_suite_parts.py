@@ -1,7 +1,9 @@
 """The suite's parts by themselves: parameters, plans, keys, the recorder and the report's table."""
 
+import asyncio
 import json
 import math
+from queue import Empty
 
 import nbformat
 import numpy as np
@@ -14,6 +16,7 @@ from PIL import Image
 from clcae_lib.suite import NotebookError, Recorder, SuiteError
 from clcae_lib.suite import _digest as digest
 from clcae_lib.suite._collect import read_figures, read_rows, table
+from clcae_lib.suite._kernel import _looking_again
 from clcae_lib.suite._parameters import declared_parameters, parse_setting
 from clcae_lib.suite._plan import plan, read_suite
 from clcae_lib.suite._report import compare, number
@@ -245,3 +248,24 @@ def test_live_and_reference_stand_side_by_side():
 )
 def test_numbers_are_short(value, text):
     assert number(value) == text
+
+
+def test_a_reply_that_nobody_was_woken_for_is_found():
+    """The first look misses what is there, as a socket does whose event was swallowed."""
+    looks = []
+
+    async def deaf(timeout):
+        looks.append(timeout)
+        if len(looks) == 1:
+            raise Empty
+        return "reply"
+
+    assert asyncio.run(_looking_again(deaf)()) == "reply"
+    assert looks[0] <= 1
+
+    async def silent(timeout):
+        await asyncio.sleep(timeout)
+        raise Empty
+
+    with pytest.raises(Empty):
+        asyncio.run(_looking_again(silent)(timeout=0.05))
