@@ -101,6 +101,24 @@ def _sound(path: Path | str) -> Iterator[None]:
         raise ValueError(f"{path} is no safetensors file or is damaged ({error}); fetch it again") from error
 
 
+def read_plain(path: Path | str) -> Any:
+    """What a published `.pt` file of tensors and plain containers holds, on the CPU; nothing in it is run.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or holds more than plain data.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} does not exist; give the path of a published weights file")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # a damaged pickle can fail in any way
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{path} is damaged or holds more than tensors; fetch it again ({reason})"
+        ) from error
+
+
 def load_into(
     module: nn.Module, tensors: dict[str, Tensor], *, source: Path | str, assign: bool = False
 ) -> None:

@@ -115,7 +115,7 @@ def load_interfacegan(path: Path | str, *, name: str | None = None) -> Direction
     Raises:
         FileNotFoundError, ValueError: the file is missing or holds no such tensor.
     """
-    vector = _read_array(path) if Path(path).suffix == ".npy" else read_plain(path)
+    vector = _read_array(path) if Path(path).suffix == ".npy" else checkpoints.read_plain(path)
     return interfacegan_direction(vector, path, name=name)
 
 
@@ -138,21 +138,6 @@ def interfacegan_direction(vector: Any, path: Path | str, *, name: str | None = 
     source = {"method": "interfacegan", "file": Path(path).name}
     space: Space = "w" if vector.ndim == 1 else "w_plus"
     return Direction(vector, name or Path(path).stem, space, provenance=source)
-
-
-def read_plain(path: Path | str) -> Any:
-    """What a `.pt` file of tensors and plain containers holds, on the CPU; nothing in it is run.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or holds more than plain data.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} does not exist; give the path of a published .pt file")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can fail in any way
-        raise ValueError(f"{path} is damaged or holds more than tensors; fetch it again") from error
 
 
 def _read_array(path: Path | str) -> Tensor:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clcae_lib import checkpoints
-from clcae_lib.editing.direction import Direction, read_plain
+from clcae_lib.editing.direction import Direction
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,9 @@ def load_ganspace(path: Path | str) -> Components:
         FileNotFoundError, ValueError: the file is missing or holds something else.
     """
     converted = Path(path).suffix == ".safetensors"
-    content = checkpoints.load_weights(path, kind="components")[0] if converted else read_plain(path)
+    content = (
+        checkpoints.load_weights(path, kind="components")[0] if converted else checkpoints.read_plain(path)
+    )
     if not isinstance(content, dict) or not {"mean", "comp", "std"} <= content.keys():
         raise ValueError(
             f'{path}: expected a dictionary with "mean", "comp" and "std", as GANSpace publishes'

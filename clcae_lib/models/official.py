@@ -16,7 +16,6 @@ InterFaceGAN's directions and GANSpace's components are read by `clcae_lib.editi
 
 import argparse
 import warnings
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -180,17 +179,9 @@ def read_official(path: Path | str) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, holds more than plain data, or is no dictionary.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} does not exist; give the path of a published weights file")
-    try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
-            warnings.simplefilter("ignore")  # of pickles by other protocols than its own
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # a damaged pickle can fail in any way
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"{path} is damaged or holds more than tensors; fetch it again ({reason})"
-        ) from error
+    with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+        warnings.simplefilter("ignore")  # of pickles by other protocols than its own
+        content = checkpoints.read_plain(path)
     if not isinstance(content, Mapping):
         raise ValueError(f"{path}: expected a dictionary, found {type(content).__name__}")
     return dict(content)

@@ -102,8 +102,7 @@ def connect(place: Place, *, runs: int) -> Iterator[Workers]:
     from distributed import Client
 
     check_place(place)
-    # Dask makes its processes hand freed memory back at once (MALLOC_TRIM_THRESHOLD_); a training kernel
-    # that inherits this spends half its time in page faults.
+    # Dask would give its workers one thread each; a notebook's kernel takes what its run is told.
     environment = {"distributed.nanny.pre-spawn-environ": {}}
     quiet = {"distributed.scheduler.allowed-failures": 3, "distributed.admin.tick.limit": "1h"}
     with config.set(quiet | environment):

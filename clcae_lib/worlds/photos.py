@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clcae_lib import paths
+from clcae_lib.models.published import CAR_ROWS
 from clcae_lib.photos import Alignment, Refusal
 from clcae_lib.photos.cutting import SHARES, Crops, Cutter, photographs, prepare, split_of
 from clcae_lib.worlds._photo_settings import BUILT_IN, FILE, NAME, RESERVED, WorldSettings, read_settings
@@ -20,8 +21,6 @@ from clcae_lib.worlds.world import Role, World, WorldError, find_worlds_with, re
 
 OFFICIAL = "clcae.pt"
 """The official inversion checkpoint, as `clcae fetch` places it."""
-#: The rows of a car's picture of 256 that show something; the rest is black.
-CAR_ROWS = slice(32, 224)
 _FRAMINGS = {"faces": "face", "cars": "wide", "other": "middle"}
 
 

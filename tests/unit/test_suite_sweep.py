@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from clcae_lib.suite import SuiteError, ablation_runs, read_runs
-from clcae_lib.suite.sweep import sweep_ablations
+from clcae_lib.suite.sweep import run_sweep
 from tests.notebooks_in_small import PARAMETERS, record, write_notebook
 
 ABLATION = PARAMETERS + 'variant = "plain"\nfactor = 1\nmode = "on"\n'
@@ -30,11 +30,11 @@ def ablation(suite):
 
 
 def test_variants_times_seeds_in_one_table_and_resumed(ablation, tmp_path):
-    first = sweep_ablations(seeds=[0], variants=["ten"])
+    first = run_sweep(seeds=[0], variants=["ten"])
     assert (first.complete, first.failed) == (1, {})
     times = first.folder / "ten" / "seed0" / "run.json"
     before = times.read_text()
-    summary = sweep_ablations(seeds=[0, 1])
+    summary = run_sweep(seeds=[0, 1])
     assert summary.complete == 4
     assert times.read_text() == before, "what was complete is not run again"
     runs = read_runs(summary.folder)
@@ -46,26 +46,27 @@ def test_variants_times_seeds_in_one_table_and_resumed(ablation, tmp_path):
 
 
 def test_other_code_makes_results_stale_unless_they_are_kept(ablation):
-    sweep_ablations(seeds=[0], variants=["plain"])
+    run_sweep(seeds=[0], variants=["plain"])
     ablation(COUNT, "changed = True")
-    kept = sweep_ablations(seeds=[0], variants=["plain"], keep=True)
+    kept = run_sweep(seeds=[0], variants=["plain"], keep=True)
     assert read_runs(kept.folder)["value"].tolist() == [1]
     assert not (kept.folder / "plain" / "seed0" / "traceback.txt").exists()
     ablation(COUNT.replace("factor *", "7 *"))
-    again = sweep_ablations(seeds=[0], variants=["plain"])
+    again = run_sweep(seeds=[0], variants=["plain"])
     assert read_runs(again.folder)["value"].tolist() == [7]
 
 
-def test_kernels_allocate_memory_as_they_do_outside_a_sweep(ablation):
-    # Dask's own setting would be inherited, and doubles what a training costs.
+def test_kernels_allocate_memory_as_they_do_outside_a_sweep(ablation, monkeypatch):
+    # Dask's own setting would be inherited from a worker, and doubles what a training costs.
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")
     ablation("import os\nassert 'MALLOC_TRIM_THRESHOLD_' not in os.environ", COUNT)
-    summary = sweep_ablations(seeds=[0], variants=["plain"])
+    summary = run_sweep(seeds=[0], variants=["plain"])
     assert (summary.complete, summary.failed) == (1, {})
 
 
 def test_one_failing_variant_does_not_lose_the_others(ablation):
     ablation("assert mode == 'on', 'no such mode'", COUNT, variants={"plain": {}, "bad": {"mode": "off"}})
-    summary = sweep_ablations(seeds=[0])
+    summary = run_sweep(seeds=[0])
     assert summary.complete == 1
     assert list(summary.failed) == ["bad/seed0"]
     assert "no such mode" in summary.failed["bad/seed0"]
@@ -80,7 +81,7 @@ def test_a_killed_worker_is_replaced_and_its_run_repeated(ablation, tmp_path):
         "    import time; time.sleep(30)"
     )
     ablation(kill, COUNT)
-    summary = sweep_ablations(seeds=[0], variants=["plain"])
+    summary = run_sweep(seeds=[0], variants=["plain"])
     assert once.exists()
     assert (summary.complete, summary.failed) == (1, {})
 
@@ -88,18 +89,18 @@ def test_a_killed_worker_is_replaced_and_its_run_repeated(ablation, tmp_path):
 def test_a_variant_that_sets_an_unknown_parameter_is_an_error(ablation):
     ablation(COUNT, variants={"plain": {"factr": 2}})
     with pytest.raises(SuiteError, match=r"05_metric_ablations.*'factr'.*'factor'"):
-        sweep_ablations(seeds=[0])
+        run_sweep(seeds=[0])
 
 
 def test_an_unknown_variant_is_an_error(ablation):
     with pytest.raises(SuiteError, match=r"'tenn'.*plain, ten"):
-        sweep_ablations(variants=["tenn"])
+        run_sweep(variants=["tenn"])
 
 
 def test_runs_of_all_origins_are_told_apart(ablation, tmp_path):
     from clcae_lib.suite.runner import run_suite
 
-    swept = sweep_ablations(seeds=[0], variants=["ten"])
+    swept = run_sweep(seeds=[0], variants=["ten"])
     reference = tmp_path / "results" / "reference" / "sweeps" / "ablations"
     reference.mkdir(parents=True)
     (reference / "runs.csv").write_text((swept.folder / "runs.csv").read_text())

@@ -13,6 +13,7 @@ from typing import Literal
 
 import torch
 
+from clcae_lib.checkpoints import read_plain
 from clcae_lib.devices import resolve_device
 from clcae_lib.editing import (
     Direction,
@@ -24,7 +25,6 @@ from clcae_lib.editing import (
     sample_codes,
     sefa,
 )
-from clcae_lib.editing.direction import read_plain
 from clcae_lib.editing.named import SAMPLES
 from clcae_lib.models import Generator
 from clcae_lib.worlds import World, WorldError
