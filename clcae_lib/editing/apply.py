@@ -15,9 +15,6 @@ from torch import Tensor, nn
 from clcae_lib.editing.direction import Direction, Strength
 from clcae_lib.inversion import Inversion
 
-FEATURE_INDEX = 5
-"""The activation that F replaces: the second at 16 pixels."""
-
 
 def apply(
     generator: nn.Module,
@@ -70,7 +67,8 @@ def _with_feature(generator: nn.Module, before: Inversion, after: Inversion) -> 
     """The codes `after`, with the F of `before` carried to them."""
     if before.feature is None:
         return after
-    moved = (activation(generator, codes.w_plus, styles=codes.styles) for codes in (after, before))
+    side = before.feature.shape[-1]
+    moved = (activation(generator, codes.w_plus, side=side, styles=codes.styles) for codes in (after, before))
     return replace(after, feature=before.feature + next(moved) - next(moved))
 
 
@@ -112,26 +110,27 @@ def carry_feature(
     """F moved by the difference between the generator's own activations of two codes; None stays None."""
     if feature is None:
         return None
-    return feature + activation(generator, after) - activation(generator, before)
+    side = feature.shape[-1]
+    return feature + activation(generator, after, side=side) - activation(generator, before, side=side)
 
 
 def activation(
     generator: nn.Module,
     w_plus: Float[Tensor, "n l d"],
     *,
-    index: int = FEATURE_INDEX,
+    side: int = 16,
     styles: Float[Tensor, "n s"] | None = None,
 ) -> Float[Tensor, "n c h w"]:
-    """The generator's activation `index` for these codes, running no layer above its resolution.
+    """The generator's second activation at a side for these codes, running no layer above that side.
 
     Args:
         generator: a StyleGAN2.
         w_plus: codes in W+.
-        index: 0 the constant, 1 the first convolution, 2 + i is `convs[i]`.
+        side: of the activation, in pixels: that of the F in whose place it is.
         styles: an offset in StyleSpace.
     """
-    options = {"stop_at": 4 << (index // 2), "style_offsets": styles, "return_features": True}
-    return generator.synthesis(w_plus, **options)[1][index]
+    options = {"stop_at": side, "style_offsets": styles, "return_features": True}
+    return generator.synthesis(w_plus, **options)[1][-1]
 
 
 @torch.no_grad()

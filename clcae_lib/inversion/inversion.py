@@ -25,7 +25,8 @@ class Inversion:
     Attributes:
         w: foundation codes.
         w_plus: one code a generator layer.
-        feature: F, in the place of the generator's activation at 16x16; None where the inverter has no F.
+        feature: F, in the place of the generator's second activation at F's own side (16x16 unless an
+            encoder was trained otherwise); None where the inverter has no F.
         styles: what edits in StyleSpace have added to the styles of every layer; None where none has.
     """
 
