@@ -5,7 +5,7 @@ The feature follows the codes by what the generator itself would change:
 done for styles (arXiv 2011.12799), which the paper does not edit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from clcae_lib.editing.direction import Direction, Strength
 from clcae_lib.inversion import Inversion
+from clcae_lib.inversion._tuned import synthesise
 
 
 def apply(
@@ -60,15 +61,25 @@ def apply_all(
         if chosen.space == "w":
             w = w + step
         w_plus = w_plus + _per_row(chosen, step, rows=w_plus.shape[1])
-    return _with_feature(generator, inversion, Inversion(w, w_plus, None, styles))
+    after = replace(inversion, w=w, w_plus=w_plus, styles=styles)
+    return _with_feature(generator, inversion, after)
 
 
 def _with_feature(generator: nn.Module, before: Inversion, after: Inversion) -> Inversion:
-    """The codes `after`, with the F of `before` carried to them."""
+    """The codes `after`, with the F of `before` carried to them, each picture by its own generator.
+
+    Where the inverter restores F from what the codes have lost, it does so again.
+    """
     if before.feature is None:
         return after
+    if before.restore is not None and before.lost is not None:
+        feature = before.restore.feature(generator, before.lost, after.w_plus, styles=after.styles)
+        return replace(after, feature=feature)
     side = before.feature.shape[-1]
-    moved = (activation(generator, codes.w_plus, side=side, styles=codes.styles) for codes in (after, before))
+    moved = (
+        activation(generator, codes.w_plus, side=side, styles=codes.styles, tuned=codes.tuned)
+        for codes in (after, before)
+    )
     return replace(after, feature=before.feature + next(moved) - next(moved))
 
 
@@ -120,6 +131,7 @@ def activation(
     *,
     side: int = 16,
     styles: Float[Tensor, "n s"] | None = None,
+    tuned: Mapping[str, Tensor] | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """The generator's second activation at a side for these codes, running no layer above that side.
 
@@ -128,16 +140,18 @@ def activation(
         w_plus: codes in W+.
         side: of the activation, in pixels: that of the F in whose place it is.
         styles: an offset in StyleSpace.
+        tuned: each picture's own tensors, as in `Inversion`.
     """
     options = {"stop_at": side, "style_offsets": styles, "return_features": True}
-    return generator.synthesis(w_plus, **options)[1][-1]
+    return synthesise(generator, w_plus, tuned=tuned, **options)[1][-1]
 
 
 @torch.no_grad()
 def mix(generator: nn.Module, a: Inversion, b: Inversion, layers: Sequence[int]) -> Inversion:
     """The inversion `a` with these rows of W+ from `b`: style mixing (arXiv 1812.04948, section 3.1).
 
-    F stays that of `a`, carried by the generator's own difference; w, which has no rows, stays too. What
+    F stays that of `a`, carried by the generator's own difference; w, which has no rows, and what was tuned
+    for the picture stay too. What
     edits have added to the styles of those rows comes from `b` as well.
 
     Args:
@@ -158,18 +172,25 @@ def mix(generator: nn.Module, a: Inversion, b: Inversion, layers: Sequence[int])
     if a.styles is not None or b.styles is not None:
         ours, theirs = (0.0 if x.styles is None else x.styles for x in (a, b))
         styles = torch.where(chosen[generator.style_rows], theirs, ours).expand(len(a), -1)
-    return _with_feature(generator, a, Inversion(a.w, w_plus, None, styles))
+    return _with_feature(generator, a, replace(a, w_plus=w_plus, styles=styles))
 
 
 def interpolate(a: Inversion, b: Inversion, amount: float) -> Inversion:
-    """The inversion `amount` of the way from `a`, 0, to `b`, 1, in W, W+, F and styles alike."""
-    feature = styles = None
+    """The inversion `amount` of the way from `a`, 0, to `b`, 1, in W, W+, F and styles alike.
+
+    F and what was tuned for the pictures are interpolated where both have them, and left out where one has
+    none.
+    """
+    feature = styles = tuned = None
     if a.feature is not None and b.feature is not None:
         feature = torch.lerp(a.feature, b.feature, amount)
     if a.styles is not None or b.styles is not None:
         ours, theirs = (0.0 if x.styles is None else x.styles for x in (a, b))
         styles = (1 - amount) * ours + amount * theirs
-    return Inversion(torch.lerp(a.w, b.w, amount), torch.lerp(a.w_plus, b.w_plus, amount), feature, styles)
+    if a.tuned is not None and b.tuned is not None:
+        tuned = {name: torch.lerp(value, b.tuned[name], amount) for name, value in a.tuned.items()}
+    w, w_plus = torch.lerp(a.w, b.w, amount), torch.lerp(a.w_plus, b.w_plus, amount)
+    return Inversion(w, w_plus, feature, styles, tuned)
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -42,7 +42,7 @@ class PeerInverter:
         generator: Generator | None = None,
         path: Path | str | None = None,
         method: str | None = None,
-    ) -> Self:
+    ) -> PeerInverter:
         """The inverter in a weights file.
 
         Args:

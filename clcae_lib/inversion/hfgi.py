@@ -1,9 +1,8 @@
-"""HFGI: what an encoder's code lost of a picture comes back as a correction of features
-(arXiv 2109.06590, sections 3.2 to 3.4).
+"""HFGI: what a code lost of a picture comes back as a correction of features (arXiv 2109.06590, section 3).
 
 The code's picture is taken from the picture; what is left, the distortion map, is first aligned to wherever
-the picture is going (to itself, or to an edit of it), then consulted: it scales and shifts an activation of the
-generator. An edit aligns the map anew, so that what is restored follows the head.
+the picture is going (to itself, or to an edit of it), then consulted: it scales and shifts an activation of
+the generator. An edit aligns the map anew, so that what is restored follows the head.
 """
 
 from __future__ import annotations
@@ -19,13 +18,12 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate, leaky_rel
 from clcae_lib.inversion._peer import PeerInverter
 from clcae_lib.inversion.e4e import E4eEncoder
 from clcae_lib.inversion.inversion import Inversion
-from clcae_lib.models import Generator
 from clcae_lib.models.backbone import ResidualBlock, to_encoder_side
 from clcae_lib.models.codes import Codes
 
 
 class Aligner(nn.Module):
-    """A distortion map moved to where another picture has the same things: a small U-net (section 3.4).
+    """A distortion map moved to where another picture has the same things: a small U-net.
 
     Args:
         width: channels at full side; twice and four times as many below.
@@ -55,7 +53,7 @@ class Aligner(nn.Module):
 
 
 class Consultant(nn.Module):
-    """An aligned distortion map to a scale and a shift of the generator's activation (section 3.3).
+    """An aligned distortion map to a scale and a shift of the generator's activation (its consultation).
 
     Args:
         channels: of the activation.
@@ -170,9 +168,6 @@ class HfgiInverter(PeerInverter):
 
     encoders: ClassVar[dict[str, Callable[..., nn.Module]]] = {"hfgi": HfgiEncoder}
 
-    def __init__(self, encoder: HfgiEncoder, generator: Generator) -> None:
-        super().__init__(encoder, generator)
-
     def _encode(self, images: Float[Tensor, "batch 3 side side"]) -> Inversion:
         codes = self.encoder(images)
         side = self.encoder.consultant.side
@@ -180,4 +175,4 @@ class HfgiInverter(PeerInverter):
         lost = to_encoder_side(images) - to_encoder_side(picture)
         feature = self.encoder.feature(self.generator, lost, codes.w_plus)
         parts = [part.detach().float() for part in (codes.w, codes.w_plus, feature)]
-        return Inversion(*parts, lost=lost.float(), restore=self.encoder.feature)
+        return Inversion(*parts, lost=lost.float(), restore=self.encoder)

@@ -5,13 +5,15 @@ No inverter looks for styles; only an edit in StyleSpace adds them, so they are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from clcae_lib.inversion._tuned import synthesise
 from clcae_lib.models import Generator
 from clcae_lib.models.codes import Codes
 
@@ -28,12 +30,19 @@ class Inversion:
         feature: F, in the place of the generator's second activation at F's own side (16x16 unless an
             encoder was trained otherwise); None where the inverter has no F.
         styles: what edits in StyleSpace have added to the styles of every layer; None where none has.
+        tuned: each picture's own values of some of the generator's tensors, by their names, with the batch in
+            front: weights after pivotal tuning, or noise maps; None where it is the generator alone.
+        lost: what the codes' picture lacks of each picture, where F is restored from it (HFGI); else None.
+        restore: the network whose `feature(generator, lost, w_plus, styles=...)` makes F of it, for edits.
     """
 
     w: Float[Tensor, "batch dim"]
     w_plus: Float[Tensor, "batch layers dim"]
     feature: Float[Tensor, "batch channels height width"] | None = None
     styles: Float[Tensor, "batch style_channels"] | None = None
+    tuned: Mapping[str, Tensor] | None = None
+    lost: Float[Tensor, "batch 3 side side"] | None = None
+    restore: nn.Module | None = None
 
     @classmethod
     def from_codes(cls, codes: Codes) -> Inversion:
@@ -44,7 +53,7 @@ class Inversion:
     def cat(cls, parts: Sequence[Inversion]) -> Inversion:
         """Several batches as one; they must have the same kinds of codes."""
         kinds = zip(*(part._parts() for part in parts), strict=True)
-        return cls(*(None if kind[0] is None else torch.cat(kind) for kind in kinds))
+        return cls(*map(_join, kinds))
 
     def __len__(self) -> int:
         """How many pictures."""
@@ -53,11 +62,11 @@ class Inversion:
     def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> Inversion:
         """The codes of some of the pictures; a single index keeps the batch dimension."""
         rows = [index] if isinstance(index, int) else index
-        return Inversion(*(None if part is None else part[rows] for part in self._parts()))
+        return self._each(lambda part: part[rows])
 
     def to(self, device: torch.device | str) -> Inversion:
         """The same codes on another device."""
-        return Inversion(*(None if part is None else part.to(device) for part in self._parts()))
+        return self._each(lambda part: part.to(device))
 
     @property
     def spaces(self) -> tuple[str, ...]:
@@ -80,10 +89,28 @@ class Inversion:
         if space not in self.spaces:
             known = ", ".join(map(repr, self.spaces))
             raise ValueError(f"space={space!r}: this inversion can be decoded from {known}")
-        options = {"noise": noise, "style_offsets": self.styles}
+        options: dict[str, Any] = {"noise": noise, "style_offsets": self.styles, "tuned": self.tuned}
         if space == "w":
-            return generator.synthesis(self.w, **options)
-        return generator.synthesis(self.w_plus, feature=self.feature if space == "f" else None, **options)
+            return synthesise(generator, self.w, **options)
+        return synthesise(generator, self.w_plus, feature=self.feature if space == "f" else None, **options)
 
-    def _parts(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        return self.w, self.w_plus, self.feature, self.styles
+    def _parts(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, field.name) for field in fields(self))
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> Inversion:
+        """The same with every tensor replaced by what the function makes of it."""
+        return Inversion(*(_map(function, part) for part in self._parts()))
+
+
+def _map(function: Callable[[Tensor], Tensor], part: Any) -> Any:
+    """What the function makes of a tensor, or of each of a mapping's; anything else as it is."""
+    if isinstance(part, Mapping):
+        return {name: function(value) for name, value in part.items()}
+    return function(part) if isinstance(part, Tensor) else part
+
+
+def _join(parts: Sequence[Any]) -> Any:
+    """The same part of several inversions as one; what is no tensor, a network or None, they share."""
+    if isinstance(parts[0], Mapping):
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return torch.cat(list(parts)) if isinstance(parts[0], Tensor) else parts[0]

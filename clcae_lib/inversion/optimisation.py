@@ -1,34 +1,62 @@
 """Inversion by optimisation, image by image: the slow baseline that every encoder is measured against.
 
-Adam moves a code until its picture matches (as in arXiv 1904.03189 for W+, and arXiv 1912.04958, appendix D,
-for W); nothing ties the code to where edits work.
+In W it is the projector of StyleGAN2 (arXiv 1912.04958, appendix D): Adam from the mean code, a rate that
+rises and falls, noise on the code that fades, noise maps of the picture's own, kept noise-like. In W+ (arXiv
+1904.03189) every row has its code. In F (arXiv 2011.04058) the activation at 16x16 moves besides, and is held
+near what the codes would give, so that they keep their say.
 """
 
 import math
+import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from clcae_lib.inversion import _noise
+from clcae_lib.inversion._budget import Budget, Clock
+from clcae_lib.inversion._tuned import synthesise
 from clcae_lib.inversion.inversion import SPACES, Inversion
 from clcae_lib.models import Generator
+from clcae_lib.models.backbone import to_encoder_side
+
+FEATURE = {"stop_at": 16, "return_features": True}
+INDEX = 5
+RISE, FALL, QUIET = 0.05, 0.25, 0.75
+"""Shares of the steps: the rate's rise and its fall; after the last, the code has no noise (appendix D)."""
+
+Variables = dict[str, Tensor]
 
 
 class OptimisationInverter:
-    """Adam on the codes of each picture, from the mean code, without noise; the network stays as it is.
+    """Adam on the codes of each picture, from the mean code or another start; the network stays as it is.
 
     Steps are measured in standard deviations of W (and of the activation, for F), so that one learning rate
-    suits every generator. It rises over the first twentieth of the steps and falls to zero along a cosine.
+    suits every generator. Where the generator uses noise, each picture's maps are optimised too.
 
     Args:
         generator: what decodes the codes.
-        perceptual: distance of two batches of images, or None to leave the term out.
+        perceptual: distance of two batches of images, which are shown at 256 pixels at most, or None to leave
+            the term out.
         space: `w`, `w_plus`, or `f` (W+ and F together).
         steps: of Adam.
         lr: the highest learning rate.
         perceptual_weight: beside the mean squared error.
+        wander: noise on the code at the start, as a share of the spread of W (the root mean square distance
+            from its mean).
+        feature_weight: of the mean square of what F adds to the generator's own activation, in its standard
+            deviations.
+        noise_weight: of what makes the picture's noise maps unlike noise.
+        max_seconds: for a whole call of `invert`; where it is short, the steps are fewer and the schedule
+            fits them. None for no limit.
+        seed: of the noise on the code.
+        clock: gives seconds.
+
+    Attributes:
+        taken: how many steps each batch of the last call was given.
 
     Raises:
         ValueError: there is no such space.
@@ -43,63 +71,168 @@ class OptimisationInverter:
         steps: int = 500,
         lr: float = 0.1,
         perceptual_weight: float = 0.2,
+        wander: float = 0.05,
+        feature_weight: float = 0.001,
+        noise_weight: float = 1e5,
+        max_seconds: float | None = None,
+        seed: int = 0,
+        clock: Clock = time.monotonic,
     ) -> None:
         if space not in SPACES:
             raise ValueError(f"space={space!r} is not one of {', '.join(map(repr, SPACES))}")
         self.generator, self.perceptual, self.space = generator, perceptual, space
         self.steps, self.lr, self.perceptual_weight = steps, lr, perceptual_weight
+        self.wander, self.feature_weight, self.noise_weight = wander, feature_weight, noise_weight
+        self.max_seconds, self.seed, self.clock = max_seconds, seed, clock
+        self.taken: list[int] = []
 
     def invert(
-        self, images: Float[Tensor, "batch 3 side side"], *, batch_size: int = 32, progress: bool = False
+        self,
+        images: Float[Tensor, "batch 3 side side"],
+        *,
+        start: Inversion | None = None,
+        batch_size: int = 32,
+        progress: bool = False,
     ) -> Inversion:
-        """The codes of images in [-1, 1]; with `w_plus` and `f`, `w` is the mean of the layers' codes."""
-        batches = images.to(self.generator.w_avg.device).split(batch_size)
-        return Inversion.cat([self._invert(batch, progress=progress) for batch in batches])
+        """The codes of images in [-1, 1]; from the mean code, `w` is the mean of the layers' codes.
 
-    def _invert(self, targets: Tensor, *, progress: bool) -> Inversion:
-        variables = self._start(len(targets))
-        optimizer = torch.optim.Adam(list(variables.values()), lr=self.lr)
+        Args:
+            images: any number of them.
+            start: where the search begins, one for each image; its `w` stays, unless the space is `w`.
+            batch_size: how many are optimised at once; each has its own optimum.
+            progress: whether to show a bar.
+        """
+        budget = Budget(self.steps, self.max_seconds, len(images), clock=self.clock)
+        self.taken, found = [], []
+        for first in range(0, len(images), batch_size):
+            rows = slice(first, first + batch_size)
+            targets = images[rows].to(self.generator.w_avg.device)
+            begin = self._mean(len(targets)) if start is None else start[rows].to(targets.device)
+            found.append(self.refine(targets, begin, budget, tied=start is None, bar=progress))
+        return Inversion.cat(found)
+
+    def refine(
+        self,
+        targets: Tensor,
+        begin: Inversion,
+        budget: Budget,
+        *,
+        tied: bool,
+        share: float = 1.0,
+        bar: bool = False,
+    ) -> Inversion:
+        """One batch, from where it begins; `tied` makes `w` the mean of the rows of W+."""
+        search = _Search(self, begin, tied=tied)
+        source = torch.Generator().manual_seed(self.seed)
+        optimizer = torch.optim.Adam(list(search.variables.values()), lr=self.lr, betas=(0.9, 0.999))
+        ticks = budget.progress(len(targets), share=share)
+        taken = 0
         with torch.enable_grad():
-            for step in tqdm(range(self.steps), desc=f"optimise {self.space}", disable=not progress):
+            for done in tqdm(ticks, total=self.steps, desc=f"optimise {self.space}", disable=not bar):
                 for group in optimizer.param_groups:
-                    group["lr"] = self.lr * _schedule(step, self.steps)
+                    group["lr"] = self.lr * schedule(done, 1 / self.steps)
                 optimizer.zero_grad(set_to_none=True)
-                self._loss(self._codes(variables).decode(self.generator, self.space, noise="none"), targets)
+                offset = self.wander * max(0.0, 1 - done / QUIET) ** 2
+                self._loss(search, search.codes(offset, source), targets).backward()
                 optimizer.step()
-        return self._codes({name: value.detach() for name, value in variables.items()})
+                search.settle()
+                taken += 1
+        self.taken.append(taken)
+        return begin if not taken else search.found()
 
-    def _start(self, count: int) -> dict[str, Tensor]:
-        """Zeros: how far each code is from the mean one, in standard deviations."""
+    def _loss(self, search: "_Search", codes: Inversion, targets: Tensor) -> Tensor:
+        """A sum over pictures, so that each has its own optimum."""
+        pictures = codes.decode(self.generator, self.space)
+        loss = picture_loss(pictures, targets, self.perceptual, self.perceptual_weight)
+        if "feature" in search.variables:
+            loss = loss + self.feature_weight * search.variables["feature"].square().mean(dim=(1, 2, 3)).sum()
+        if search.maps:
+            loss = loss + self.noise_weight * _noise.unlikeness(search.maps.values())
+        return loss
+
+    def _mean(self, count: int) -> Inversion:
+        """The mean code; its F, where that is sought, is what the generator makes of it."""
         generator = self.generator
-        layers = (generator.n_latent,) if self.space != "w" else ()
-        w_avg = generator.w_avg
-        variables = {"code": torch.zeros(count, *layers, generator.style_dim, device=w_avg.device)}
-        self._w_scale = generator.w_std.square().mean().sqrt()
-        if self.space == "f":
-            with torch.no_grad():
-                features = generator.synthesis(w_avg[None], noise="none", return_features=True)[1]
-            self._activation = features[5]
-            variables["feature"] = torch.zeros(count, *features[5].shape[1:], device=w_avg.device)
-        return {name: value.requires_grad_() for name, value in variables.items()}
+        w = generator.w_avg.expand(count, -1)
+        w_plus = w[:, None].expand(-1, generator.n_latent, -1)
+        if self.space != "f":
+            return Inversion(w, w_plus)
+        with torch.no_grad():
+            return Inversion(w, w_plus, generator.synthesis(w_plus, **FEATURE)[1][INDEX])
 
-    def _codes(self, variables: dict[str, Tensor]) -> Inversion:
-        code = self.generator.w_avg + self._w_scale * variables["code"]
+
+class _Search:
+    """What is optimised for a batch: steps away from where it began, zero at first, and noise maps."""
+
+    def __init__(self, inverter: OptimisationInverter, begin: Inversion, *, tied: bool) -> None:
+        self.generator, self.space, self.begin, self.tied = inverter.generator, inverter.space, begin, tied
+        self.spread = self.generator.w_std.square().mean().sqrt()
+        self.reach = self.spread * math.sqrt(self.generator.style_dim)
+        self.variables: Variables = {"code": torch.zeros_like(begin.w if self.space == "w" else begin.w_plus)}
+        if self.space == "f":
+            own = self._own(begin.w_plus)
+            if begin.feature is None:
+                self.begin = begin = replace(begin, feature=own)
+            self.residual, self.scale = begin.feature - own, own.std()
+            self.variables["feature"] = torch.zeros_like(own)
+        self.maps = _noise.starting(self.generator, len(begin)) if _noise.is_used(self.generator) else {}
+        self.variables |= self.maps
+        for value in self.variables.values():
+            value.requires_grad_()
+
+    def codes(self, wander: float = 0.0, source: torch.Generator | None = None) -> Inversion:
+        """The codes as they are now, with noise on them that is the same for every picture of a batch."""
+        step = self.spread * self.variables["code"]
+        if wander > 0:
+            drawn = torch.randn(step.shape[1:], generator=source).to(step)
+            step = step + wander * self.reach * drawn
+        tuned = {**(self.begin.tuned or {}), **self.maps} or None
         if self.space == "w":
-            return Inversion(code, code[:, None].expand(-1, self.generator.n_latent, -1))
-        feature = None
+            w = self.begin.w + step
+            rows = w[:, None].expand(-1, self.generator.n_latent, -1)
+            return replace(self.begin, w=w, w_plus=rows, tuned=tuned)
+        w_plus = self.begin.w_plus + step
+        w = w_plus.mean(dim=1) if self.tied else self.begin.w
+        feature = self.begin.feature
         if self.space == "f":
-            feature = self._activation + self._activation.std() * variables["feature"]
-        return Inversion(code.mean(dim=1), code, feature)
+            feature = self._own(w_plus) + self.residual + self.scale * self.variables["feature"]
+        return replace(self.begin, w=w, w_plus=w_plus, feature=feature, tuned=tuned)
 
-    def _loss(self, pictures: Tensor, targets: Tensor) -> None:
-        """Add the gradient of the batch's loss; a sum over pictures, so that each has its own optimum."""
-        loss = (pictures - targets).square().mean(dim=(1, 2, 3)).sum()
-        if self.perceptual is not None and self.perceptual_weight > 0:
-            loss = loss + self.perceptual_weight * self.perceptual(pictures, targets).sum()
-        loss.backward()
+    def settle(self) -> None:
+        """Noise maps back to mean 0 and deviation 1."""
+        for value in self.maps.values():
+            _noise.standardise_(value)
+
+    def found(self) -> Inversion:
+        """The codes without noise on them and without gradient."""
+        with torch.no_grad():
+            return self.codes()._each(lambda part: part.detach().clone())
+
+    def _own(self, w_plus: Tensor) -> Tensor:
+        """The generator's activation for these codes."""
+        return synthesise(self.generator, w_plus, tuned=self.begin.tuned, **FEATURE)[1][INDEX]
 
 
-def _schedule(step: int, steps: int) -> float:
-    """The learning rate's factor: up in the first twentieth, then down along a cosine."""
-    done = step / max(1, steps)
-    return min(1.0, done / 0.05 + 1 / max(1, steps)) * 0.5 * (1 + math.cos(math.pi * done))
+def picture_loss(
+    pictures: Float[Tensor, "batch 3 side side"],
+    targets: Float[Tensor, "batch 3 side side"],
+    perceptual: nn.Module | Callable[[Tensor, Tensor], Tensor] | None,
+    weight: float,
+) -> Float[Tensor, ""]:
+    """Mean squared error and `weight` times the perceptual distance, summed over pictures."""
+    loss = (pictures - targets).square().mean(dim=(1, 2, 3)).sum()
+    if perceptual is None or weight <= 0:
+        return loss
+    return loss + weight * perceptual(to_encoder_side(pictures), to_encoder_side(targets)).sum()
+
+
+def schedule(done: float, least: float = 0.0) -> float:
+    """The learning rate's factor: up in a line, level, and down to zero along a cosine (appendix D).
+
+    Args:
+        done: share of the optimisation before this step.
+        least: share of a step, so that the first one moves.
+    """
+    rise = min(1.0, (done + least) / RISE)
+    fall = min(1.0, (1 - done) / FALL)
+    return rise * (0.5 - 0.5 * math.cos(math.pi * fall))

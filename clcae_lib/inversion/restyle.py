@@ -1,6 +1,4 @@
-"""ReStyle: an encoder that looks at its own reconstruction and corrects the code, a few times over
-(arXiv 2104.02699, section 3).
-"""
+"""ReStyle: an encoder looks at its own reconstruction and corrects it (arXiv 2104.02699, section 3)."""
 
 from __future__ import annotations
 

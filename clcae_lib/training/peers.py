@@ -1,7 +1,7 @@
 """Training of the encoders that CLCAE is compared with, all on the same pictures, from the same body.
 
-pSp (arXiv 2008.00951), e4e (2102.02766), ReStyle over either (2104.02699) and HFGI over e4e (2109.06590). Each
-keeps the objective of its paper in form; the terms that judge a picture have the same weights for all of
+pSp (arXiv 2008.00951), e4e (2102.02766), ReStyle over either (2104.02699) and HFGI over e4e (2109.06590)
+keep the objectives of their papers in form. The terms that judge a picture have the same weights for all of
 them and for CLCAE, so that methods are compared and not weightings.
 """
 

@@ -21,13 +21,15 @@ def some(generator, count=3, *, feature=True):
 
 def test_indexing_keeps_the_batch_and_joins_again(generator):
     plain = some(generator)
-    found = Inversion(plain.w, plain.w_plus, plain.feature, torch.randn(3, sum(generator.style_sizes)))
+    styles, tuned = torch.randn(3, sum(generator.style_sizes)), {"input.input": torch.randn(3, 1, 8, 4, 4)}
+    found = Inversion(plain.w, plain.w_plus, plain.feature, styles, tuned)
     assert len(found) == 3
     assert found[1].w.shape == (1, 8)
     assert torch.equal(found[[0, 2]].w_plus, found.w_plus[[0, 2]])
     again = Inversion.cat([found[:1], found[1:]])
     for part, other in zip(again._parts(), found._parts(), strict=True):
-        assert torch.equal(part, other)
+        torch.testing.assert_close(part, other, atol=0, rtol=0)
+    assert found[1].tuned["input.input"].shape == (1, 1, 8, 4, 4)
     assert Inversion.cat([found[:1]]).to("cpu").feature is not None
 
 
