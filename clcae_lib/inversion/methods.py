@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from clcae_lib.devices import resolve_device
+from clcae_lib.inversion.hybrid import HybridInverter
 from clcae_lib.inversion.inverter import ClcaeInverter, Inverter
 from clcae_lib.inversion.nearest import MeanFaceInverter, NearestCodeInverter
 from clcae_lib.inversion.optimisation import OptimisationInverter
+from clcae_lib.inversion.pti import PtiInverter
 from clcae_lib.models import Generator
 from clcae_lib.worlds import World, WorldError, get_world
 
@@ -55,11 +57,13 @@ _LISTED = (
         "optimisation_w_plus", "optimisation, W+", "arXiv 1904.03189", "optimisation", "w_plus", steps=400
     ),
     Method("optimisation_f", "optimisation, F", "arXiv 2011.04058", "optimisation", "f", steps=400),
+    Method("pti", "PTI", "arXiv 2106.05744", "optimisation", "w", steps=200),
     Method("psp", "pSp", "arXiv 2008.00951", "encoder", "w_plus", trained=True),
     Method("e4e", "e4e", "arXiv 2102.02766", "encoder", "w_plus", trained=True),
     Method("restyle_psp", "ReStyle, pSp", "arXiv 2104.02699", "encoder", "w_plus", trained=True),
     Method("restyle_e4e", "ReStyle, e4e", "arXiv 2104.02699", "encoder", "w_plus", trained=True),
     Method("hfgi", "HFGI", "arXiv 2109.06590", "encoder", "f", trained=True),
+    Method("hybrid", "CLCAE, then optimisation", "arXiv 1609.03552", "hybrid", "f", trained=True, steps=50),
     Method("clcae", "CLCAE", "arXiv 2211.11448", "encoder", "f", trained=True),
     Method("clcae_published", "CLCAE, published", "arXiv 2211.11448", "encoder", "f", trained=True),
 )
@@ -74,6 +78,8 @@ PEERS = {
     "hfgi": ("hfgi", "HfgiInverter"),
 }
 """Where the trained peers live: the module of this package, and its class."""
+OVER = {"hybrid": "clcae", "pti": "optimisation_w"}
+"""What methods that begin with another one begin with, unless told."""
 PRESETS = {"clcae": "foundation", "clcae_published": "published"}
 
 
@@ -87,6 +93,7 @@ def make_inverter(
     steps: int | None = None,
     max_seconds: float | None = None,
     seed: int = 0,
+    over: str | None = None,
 ) -> Inverter:
     """The inverter of a name.
 
@@ -96,17 +103,21 @@ def make_inverter(
         device: "auto", "cpu", "cuda", ...
         generator: the world's own, if it is loaded already.
         weights: of a trained method: the network, or its file; the world's own if None.
-        steps: of optimisation for each picture; the method's own number if None.
+        steps: of optimisation (with PTI, of tuning) for each picture; the method's own number if None.
         max_seconds: what a whole call of `invert` may take where there is optimisation; it ends with what it
             has, and its schedule fits the steps that this allows. None for no limit.
         seed: of what is drawn at random.
+        over: the method whose codes `hybrid` begins with, `clcae` unless told, or that finds the pivots of
+            `pti`, `optimisation_w` unless told; `weights` are then this method's.
 
     Raises:
-        ValueError: there is no such method, or a number is not positive.
+        ValueError: there is no such method, it takes no `over`, or a number is not positive.
         WorldError: the world has no such weights; the message has the command that makes them.
     """
     if name not in METHODS:
         raise ValueError(f"method={name!r} is not one of {', '.join(METHODS)}")
+    if over is not None and name not in OVER:
+        raise ValueError(f"over={over!r}: {name} begins with no other method, only {' and '.join(OVER)} do")
     world = get_world(world) if isinstance(world, str) else world
     device = resolve_device(device) if isinstance(device, str) else device
     generator = world.generator(device) if generator is None else generator
@@ -116,11 +127,16 @@ def make_inverter(
         return MeanFaceInverter(generator)
     if name == "nearest_code":
         return NearestCodeInverter.load(world, generator, path=weights, seed=seed)
-    options = {
+    options: dict[str, Any] = {
         "steps": METHODS[name].steps if steps is None else steps,
         "max_seconds": max_seconds,
         "seed": seed,
     }
+    if name in OVER:
+        shared = {"device": device, "generator": generator, "weights": weights, "seed": seed}
+        first = make_inverter(over or OVER[name], world, **shared)
+        kind = PtiInverter if name == "pti" else HybridInverter
+        return kind(first, perceptual_of(world, device), **options)
     space = name.removeprefix("optimisation_")
     return OptimisationInverter(generator, perceptual_of(world, device), space=space, **options)
 
@@ -155,10 +171,10 @@ def _encoder(
     device: torch.device,
 ) -> Inverter:
     """CLCAE's or a peer's inverter, from a network, a file, or the world's own file."""
+    path = weights_of(name, world) if weights is None else weights
     kind: Any = ClcaeInverter if name in PRESETS else _peer(name)
-    if isinstance(weights, nn.Module):
-        return kind(weights, generator)
-    path = weights_of(name, world) if weights is None else Path(weights)
+    if isinstance(path, nn.Module):
+        return kind(path, generator)
     load = partial(kind.load, world, PRESETS[name]) if name in PRESETS else partial(kind.load, world)
     return load(device=device, generator=generator, path=path)
 

@@ -1,0 +1,379 @@
+"""The methods that need no training, on a generator small enough for a test."""
+
+from itertools import count
+
+import pytest
+import torch
+from torch import nn
+
+from clcae_lib.editing import Direction, apply, interpolate, mix
+from clcae_lib.inversion import (
+    METHODS,
+    HybridInverter,
+    Inversion,
+    Inverter,
+    MeanFaceInverter,
+    NearestCodeInverter,
+    OptimisationInverter,
+    PtiInverter,
+    _noise,
+    make_inverter,
+)
+from clcae_lib.inversion._budget import Budget
+from clcae_lib.inversion.methods import OVER
+from clcae_lib.inversion.optimisation import schedule
+from clcae_lib.models import LatentEncoder
+from clcae_lib.worlds import World, WorldError, get_world
+from tests.unit._tiny import Distance, Pictures, tiny_generator
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return tiny_generator()
+
+
+@pytest.fixture(scope="module")
+def targets(generator):
+    return Pictures(generator, 3, seed=4).images(range(3))
+
+
+def error(inversion, generator, targets, space="w"):
+    return (inversion.decode(generator, space) - targets).square().mean(dim=(1, 2, 3))
+
+
+class Encoder:
+    """Codes near the right ones, as an encoder gives them."""
+
+    def __init__(self, generator, *, feature=False):
+        self.generator, self.feature = generator, feature
+
+    def invert(self, images):
+        w = self.generator.sample_w(3, generator=torch.Generator().manual_seed(4))[: len(images)]
+        w = w + 0.3 * self.generator.w_std
+        w_plus = w[:, None].repeat(1, self.generator.n_latent, 1)
+        feature = torch.randn(len(w), 6, 16, 16, generator=torch.Generator().manual_seed(5))
+        return Inversion(w, w_plus, feature if self.feature else None)
+
+
+class Ticks:
+    """A clock on which every look takes a second."""
+
+    def __init__(self):
+        self.ticks = count()
+
+    def __call__(self):
+        return float(next(self.ticks))
+
+
+# The trivial ones
+
+
+def test_the_mean_face_looks_at_nothing(generator, targets):
+    found = MeanFaceInverter(generator).invert(targets)
+    assert torch.equal(found.w, generator.w_avg.expand(3, -1))
+    assert found.spaces == ("w", "w_plus")
+    torch.testing.assert_close(found.decode(generator, "w"), found.decode(generator, "w_plus"))
+
+
+class Reads(nn.Module):
+    """Says which code of a bank made a picture: its embedding is the code's own."""
+
+    def __init__(self, generator, latent_encoder, codes):
+        super().__init__()
+        self.pictures = generator.synthesis(codes).clamp(-1, 1)
+        self.embedded = latent_encoder(codes)
+
+    def forward(self, images):
+        return self.embedded[torch.cdist(images.flatten(1), self.pictures.flatten(1)).argmin(dim=1)]
+
+
+def nearest(generator, encoder, **options):
+    inverter = NearestCodeInverter(generator, nn.Identity(), encoder, **options)
+    return inverter
+
+
+def test_nearest_finds_a_member_of_its_bank(generator, tmp_path, monkeypatch):
+    monkeypatch.setenv("CLCAE_CACHE", str(tmp_path))
+    torch.manual_seed(0)
+    encoder = LatentEncoder(8, embedding=16, width=16).eval().requires_grad_(False)
+    inverter = nearest(generator, encoder, bank=2300, seed=3)
+    wanted = inverter.codes(torch.tensor([5, 1700, 2299]))
+    inverter.image_encoder = Reads(generator, encoder, wanted)
+    found = inverter.invert(generator.synthesis(wanted).clamp(-1, 1), batch_size=2)
+    torch.testing.assert_close(found.w, wanted)
+    assert inverter.embeddings().shape == (2300, 16)
+    assert found.spaces == ("w", "w_plus")
+
+
+def test_the_bank_is_made_once_for_its_networks(generator, tmp_path, monkeypatch):
+    monkeypatch.setenv("CLCAE_CACHE", str(tmp_path))
+    encoder = LatentEncoder(8, embedding=16, width=16).eval().requires_grad_(False)
+    first = nearest(generator, encoder, bank=50).embeddings()
+    files = list((tmp_path / "banks").iterdir())
+    assert len(files) == 1
+    made = files[0].stat().st_mtime_ns
+    again = nearest(generator, encoder, bank=50)
+    monkeypatch.setattr(again, "_embed", lambda: pytest.fail("it was there already"))
+    torch.testing.assert_close(again.embeddings(), first, atol=0, rtol=0)
+    assert files[0].stat().st_mtime_ns == made
+    other = LatentEncoder(8, embedding=16, width=16).eval().requires_grad_(False)
+    for changed in (nearest(generator, other, bank=50), nearest(generator, encoder, bank=50, seed=1)):
+        assert not torch.equal(changed.embeddings(), first)
+    with pytest.raises(ValueError, match="bank=0"):
+        nearest(generator, encoder, bank=0)
+
+
+# Optimisation
+
+
+def test_the_schedule_is_the_projectors():
+    assert schedule(0.0, 0.001) == pytest.approx(0.02)
+    assert schedule(0.025) == pytest.approx(0.5)
+    assert [schedule(x) for x in (0.05, 0.4, 0.75)] == [1.0, 1.0, 1.0]
+    assert schedule(0.875) == pytest.approx(0.5)
+    assert schedule(1.0) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("space", ["w", "w_plus", "f"])
+def test_optimisation_beats_the_mean_face(generator, targets, space):
+    before = error(MeanFaceInverter(generator).invert(targets), generator, targets)
+    found = OptimisationInverter(generator, Distance(), space=space, steps=40, lr=0.2).invert(targets)
+    assert (error(found, generator, targets, space) < 0.5 * before).all()
+
+
+def test_f_is_held_near_the_generators_own_activation(generator, targets):
+    def added(weight):
+        inverter = OptimisationInverter(generator, space="f", steps=20, lr=0.2, feature_weight=weight)
+        found = inverter.invert(targets)
+        own = generator.synthesis(found.w_plus, return_features=True)[1][5]
+        return (found.feature - own).square().mean()
+
+    assert added(10.0) < 0.1 * added(0.0)
+
+
+def test_noise_on_the_code_fades_and_is_the_seeds(generator, targets):
+    options = {"space": "w", "steps": 8}
+    runs = [
+        OptimisationInverter(generator, **options, **extra).invert(targets)
+        for extra in ({"wander": 0.05}, {"wander": 0.05}, {"wander": 0.05, "seed": 1}, {"wander": 0.0})
+    ]
+    torch.testing.assert_close(runs[0].w, runs[1].w)
+    assert not torch.allclose(runs[0].w, runs[2].w)
+    assert not torch.allclose(runs[0].w, runs[3].w)
+
+
+def test_maps_are_optimised_and_kept_noise_like_where_noise_is_used(targets):
+    noisy = tiny_generator()
+    for layer in (noisy.conv1, *noisy.convs):
+        layer.noise.weight.fill_(0.1)
+
+    def found(weight):
+        return OptimisationInverter(noisy, space="w", steps=25, noise_weight=weight).invert(targets)
+
+    kept, free = found(1e5), found(0.0)
+    assert set(kept.tuned) == {f"noises.noise_{i}" for i in range(7)}
+    finest = kept.tuned["noises.noise_6"]
+    assert finest.shape == (3, 1, 1, 32, 32)
+    assert not torch.equal(finest[0], finest[1])
+    torch.testing.assert_close(finest.mean(dim=(1, 2, 3, 4)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(finest.std(dim=(1, 2, 3, 4), correction=0), torch.ones(3))
+    assert _noise.unlikeness(kept.tuned.values()) < 0.5 * _noise.unlikeness(free.tuned.values())
+    alone = torch.cat([kept[i].decode(noisy, "w") for i in range(3)])
+    torch.testing.assert_close(kept.decode(noisy, "w"), alone, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(alone, noisy.synthesis(kept.w))
+
+
+def test_unlikeness_of_a_smooth_map_is_large():
+    white = torch.randn(2, 1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    smooth = torch.ones(2, 1, 1, 32, 32)
+    assert _noise.unlikeness([white]) < 0.05 * _noise.unlikeness([smooth])
+
+
+# The budget
+
+
+def test_time_bounds_the_steps_and_the_schedule_fits_them(generator, targets):
+    inverter = OptimisationInverter(generator, space="w", steps=1000, max_seconds=30.0, clock=Ticks())
+    found = inverter.invert(targets, batch_size=1)
+    assert len(inverter.taken) == 3
+    assert all(1 <= steps <= 15 for steps in inverter.taken)
+    assert sum(inverter.taken) <= 30
+    assert torch.isfinite(found.w).all()
+    assert not torch.equal(found.w, generator.w_avg.expand(3, -1))
+
+
+def test_progress_runs_to_the_end_by_steps_or_by_the_clock():
+    by_steps = list(Budget(4, None, 2).progress(2))
+    assert by_steps == [0.0, 0.25, 0.5, 0.75]
+    by_clock = list(Budget(1000, 40.0, 4, clock=Ticks()).progress(2))
+    assert by_clock == sorted(by_clock)
+    assert 15 <= len(by_clock) <= 20
+    assert 0.9 < by_clock[-1] < 1
+    assert len(list(Budget(10, 1e-9, 1, clock=Ticks()).progress(1))) == 1
+    assert list(Budget(0, None, 1).progress(1)) == []
+
+
+@pytest.mark.parametrize(("steps", "seconds"), [(-1, None), (1, 0.0), (1, -2.0), (1, float("nan"))])
+def test_a_budget_that_is_none_is_named(steps, seconds):
+    with pytest.raises(ValueError, match=r"steps=|max_seconds="):
+        Budget(steps, seconds, 1)
+
+
+# Pivotal tuning
+
+
+@pytest.fixture(scope="module")
+def tuned(generator):
+    targets = Pictures(generator, 2, seed=9).images(range(2)).roll(3, dims=3)
+    pivot = OptimisationInverter(generator, space="w", steps=25, wander=0.0)
+    inverter = PtiInverter(pivot, Distance(), steps=30, lr=0.03)
+    return inverter, inverter.invert(targets), targets
+
+
+def test_tuning_comes_nearer_than_its_pivot(generator, tuned):
+    inverter, found, targets = tuned
+    pivot = Inversion(found.w, found.w_plus)
+    assert (error(found, generator, targets) < 0.7 * error(pivot, generator, targets)).all()
+    assert inverter.taken == [30, 30]
+    assert not any(name.startswith("style.") for name in found.tuned)
+    reference = tiny_generator().state_dict()
+    for name, value in generator.state_dict().items():
+        assert torch.equal(value, reference[name]), f"{name}: the shared generator has changed"
+
+
+def test_tuned_pictures_index_join_and_edit_by_their_own_generator(generator, tuned):
+    _, found, _ = tuned
+    again = Inversion.cat([found[1], found[0]])[[1, 0]].to("cpu")
+    torch.testing.assert_close(again.decode(generator, "w"), found.decode(generator, "w"))
+    direction = Direction(torch.ones(8), name="d")
+    edited = apply(generator, found, direction, torch.tensor([0.5, -0.5]))
+    own = []
+    for i, strength in enumerate((0.5, -0.5)):
+        alone = tiny_generator()
+        alone.load_state_dict({n: v[i] for n, v in found.tuned.items()}, strict=False)
+        own.append(alone.synthesis(found.w[i : i + 1] + strength * direction.step(1.0)))
+    torch.testing.assert_close(edited.decode(generator, "w"), torch.cat(own), atol=1e-4, rtol=1e-4)
+    mixed = mix(generator, found, found[[1, 0]], [0, 1])
+    assert mixed.tuned is found.tuned
+    half = interpolate(found[0], found[1], 0.5)
+    name = "conv1.conv.weight"
+    torch.testing.assert_close(half.tuned[name], found.tuned[name].mean(dim=0, keepdim=True))
+
+
+def test_f_follows_an_edit_by_the_pictures_own_generator(generator, tuned):
+    _, found, _ = tuned
+    feature = torch.randn(2, 6, 16, 16)
+    with_f = Inversion(found.w, found.w_plus, feature, None, found.tuned)
+    edited = apply(generator, with_f, Direction(torch.ones(8), name="d"), 0.5)
+    alone = tiny_generator()
+    alone.load_state_dict({n: v[1] for n, v in found.tuned.items()}, strict=False)
+    moved = [alone.synthesis(w[1:], return_features=True)[1][5] for w in (edited.w_plus, found.w_plus)]
+    torch.testing.assert_close(edited.feature[1:], feature[1:] + moved[0] - moved[1], atol=1e-4, rtol=1e-4)
+
+
+def test_locality_holds_the_generator_around_the_pivot(generator, tuned):
+    _, _, targets = tuned
+    pivot = OptimisationInverter(generator, space="w", steps=3, wander=0.0)
+
+    def drift(weight):
+        options = {"steps": 15, "lr": 0.03, "locality_weight": weight, "locality_every": 1}
+        found = PtiInverter(pivot, **options).invert(targets[:1])
+        codes = generator.sample_w(8, generator=torch.Generator().manual_seed(1))
+        tuned = {name: value.expand(8, *value.shape[1:]) for name, value in found.tuned.items()}
+        moved = Inversion(codes, found.w_plus.expand(8, -1, -1), tuned=tuned).decode(generator, "w")
+        return (moved - generator.synthesis(codes)).square().mean()
+
+    assert drift(3.0) < 0.7 * drift(0.0)
+
+
+def test_time_is_shared_by_pivots_and_tuning(generator, targets):
+    clock = Ticks()
+    pivot = OptimisationInverter(generator, space="w", steps=1000, clock=clock)
+    inverter = PtiInverter(pivot, steps=1000, max_seconds=60.0, clock=clock)
+    found = inverter.invert(targets)
+    assert len(inverter.taken) == 3
+    assert 3 <= sum(inverter.taken) <= 60
+    assert pivot.max_seconds is None
+    assert torch.isfinite(found.decode(generator, "w")).all()
+
+
+# Hybrid
+
+
+@pytest.mark.parametrize("feature", [False, True])
+def test_hybrid_begins_with_the_encoders_answer(generator, targets, feature):
+    encoder = Encoder(generator, feature=feature)
+    start = encoder.invert(targets)
+    same = HybridInverter(encoder, steps=0).invert(targets)
+    for name in ("w", "w_plus", "feature"):
+        torch.testing.assert_close(getattr(same, name), getattr(start, name), atol=0, rtol=0)
+    found = HybridInverter(encoder, Distance(), steps=12).invert(targets, batch_size=2)
+    space = start.spaces[-1]
+    assert found.spaces == start.spaces
+    assert (error(found, generator, targets, space) < error(start, generator, targets, space)).all()
+    assert torch.equal(found.w, start.w)
+
+
+def test_a_hybrids_first_step_is_a_small_one(generator, targets):
+    encoder = Encoder(generator, feature=True)
+    start = encoder.invert(targets)
+    one = HybridInverter(encoder, steps=1, lr=1e-6).invert(targets)
+    torch.testing.assert_close(one.feature, start.feature, atol=1e-3, rtol=0)
+    torch.testing.assert_close(one.w_plus, start.w_plus, atol=1e-3, rtol=0)
+
+
+# The registry
+
+
+class Bare(World):
+    """A world with a generator and nothing else."""
+
+    name = "bare"
+    resolution = 32
+
+    def generator(self, device="cpu"):
+        return tiny_generator()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_name_makes_something_or_names_what_is_missing(name, targets, tmp_path, monkeypatch):
+    monkeypatch.setenv("CLCAE_DATA", str(tmp_path))
+    method = METHODS[name]
+    if method.trained:
+        with pytest.raises(WorldError, match=r"clcae train (alignment|inversion|peer)[a-z ]* --world bare"):
+            make_inverter(name, Bare(), device="cpu")
+        return
+    inverter = make_inverter(name, Bare(), device="cpu", steps=1 if method.steps else None)
+    if name == "pti":
+        inverter.pivot.steps = 1
+    assert isinstance(inverter, Inverter)
+    found = inverter.invert(targets[:2])
+    assert found.decode(inverter.generator, method.space).shape == (2, 3, 32, 32)
+
+
+@pytest.mark.parametrize("name", ["nearest_code", "clcae", "clcae_published", *OVER])
+def test_the_portraits_weights_make_the_trained_ones(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("CLCAE_CACHE", str(tmp_path))
+    world = get_world("portraits")
+    inverter = make_inverter(name, world, device="cpu", steps=1)
+    if name == "nearest_code":
+        inverter.bank = 500
+    if name == "pti":
+        inverter.pivot.steps = 1
+    images = world.images("test", 2).images(range(2))
+    pictures = inverter.invert(images).decode(inverter.generator, METHODS[name].space)
+    assert pictures.shape == images.shape
+    assert torch.isfinite(pictures).all()
+
+
+def test_what_a_method_cannot_take_is_named(generator):
+    with pytest.raises(ValueError, match="method='gan' is not one of mean_face, nearest_code"):
+        make_inverter("gan", Bare())
+    with pytest.raises(ValueError, match="over='clcae': mean_face begins with no other"):
+        make_inverter("mean_face", Bare(), over="clcae")
+
+
+def test_pivots_may_come_from_another_method(targets):
+    inverter = make_inverter("pti", Bare(), device="cpu", steps=1, over="mean_face")
+    found = inverter.invert(targets)
+    assert torch.equal(found.w, inverter.generator.w_avg.expand(3, -1))
