@@ -10,6 +10,7 @@ from clcae_lib.evaluation.claims import (
     judge_table,
     verdict,
 )
+from clcae_lib.evaluation.comparison import Bench, Measured
 from clcae_lib.evaluation.cost import cost_table, parameter_count, peak_memory, time_paired
 from clcae_lib.evaluation.curves import at_equal_response, front, measure_curve
 from clcae_lib.evaluation.details import detail_kept, detail_mask, detail_table
@@ -44,9 +45,11 @@ from clcae_lib.evaluation.statistics import (
 )
 
 __all__ = [
+    "Bench",
     "Gain",
     "Interval",
     "Judges",
+    "Measured",
     "PrecisionRecall",
     "StyleSpace",
     "at_equal_response",

@@ -1,11 +1,12 @@
 """Running the notebooks: profiles, runs, sweeps and the report.
 
-What a notebook uses is here: `Recorder` for its results, `ablation_runs` and `read_runs` for those of others.
+What a notebook uses is here: `Recorder` for its results; `ablation_runs`, `read_runs` and `sweep_tables` for
+those of others.
 The command line uses `clcae_lib.suite.runner` and `clcae_lib.suite.sweep`, which bring papermill.
 """
 
-from clcae_lib.suite._collect import ablation_runs, read_runs
+from clcae_lib.suite._collect import ablation_runs, read_runs, sweep_tables
 from clcae_lib.suite._errors import NotebookError, SuiteError
 from clcae_lib.suite._recorder import Recorder
 
-__all__ = ["NotebookError", "Recorder", "SuiteError", "ablation_runs", "read_runs"]
+__all__ = ["NotebookError", "Recorder", "SuiteError", "ablation_runs", "read_runs", "sweep_tables"]

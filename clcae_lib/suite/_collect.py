@@ -117,6 +117,22 @@ def ablation_runs(output_dir: str | Path, *, notebook: str = "05_metric_ablation
     return pd.concat(filled, ignore_index=True) if filled else frames[-1]
 
 
+def sweep_tables(name: str) -> dict[str, pd.DataFrame]:
+    """The joined Parquet tables of a sweep, by name: this machine's sweep, or else the committed one.
+
+    Each has the column `origin`, "sweep" or "reference". There may be none.
+    """
+    results = paths.results_dir()
+    for origin, folder in (
+        ("sweep", results / "sweeps" / name),
+        ("reference", results / "reference" / "sweeps" / name),
+    ):
+        found = [path for path in sorted(folder.glob("*.parquet")) if path.stem != "runs"]
+        if found:
+            return {path.stem: pd.read_parquet(path).assign(origin=origin) for path in found}
+    return {}
+
+
 def _live_run(folder: Path) -> pd.DataFrame:
     """The ablation's one run in this profile, if it is there and complete."""
     record = read_record(folder)

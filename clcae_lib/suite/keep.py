@@ -17,7 +17,7 @@ _KEPT = (".png", ".csv", ".json")  # executed notebooks and their HTML copies st
 def keep_report(source: Path, *, target: Path | None = None, notebooks: Path | None = None) -> Path:
     """Copies a complete run's report without the executed notebooks; returns the new page.
 
-    The runs of the ablation sweep, where there are any, become the committed reference runs.
+    The runs of sweeps, where there are any, become the committed reference runs.
 
     Args:
         source: a run's folder, such as results/quick.
@@ -33,9 +33,9 @@ def keep_report(source: Path, *, target: Path | None = None, notebooks: Path | N
         _copy(source / outcome["notebook"], target / outcome["notebook"])
     for name in ("metrics.csv", "status.json"):
         _copy_file(source / name, target / name)
-    sweep = source.parent / "sweeps" / "ablations" / "runs.csv"
-    if sweep.is_file():
-        _copy_file(sweep, target / "sweeps" / "ablations" / "runs.csv")
+    for path in sorted((source.parent / "sweeps").glob("*/*")):
+        if path.is_file() and path.suffix in (".csv", ".parquet") and path.name != "runs.parquet":
+            _copy_file(path, target / "sweeps" / path.parent.name / path.name)
     metrics = pd.read_csv(
         target / "metrics.csv", keep_default_na=False, na_values={"low": [""], "high": [""]}
     )

@@ -321,30 +321,27 @@ def _forget(target: Path, *, but: Path | None = None) -> None:
             shutil.rmtree(state, ignore_errors=True)
 
 
-RECORDS = "records.parquet"
-
-
 def gather(target: Path, runs: Sequence[Run], *, keep: bool) -> int:
     """Writes `runs.csv` and `runs.parquet` from the complete runs and returns how many there are.
 
-    What they have recorded of each picture goes into `records.parquet`, with the variant's name.
+    Tables that the runs have recorded, such as `records.parquet`, are joined, with the variant's name.
     """
     rows: list[dict[str, Any]] = []
-    records: list[pd.DataFrame] = []
+    tables: dict[str, list[pd.DataFrame]] = {}
     complete = 0
     for run in runs:
         record = run.record(keep=keep)
         if record is not None:
             rows += provenance_rows(run.target, record, variant=run.variant)
             complete += 1
-            if (run.target / RECORDS).is_file():
-                frame = pd.read_parquet(run.target / RECORDS)
-                records.append(frame.assign(variant=run.variant, seed=run.seed))
+            for path in sorted(run.target.glob("*.parquet")):
+                frame = pd.read_parquet(path).assign(variant=run.variant, seed=run.seed)
+                tables.setdefault(path.name, []).append(frame)
     frame = table(rows, SWEEP_COLUMNS)
     _write(frame, target)
-    if records:
-        with atomic_path(target / RECORDS) as partial:
-            pd.concat(records, ignore_index=True).to_parquet(partial, index=False)
+    for name, parts in tables.items():
+        with atomic_path(target / name) as partial:
+            pd.concat(parts, ignore_index=True).to_parquet(partial, index=False)
     return complete
 
 

@@ -1,6 +1,7 @@
 """Figures in one look: grids of pictures, traversals, attention, effects of edits, means with intervals."""
 
 from clcae_lib.visuals.attention import overlay, show_attention
+from clcae_lib.visuals.comparison import KIND_COLOURS, show_methods
 from clcae_lib.visuals.grid import enlarge, image_grid, stack_rows, to_pixels
 from clcae_lib.visuals.pictures import show_grid, show_images, show_traversal
 from clcae_lib.visuals.plots import heatmap, show_curves, show_intervals
@@ -15,6 +16,7 @@ from clcae_lib.visuals.theme import (
 )
 
 __all__ = [
+    "KIND_COLOURS",
     "ORIGIN_COLOURS",
     "PALETTE",
     "SPACE_COLOURS",
@@ -30,6 +32,7 @@ __all__ = [
     "show_grid",
     "show_images",
     "show_intervals",
+    "show_methods",
     "show_traversal",
     "stack_rows",
     "theme",

@@ -120,6 +120,14 @@ class Portraits(torch.utils.data.Dataset):
         """Landmarks of these local indices in pixels, x then y; rendered, never cached."""
         return self._rendering(self._local(indices)).landmarks
 
+    def with_factors(
+        self, indices: Indices, factors: Float[Tensor, "n k"]
+    ) -> Float[Tensor, "n 3 height width"]:
+        """The people of these indices with other factors, wearing what they wear; rendered, never cached."""
+        who, _ = self._global(self._local(indices))
+        worn = sample_accessories(who) if self.split == "accessories" else None
+        return renderer.render(factors, resolution=self.resolution, accessories=worn).image
+
     def prepare(self, *, progress: bool = True) -> "Portraits":
         """Render whatever is missing from the cache, with a progress bar, and return the data set."""
         missing = [b for b in range(self._block_count) if not self._block_path(b).is_file()]
