@@ -8,7 +8,7 @@ near what the codes would give, so that they keep their say.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -23,10 +23,12 @@ from clcae_lib.inversion.inversion import SPACES, Inversion
 from clcae_lib.models import Generator
 from clcae_lib.models.backbone import to_encoder_side
 
-FEATURE = {"stop_at": 16, "return_features": True}
-INDEX = 5
+SIDE = 16
+"""Of the activation that F replaces, the second there, in pixels."""
 RISE, FALL, QUIET = 0.05, 0.25, 0.75
 """Shares of the steps: the rate's rise and its fall; after the last, the code has no noise (appendix D)."""
+WANDER = 0.05
+"""Of the projector: noise on a code of W, as a share of the spread of W."""
 
 Variables = dict[str, Tensor]
 
@@ -46,7 +48,7 @@ class OptimisationInverter:
         lr: the highest learning rate.
         perceptual_weight: beside the mean squared error.
         wander: noise on the code at the start, as a share of the spread of W (the root mean square distance
-            from its mean).
+            from its mean); if None, the projector's `WANDER` in W, and none elsewhere.
         feature_weight: of the mean square of what F adds to the generator's own activation, in its standard
             deviations.
         noise_weight: of what makes the picture's noise maps unlike noise.
@@ -71,8 +73,8 @@ class OptimisationInverter:
         steps: int = 500,
         lr: float = 0.1,
         perceptual_weight: float = 0.2,
-        wander: float = 0.05,
-        feature_weight: float = 0.001,
+        wander: float | None = None,
+        feature_weight: float = 0.03,
         noise_weight: float = 1e5,
         max_seconds: float | None = None,
         seed: int = 0,
@@ -82,7 +84,8 @@ class OptimisationInverter:
             raise ValueError(f"space={space!r} is not one of {', '.join(map(repr, SPACES))}")
         self.generator, self.perceptual, self.space = generator, perceptual, space
         self.steps, self.lr, self.perceptual_weight = steps, lr, perceptual_weight
-        self.wander, self.feature_weight, self.noise_weight = wander, feature_weight, noise_weight
+        self.wander = (WANDER if space == "w" else 0.0) if wander is None else wander
+        self.feature_weight, self.noise_weight = feature_weight, noise_weight
         self.max_seconds, self.seed, self.clock = max_seconds, seed, clock
         self.taken: list[int] = []
 
@@ -158,7 +161,7 @@ class OptimisationInverter:
         if self.space != "f":
             return Inversion(w, w_plus)
         with torch.no_grad():
-            return Inversion(w, w_plus, generator.synthesis(w_plus, **FEATURE)[1][INDEX])
+            return Inversion(w, w_plus, own_activation(generator, w_plus, side=SIDE))
 
 
 class _Search:
@@ -170,9 +173,10 @@ class _Search:
         self.reach = self.spread * math.sqrt(self.generator.style_dim)
         self.variables: Variables = {"code": torch.zeros_like(begin.w if self.space == "w" else begin.w_plus)}
         if self.space == "f":
-            own = self._own(begin.w_plus)
             if begin.feature is None:
-                self.begin = begin = replace(begin, feature=own)
+                raise ValueError("start: an optimisation in space 'f' begins with an inversion that has F")
+            self.side = begin.feature.shape[-1]
+            own = self._own(begin.w_plus)
             self.residual, self.scale = begin.feature - own, own.std()
             self.variables["feature"] = torch.zeros_like(own)
         self.maps = _noise.starting(self.generator, len(begin)) if _noise.is_used(self.generator) else {}
@@ -210,7 +214,18 @@ class _Search:
 
     def _own(self, w_plus: Tensor) -> Tensor:
         """The generator's activation for these codes."""
-        return synthesise(self.generator, w_plus, tuned=self.begin.tuned, **FEATURE)[1][INDEX]
+        return own_activation(self.generator, w_plus, side=self.side, tuned=self.begin.tuned)
+
+
+def own_activation(
+    generator: Generator,
+    w_plus: Float[Tensor, "batch layers dim"],
+    *,
+    side: int,
+    tuned: Mapping[str, Tensor] | None = None,
+) -> Float[Tensor, "batch channels side side"]:
+    """The generator's second activation at a side, in whose place F comes."""
+    return synthesise(generator, w_plus, tuned=tuned, stop_at=side, return_features=True)[1][-1]
 
 
 def picture_loss(
