@@ -53,7 +53,10 @@ def keep(
     typer.echo(f"kept: {page}")
 
 
-Seeds = Annotated[list[int] | None, typer.Option(help="Such as: --seeds 0 1 2 (the default)")]
+Seeds = Annotated[
+    list[int] | None,
+    typer.Option(help="Such as: --seeds 0 1 2; as many as the sweep's file says by default."),
+]
 Pem = Annotated[Path | None, typer.Option(help="A PEM file, for a tls:// scheduler.")]
 
 
@@ -86,7 +89,7 @@ def sweep(
 
         place = Place(jobs=jobs, scheduler=scheduler, ca=tls_ca, cert=tls_cert, key=tls_key)
         check_place(place)
-        options: dict[str, Any] = {"profile": profile, "seeds": [0, 1, 2] if seeds is None else seeds}
+        options: dict[str, Any] = {"profile": profile, "seeds": seeds}
         options |= {"variants": variants or [], "settings": settings or [], "force": force, "keep": keep}
         for line in plan_sweep(name, output=output, **options).cost(jobs).lines():
             typer.echo(line)

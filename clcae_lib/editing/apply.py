@@ -5,7 +5,7 @@ The feature follows the codes by what the generator itself would change:
 done for styles (arXiv 2011.12799), which the paper does not edit.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -14,10 +14,7 @@ from torch import Tensor, nn
 
 from clcae_lib.editing.direction import Direction, Strength
 from clcae_lib.inversion import Inversion
-from clcae_lib.inversion._tuned import synthesise
-
-FEATURE_INDEX = 5
-"""The activation that F replaces: the second at 16 pixels."""
+from clcae_lib.inversion._tuned import activation
 
 
 def apply(
@@ -69,11 +66,18 @@ def apply_all(
 
 
 def _with_feature(generator: nn.Module, before: Inversion, after: Inversion) -> Inversion:
-    """The codes `after`, with the F of `before` carried to them, each picture by its own generator."""
+    """The codes `after`, with the F of `before` carried to them, each picture by its own generator.
+
+    Where the inverter restores F from what the codes have lost, it does so again.
+    """
     if before.feature is None:
         return after
+    if before.restore is not None and before.lost is not None:
+        feature = before.restore.feature(generator, before.lost, after.w_plus, styles=after.styles)
+        return replace(after, feature=feature)
+    side = before.feature.shape[-1]
     moved = (
-        activation(generator, codes.w_plus, styles=codes.styles, tuned=codes.tuned)
+        activation(generator, codes.w_plus, side=side, styles=codes.styles, tuned=codes.tuned)
         for codes in (after, before)
     )
     return replace(after, feature=before.feature + next(moved) - next(moved))
@@ -117,28 +121,8 @@ def carry_feature(
     """F moved by the difference between the generator's own activations of two codes; None stays None."""
     if feature is None:
         return None
-    return feature + activation(generator, after) - activation(generator, before)
-
-
-def activation(
-    generator: nn.Module,
-    w_plus: Float[Tensor, "n l d"],
-    *,
-    index: int = FEATURE_INDEX,
-    styles: Float[Tensor, "n s"] | None = None,
-    tuned: Mapping[str, Tensor] | None = None,
-) -> Float[Tensor, "n c h w"]:
-    """The generator's activation `index` for these codes, running no layer above its resolution.
-
-    Args:
-        generator: a StyleGAN2.
-        w_plus: codes in W+.
-        index: 0 the constant, 1 the first convolution, 2 + i is `convs[i]`.
-        styles: an offset in StyleSpace.
-        tuned: each picture's own tensors, as in `Inversion`.
-    """
-    options = {"stop_at": 4 << (index // 2), "style_offsets": styles, "return_features": True}
-    return synthesise(generator, w_plus, tuned=tuned, **options)[1][index]
+    side = feature.shape[-1]
+    return feature + activation(generator, after, side=side) - activation(generator, before, side=side)
 
 
 @torch.no_grad()

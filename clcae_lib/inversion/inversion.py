@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from clcae_lib.inversion._tuned import synthesise
 from clcae_lib.models import Generator
@@ -27,10 +27,13 @@ class Inversion:
     Attributes:
         w: foundation codes.
         w_plus: one code a generator layer.
-        feature: F, in the place of the generator's activation at 16x16; None where the inverter has no F.
+        feature: F, in the place of the generator's second activation at F's own side (16x16 unless an
+            encoder was trained otherwise); None where the inverter has no F.
         styles: what edits in StyleSpace have added to the styles of every layer; None where none has.
         tuned: each picture's own values of some of the generator's tensors, by their names, with the batch in
             front: weights after pivotal tuning, or noise maps; None where it is the generator alone.
+        lost: what the codes' picture lacks of each picture, where F is restored from it (HFGI); else None.
+        restore: the network whose `feature(generator, lost, w_plus, styles=...)` makes F of it, for edits.
     """
 
     w: Float[Tensor, "batch dim"]
@@ -38,6 +41,8 @@ class Inversion:
     feature: Float[Tensor, "batch channels height width"] | None = None
     styles: Float[Tensor, "batch style_channels"] | None = None
     tuned: Mapping[str, Tensor] | None = None
+    lost: Float[Tensor, "batch 3 side side"] | None = None
+    restore: nn.Module | None = None
 
     @classmethod
     def from_codes(cls, codes: Codes) -> Inversion:
@@ -98,14 +103,14 @@ class Inversion:
 
 
 def _map(function: Callable[[Tensor], Tensor], part: Any) -> Any:
-    """A tensor's value, each of a mapping's values, or None."""
+    """What the function makes of a tensor, or of each of a mapping's; anything else as it is."""
     if isinstance(part, Mapping):
         return {name: function(value) for name, value in part.items()}
-    return None if part is None else function(part)
+    return function(part) if isinstance(part, Tensor) else part
 
 
 def _join(parts: Sequence[Any]) -> Any:
-    """The same part of several inversions as one; None where they have none."""
+    """The same part of several inversions as one; what is no tensor, a network or None, they share."""
     if isinstance(parts[0], Mapping):
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    return None if parts[0] is None else torch.cat(list(parts))
+    return torch.cat(list(parts)) if isinstance(parts[0], Tensor) else parts[0]

@@ -62,7 +62,7 @@ _LISTED = (
     Method("e4e", "e4e", "arXiv 2102.02766", "encoder", "w_plus", trained=True),
     Method("restyle_psp", "ReStyle, pSp", "arXiv 2104.02699", "encoder", "w_plus", trained=True),
     Method("restyle_e4e", "ReStyle, e4e", "arXiv 2104.02699", "encoder", "w_plus", trained=True),
-    Method("styleres", "StyleRes", "arXiv 2212.14359", "encoder", "f", trained=True),
+    Method("hfgi", "HFGI", "arXiv 2109.06590", "encoder", "f", trained=True),
     Method("hybrid", "CLCAE, then optimisation", "arXiv 1609.03552", "hybrid", "f", trained=True, steps=50),
     Method("clcae", "CLCAE", "arXiv 2211.11448", "encoder", "f", trained=True),
     Method("clcae_published", "CLCAE, published", "arXiv 2211.11448", "encoder", "f", trained=True),
@@ -75,7 +75,7 @@ PEERS = {
     "e4e": ("e4e", "E4eInverter"),
     "restyle_psp": ("restyle", "RestyleInverter"),
     "restyle_e4e": ("restyle", "RestyleInverter"),
-    "styleres": ("styleres", "StyleResInverter"),
+    "hfgi": ("hfgi", "HfgiInverter"),
 }
 """Where the trained peers live: the module of this package, and its class."""
 OVER = {"hybrid": "clcae", "pti": "optimisation_w"}
@@ -147,11 +147,13 @@ def weights_of(name: str, world: World) -> Path:
     Raises:
         WorldError: it is not there; the message has the command that trains it.
     """
-    preset = PRESETS.get(name, name)
-    stage, choice = ("inversion", "preset") if name in PRESETS else ("peer", "method")
-    found = world.inversion(preset)
-    command = f"clcae train {stage} --world {world.name} --set {choice}={preset}"
-    return found or world.require(f"inversion_{preset}", command=command)
+    if name not in PRESETS:
+        return world.require(
+            f"peer_{name}", command=f"clcae train peer --world {world.name} --set method={name}"
+        )
+    preset = PRESETS[name]
+    command = f"clcae train inversion --world {world.name} --set preset={preset}"
+    return world.inversion(preset) or world.require(f"inversion_{preset}", command=command)
 
 
 def perceptual_of(world: World, device: torch.device | str = "cpu") -> Distance | None:

@@ -8,7 +8,7 @@ near what the codes would give, so that they keep their say.
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -18,13 +18,11 @@ from tqdm.auto import tqdm
 
 from clcae_lib.inversion import _noise
 from clcae_lib.inversion._budget import Budget, Clock
-from clcae_lib.inversion._tuned import synthesise
+from clcae_lib.inversion._tuned import activation
 from clcae_lib.inversion.inversion import SPACES, Inversion
 from clcae_lib.models import Generator
 from clcae_lib.models.backbone import to_encoder_side
 
-SIDE = 16
-"""Of the activation that F replaces, the second there, in pixels."""
 RISE, FALL, QUIET = 0.05, 0.25, 0.75
 """Shares of the steps: the rate's rise and its fall; after the last, the code has no noise (appendix D)."""
 WANDER = 0.05
@@ -161,7 +159,7 @@ class OptimisationInverter:
         if self.space != "f":
             return Inversion(w, w_plus)
         with torch.no_grad():
-            return Inversion(w, w_plus, own_activation(generator, w_plus, side=SIDE))
+            return Inversion(w, w_plus, activation(generator, w_plus))
 
 
 class _Search:
@@ -175,6 +173,7 @@ class _Search:
         if self.space == "f":
             if begin.feature is None:
                 raise ValueError("start: an optimisation in space 'f' begins with an inversion that has F")
+            self.begin = begin = replace(begin, lost=None, restore=None)  # F has more in it from here on
             self.side = begin.feature.shape[-1]
             own = self._own(begin.w_plus)
             self.residual, self.scale = begin.feature - own, own.std()
@@ -214,18 +213,7 @@ class _Search:
 
     def _own(self, w_plus: Tensor) -> Tensor:
         """The generator's activation for these codes."""
-        return own_activation(self.generator, w_plus, side=self.side, tuned=self.begin.tuned)
-
-
-def own_activation(
-    generator: Generator,
-    w_plus: Float[Tensor, "batch layers dim"],
-    *,
-    side: int,
-    tuned: Mapping[str, Tensor] | None = None,
-) -> Float[Tensor, "batch channels side side"]:
-    """The generator's second activation at a side, in whose place F comes."""
-    return synthesise(generator, w_plus, tuned=tuned, stop_at=side, return_features=True)[1][-1]
+        return activation(self.generator, w_plus, side=self.side, tuned=self.begin.tuned)
 
 
 def picture_loss(

@@ -19,7 +19,9 @@ Maps = tuple[Float[Tensor, "n c1 h1 w1"], Float[Tensor, "n c2 h2 w2"], Float[Ten
 ENCODER_SIDE = 256
 
 
-def to_encoder_side(images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 h w"]:
+def to_encoder_side(
+    images: Float[Tensor, "batch channels height width"],
+) -> Float[Tensor, "batch channels h w"]:
     """The images, averaged down so that their longer side is at most 256 pixels."""
     height, width = images.shape[-2:]
     factor = max(height, width) / ENCODER_SIDE
@@ -64,7 +66,7 @@ class Backbone(nn.Module):
         self.stages = nn.ModuleList(ResidualBlock(inputs, outputs, stride=2) for inputs, outputs in pairs)
         self.channels: tuple[int, ...] = tuple(widths[2:])
 
-    def forward(self, images: Float[Tensor, "batch 3 h w"]) -> Maps:
+    def forward(self, images: Float[Tensor, "batch channels h w"]) -> Maps:
         """c1, c2 and c3 of images in [-1, 1]."""
         x, maps = self.stem(images), []
         for stage in self.stages:

@@ -17,7 +17,6 @@ from clcae_lib.models.backbone import Pyramid, StyleBlock, make_body, to_encoder
 from clcae_lib.models.codes import Codes
 
 Weights = dict[str, Tensor] | None
-FEATURE_SIDE = 16
 LEVELS = ("coarse", "medium", "fine")
 WPLUS_ATTENTION = ("spatial", "single", "none")
 FEATURE_ATTENTION = ("spatial", "single", "off")
@@ -45,7 +44,8 @@ class FoundationEncoder(nn.Module):
     Args:
         resolution: side of the generator's pictures (a power of two); the encoder sees at most 256 pixels.
         style_dim: length D of a code, and the width of pyramid and attention.
-        feature_channels: channels of F, the generator's activation at 16x16.
+        feature_channels: channels of F, the generator's activation at its side.
+        feature_side: side of F, the generator's second activation there; 16 in the paper.
         body: name of the body, see `make_body`.
         widths: channels of the body, if not its own.
         heads: of every attention block.
@@ -66,6 +66,7 @@ class FoundationEncoder(nn.Module):
         *,
         style_dim: int = 512,
         feature_channels: int = 512,
+        feature_side: int = 16,
         body: str = "small",
         widths: Sequence[int] | None = None,
         heads: int = 4,
@@ -77,6 +78,7 @@ class FoundationEncoder(nn.Module):
             "resolution": resolution,
             "style_dim": style_dim,
             "feature_channels": feature_channels,
+            "feature_side": feature_side,
             "body": body,
             "widths": list(widths) if widths else None,
             "heads": heads,
@@ -130,7 +132,7 @@ class FoundationEncoder(nn.Module):
         """The codes, and what each block looked at.
 
         The maps are `coarse`, `medium` and `fine` (queries are the level's layers of W+, tokens its pixels,
-        row by row) and `feature` (queries are the 16x16 pixels of F, tokens T3's pixels, then the layers of
+        row by row) and `feature` (queries are the pixels of F, tokens T3's pixels, then the layers of
         W+). A block that a switch leaves out has no map.
         """
         return self._encode(images, need_weights=True)
@@ -202,11 +204,11 @@ class FoundationEncoder(nn.Module):
         fine: Tensor,
         tokens: Tensor | None,
         maps: Weights,
-    ) -> Float[Tensor, "batch channels 16 16"] | None:
+    ) -> Float[Tensor, "batch channels side side"] | None:
         switch = self.config["feature_attention"]
         if switch == "off":
             return None
-        side = (FEATURE_SIDE, FEATURE_SIDE)
+        side = (self.config["feature_side"],) * 2
         grid = fine
         if fine.shape[-2:] != side:  # in float32: torch shrinks no bfloat16 on a CPU
             grid = interpolate(fine.float(), side, mode="bilinear", antialias=True).to(fine)

@@ -248,7 +248,7 @@ class Generator(nn.Module):
         *,
         feature: Float[Tensor, "n c h w"] | None = None,
         feature_blend: float | Float[Tensor, "n 1 1 1"] = 1.0,
-        feature_index: int = 5,
+        feature_index: int | None = None,
         style_offsets: Float[Tensor, "#n s"] | None = None,
         noise: Noise = "fixed",
         stop_at: int | None = None,
@@ -263,8 +263,8 @@ class Generator(nn.Module):
                 picture took its contribution from it.
             feature_blend: 1 replaces the activation, 0 keeps it, between them mixes; one for all pictures, or
                 one each.
-            feature_index: 0 is the constant, 1 the first convolution, 2 + i is `convs[i]`. The default, 5,
-                is the second activation at 16 pixels, the input of `convs[4]`.
+            feature_index: 0 is the constant, 1 the first convolution, 2 + i is `convs[i]`. By default the
+                second activation of F's own side: 5 at 16 pixels, the input of `convs[4]`.
             style_offsets: added to the styles that the layers make of `w`, a step in StyleSpace; channels in
                 the order of `modulations`.
             noise: "fixed" uses the stored maps, "random" draws new ones, "none" leaves them out.
@@ -284,6 +284,8 @@ class Generator(nn.Module):
         codes = self._per_layer(w)
         offsets = self._per_modulation(style_offsets)
         first = 0 if start is None else len(start.features) - 1
+        if feature is not None and feature_index is None:
+            feature_index = second_activation(feature.shape[-1])
         if feature is not None and not first <= feature_index <= 2 * blocks:
             raise ValueError(
                 f"feature_index must be {first} to {2 * blocks} (later has no effect), not {feature_index}"
@@ -412,6 +414,11 @@ class Generator(nn.Module):
 
 def _rows(noise: Tensor | None, first: int, end: int) -> Tensor | None:
     return None if noise is None else noise[:, :, first:end]
+
+
+def second_activation(side: int) -> int:
+    """The index of the second activation at this side, which F replaces: 3 at 8 pixels, 5 at 16, 7 at 32."""
+    return 2 * (side.bit_length() - 1) - 3
 
 
 def _insert(x: Tensor, feature: Tensor, blend: float | Tensor, index: int) -> Tensor:

@@ -106,6 +106,16 @@ class Recorder:
         self._add({"file": path.name, "caption": caption, "headline": False})
         return path
 
+    def records(self, frame: "pd.DataFrame", name: str = "records") -> Path:
+        """Save what was measured of each picture as `<name>.parquet` and return its path.
+
+        A sweep joins the records of its runs.
+        """
+        path = self.folder / f"{name}.parquet"
+        with atomic_path(path) as partial:
+            frame.to_parquet(partial, index=False)
+        return path
+
     def _add_figure(self, name: str, caption: str, headline: bool) -> Path:
         self._add({"file": f"{name}.png", "caption": caption, "headline": bool(headline)})
         return self.folder / f"{name}.png"

@@ -98,7 +98,7 @@ def plan_sweep(
     name: str = "ablations",
     *,
     profile: str = "quick",
-    seeds: Sequence[int] = (0, 1, 2),
+    seeds: Sequence[int] | None = None,
     variants: Sequence[str] = (),
     settings: Sequence[str] = (),
     force: bool = False,
@@ -110,8 +110,11 @@ def plan_sweep(
     folder = notebooks or paths.notebooks_dir()
     target = (output or paths.results_dir() / "sweeps" / name).expanduser().resolve()
     variants_table = read_sweep(folder, name)
-    chosen, runs = _runs(folder, variants_table, profile, settings, [*seeds, *_seeds_at(target)], target)
-    selected = _select(runs, seeds, variants or list(variants_table["variants"]), name)
+    names = list(variants_table["variants"])
+    wanted = {variant: _seeds_of(variants_table, variant, seeds) for variant in names}
+    every = [*(seed for several in wanted.values() for seed in several), *_seeds_at(target)]
+    chosen, runs = _runs(folder, variants_table, profile, settings, every, target)
+    selected = _select(runs, wanted, variants or names, name)
     waiting = [run for run in selected if force or run.record(keep=keep) is None]
     return Plan(name, chosen, target, runs, selected, waiting)
 
@@ -133,9 +136,10 @@ def run_sweep(
         retries: how often a run that failed is tried again before it is reported.
         keep: take complete runs with equal parameters as they are, although code or weights have changed.
         output: folder for the results; `results/sweeps/<name>` by default.
-        options: `profile` gives the notebook's other parameters, `seeds` those of every variant, `variants`
-            their names (none means all), `settings` `name=value` over the profile's, `force` runs what is
-            complete too, `notebooks` the suite's folder.
+        options: `profile` gives the notebook's other parameters, `seeds` those of every variant (by default
+            as many as the file says, or three), `variants` their names (none means all), `settings`
+            `name=value` over the profile's, `force` runs what is complete too, `notebooks` the suite's
+            folder.
 
     Raises:
         SuiteError: something is wrong before the first run starts, such as another sweep into the folder.
@@ -157,7 +161,7 @@ def run_sweep(
 
 
 def read_sweep(folder: Path, name: str = "ablations") -> dict[str, Any]:
-    """The content of `<name>.yaml`: `notebook`, `inputs` and `variants`.
+    """The content of `<name>.yaml`: `notebook`, `variants`, and perhaps `inputs` and `seeds`.
 
     Raises:
         SuiteError: there is no such file, a part is missing, or a variant sets what its notebook does
@@ -170,13 +174,30 @@ def read_sweep(folder: Path, name: str = "ablations") -> dict[str, Any]:
         )
         raise SuiteError(f"sweep {name!r}: no file {path}; there is {there}")
     content = read_yaml(path)
-    if set(content) - {"inputs"} != {"notebook", "variants"} or not isinstance(content["variants"], dict):
-        raise SuiteError(f"{path}: has `notebook`, `variants` and perhaps `inputs`, not {', '.join(content)}")
+    parts = {"notebook", "variants"}
+    if set(content) - {"inputs", "seeds"} != parts or not isinstance(content["variants"], dict):
+        raise SuiteError(
+            f"{path}: has `notebook`, `variants` and perhaps `inputs` and `seeds`, not {', '.join(content)}"
+        )
+    _check_seeds(path, content)
     declared = declared_parameters(folder / f"{content['notebook']}.ipynb")
     for variant, values in content["variants"].items():
         for name, value in (values or {}).items():
             check_value(f"{path}, {variant}: {content['notebook']}", name, value, declared)
     return content
+
+
+def _check_seeds(path: Path, content: Mapping[str, Any]) -> None:
+    """That `seeds` gives counts, of variants that there are."""
+    for variant, count in content.get("seeds", {}).items():
+        if variant not in (*content["variants"], "default") or not isinstance(count, int) or count < 1:
+            raise SuiteError(f"{path}: seeds: {variant}: {count} is no number of seeds of a variant")
+
+
+def _seeds_of(content: Mapping[str, Any], variant: str, asked: Sequence[int] | None) -> Sequence[int]:
+    """The seeds that were asked for, else as many as the file gives the variant."""
+    counts = content.get("seeds", {})
+    return asked if asked is not None else range(counts.get(variant, counts.get("default", 3)))
 
 
 def _runs(
@@ -209,12 +230,14 @@ def _seeds_at(target: Path) -> list[int]:
     return sorted({int(name) for name in names if name.isdigit()})
 
 
-def _select(runs: Sequence[Run], seeds: Sequence[int], variants: Sequence[str], name: str) -> list[Run]:
+def _select(
+    runs: Sequence[Run], seeds: Mapping[str, Sequence[int]], variants: Sequence[str], name: str
+) -> list[Run]:
     known = list(dict.fromkeys(run.variant for run in runs))
     for variant in variants:
         if variant not in known:
             raise SuiteError(f"--variants: there is no {variant!r}; {name}.yaml has {', '.join(known)}")
-    return [run for run in runs if run.variant in variants and run.seed in seeds]
+    return [run for run in runs if run.variant in variants and run.seed in seeds[run.variant]]
 
 
 def _run_all(
@@ -298,17 +321,30 @@ def _forget(target: Path, *, but: Path | None = None) -> None:
             shutil.rmtree(state, ignore_errors=True)
 
 
+RECORDS = "records.parquet"
+
+
 def gather(target: Path, runs: Sequence[Run], *, keep: bool) -> int:
-    """Writes `runs.csv` and `runs.parquet` from the complete runs and returns how many there are."""
+    """Writes `runs.csv` and `runs.parquet` from the complete runs and returns how many there are.
+
+    What they have recorded of each picture goes into `records.parquet`, with the variant's name.
+    """
     rows: list[dict[str, Any]] = []
+    records: list[pd.DataFrame] = []
     complete = 0
     for run in runs:
         record = run.record(keep=keep)
         if record is not None:
             rows += provenance_rows(run.target, record, variant=run.variant)
             complete += 1
+            if (run.target / RECORDS).is_file():
+                frame = pd.read_parquet(run.target / RECORDS)
+                records.append(frame.assign(variant=run.variant, seed=run.seed))
     frame = table(rows, SWEEP_COLUMNS)
     _write(frame, target)
+    if records:
+        with atomic_path(target / RECORDS) as partial:
+            pd.concat(records, ignore_index=True).to_parquet(partial, index=False)
     return complete
 
 

@@ -89,9 +89,13 @@ class InversionConfig(TrainConfig):
 
     wplus_attention: Literal["spatial", "single", "none"]
     feature_attention: Literal["spatial", "single", "off"]
+    feature_side: Literal[8, 16, 32] = Field(default=16, description="of F, in pixels; 16 in the paper")
     alignment: Literal["bank", "batch", "off"]
     alignment_input: Literal["input", "w_reconstruction"]
     init_from_alignment: bool
+    start: Literal["fresh", "pretrained"] = Field(
+        default="fresh", description="the body's weights, where they are not the aligned image encoder's"
+    )
     lpips_scales: Literal[1, 3]
     ramp: Literal["run", "epoch"]
     ramp_epoch: int = Field(default=500, ge=2, description="steps of an epoch, where ramp=epoch")
@@ -157,12 +161,11 @@ class InversionConfig(TrainConfig):
         if self.average_flip and self.preset != "published":
             raise ValueError("average_flip: only preset=published takes an average picture from its input")
         if self.preset == "published":
-            fixed = {"wplus_attention": "single", "feature_attention": "single"}
+            fixed = {"wplus_attention": "single", "feature_attention": "single", "feature_side": 16}
             wrong = [name for name, value in fixed.items() if getattr(self, name) != value]
             if wrong:
-                raise ValueError(
-                    f"{wrong[0]}: preset=published has only 'single'; switch it in preset=foundation"
-                )
+                only = fixed[wrong[0]]
+                raise ValueError(f"{wrong[0]}: preset=published has {only!r} alone; switch it in foundation")
         return self
 
     def architecture(self) -> dict[str, Any]:
@@ -171,7 +174,7 @@ class InversionConfig(TrainConfig):
             sizes = {"irse_small": {"widths": (16, 24, 48, 80, 128), "units": self.units}, "irse50": {}}
             body = sizes[self.body] | ({"widths": self.widths} if self.widths else {})
             return {**body, "style_hidden": self.style_hidden, "hidden": self.hidden, "heads": self.heads}
-        names = ("body", "widths", "heads", "wplus_attention", "feature_attention")
+        names = ("body", "widths", "heads", "wplus_attention", "feature_attention", "feature_side")
         return {name: getattr(self, name) for name in names}
 
     def term_weight(self, term: str) -> float:

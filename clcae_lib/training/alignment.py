@@ -42,6 +42,7 @@ class AlignmentConfig(TrainConfig):
     loss: Literal["softmax", "sigmoid"] = "softmax"
     scale: float = Field(default=1 / 0.07, gt=0, description="1 / temperature at the start")
     max_scale: float = Field(default=100.0, gt=0, description="the scale is clamped to it")
+    learn_scale: bool = Field(default=True, description="false keeps the temperature where it starts")
     embedding: int = Field(default=128, ge=2)
     body: str = "small"
     widths: tuple[int, ...] | None = None
@@ -138,7 +139,7 @@ class AlignmentTask(Task):
         )
         self.codes.standardise_by(common.sample_codes(self.generator, 4096, config.seed, STATISTICS).cpu())
         kind = ContrastiveLoss if config.loss == "softmax" else SigmoidContrastiveLoss
-        self.loss = kind(scale=config.scale, max_scale=config.max_scale)
+        self.loss = kind(scale=config.scale, max_scale=config.max_scale, learnable=config.learn_scale)
         self.modules = {"image_encoder": self.images, "latent_encoder": self.codes, "loss": self.loss}
         for module in self.modules.values():
             common.channels_last(module).to(fabric.device)

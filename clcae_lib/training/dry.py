@@ -105,6 +105,7 @@ def full_size(stage: str, resolution: int) -> list[str]:
         return []
     own = {
         "inversion": ["body=irse50", "style_hidden=null", "hidden=null", "lr=1e-4", "batch_size=2"],
+        "peer": ["body=irse50", "lr=1e-4", "batch_size=2"],
         "alignment": ["body=irse50", "embedding=512", "width=512", "latent_width=512", "batch_size=16"],
         "generator": _generator(resolution),
     }

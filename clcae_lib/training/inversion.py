@@ -30,11 +30,13 @@ from clcae_lib.losses import (
 )
 from clcae_lib.models import Codes, Generator, ImageEncoder, LatentEncoder, build_encoder
 from clcae_lib.models.backbone import to_encoder_side
+from clcae_lib.models.stylegan2 import second_activation
 from clcae_lib.training import _common as common
 from clcae_lib.training._ema import half_life, update_average
 from clcae_lib.training._inversion_config import InversionConfig
 from clcae_lib.training._logging import tile
 from clcae_lib.training._seeds import Shuffled, step_generator
+from clcae_lib.training.body import pretrained_body
 from clcae_lib.training.config import ConfigError
 from clcae_lib.training.loop import Task, fit
 
@@ -42,7 +44,6 @@ __all__ = ["InversionConfig", "InversionTask", "Parts", "train", "world_parts"]
 
 SAMPLES, BANK, HELD_OUT, FLIPS = range(4)
 PICTURES = ("f", "w_plus", "w")
-FEATURE_INDEX = 5
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Parts:
         perceptual: distance of two batches, for the loss; None leaves the term out.
         identity: images to unit vectors, for the loss; None leaves the term out.
         alignment: image encoder, latent encoder and scale; None where alignment and initialisation are off.
+        start: weights of the body, where they are not the aligned image encoder's; None for random ones.
         judges: what measures the finished encoder, by name; never the copies that the loss has.
         trained_on: names and digests of the weights above, for the card.
         view: what encoder and losses see of the generator's pictures and of images.
@@ -68,6 +70,7 @@ class Parts:
     perceptual: nn.Module | None = None
     identity: nn.Module | None = None
     alignment: tuple[ImageEncoder, LatentEncoder, float] | None = None
+    start: Mapping[str, Tensor] | None = None
     judges: Mapping[str, nn.Module] = field(default_factory=dict)
     trained_on: Mapping[str, str] = field(default_factory=dict)
     view: Callable[[Tensor], Tensor] = to_encoder_side
@@ -128,9 +131,12 @@ class InversionTask(Task):
         self.fabric, config, device = fabric, self.config, fabric.device
         self.generator = common.channels_last(self.parts.generator.to(device))
         self.noise = common.noise_of(self.generator, training=True)
+        self.feature_index = second_activation(config.feature_side)
         self.encoder = build_encoder(config.preset, self._architecture())
         if config.init_from_alignment:
-            self._initialise()
+            self._initialise(self.parts.alignment[0].body.state_dict(), "init_from_alignment")
+        elif self.parts.start is not None:
+            self._initialise(self.parts.start, "start")
         common.channels_last(self.encoder).to(device).attach(self.generator)
         self.modules = {"encoder": self.encoder}
         if config.ema_half_life > 0:
@@ -240,22 +246,21 @@ class InversionTask(Task):
         common_part = {
             "resolution": generator.size,
             "style_dim": generator.style_dim,
-            "feature_channels": generator.channels[16],
+            "feature_channels": generator.channels[config.feature_side],
         }
         if config.preset == "published" and self.parts.height is not None:
             common_part["height"] = self.parts.height
         return common_part | config.architecture()
 
-    def _initialise(self) -> None:
-        """Copy the body of the aligned image encoder."""
-        source = self.parts.alignment[0].body.state_dict()
+    def _initialise(self, source: Mapping[str, Tensor], setting: str) -> None:
+        """Copy the weights of a body that was trained before."""
         body = self.encoder.body if self.config.preset == "foundation" else self.encoder
         own = body.state_dict()
         misfits = [name for name in source if name not in own or own[name].shape != source[name].shape]
         if misfits:
             raise ConfigError(
-                f"init_from_alignment: the aligned body has other layers ({misfits[0]}, ...); "
-                "set body and widths to the alignment's, or init_from_alignment=false"
+                f"{setting}: that body has other layers ({misfits[0]}, ...); set body and widths to its own, "
+                "or init_from_alignment=false and start=fresh"
             )
         body.load_state_dict({**own, **source})
 
@@ -370,7 +375,7 @@ class InversionTask(Task):
                 torch.cat([codes.w_plus, w]), noise=noise, return_features=True
             )
             seen = self.parts.view(images).split(count)
-            return dict(zip(PICTURES[1:], seen, strict=True)), features[FEATURE_INDEX][:count]
+            return dict(zip(PICTURES[1:], seen, strict=True)), features[self.feature_index][:count]
         share = codes.w.new_zeros(3 * count, 1, 1, 1)
         share[:count] = blend
         feature = torch.cat([codes.feature, torch.zeros_like(codes.feature).repeat(2, 1, 1, 1)])
@@ -378,12 +383,12 @@ class InversionTask(Task):
             torch.cat([codes.w_plus, codes.w_plus, w]),
             feature=feature,
             feature_blend=share,
-            feature_index=FEATURE_INDEX,
+            feature_index=self.feature_index,
             noise=noise,
             return_features=True,
         )
         seen = self.parts.view(images).split(count)
-        return dict(zip(PICTURES, seen, strict=True)), features[FEATURE_INDEX][:count]
+        return dict(zip(PICTURES, seen, strict=True)), features[self.feature_index][:count]
 
 
 def _judged(judge: nn.Module, pictures: Tensor, targets: Tensor) -> Tensor:
@@ -418,6 +423,9 @@ def world_parts(config: InversionConfig) -> Parts:
         if getattr(config, f"weight_{name}") > 0:
             judges[name] = getattr(world, name)("train")
             used += [path for path in [world.weights(f"{name}_a")] if path.is_file()]
+    start = None
+    if config.start == "pretrained" and not config.init_from_alignment:
+        start = pretrained_body(world, device=config.device, body=config.body, widths=config.widths)
     return Parts(
         generator=world.generator("cpu"),
         images=world.images("train", config.images),
@@ -425,6 +433,7 @@ def world_parts(config: InversionConfig) -> Parts:
         perceptual=judges.get("perceptual"),
         identity=judges.get("identity"),
         alignment=alignment,
+        start=start,
         judges={name: getattr(world, name)("measure") for name in judges if world.measures_with(name)},
         trained_on=common.digests(*used),
         **_framing(world, config),

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from clcae_lib import checkpoints
 from clcae_lib.devices import make_fabric
+from clcae_lib.editing import Direction, activation, apply
 from clcae_lib.inversion import ClcaeInverter
 from clcae_lib.models import ImageEncoder, LatentEncoder
 from clcae_lib.training import ConfigError, fit, load_config
@@ -177,7 +180,7 @@ def test_initialisation_changes_the_body(parts, tmp_path):
 
 
 def test_a_body_that_does_not_fit_is_explained(parts, tmp_path):
-    with pytest.raises(ValueError, match="init_from_alignment: the aligned body has other layers"):
+    with pytest.raises(ValueError, match="init_from_alignment: that body has other layers"):
         run(parts, tmp_path, widths=(4, 6, 8, 8, 16))
 
 
@@ -250,9 +253,38 @@ def test_presets_fill_what_is_not_given():
     assert (published.alignment, published.ramp, published.picture_weight("f")) == ("off", "epoch", 2.0)
     with pytest.raises(ConfigError, match="body='x': preset=foundation has small"):
         load_config(InversionConfig, None, ["body=x"])
-    with pytest.raises(ConfigError, match="preset=published has only 'single'"):
+    with pytest.raises(ConfigError, match="preset=published has 'single' alone"):
         load_config(InversionConfig, None, ["preset=published", "wplus_attention=spatial"])
     with pytest.raises(ConfigError, match="alignment: Input should be"):
         load_config(InversionConfig, None, ["alignment=never"])
     again = InversionConfig.model_validate(published.model_dump(mode="json"))
     assert again == published
+
+
+@pytest.mark.parametrize(("side", "index"), [(8, 3), (16, 5), (32, 7)])
+def test_f_can_sit_at_another_side_and_edits_follow_it(published_parts, side, index):
+    task = task_of(published_parts, feature_side=side)
+    task.setup(make_fabric("cpu"))
+    assert task.feature_index == index
+    generator, images = task.generator, published_parts.validation.images(range(2))
+    inversion = ClcaeInverter(task.result, generator).invert(images)
+    assert inversion.feature.shape[1:] == (generator.channels[side], side, side)
+    own = activation(generator, inversion.w_plus, side=side)
+    inside = generator.synthesis(inversion.w_plus, feature=own, feature_index=index)
+    torch.testing.assert_close(inside, inversion.decode(generator, "w_plus"))
+    nothing = apply(generator, inversion, Direction(torch.ones(8), "none", "w"), 0.0)
+    torch.testing.assert_close(nothing.feature, inversion.feature)
+    moved = apply(generator, inversion, Direction(torch.ones(8), "some", "w"), 1.0)
+    difference = activation(generator, moved.w_plus, side=side) - own
+    torch.testing.assert_close(moved.feature, inversion.feature + difference)
+
+
+def test_the_body_starts_where_it_is_told(parts):
+    torch.manual_seed(5)
+    start = {name: torch.randn_like(value) for name, value in parts.alignment[0].body.state_dict().items()}
+    begun = replace(parts, start=start)
+    for init, expected in ((False, start), (True, parts.alignment[0].body.state_dict())):
+        task = task_of(begun, init_from_alignment=init, start="pretrained")
+        task.setup(make_fabric("cpu"))
+        body = task.encoder.body.state_dict()
+        assert all(torch.equal(body[name], value) for name, value in expected.items())

@@ -288,7 +288,7 @@ def test_feature_that_does_not_fit_is_named(generator, w):
     with pytest.raises(
         ValueError, match=r"feature has shape \(3, 8, 8, 8\); activation 5 has \(3, 8, 16, 16\)"
     ):
-        generator.synthesis(w, feature=torch.zeros(3, 8, 8, 8))
+        generator.synthesis(w, feature=torch.zeros(3, 8, 8, 8), feature_index=5)
     with pytest.raises(ValueError, match="feature_index must be 0 to 6"):
         generator.synthesis(w, feature=torch.zeros(3, 6, 32, 32), feature_index=7)
     with pytest.raises(ValueError, match="feature_index must be 0 to 4"):

@@ -4,8 +4,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from clcae_lib import paths
 from clcae_lib.suite import SuiteError, ablation_runs, read_runs
-from clcae_lib.suite.sweep import run_sweep
+from clcae_lib.suite.sweep import plan_sweep, run_sweep
 from tests.notebooks_in_small import PARAMETERS, record, write_notebook
 
 ABLATION = PARAMETERS + 'variant = "plain"\nfactor = 1\nmode = "on"\n'
@@ -54,6 +55,27 @@ def test_other_code_makes_results_stale_unless_they_are_kept(ablation):
     ablation(COUNT.replace("factor *", "7 *"))
     again = run_sweep(seeds=[0], variants=["plain"])
     assert read_runs(again.folder)["value"].tolist() == [7]
+
+
+def test_the_file_says_how_many_seeds_a_variant_has_unless_they_are_named(ablation):
+    path = paths.notebooks_dir() / "ablations.yaml"
+    content = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**content, "seeds": {"default": 1, "ten": 2}}))
+    selected = [(run.variant, run.seed) for run in plan_sweep().selected]
+    assert selected == [("plain", 0), ("ten", 0), ("ten", 1)]
+    assert [(run.variant, run.seed) for run in plan_sweep(seeds=[4]).selected] == [("plain", 4), ("ten", 4)]
+    path.write_text(yaml.safe_dump({**content, "seeds": {"eleven": 2}}))
+    with pytest.raises(SuiteError, match="seeds: eleven: 2 is no number of seeds of a variant"):
+        plan_sweep()
+
+
+def test_what_runs_record_of_each_picture_is_joined(ablation):
+    kept = "Recorder('05', output_dir).records(pd.DataFrame({'image': ['a', 'b'], 'psnr': [1.0, factor]}))"
+    ablation(f"import pandas as pd\nfrom clcae_lib.suite import Recorder\n{kept}", COUNT)
+    summary = run_sweep(seeds=[0])
+    joined = pd.read_parquet(summary.folder / "records.parquet")
+    assert joined.groupby("variant")["psnr"].sum().to_dict() == {"plain": 2.0, "ten": 11.0}
+    assert set(joined["seed"]) == {0}
 
 
 def test_kernels_allocate_memory_as_they_do_outside_a_sweep(ablation, monkeypatch):

@@ -9,17 +9,18 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from clcae_lib.editing import activation
-from clcae_lib.editing.apply import FEATURE_INDEX
 from clcae_lib.files import to_uint8
 from clcae_lib.inversion import Inversion
 from clcae_lib.models import Generator
+from clcae_lib.models.stylegan2 import second_activation
 
 
 def feature_offset(generator: Generator, inversion: Inversion) -> Float[Tensor, "n c h w"] | None:
     """What F adds to the generator's own activation of the same codes; None where there is no F."""
     if inversion.feature is None:
         return None
-    return inversion.feature - activation(generator, inversion.w_plus, styles=inversion.styles)
+    side = inversion.feature.shape[-1]
+    return inversion.feature - activation(generator, inversion.w_plus, side=side, styles=inversion.styles)
 
 
 def decode(
@@ -42,7 +43,8 @@ def decode(
     options = {"style_offsets": styles, "stop_at": stop_at}
     if offset is None:
         return generator.synthesis(rows, **options)
-    reader = generator.convs[FEATURE_INDEX - 1]  # the layer that reads the activation, after the picture has
+    index = second_activation(offset.shape[-1])
+    reader = generator.convs[index - 1]  # the layer that reads the activation, after the picture has
     hook = reader.register_forward_pre_hook(lambda _, inputs: (inputs[0] + offset, *inputs[1:]))
     try:
         return generator.synthesis(rows, **options)

@@ -1,0 +1,109 @@
+"""e4e: a pSp encoder whose codes stay near W (arXiv 2102.02766, sections 4.1 to 4.3).
+
+Its W+ is one code and small offsets from it, which are freed one layer after another in training, held small
+by their length, and asked by a discriminator of codes to look like codes of W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from clcae_lib.inversion._peer import PeerInverter
+from clcae_lib.inversion.psp import PspEncoder
+from clcae_lib.models.codes import Codes
+
+
+class E4eEncoder(PspEncoder):
+    """Images to a code, and to offsets from it for the layers above the first (arguments as `PspEncoder`).
+
+    Attributes:
+        stage: the last layer that may have an offset of its own; all of them in a trained encoder.
+    """
+
+    def __init__(self, resolution: int, **options: Any) -> None:
+        super().__init__(resolution, **options)
+        self.stage = self.n_latent - 1
+
+    def forward(self, images: Float[Tensor, "batch channels height width"]) -> Codes:
+        """W+ of images in [-1, 1]; `w` is the code that the offsets start from."""
+        base, deltas = self.split(images)
+        w = base + self.w_avg
+        return Codes(w, w[:, None] + deltas, None)
+
+    def split(
+        self, images: Float[Tensor, "batch channels height width"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch layers dim"]]:
+        """The first layer's offset from the mean code, and each layer's offset from the first's."""
+        raw = self.offsets(images)
+        free = torch.arange(self.n_latent, device=raw.device) <= self.stage
+        free[0] = False
+        return raw[:, 0], raw * free[:, None]
+
+
+class E4eInverter(PeerInverter):
+    """e4e: one pass of its encoder."""
+
+    encoders: ClassVar[dict[str, Callable[..., nn.Module]]] = {"e4e": E4eEncoder}
+
+
+class LatentDiscriminator(nn.Module):
+    """Codes to logits of being W's own: four layers, on codes in units of W's spread.
+
+    Args:
+        style_dim: length of a code.
+        width: of the layers.
+    """
+
+    w_avg: Tensor
+    w_scale: Tensor
+
+    def __init__(self, style_dim: int, *, width: int | None = None) -> None:
+        super().__init__()
+        width = width or style_dim
+        self.register_buffer("w_avg", torch.zeros(style_dim))
+        self.register_buffer("w_scale", torch.ones(()))
+        hidden: list[nn.Module] = []
+        for inputs, outputs in pairwise([style_dim, width, width, width]):
+            hidden += [nn.Linear(inputs, outputs), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*hidden, nn.Linear(width, 1))
+
+    @torch.no_grad()
+    def attach(self, generator: nn.Module) -> None:
+        """Take mean and spread of W from the generator."""
+        self.w_avg.copy_(generator.w_avg)
+        self.w_scale.copy_(generator.w_std.square().mean().sqrt())
+
+    def forward(self, w: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
+        """Logits, high for codes that look like W's."""
+        return self.layers((w - self.w_avg) / self.w_scale).squeeze(-1)
+
+
+def delta_loss(deltas: Float[Tensor, "batch layers dim"]) -> Float[Tensor, ""]:
+    """The mean over pictures of the offsets' lengths, summed over layers (equation 4)."""
+    return torch.linalg.vector_norm(deltas.float(), dim=2).sum(dim=1).mean()
+
+
+def discriminator_loss(
+    discriminator: nn.Module, real: Float[Tensor, "n dim"], fake: Float[Tensor, "m dim"], *, r1: float
+) -> Float[Tensor, ""]:
+    """Non-saturating, with half of `r1` times the squared gradient on real codes (equation 2)."""
+    real = real.detach().requires_grad_(r1 > 0)
+    logits = discriminator(real)
+    loss = softplus(-logits).mean() + softplus(discriminator(fake.detach())).mean()
+    if r1 > 0:
+        (gradient,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
+        loss = loss + 0.5 * r1 * gradient.square().sum(dim=1).mean()
+    return loss
+
+
+def stage_at(step: int, steps: int, layers: int, *, begin: float = 0.1, end: float = 0.5) -> int:
+    """The last layer with an offset at a step: none until `begin` of the training, all from `end` on."""
+    done = (step / max(1, steps) - begin) / (end - begin)
+    return max(0, min(layers - 1, int(done * (layers - 1)) + (done >= 0)))

@@ -1,0 +1,178 @@
+"""HFGI: what a code lost of a picture comes back as a correction of features (arXiv 2109.06590, section 3).
+
+The code's picture is taken from the picture; what is left, the distortion map, is first aligned to wherever
+the picture is going (to itself, or to an edit of it), then consulted: it scales and shifts an activation of
+the generator. An edit aligns the map anew, so that what is restored follows the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import affine_grid, grid_sample, interpolate, leaky_relu
+
+from clcae_lib.inversion._peer import PeerInverter
+from clcae_lib.inversion.e4e import E4eEncoder
+from clcae_lib.inversion.inversion import Inversion
+from clcae_lib.models.backbone import ResidualBlock, to_encoder_side
+from clcae_lib.models.codes import Codes
+
+
+class Aligner(nn.Module):
+    """A distortion map moved to where another picture has the same things: a small U-net.
+
+    Args:
+        width: channels at full side; twice and four times as many below.
+    """
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(6, width, 3, 1, 1)
+        self.down = nn.ModuleList([ResidualBlock(width, 2 * width, stride=2)])
+        self.down.append(ResidualBlock(2 * width, 4 * width, stride=2))
+        self.middle = ResidualBlock(4 * width, 4 * width)
+        self.up = nn.ModuleList([ResidualBlock(6 * width, 2 * width), ResidualBlock(3 * width, width)])
+        self.leave = nn.Conv2d(width, 3, 3, 1, 1)
+
+    def forward(
+        self, picture: Float[Tensor, "n 3 h w"], distortion: Float[Tensor, "n 3 h w"]
+    ) -> Float[Tensor, "n 3 h w"]:
+        """The distortion map as it would be of `picture`."""
+        maps = [self.enter(torch.cat([picture, distortion], dim=1))]
+        for block in self.down:
+            maps.append(block(maps[-1]))
+        x = self.middle(maps.pop())
+        for block in self.up:
+            skip = maps.pop()
+            x = block(torch.cat([interpolate(x, skip.shape[-2:]), skip], dim=1))
+        return self.leave(x)
+
+
+class Consultant(nn.Module):
+    """An aligned distortion map to a scale and a shift of the generator's activation (its consultation).
+
+    Args:
+        channels: of the activation.
+        side: of the activation, in pixels.
+        width: channels of the first layer.
+    """
+
+    def __init__(self, channels: int, *, side: int = 16, width: int = 32) -> None:
+        super().__init__()
+        self.side = side
+        self.layers = nn.ModuleList(
+            [
+                nn.Conv2d(3, width, 3, 1, 1),
+                ResidualBlock(width, 2 * width),
+                ResidualBlock(2 * width, channels),
+            ]
+        )
+        self.scale, self.shift = (nn.Conv2d(channels, channels, 1) for _ in range(2))
+        for last in (self.scale, self.shift):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def forward(
+        self, distortion: Float[Tensor, "n 3 h w"], activation: Float[Tensor, "n c s s"]
+    ) -> Float[Tensor, "n c s s"]:
+        """The activation, corrected; as it was before any training."""
+        x = distortion
+        for layer in self.layers:
+            x = leaky_relu(layer(x), 0.2)
+            if x.shape[-1] > self.side:
+                x = interpolate(x.float(), scale_factor=0.5, mode="area").to(x)
+        if x.shape[-1] != self.side:
+            x = interpolate(x.float(), (self.side, self.side), mode="area").to(x)
+        return activation * (1 + self.scale(x)) + self.shift(x)
+
+
+class HfgiEncoder(nn.Module):
+    """An e4e encoder with aligner and consultant.
+
+    Args:
+        resolution: side of the generator's pictures.
+        style_dim: length of a code.
+        feature_channels: of the activation that is corrected.
+        feature_side: of that activation, in pixels.
+        options: of `E4eEncoder`.
+    """
+
+    def __init__(
+        self,
+        resolution: int,
+        *,
+        style_dim: int = 512,
+        feature_channels: int = 512,
+        feature_side: int = 16,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.base = E4eEncoder(resolution, style_dim=style_dim, **options)
+        own = {"feature_channels": feature_channels, "feature_side": feature_side}
+        self.config = {**self.base.config, **own}
+        self.aligner = Aligner()
+        self.consultant = Consultant(feature_channels, side=feature_side)
+
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Codes:
+        """The low-rate codes, e4e's."""
+        return self.base(images)
+
+    def attach(self, generator: nn.Module) -> None:
+        """Take the mean code from the generator."""
+        self.base.attach(generator)
+
+    def feature(
+        self,
+        generator: nn.Module,
+        distortion: Float[Tensor, "n 3 h w"],
+        w_plus: Float[Tensor, "n l d"],
+        *,
+        styles: Float[Tensor, "n s"] | None = None,
+    ) -> Float[Tensor, "n c s s"]:
+        """F for codes: the generator's activation, corrected by the map aligned to the codes' picture."""
+        picture, activation = low_rate(generator, w_plus, side=self.consultant.side, styles=styles)
+        return self.consultant(self.aligner(to_encoder_side(picture), distortion), activation)
+
+
+def low_rate(
+    generator: nn.Module,
+    w_plus: Float[Tensor, "n l d"],
+    *,
+    side: int,
+    styles: Float[Tensor, "n s"] | None = None,
+    noise: str = "none",
+) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n c s s"]]:
+    """The picture of codes without correction, and the generator's second activation at a side."""
+    options = {"noise": noise, "style_offsets": styles, "return_features": True}
+    picture, features = generator.synthesis(w_plus, **options)
+    return picture, features[2 * (side.bit_length() - 1) - 3]
+
+
+def moved(
+    pictures: Float[Tensor, "n 3 h w"], random: torch.Generator, *, amount: float = 0.1
+) -> Float[Tensor, "n 3 h w"]:
+    """Pictures turned, scaled, sheared and shifted at random, by about `amount` of their side."""
+    n = len(pictures)
+    change = amount * (2 * torch.rand(n, 2, 3, generator=random) - 1)
+    matrices = (torch.eye(2, 3) + change).to(pictures.device)
+    grid = affine_grid(matrices, list(pictures.shape), align_corners=False)
+    return grid_sample(pictures.float(), grid, padding_mode="zeros", align_corners=False)
+
+
+class HfgiInverter(PeerInverter):
+    """HFGI: e4e's codes, and F from what they lost; an edit aligns what they lost anew."""
+
+    encoders: ClassVar[dict[str, Callable[..., nn.Module]]] = {"hfgi": HfgiEncoder}
+
+    def _encode(self, images: Float[Tensor, "batch 3 side side"]) -> Inversion:
+        codes = self.encoder(images)
+        side = self.encoder.consultant.side
+        picture, _ = low_rate(self.generator, codes.w_plus, side=side)
+        lost = to_encoder_side(images) - to_encoder_side(picture)
+        feature = self.encoder.feature(self.generator, lost, codes.w_plus)
+        parts = [part.detach().float() for part in (codes.w, codes.w_plus, feature)]
+        return Inversion(*parts, lost=lost.float(), restore=self.encoder)

@@ -1,0 +1,42 @@
+"""The pretrained body: learns, is kept, is made once, and needs factors."""
+
+import pytest
+import torch
+
+from clcae_lib import paths
+from clcae_lib.models.backbone import make_body
+from clcae_lib.training import ConfigError
+from clcae_lib.training.body import BodyConfig, BodyTask, pretrained_body
+from clcae_lib.training.loop import fit
+
+SMALL = {"steps": 12, "batch_size": 16, "images": 48, "validation_images": 16, "widths": (4, 6, 8, 8, 8)}
+SMALL |= {"precision": "32-true", "warmup": 2, "log_every": 1}
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLCAE_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_it_learns_is_kept_and_fits_a_body(cache, monkeypatch):
+    first = pretrained_body("portraits", device="cpu", **SMALL)
+    make_body("small", widths=SMALL["widths"]).load_state_dict(first)
+    (folder,) = (paths.cache_dir() / "bodies").iterdir()
+    losses = [float(line.split(",")[3]) for line in (folder / "metrics.csv").read_text().splitlines()[1:]]
+    assert sum(losses[-3:]) < sum(losses[:3])
+    monkeypatch.setattr("clcae_lib.training.body.train", lambda *_, **__: pytest.fail("trained again"))
+    again = pretrained_body("portraits", device="cpu", **SMALL)
+    assert all(torch.equal(first[name], value) for name, value in again.items())
+
+
+def test_other_settings_are_another_body(cache):
+    pretrained_body("portraits", device="cpu", **SMALL)
+    pretrained_body("portraits", device="cpu", **{**SMALL, "seed": 1})
+    assert len(list((paths.cache_dir() / "bodies").iterdir())) == 2
+
+
+def test_a_world_without_factors_is_explained():
+    world = type("Photos", (), {"name": "photos", "factor_names": ()})()
+    with pytest.raises(ConfigError, match="it knows no factors that a body could learn"):
+        fit(BodyTask(BodyConfig(), world), BodyConfig(), "nowhere")

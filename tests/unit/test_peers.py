@@ -1,0 +1,205 @@
+"""The encoders that CLCAE is compared with: what their papers say of them, on networks of a few channels."""
+
+import copy
+
+import pytest
+import torch
+
+from clcae_lib.devices import make_fabric
+from clcae_lib.editing import Direction, apply
+from clcae_lib.inversion import Inversion
+from clcae_lib.inversion.e4e import E4eEncoder, LatentDiscriminator, delta_loss, discriminator_loss, stage_at
+from clcae_lib.inversion.hfgi import Consultant, moved
+from clcae_lib.inversion.psp import PspEncoder, PspInverter, first_convolution
+from clcae_lib.inversion.restyle import RestyleInverter, refine
+from clcae_lib.training import fit
+from clcae_lib.training.inversion import Parts
+from clcae_lib.training.peers import METHODS, PeerConfig, task_of
+from tests.unit._tiny import WIDTHS, Distance, Embedding, Pictures, tiny_generator
+
+SMALL = {
+    "device": "cpu",
+    "precision": "32-true",
+    "steps": 4,
+    "batch_size": 4,
+    "warmup": 2,
+    "widths": WIDTHS,
+    "start": "fresh",
+    "validation_images": 8,
+    "checkpoint_every": 2,
+    "validate_every": 4,
+    "log_every": 1,
+    "tensorboard": False,
+}
+
+
+@pytest.fixture(scope="module")
+def parts():
+    generator = tiny_generator()
+    return Parts(
+        generator=generator,
+        images=Pictures(generator, 12, seed=1),
+        validation=Pictures(generator, 8, seed=2),
+        perceptual=Distance(),
+        identity=Embedding(),
+    )
+
+
+@pytest.fixture
+def encoder(parts):
+    torch.manual_seed(3)
+    net = PspEncoder(32, style_dim=8, widths=WIDTHS)
+    net.attach(parts.generator)
+    return net
+
+
+def task(parts, method, **changes):
+    return task_of(PeerConfig(method=method, **{**SMALL, **changes}), parts)
+
+
+def test_psp_begins_beside_the_mean_code_and_each_layer_has_a_block_of_its_own(encoder, parts):
+    images = parts.validation.images(range(3))
+    codes = encoder(images)
+    assert codes.w_plus.shape == (3, 8, 8)
+    distance = (codes.w_plus - parts.generator.w_avg).norm(dim=-1) / parts.generator.w_std.norm()
+    assert distance.max() < 1
+    before = codes.w_plus.detach()
+    with torch.no_grad():
+        encoder.to_layers[2].linear.bias += 1
+    changed = (encoder(images).w_plus - before).abs().amax(dim=(0, 2)) > 0.5
+    assert changed.tolist() == [k == 2 for k in range(8)]
+
+
+def test_a_second_picture_changes_nothing_before_it_is_learnt(encoder):
+    two = PspEncoder(32, style_dim=8, widths=WIDTHS, pictures=2, pyramid=False)
+    two.start_from(encoder.body.state_dict())
+    images, others = torch.randn(2, 2, 3, 32, 32)
+    a, b = (two.body(torch.cat([images, other], dim=1))[-1] for other in (others, torch.zeros_like(others)))
+    torch.testing.assert_close(a, b)
+    torch.testing.assert_close(a, encoder.body(images)[-1])
+    assert first_convolution(two.body)[1].in_channels == 6
+
+
+def test_e4e_frees_one_layer_after_another():
+    stages = [stage_at(step, 100, 8) for step in range(101)]
+    assert stages[:10] == [0] * 10
+    assert stages[10] == 1
+    assert stages == sorted(stages)
+    assert set(stages) == set(range(8))
+    assert set(stages[50:]) == {7}
+
+
+def test_e4e_is_one_code_until_a_layer_is_freed():
+    torch.manual_seed(0)
+    net = E4eEncoder(32, style_dim=8, widths=WIDTHS)
+    images = torch.randn(2, 3, 32, 32)
+    for stage in (0, 3, 7):
+        net.stage = stage
+        codes = net(images)
+        own = (codes.w_plus - codes.w[:, None]).abs().amax(dim=(0, 2)) > 1e-6
+        assert own.tolist() == [0 < k <= stage for k in range(8)]
+
+
+def test_the_length_of_offsets_by_hand():
+    deltas = torch.zeros(2, 3, 4)
+    deltas[0, 1, :2] = torch.tensor([3.0, 4.0])
+    deltas[1, 2, 0] = 1.0
+    assert delta_loss(deltas).item() == pytest.approx((5 + 1) / 2)
+
+
+def test_the_discriminator_of_codes_learns_and_its_penalty_is_half_the_squared_gradient():
+    torch.manual_seed(0)
+    net = LatentDiscriminator(4, width=16)
+    real, fake = torch.randn(64, 4), torch.randn(64, 4) + 2
+    plain = discriminator_loss(net, real, fake, r1=0.0)
+    x = real.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(net(x).sum(), x)
+    expected = plain + 0.5 * 3.0 * gradient.square().sum(dim=1).mean()
+    torch.testing.assert_close(discriminator_loss(net, real, fake, r1=3.0), expected)
+    adam = torch.optim.Adam(net.parameters(), lr=1e-2)
+    for _ in range(60):
+        adam.zero_grad()
+        discriminator_loss(net, real, fake, r1=0.1).backward()
+        adam.step()
+    assert (net(real) > net(fake)).float().mean() > 0.9
+
+
+def test_restyle_adds_up_its_corrections(parts):
+    torch.manual_seed(1)
+    generator = parts.generator
+    net = PspEncoder(32, style_dim=8, widths=WIDTHS, pictures=2, pyramid=False)
+    net.attach(generator)
+    images = parts.validation.images(range(2))
+    first, second = list(refine(net, generator, images, steps=2))
+    face = generator.synthesis(generator.w_avg[None], noise="none").expand_as(images)
+    torch.testing.assert_close(first.w_plus, net(torch.cat([images, face], dim=1)).w_plus)
+    made = generator.synthesis(first.w_plus, noise="none")
+    step = net.offsets(torch.cat([images, made], dim=1))
+    torch.testing.assert_close(second.w_plus, first.w_plus + step)
+    found = RestyleInverter(net, generator, steps=2).invert(images)
+    torch.testing.assert_close(found.w_plus, second.w_plus.detach())
+
+
+def test_a_fresh_consultant_leaves_the_activation_and_what_is_moved_stays_in_the_picture():
+    activation, lost = torch.randn(2, 6, 16, 16), torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(Consultant(6)(lost, activation), activation)
+    still = moved(lost, torch.Generator().manual_seed(0), amount=0.0)
+    torch.testing.assert_close(still, lost, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(moved(lost, torch.Generator().manual_seed(0)), lost, atol=0.1)
+
+
+def test_hfgi_restores_anew_where_an_edit_leads(parts):
+    torch.manual_seed(2)
+    made = task(parts, "hfgi")
+    made.setup(make_fabric("cpu"))
+    for last in (made.encoder.consultant.scale, made.encoder.consultant.shift):
+        torch.nn.init.normal_(last.weight)
+    inverter = made.made(made.encoder)
+    images = parts.validation.images(range(4))
+    inversion = inverter.invert(images)
+    assert inversion.spaces == ("w", "w_plus", "f")
+    step = Direction(torch.ones(8), "step", "w")
+    unchanged = apply(inverter.generator, inversion, step, 0.0)
+    torch.testing.assert_close(unchanged.feature, inversion.feature, atol=1e-5, rtol=1e-4)
+    edited = apply(inverter.generator, inversion, step, 1.0)
+    expected = made.encoder.feature(inverter.generator, inversion.lost, edited.w_plus)
+    torch.testing.assert_close(edited.feature, expected)
+    again = Inversion.cat([inversion[:1], inversion[[1, 2, 3]]]).to("cpu")
+    torch.testing.assert_close(again.lost, inversion.lost)
+    assert again.restore is inversion.restore
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_training_lowers_the_loss(parts, method):
+    made = task(parts, method, steps=60, lr=3e-3, batch_size=8, mix=1.0, ema_half_life=0)
+    made.setup(make_fabric("cpu"))
+    name = "l2_f" if method == "hfgi" else "l2_w_plus"
+    rows = [made.step(index) for index in range(60)]
+    losses = [float(row[name].detach()) for row in rows if name in row]
+    assert sum(losses[-8:]) < 0.97 * sum(losses[:8])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_resumed_training_equals_a_straight_one(parts, method, tmp_path):
+    def run(folder, steps):
+        made = task(copy.copy(parts), method, steps=4, max_minutes=None)
+        made.remaining = lambda done: max(0, steps - done)
+        fit(made, made.config, tmp_path / folder)
+        return made.result.state_dict()
+
+    straight = run("straight", 4)
+    run("cut", 2)
+    resumed = run("cut", 4)
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+
+
+def test_a_trained_file_is_read_as_what_it_is(parts, tmp_path):
+    made = task(parts, "psp", steps=1)
+    folder = fit(made, made.config, tmp_path / "run")
+    path = folder / "peer_psp.safetensors"
+    world = type("Tiny", (), {"name": "tiny", "generator": lambda self, device: parts.generator})()
+    images = parts.validation.images(range(2))
+    again = PspInverter.load(world, device="cpu", path=path)
+    torch.testing.assert_close(again.invert(images).w_plus, made.made(made.result).invert(images).w_plus)
+    with pytest.raises(ValueError, match="holds 'psp'; RestyleInverter takes restyle_psp, restyle_e4e"):
+        RestyleInverter.load(world, device="cpu", path=path)
