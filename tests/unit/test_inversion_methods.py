@@ -189,6 +189,12 @@ def test_unlikeness_of_a_smooth_map_is_large():
     assert _noise.unlikeness([white]) < 0.05 * _noise.unlikeness([smooth])
 
 
+def test_f_needs_an_f_to_begin_with(generator, targets):
+    inverter = OptimisationInverter(generator, space="f", steps=1)
+    with pytest.raises(ValueError, match="start: an optimisation in space 'f' begins with"):
+        inverter.invert(targets, start=MeanFaceInverter(generator).invert(targets))
+
+
 # The budget
 
 
