@@ -70,8 +70,8 @@ _LISTED = (
 METHODS: dict[str, Method] = {method.name: method for method in _LISTED}
 """All of them, the cheapest to explain first.
 
-The numbers of steps let 64 portraits be inverted by all of them together in about 36 minutes of one core; PTI's
-are of tuning, after the pivot's own.
+The numbers of steps let 64 portraits be inverted by all of them together in about 36 minutes of one core;
+PTI's are of tuning, after the pivot's own.
 """
 
 PEERS = {

@@ -26,8 +26,8 @@ from clcae_lib.models.backbone import to_encoder_side
 RISE, FALL, QUIET = 0.05, 0.25, 0.75
 """Shares of the steps: the rate's rise and its fall; after the last, the code has no noise (appendix D)."""
 WANDER = 0.05
-"""Of the projector, made for 1000 steps: noise on a code of W, as a share of the spread of W. With 300 steps it
-costs the portraits 0.9 dB against none."""
+"""Of the projector, made for 1000 steps: noise on a code of W, as a share of the spread of W. With 300 steps
+it costs the portraits 0.9 dB against none."""
 
 Variables = dict[str, Tensor]
 
