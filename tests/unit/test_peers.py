@@ -15,6 +15,7 @@ from clcae_lib.inversion.restyle import RestyleInverter, refine
 from clcae_lib.training import fit
 from clcae_lib.training.inversion import Parts
 from clcae_lib.training.peers import METHODS, PeerConfig, task_of
+from clcae_lib.worlds import World
 from tests.unit._tiny import WIDTHS, Distance, Embedding, Pictures, tiny_generator
 
 SMALL = {
@@ -160,10 +161,10 @@ def test_hfgi_restores_anew_where_an_edit_leads(parts):
     assert inversion.spaces == ("w", "w_plus", "f")
     step = Direction(torch.ones(8), "step", "w")
     unchanged = apply(inverter.generator, inversion, step, 0.0)
-    torch.testing.assert_close(unchanged.feature, inversion.feature, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(unchanged.feature, inversion.feature, atol=1e-4, rtol=1e-3)
     edited = apply(inverter.generator, inversion, step, 1.0)
     expected = made.encoder.feature(inverter.generator, inversion.lost, edited.w_plus)
-    torch.testing.assert_close(edited.feature, expected)
+    torch.testing.assert_close(edited.feature, expected, atol=1e-4, rtol=1e-3)
     again = Inversion.cat([inversion[:1], inversion[[1, 2, 3]]]).to("cpu")
     torch.testing.assert_close(again.lost, inversion.lost)
     assert again.restore is inversion.restore
@@ -197,9 +198,17 @@ def test_a_trained_file_is_read_as_what_it_is(parts, tmp_path):
     made = task(parts, "psp", steps=1)
     folder = fit(made, made.config, tmp_path / "run")
     path = folder / "peer_psp.safetensors"
-    world = type("Tiny", (), {"name": "tiny", "generator": lambda self, device: parts.generator})()
+
+    class Tiny(World):
+        name = "tiny"
+
+        def generator(self, device="cpu"):
+            return parts.generator
+
+    world = Tiny()
     images = parts.validation.images(range(2))
     again = PspInverter.load(world, device="cpu", path=path)
-    torch.testing.assert_close(again.invert(images).w_plus, made.made(made.result).invert(images).w_plus)
+    expected = made.made(made.result).invert(images).w_plus
+    torch.testing.assert_close(again.invert(images).w_plus, expected, atol=1e-3, rtol=1e-2)  # float16 on disk
     with pytest.raises(ValueError, match="holds 'psp'; RestyleInverter takes restyle_psp, restyle_e4e"):
         RestyleInverter.load(world, device="cpu", path=path)
