@@ -5,7 +5,7 @@ The feature follows the codes by what the generator itself would change:
 done for styles (arXiv 2011.12799), which the paper does not edit.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from clcae_lib.editing.direction import Direction, Strength
 from clcae_lib.inversion import Inversion
-from clcae_lib.inversion._tuned import synthesise
+from clcae_lib.inversion._tuned import activation
 
 
 def apply(
@@ -123,27 +123,6 @@ def carry_feature(
         return None
     side = feature.shape[-1]
     return feature + activation(generator, after, side=side) - activation(generator, before, side=side)
-
-
-def activation(
-    generator: nn.Module,
-    w_plus: Float[Tensor, "n l d"],
-    *,
-    side: int = 16,
-    styles: Float[Tensor, "n s"] | None = None,
-    tuned: Mapping[str, Tensor] | None = None,
-) -> Float[Tensor, "n c h w"]:
-    """The generator's second activation at a side for these codes, running no layer above that side.
-
-    Args:
-        generator: a StyleGAN2.
-        w_plus: codes in W+.
-        side: of the activation, in pixels: that of the F in whose place it is.
-        styles: an offset in StyleSpace.
-        tuned: each picture's own tensors, as in `Inversion`.
-    """
-    options = {"stop_at": side, "style_offsets": styles, "return_features": True}
-    return synthesise(generator, w_plus, tuned=tuned, **options)[1][-1]
 
 
 @torch.no_grad()

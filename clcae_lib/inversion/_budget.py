@@ -32,26 +32,22 @@ class Budget:
         self.steps, self.images, self.clock = steps, images, clock
         self.end = None if max_seconds is None else clock() + max_seconds
 
-    def progress(self, batch: int, *, steps: int | None = None, share: float = 1.0) -> Iterator[float]:
+    def progress(self, batch: int) -> Iterator[float]:
         """How far one batch's optimisation is before each of its steps, from 0 to below 1.
 
         The time that is left is divided evenly over the images that are left. At least one step is given,
         unless none was asked for.
 
         Args:
-            batch: how many images it has; they count as done afterwards, where `share` is 1.
-            steps: other than the budget's own.
-            share: of the batch's time, where it has several phases; 1 for the last of them.
+            batch: how many images it has; they count as done afterwards.
         """
-        steps = self.steps if steps is None else steps
         start = self.clock()
         allowed = None
         if self.end is not None:
-            allowed = share * max(0.0, self.end - start) * batch / max(1, self.images)
-        if share == 1.0:
-            self.images -= batch
-        for step in range(steps):
+            allowed = max(0.0, self.end - start) * batch / max(1, self.images)
+        self.images -= batch
+        for step in range(self.steps):
             gone = 0.0 if allowed is None or not step else (self.clock() - start) / max(allowed, 1e-9)
             if gone >= 1:
                 return
-            yield max(step / steps, gone)
+            yield max(step / self.steps, gone)

@@ -60,7 +60,7 @@ class PeerInverter:
         world = get_world(world) if isinstance(world, str) else world
         method = method or next(iter(cls.encoders))
         if path is None:
-            command = COMMAND.format(world=world.name, method=method) + " --install"
+            command = COMMAND.format(world=world.name, method=method)
             path = world.require(f"peer_{method}", command=command)
         tensors, metadata = checkpoints.load_weights(path, kind="peer")
         if metadata["method"] not in cls.encoders:

@@ -50,6 +50,27 @@ def synthesise(
     return _join(made)
 
 
+def activation(
+    generator: nn.Module,
+    w_plus: Float[Tensor, "n l d"],
+    *,
+    side: int = 16,
+    styles: Float[Tensor, "n s"] | None = None,
+    tuned: Mapping[str, Tensor] | None = None,
+) -> Float[Tensor, "n c h w"]:
+    """The generator's second activation at a side for these codes, running no layer above that side.
+
+    Args:
+        generator: a StyleGAN2.
+        w_plus: codes in W+.
+        side: of the activation, in pixels: that of the F in whose place it is.
+        styles: an offset in StyleSpace.
+        tuned: each picture's own tensors, as in `Inversion`.
+    """
+    options = {"stop_at": side, "style_offsets": styles, "return_features": True}
+    return synthesise(generator, w_plus, tuned=tuned, **options)[1][-1]
+
+
 def row_of(tuned: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:
     """One picture's own tensors, in the generator's shapes."""
     return {name: value[index] for name, value in tuned.items()}

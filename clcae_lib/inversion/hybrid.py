@@ -41,7 +41,7 @@ class HybridInverter:
         steps: int = 50,
         lr: float = 0.05,
         perceptual_weight: float = 0.2,
-        feature_weight: float = 0.001,
+        feature_weight: float = 0.03,
         max_seconds: float | None = None,
         seed: int = 0,
         clock: Clock = time.monotonic,

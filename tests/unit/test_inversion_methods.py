@@ -189,6 +189,12 @@ def test_unlikeness_of_a_smooth_map_is_large():
     assert _noise.unlikeness([white]) < 0.05 * _noise.unlikeness([smooth])
 
 
+def test_f_needs_an_f_to_begin_with(generator, targets):
+    inverter = OptimisationInverter(generator, space="f", steps=1)
+    with pytest.raises(ValueError, match="start: an optimisation in space 'f' begins with"):
+        inverter.invert(targets, start=MeanFaceInverter(generator).invert(targets))
+
+
 # The budget
 
 
@@ -276,14 +282,14 @@ def test_locality_holds_the_generator_around_the_pivot(generator, tuned):
     pivot = OptimisationInverter(generator, space="w", steps=3, wander=0.0)
 
     def drift(weight):
-        options = {"steps": 15, "lr": 0.03, "locality_weight": weight, "locality_every": 1}
+        options = {"steps": 30, "lr": 0.01, "locality_weight": weight, "locality_every": 1}
         found = PtiInverter(pivot, **options).invert(targets[:1])
         codes = generator.sample_w(8, generator=torch.Generator().manual_seed(1))
         tuned = {name: value.expand(8, *value.shape[1:]) for name, value in found.tuned.items()}
         moved = Inversion(codes, found.w_plus.expand(8, -1, -1), tuned=tuned).decode(generator, "w")
         return (moved - generator.synthesis(codes)).square().mean()
 
-    assert drift(3.0) < 0.7 * drift(0.0)
+    assert drift(10.0) < 0.7 * drift(0.0)
 
 
 def test_time_is_shared_by_pivots_and_tuning(generator, targets):
