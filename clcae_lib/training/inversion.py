@@ -37,7 +37,7 @@ from clcae_lib.training._inversion_config import InversionConfig
 from clcae_lib.training._logging import tile
 from clcae_lib.training._seeds import Shuffled, step_generator
 from clcae_lib.training.body import pretrained_body
-from clcae_lib.training.config import ConfigError
+from clcae_lib.training.config import ConfigError, TrainConfig
 from clcae_lib.training.loop import Task, fit
 
 __all__ = ["InversionConfig", "InversionTask", "Parts", "train", "world_parts"]
@@ -407,8 +407,12 @@ def train(config: InversionConfig, folder: Path | str, *, resume: bool = True, *
     return fit(InversionTask(config, world_parts(config)), config, folder, resume=resume, **options)
 
 
-def world_parts(config: InversionConfig) -> Parts:
-    """The generator, images, judges and alignment of the configuration's world, with their digests."""
+def world_parts(config: TrainConfig) -> Parts:
+    """The generator, images, judges and alignment of the configuration's world, with their digests.
+
+    Args:
+        config: of CLCAE's encoder, or of a peer's.
+    """
     from clcae_lib.models import load_alignment
     from clcae_lib.worlds import get_world
 
@@ -440,7 +444,7 @@ def world_parts(config: InversionConfig) -> Parts:
     )
 
 
-def _framing(world: Any, config: InversionConfig) -> dict[str, Any]:
+def _framing(world: Any, config: TrainConfig) -> dict[str, Any]:
     """What is seen of a world's pictures: by `foundation` the square, by `published` the official cut."""
     if config.preset != "published":
         return {}

@@ -387,12 +387,7 @@ METHODS: dict[str, type[PeerTask]] = {
 
 def task_of(config: PeerConfig, parts: Parts | None = None) -> PeerTask:
     """The task of the configuration's method, on the world's networks unless others are given."""
-    return METHODS[config.method](config, peer_parts(config) if parts is None else parts)
-
-
-def peer_parts(config: PeerConfig) -> Parts:
-    """The generator, images, judges and pretrained body of the configuration's world."""
-    return world_parts(config)
+    return METHODS[config.method](config, world_parts(config) if parts is None else parts)
 
 
 def train(config: PeerConfig, folder: Path | str, *, resume: bool = True, **options: Any) -> Path:
