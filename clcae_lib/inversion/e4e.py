@@ -23,13 +23,24 @@ from clcae_lib.models.codes import Codes
 class E4eEncoder(PspEncoder):
     """Images to a code, and to offsets from it for the layers above the first (arguments as `PspEncoder`).
 
-    Attributes:
-        stage: the last layer that may have an offset of its own; all of them in a trained encoder.
+    How far the layers are freed is kept with the weights, so that a training that was cut short is used as it
+    was trained.
     """
+
+    freed: Tensor
 
     def __init__(self, resolution: int, **options: Any) -> None:
         super().__init__(resolution, **options)
-        self.stage = self.n_latent - 1
+        self.register_buffer("freed", torch.tensor(self.n_latent - 1))
+
+    @property
+    def stage(self) -> int:
+        """The last layer that may have an offset of its own, from 0."""
+        return int(self.freed)
+
+    @stage.setter
+    def stage(self, layer: int) -> None:
+        self.freed.fill_(layer)
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Codes:
         """W+ of images in [-1, 1]; `w` is the code that the offsets start from."""
@@ -42,7 +53,7 @@ class E4eEncoder(PspEncoder):
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch layers dim"]]:
         """The first layer's offset from the mean code, and each layer's offset from the first's."""
         raw = self.offsets(images)
-        free = torch.arange(self.n_latent, device=raw.device) <= self.stage
+        free = torch.arange(self.n_latent, device=raw.device) <= self.freed
         free[0] = False
         return raw[:, 0], raw * free[:, None]
 
@@ -83,6 +94,34 @@ class LatentDiscriminator(nn.Module):
     def forward(self, w: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
         """Logits, high for codes that look like W's."""
         return self.layers((w - self.w_avg) / self.w_scale).squeeze(-1)
+
+
+class CodePool:
+    """Codes of earlier batches, judged by the discriminator among new ones (arXiv 1612.07828, section 2.3).
+
+    e4e's official training keeps one, so that the discriminator does not forget what it has learned to tell.
+
+    Args:
+        size: how many pictures' codes are kept.
+    """
+
+    def __init__(self, size: int = 50) -> None:
+        self.size, self.codes = size, torch.empty(0)
+
+    def exchange(self, fresh: Float[Tensor, "batch layers dim"]) -> Float[Tensor, "batch layers dim"]:
+        """The codes, each exchanged for an older one by the toss of a coin once the pool is full.
+
+        It draws from torch's global generator, which the training loop seeds at every step.
+        """
+        fresh, room = fresh.detach(), self.size - len(self.codes)
+        if room > 0:
+            self.codes = torch.cat([self.codes.to(fresh), fresh[:room]]) if len(self.codes) else fresh[:room]
+        rows = torch.randperm(self.size)[: max(0, len(fresh) - max(0, room))]
+        tossed = torch.rand(len(rows)) < 0.5
+        places, rows = (torch.arange(len(rows)) + max(0, room))[tossed], rows[tossed]
+        given, self.codes = fresh.clone(), self.codes.clone()
+        given[places], self.codes[rows] = self.codes[rows], fresh[places]
+        return given
 
 
 def delta_loss(deltas: Float[Tensor, "batch layers dim"]) -> Float[Tensor, ""]:

@@ -8,7 +8,7 @@ them and for CLCAE, so that methods are compared and not weightings.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -22,6 +22,7 @@ from torch.nn.functional import l1_loss, softplus
 from clcae_lib import checkpoints
 from clcae_lib.inversion._peer import PeerInverter
 from clcae_lib.inversion.e4e import (
+    CodePool,
     E4eEncoder,
     E4eInverter,
     LatentDiscriminator,
@@ -241,6 +242,16 @@ class E4eTask(PeerTask):
         adam = torch.optim.Adam(self.discriminator.parameters(), lr=self.config.lr / 5, betas=(0.0, 0.99))
         self.modules["discriminator"] = self.discriminator
         self.optimizers["discriminator"] = fabric.setup_optimizers(adam)
+        self.pool = CodePool()
+
+    def state(self) -> dict[str, Any]:
+        """The pool of codes too; of several ranks, the first one's."""
+        return {**super().state(), "pool": self.pool.codes}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take up the count of images and the pool."""
+        super().load_state(state)
+        self.pool.codes = state["pool"].to(self.fabric.device)
 
     @property
     def base(self) -> E4eEncoder:
@@ -272,7 +283,8 @@ class E4eTask(PeerTask):
         common.set_rate(optimizer, config.lr / 5)
         real = common.sample_codes(self.generator, w_plus.shape[0], config.seed, CODES, index)
         lazy = 16 * config.r1 if index % 16 == 0 else 0.0
-        loss = discriminator_loss(self.discriminator, real, w_plus.flatten(0, 1), r1=lazy)
+        fake = self.pool.exchange(w_plus).flatten(0, 1)
+        loss = discriminator_loss(self.discriminator, real, fake, r1=lazy)
         optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         common.average_gradients(self.fabric, self.discriminator)

@@ -8,7 +8,15 @@ import torch
 from clcae_lib.devices import make_fabric
 from clcae_lib.editing import Direction, apply
 from clcae_lib.inversion import Inversion
-from clcae_lib.inversion.e4e import E4eEncoder, LatentDiscriminator, delta_loss, discriminator_loss, stage_at
+from clcae_lib.inversion.e4e import (
+    CodePool,
+    E4eEncoder,
+    E4eInverter,
+    LatentDiscriminator,
+    delta_loss,
+    discriminator_loss,
+    stage_at,
+)
 from clcae_lib.inversion.hfgi import Consultant, moved
 from clcae_lib.inversion.psp import PspEncoder, PspInverter, first_convolution
 from clcae_lib.inversion.restyle import RestyleInverter, refine
@@ -123,6 +131,39 @@ def test_the_discriminator_of_codes_learns_and_its_penalty_is_half_the_squared_g
         discriminator_loss(net, real, fake, r1=0.1).backward()
         adam.step()
     assert (net(real) > net(fake)).float().mean() > 0.9
+
+
+def test_the_pool_gives_each_code_back_once_and_loses_none():
+    torch.manual_seed(0)
+    pool, given = CodePool(6), []
+    batches = torch.arange(20.0).view(5, 4, 1, 1).expand(5, 4, 2, 3)
+    for batch in batches:
+        given.append(pool.exchange(batch))
+        assert given[-1].shape == batch.shape
+    torch.testing.assert_close(given[0], batches[0])
+    assert not torch.equal(torch.cat(given), batches.flatten(0, 1))
+    kept = {int(code[0, 0]) for code in pool.codes}
+    assert len(kept) == 6
+    assert kept | {int(code[0, 0]) for code in torch.cat(given)} == set(range(20))
+
+
+def test_a_training_cut_short_is_read_back_at_its_stage(parts, tmp_path):
+    made = task(parts, "e4e", steps=20)
+    made.remaining = lambda done: max(0, 5 - done)
+    fit(made, made.config, tmp_path)
+    stage = stage_at(4, 20, made.generator.n_latent)
+    assert 0 < stage < made.generator.n_latent - 1
+
+    class Tiny(World):
+        name = "tiny"
+
+        def generator(self, device="cpu"):
+            return parts.generator
+
+    again = E4eInverter.load(Tiny(), device="cpu", path=tmp_path / "peer_e4e.safetensors")
+    assert again.encoder.stage == stage
+    found = again.invert(parts.validation.images(range(2)))
+    torch.testing.assert_close(found.w_plus[:, stage + 1 :], found.w_plus[:, :1].expand(-1, 7 - stage, -1))
 
 
 def test_restyle_adds_up_its_corrections(parts):
