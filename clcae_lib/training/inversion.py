@@ -349,7 +349,7 @@ class InversionTask(Task):
     def _losses(
         self, target: Tensor, known: Tensor, *, blend: float, still: bool = False
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Every term of the objective, unweighted and by name, and the weighted sum; `still` in validation."""
+        """Every term of the objective, unweighted and by name, and the weighted sum; `still` to validate."""
         config, codes = self.config, self.encoder(target) if still else self._encode(target)
         pictures, activation = self._decode(codes, blend=blend, noise=self._still if still else self.noise)
         terms: dict[str, Tensor] = {}
