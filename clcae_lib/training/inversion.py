@@ -426,16 +426,14 @@ def train(config: InversionConfig, folder: Path | str, *, resume: bool = True, *
 
 def world_parts(config: InversionConfig) -> Parts:
     """The generator, images, judges and alignment of the configuration's world, with their digests."""
-    from clcae_lib.models import load_alignment
     from clcae_lib.worlds import get_world
 
     world = get_world(config.world)
     used = [world.generator_file]
     alignment, judges = None, {}
     if config.alignment != "off" or config.init_from_alignment:
-        path = world.require("alignment", command=f"clcae train alignment --world {world.name}")
-        alignment = load_alignment(path)
-        used.append(path)
+        alignment, path = _alignment(world, config)
+        used += [path] if path.is_file() else sorted(path.glob("*.pt*"))
     for name in ("perceptual", "identity"):
         if getattr(config, f"weight_{name}") > 0:
             judges[name] = getattr(world, name)("train")
@@ -451,6 +449,19 @@ def world_parts(config: InversionConfig) -> Parts:
         trained_on=common.digests(*used),
         **_framing(world, config),
     )
+
+
+def _alignment(world: Any, config: InversionConfig) -> tuple[Any, Path]:
+    """The alignment trained here or, of `published` without one, the official pair of the world's folder."""
+    from clcae_lib.models import load_alignment
+    from clcae_lib.models.official import load_official_alignment
+
+    official = world.folder / "contrastive"
+    trained = world.weights("alignment").is_file()
+    if config.preset == "published" and not trained and official.is_dir():
+        return load_official_alignment(official, world.generator("cpu")), official
+    path = world.require("alignment", command=f"clcae train alignment --world {world.name}")
+    return load_alignment(path), path
 
 
 def _framing(world: Any, config: InversionConfig) -> dict[str, Any]:
