@@ -69,8 +69,9 @@ def load_weights(path: Path | str, *, kind: str | None = None) -> tuple[dict[str
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged, no safetensors file, or of another kind.
     """
-    metadata = read_metadata(path)
+    _require(path)
     with _sound(path), safetensors.safe_open(path, framework="pt") as file:
+        metadata = _metadata(file, path)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
     found = metadata.get("kind")
     if kind is not None and found != kind:
@@ -87,7 +88,11 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
     """
     _require(path)
     with _sound(path), safetensors.safe_open(path, framework="pt") as file:
-        metadata = json.loads((file.metadata() or {}).get(KEY, "{}"))
+        return _metadata(file, path)
+
+
+def _metadata(file: Any, path: Path | str) -> dict[str, Any]:
+    metadata = json.loads((file.metadata() or {}).get(KEY, "{}"))
     if not isinstance(metadata, dict):
         raise ValueError(f"{path} is damaged (its metadata are no dictionary); fetch it again")
     return metadata

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from clcae_lib import paths
-from clcae_lib.commands import files, suite, worlds
+from clcae_lib.commands import files, invert, suite, worlds
 from clcae_lib.commands.common import RequestError, Settings, World, check_world, told
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.add_typer(suite.app)
 app.add_typer(train_app, name="train")
 app.add_typer(worlds.app, name="world")
 app.add_typer(files.app)
+app.add_typer(invert.app)
 
 STAGES = {
     "generator": ("adversarial", "GeneratorConfig"),

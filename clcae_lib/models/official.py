@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from clcae_lib import checkpoints
 from clcae_lib.models.arcface import ArcFace
+from clcae_lib.models.backbone import to_encoder_side
 from clcae_lib.models.moco import MocoFeatures
 from clcae_lib.models.published import PublishedEncoder, PublishedInversion
 from clcae_lib.models.published_contrastive import PublishedImageEncoder, PublishedLatentEncoder
@@ -119,6 +120,78 @@ def load_official_contrastive(
     """
     image = assemble(PublishedImageEncoder, state_dict_of(image_path), source=image_path)
     return image, assemble(PublishedLatentEncoder, state_dict_of(latent_path), source=latent_path)
+
+
+class OfficialImageEncoder(nn.Module):
+    """The official image encoder with the interface of `ImageEncoder`: the mean code's picture is its own.
+
+    It was trained on squares of 256 pixels, of cars too; the inversion shows it cars of 192x256, as they are.
+    """
+
+    average: Tensor
+
+    def __init__(self, encoder: PublishedImageEncoder, average: Tensor) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.register_buffer("average", average, persistent=False)
+
+    @property
+    def body(self) -> nn.Module:
+        """What an inversion encoder of the same layout can start from."""
+        return self.encoder.encoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Unit vectors of images in [-1, 1]."""
+        return self.encoder(images, self.average)
+
+
+class OfficialLatentEncoder(nn.Module):
+    """The official latent encoder with the interface of `LatentEncoder`: the mean code is its own."""
+
+    w_avg: Tensor
+
+    def __init__(self, encoder: PublishedLatentEncoder, w_avg: Tensor) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.register_buffer("w_avg", w_avg, persistent=False)
+
+    def forward(self, w: Tensor) -> Tensor:
+        """Unit vectors of codes."""
+        return self.encoder(w, self.w_avg[None])
+
+
+@torch.no_grad()
+def load_official_alignment(
+    folder: Path | str, generator: Generator, *, view: Callable[[Tensor], Tensor] = to_encoder_side
+) -> tuple[OfficialImageEncoder, OfficialLatentEncoder, float]:
+    """The contrastive pair of a folder as a training takes it: two frozen encoders and their scale.
+
+    The pair is told apart by its content: the image encoder's file has the temperature, `logit_scale`.
+
+    Args:
+        folder: with the two files.
+        generator: its mean code's picture is what the image encoder subtracts.
+        view: what the training shows of a picture.
+
+    Raises:
+        ValueError: the folder does not hold just one file of each; or a file does not fit.
+    """
+    files = sorted(path for path in Path(folder).iterdir() if path.suffix in (".pt", ".pth"))
+    found: dict[str, list[Path]] = {"logit_scale": [], "pos_embedding": []}
+    for path in files:
+        names = state_dict_of(path)
+        for mark, paths in found.items():
+            paths += [path] if mark in names else []
+    if any(len(paths) != 1 for paths in found.values()):
+        raise ValueError(
+            f"{folder} has to hold the official image encoder and latent encoder, one .pt each; it has "
+            f"{', '.join(path.name for path in files) or 'none'}"
+        )
+    image, latent = load_official_contrastive(*(paths[0] for paths in found.values()))
+    average = view(generator.synthesis(generator.w_avg[None])).cpu()
+    w_avg = generator.w_avg.detach().cpu().clone()
+    scale = float(image.logit_scale.exp())
+    return OfficialImageEncoder(image, average).eval(), OfficialLatentEncoder(latent, w_avg).eval(), scale
 
 
 def load_arcface(path: Path | str) -> ArcFace:

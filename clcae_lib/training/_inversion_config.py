@@ -36,7 +36,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ramp": "epoch",
         "body": "irse_small",
         "optimizer": "ranger",
-        "schedule": "constant",
+        "schedule": "plateau",
         "flip": 0.5,
         "average_flip": True,
         "clip": None,
@@ -98,7 +98,9 @@ class InversionConfig(TrainConfig):
     )
     lpips_scales: Literal[1, 3]
     ramp: Literal["run", "epoch"]
-    ramp_epoch: int = Field(default=500, ge=2, description="steps of an epoch, where ramp=epoch")
+    ramp_epoch: int = Field(
+        default=500, ge=2, description="steps of an epoch, where ramp=epoch or schedule=plateau"
+    )
 
     body: str
     widths: tuple[int, ...] | None = None
@@ -131,7 +133,9 @@ class InversionConfig(TrainConfig):
         description="a defect of the published code: the average picture is mirrored by a coin of its own"
     )
     optimizer: Literal["adam", "ranger"]
-    schedule: Literal["cosine", "constant"]
+    schedule: Literal["cosine", "constant", "plateau"] = Field(
+        description="plateau: a tenth when the mean validation loss has not fallen for 10 epochs (ramp_epoch)"
+    )
     lr: float = Field(gt=0, description="1e-4 at full size; small networks want more")
     warmup: int = Field(default=50, ge=0, description="steps over which the learning rate rises")
     clip: float | None = Field(gt=0, description="largest norm of the gradient; null sets no limit")

@@ -35,6 +35,7 @@ from clcae_lib.training import _common as common
 from clcae_lib.training._ema import half_life, update_average
 from clcae_lib.training._inversion_config import InversionConfig
 from clcae_lib.training._logging import tile
+from clcae_lib.training._plateau import Plateau
 from clcae_lib.training._seeds import Shuffled, step_generator
 from clcae_lib.training.body import pretrained_body
 from clcae_lib.training.config import ConfigError, TrainConfig
@@ -125,6 +126,7 @@ class InversionTask(Task):
                 "init_from_alignment=false"
             )
         self.parts, self.seen = parts, 0
+        self.plateau = Plateau(config.lr) if config.schedule == "plateau" else None
 
     def setup(self, fabric: Fabric) -> None:
         """Build the encoder, its average, the loss and the optimizer."""
@@ -150,6 +152,8 @@ class InversionTask(Task):
     def step(self, index: int) -> dict[str, float | Tensor]:
         """One batch: encode, decode three times, judge, update."""
         config, optimizer = self.config, self.optimizers["optimizer"]
+        if self.plateau is not None and index > 0 and index % config.ramp_epoch == 0:
+            self.plateau.step(self._validation_loss(index))
         common.set_rate(optimizer, config.lr * self._rate(index))
         target, known = self._batch(index)
         with self.fabric.autocast():
@@ -196,12 +200,14 @@ class InversionTask(Task):
         return tile(torch.cat(rows).clamp(-1, 1).cpu(), columns=16)
 
     def state(self) -> dict[str, Any]:
-        """How many images the average has seen."""
-        return {"seen": self.seen}
+        """How many images the average has seen, and what the schedule has seen of the validation."""
+        return {"seen": self.seen} | ({"plateau": self.plateau.state()} if self.plateau else {})
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take up the count of images."""
+        """Take up the count of images and the schedule."""
         self.seen = int(state["seen"])
+        if self.plateau is not None:
+            self.plateau.load_state(state["plateau"])
 
     @property
     def result(self) -> nn.Module:
@@ -287,9 +293,23 @@ class InversionTask(Task):
 
     def _rate(self, index: int) -> float:
         config = self.config
-        if config.schedule == "constant":
-            return min(1.0, (index + 1) / max(1, config.warmup))
+        if config.schedule != "cosine":
+            reached = 1.0 if self.plateau is None else self.plateau.factor
+            return reached * min(1.0, (index + 1) / max(1, config.warmup))
         return common.cosine(index, config.steps, warmup=config.warmup, floor=0.01)
+
+    @torch.no_grad()
+    def _validation_loss(self, index: int) -> float:
+        """The mean of the whole objective over held-out images, in batches of the training's size."""
+        blend = self._blend(index - 1) if self.config.ramp == "epoch" else 1.0
+        known = self.generator.w_avg[None][:0]
+        with common.evaluating(self.encoder), self.fabric.autocast():
+            found = [
+                self._losses(batch, known, blend=blend, still=True)[1].float()
+                for batch in self._held_out().split(min(self.few, self.config.batch_size))
+            ]
+        mean = torch.stack(found).mean()
+        return float(mean if self.fabric.world_size == 1 else self.fabric.all_reduce(mean, reduce_op="mean"))
 
     def _blend(self, index: int) -> float:
         config = self.config
@@ -331,10 +351,12 @@ class InversionTask(Task):
             samples = self.parts.view(self.generator.synthesis(w, noise=self.noise)).float()
         return torch.cat([samples, renders]).contiguous(memory_format=torch.channels_last), w
 
-    def _losses(self, target: Tensor, known: Tensor, *, blend: float) -> tuple[dict[str, Tensor], Tensor]:
-        """Every term of the objective, unweighted and by name, and the weighted sum."""
-        config, codes = self.config, self._encode(target)
-        pictures, activation = self._decode(codes, blend=blend, noise=self.noise)
+    def _losses(
+        self, target: Tensor, known: Tensor, *, blend: float, still: bool = False
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Every term of the objective, unweighted and by name, and the weighted sum; `still` to validate."""
+        config, codes = self.config, self.encoder(target) if still else self._encode(target)
+        pictures, activation = self._decode(codes, blend=blend, noise=self._still if still else self.noise)
         terms: dict[str, Tensor] = {}
         total = target.new_zeros(())
         for name, judged in self.reconstruction(pictures, target).items():
@@ -413,16 +435,14 @@ def world_parts(config: TrainConfig) -> Parts:
     Args:
         config: of CLCAE's encoder, or of a peer's.
     """
-    from clcae_lib.models import load_alignment
     from clcae_lib.worlds import get_world
 
     world = get_world(config.world)
     used = [world.generator_file]
     alignment, judges = None, {}
     if config.alignment != "off" or config.init_from_alignment:
-        path = world.require("alignment", command=f"clcae train alignment --world {world.name}")
-        alignment = load_alignment(path)
-        used.append(path)
+        alignment, path = _alignment(world, config)
+        used += [path] if path.is_file() else sorted(path.glob("*.pt*"))
     for name in ("perceptual", "identity"):
         if getattr(config, f"weight_{name}") > 0:
             judges[name] = getattr(world, name)("train")
@@ -442,6 +462,19 @@ def world_parts(config: TrainConfig) -> Parts:
         trained_on=common.digests(*used),
         **_framing(world, config),
     )
+
+
+def _alignment(world: Any, config: TrainConfig) -> tuple[Any, Path]:
+    """The alignment trained here or, of `published` without one, the official pair of the world's folder."""
+    from clcae_lib.models import load_alignment
+    from clcae_lib.models.official import load_official_alignment
+
+    official = world.folder / "contrastive"
+    trained = world.weights("alignment").is_file()
+    if config.preset == "published" and not trained and official.is_dir():
+        return load_official_alignment(official, world.generator("cpu"), view=world.view), official
+    path = world.require("alignment", command=f"clcae train alignment --world {world.name}")
+    return load_alignment(path), path
 
 
 def _framing(world: Any, config: TrainConfig) -> dict[str, Any]:

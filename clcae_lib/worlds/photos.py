@@ -185,7 +185,7 @@ class PhotoWorld(World):
         from clcae_lib.worlds.perceptual import ALEXNET_FILE, LpipsAlex, find_alexnet
 
         del role
-        path = find_alexnet() or self._network(ALEXNET_FILE, "lpips")
+        path = find_alexnet() or self._network(ALEXNET_FILE, "alexnet")
         return LpipsAlex(path).to(device)
 
     def measures_with(self, judge: str) -> bool:
@@ -204,10 +204,15 @@ class PhotoWorld(World):
         return pictures
 
     def _network(self, file: str, asset: str) -> Path:
+        from clcae_lib.assets import AssetError, asset_path
+
         path = paths.data_dir() / "networks" / file
         if not path.is_file():
             raise WorldError(f"{path} is missing: `clcae fetch {asset}` brings it, or put it there by hand")
-        return path
+        try:
+            return asset_path(asset)
+        except AssetError as error:
+            raise WorldError(str(error)) from error
 
     def _first_refusal(self) -> str:
         return f"; not used: {self.refused[0].reason}" if self.refused else ""

@@ -288,3 +288,21 @@ def test_the_body_starts_where_it_is_told(parts):
         task.setup(make_fabric("cpu"))
         body = task.encoder.body.state_dict()
         assert all(torch.equal(body[name], value) for name, value in expected.items())
+
+
+def test_the_published_schedule_drops_when_validation_stops_and_resumes(published_parts, tmp_path):
+    assert InversionConfig(preset="published").schedule == "plateau"
+    task = InversionTask(InversionConfig(**(SMALL | PUBLISHED)), published_parts)
+    task.setup(make_fabric("cpu"))
+    losses = [1.0] * 12  # the first is the best; eleven more are one too many
+    for loss in losses[:6]:
+        task.plateau.step(loss)
+    other = InversionTask(task.config, published_parts)
+    other.load_state(task.state())
+    for loss in losses[6:11]:
+        other.plateau.step(loss)
+    assert other._rate(100) == 1.0
+    other.plateau.step(losses[11])
+    assert other._rate(100) == pytest.approx(0.1)
+    first = task._validation_loss(4)
+    assert first == task._validation_loss(4) > 0  # fixed noise, no dropout, no flips

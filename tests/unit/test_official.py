@@ -214,3 +214,20 @@ def test_a_world_inverts_with_the_official_checkpoint_in_its_folder(tmp_path, mo
     assert inversion.w_plus.shape == (1, rows, 512)
     assert inversion.feature.shape == (1, 512, 16, 16)
     assert "published" in Sources(get_world(name), inverter.generator, torch.device("cpu")).methods
+
+
+@torch.no_grad()
+def test_the_official_pair_is_an_alignment(tmp_path):
+    generator = Generator(256).eval()
+    pair = PublishedImageEncoder().eval(), PublishedLatentEncoder().eval()
+    with pytest.raises(ValueError, match="has to hold the official"):
+        official.load_official_alignment(tmp_path, generator)
+    written(tmp_path / "b.pt", pair[0].state_dict())
+    written(tmp_path / "a.pt", pair[1].state_dict())
+    images, codes, scale = official.load_official_alignment(tmp_path, generator)
+    picture, w = torch.rand(2, 3, 256, 256) * 2 - 1, torch.randn(2, 512)
+    average = generator.synthesis(generator.w_avg[None])
+    assert torch.allclose(images(picture), pair[0](picture, average), atol=1e-5)
+    assert torch.allclose(codes(w), pair[1](w, generator.w_avg[None]), atol=1e-5)
+    assert scale == pytest.approx(1 / 0.07, rel=1e-4)
+    assert images(picture[:, :, 32:224]).shape == (2, 512)

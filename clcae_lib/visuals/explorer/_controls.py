@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from clcae_lib.checkpoints import read_plain
+from clcae_lib.checkpoints import read_metadata, read_plain
 from clcae_lib.devices import resolve_device
 from clcae_lib.editing import (
     Direction,
@@ -116,6 +116,8 @@ def _from_folder(world: World, generator: Generator) -> list[Control]:
 
 def _read(path: Path) -> list[tuple[Group, Direction]]:
     """The directions of a file with the group that shows them; none where it is not a file of directions."""
+    if path.suffix == ".safetensors" and read_metadata(path).get("kind") == "components":
+        return _components(path)
     if path.suffix == ".safetensors":
         return [("directions", direction) for direction in load_directions(path).values()]
     if path.suffix == ".npy":
@@ -123,10 +125,13 @@ def _read(path: Path) -> list[tuple[Group, Direction]]:
     if path.suffix != ".pt":
         return []
     if isinstance(read_plain(path), dict):
-        components = load_ganspace(path)
-        count = min(COMPONENTS, len(components.std))
-        return [("GANSpace", components.direction(i)) for i in range(count)]
+        return _components(path)
     return [("directions", load_interfacegan(path))]
+
+
+def _components(path: Path) -> list[tuple[Group, Direction]]:
+    components = load_ganspace(path)
+    return [("GANSpace", components.direction(i)) for i in range(min(COMPONENTS, len(components.std)))]
 
 
 def _check_fits(direction: Direction, generator: Generator, path: Path) -> None:
