@@ -12,7 +12,7 @@ from clcae_lib.evaluation.claims import (
 )
 from clcae_lib.evaluation.comparison import Bench, Measured
 from clcae_lib.evaluation.cost import cost_table, parameter_count, peak_memory, time_paired
-from clcae_lib.evaluation.curves import at_equal_response, front, measure_curve
+from clcae_lib.evaluation.curves import at_equal_response, front, images_at_response, measure_curve
 from clcae_lib.evaluation.details import detail_kept, detail_mask, detail_table
 from clcae_lib.evaluation.editability import effect_matrix, measure_edits, summarise_edits, true_edit
 from clcae_lib.evaluation.generator import evaluate_generator
@@ -72,6 +72,7 @@ __all__ = [
     "gain_over_seeds",
     "hierarchical_ci",
     "holm",
+    "images_at_response",
     "judge_table",
     "kernel_distance",
     "measure_curve",

@@ -105,6 +105,41 @@ def at_equal_response(
     return pd.DataFrame(rows)
 
 
+def images_at_response(
+    curve: pd.DataFrame, *, response: float = 1.0, by: Sequence[str] = ("factor",)
+) -> pd.DataFrame:
+    """What each picture's edit costs at the strength where its group has moved by `response` on average.
+
+    This is `at_equal_response` before its means are taken, for paired tests over pictures: all pictures of a
+    group are read at one strength, between strengths linearly. A group that never gets there has no rows.
+
+    Args:
+        curve: from `measure_curve`, or several of them joined.
+        response: in standard deviations of the factor.
+        by: the columns that name a group.
+
+    Returns:
+        One row for each group and image: `by`, `image`, `strength`, `moved` and each of `READ`.
+
+    Raises:
+        ValueError: the response is not positive.
+    """
+    if not response > 0:
+        raise ValueError(f"response={response}: must be positive, in standard deviations of the factor")
+    frames = [pd.DataFrame(columns=[*by, "image", "strength", "moved", *READ])]
+    for key, group in curve.groupby(list(by), sort=False):
+        steps, values = _table(group)
+        strength = _read(steps, values.mean(axis=1), response)[0]
+        if np.isnan(strength):
+            continue
+        i = min(np.searchsorted(steps, strength), len(steps) - 1)
+        share = (strength - steps[i - 1]) / (steps[i] - steps[i - 1])
+        frame = pd.DataFrame((1 - share) * values[i - 1] + share * values[i], columns=["moved", *READ])
+        named = dict(zip(by, key, strict=True)) | {"image": sorted(group["image"].unique())}
+        frames.append(frame.assign(**named, strength=strength)[list(frames[0].columns)])
+    return pd.concat(frames[1:] or frames, ignore_index=True)
+
+
 def _table(group: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Strengths from 0 on, and the values by strength, image and measure (`moved`, then `READ`)."""
     names = ("moved", *READ)

@@ -1,7 +1,7 @@
-"""Figures in one look: grids of pictures, traversals, attention, effects of edits, means with intervals."""
+"""Figures in one look: grids of pictures, traversals, attention, effects of edits, methods compared."""
 
 from clcae_lib.visuals.attention import overlay, show_attention
-from clcae_lib.visuals.comparison import KIND_COLOURS, show_methods
+from clcae_lib.visuals.comparison import KIND_COLOURS, show_method_curves, show_methods, show_verdicts
 from clcae_lib.visuals.grid import enlarge, image_grid, stack_rows, to_pixels
 from clcae_lib.visuals.pictures import show_grid, show_images, show_traversal
 from clcae_lib.visuals.plots import heatmap, show_curves, show_intervals
@@ -32,8 +32,10 @@ __all__ = [
     "show_grid",
     "show_images",
     "show_intervals",
+    "show_method_curves",
     "show_methods",
     "show_traversal",
+    "show_verdicts",
     "stack_rows",
     "theme",
     "to_pixels",

@@ -1,9 +1,12 @@
-"""Methods beside each other: one point a method, with its intervals and its name."""
+"""Methods beside each other: points with their intervals, curves with their names, and verdicts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from clcae_lib.visuals.theme import PALETTE, new_figure
 
@@ -14,6 +17,9 @@ KIND_COLOURS = {
     "hybrid": PALETTE[3],
     "trivial": PALETTE[6],
 }
+VERDICT_COLOURS = {"supported": PALETTE[5], "refuted": PALETTE[4], "undecided": "#E4E4E4"}
+_PLACES = [(x, y) for y in (6, -12, 16, -22, 27, -33, 39, -45) for x in (8, -8)]
+"""Where a name may stand beside its point, in points; the first that is free is taken."""
 
 
 def show_methods(
@@ -49,7 +55,6 @@ def show_methods(
         axis.plot(
             row[x], row[y], "o", color=colour, markersize=8, markerfacecolor=colour if filled else "white"
         )
-        axis.annotate(str(row[label]), (row[x], row[y]), (7, 5), textcoords="offset points", fontsize=9)
     axis.set(xlabel=labels.get(x, x), ylabel=labels.get(y, y))
     axis.margins(x=0.16, y=0.10)
     if log_x:
@@ -59,6 +64,128 @@ def show_methods(
     axis.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     if title:
         axis.set_title(title, loc="left")
+    points = table.dropna(subset=[x, y])[[x, y, label]]
+    _name_points(figure, axis, list(points.itertuples(index=False, name=None)))
+    return figure
+
+
+def _name_points(figure: Figure, axis: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+    """Writes each name beside its point, where it covers no other name and no point."""
+    figure.draw_without_rendering()
+    side = 5 * figure.dpi / 72
+    spots = [axis.transData.transform(point[:2]) for point in points]
+    taken = [Bbox.from_bounds(u - side, v - side, 2 * side, 2 * side) for u, v in spots]
+    for place_x, place_y, name in points:
+        text = axis.annotate(
+            str(name), (place_x, place_y), _PLACES[0], textcoords="offset points", fontsize=9
+        )
+        boxes = []
+        for place in _PLACES:
+            text.set(position=place, horizontalalignment="left" if place[0] > 0 else "right")
+            boxes.append(text.get_window_extent())
+            if not any(boxes[-1].overlaps(other) for other in taken) and _inside(boxes[-1], axis):
+                break
+        else:
+            text.set(position=_PLACES[0], horizontalalignment="left")
+            boxes.append(boxes[0])
+        taken.append(boxes[-1])
+
+
+def _inside(box: Bbox, axis: Axes) -> bool:
+    return bool(box.x0 > axis.bbox.x0 and box.x1 < axis.bbox.x1 and box.y0 > axis.bbox.y0)
+
+
+def show_method_curves(
+    table: pd.DataFrame,
+    *,
+    x: str,
+    measures: Mapping[str, str],
+    label: str = "method",
+    x_label: str | None = None,
+    title: str | None = None,
+) -> Figure:
+    """A figure with a panel for each measure and a curve for each method, named at its end.
+
+    Args:
+        table: with the columns `x`, `label` and each measure, in the order in which curves are joined.
+        x: the column on the horizontal axes.
+        measures: what stands above a panel, by column.
+        label: the column with the names; one curve for each, at most as many as the palette has colours.
+        x_label: of the horizontal axes.
+        title: of the figure.
+
+    Raises:
+        ValueError: there are more methods than colours.
+    """
+    names = list(dict.fromkeys(table[label]))
+    if len(names) > len(PALETTE):
+        raise ValueError(f"show_method_curves: {len(names)} methods, colours for {len(PALETTE)}; choose some")
+    figure, axes = new_figure(1, len(measures), width=4.6 * len(measures), height=3.8)
+    for axis, (column, heading) in zip(axes[0], measures.items(), strict=True):
+        for colour, name in zip(PALETTE, names, strict=False):
+            part = table[table[label] == name]
+            axis.plot(part[x], part[column], "o-", color=colour, linewidth=2, markersize=4)
+        axis.set(xlabel=x if x_label is None else x_label)
+        axis.set_title(heading, loc="left")
+        ends = {name: table[table[label] == name].iloc[-1] for name in names}
+        _name_ends(axis, {name: (row[x], row[column]) for name, row in ends.items()})
+    if title:
+        figure.suptitle(title, x=0.01, ha="left")
+    return figure
+
+
+def _name_ends(axis: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
+    """Names at the right of the axes, at the height of each curve's end and apart from each other."""
+    low, high = axis.get_ylim()
+    apart = 0.062 * (high - low)
+    order = sorted(ends, key=lambda name: ends[name][1])
+    heights = np.array([ends[name][1] for name in order], dtype=float)
+    for i in range(1, len(heights)):
+        heights[i] = max(heights[i], heights[i - 1] + apart)
+    heights -= max(0.0, heights[-1] - high)
+    colours = dict(zip(ends, PALETTE, strict=False))
+    for name, height in zip(order, heights, strict=True):
+        place = (1.02, (height - low) / (high - low))
+        axis.annotate(
+            name, place, xycoords="axes fraction", color=colours[name], fontsize=9, va="center", clip_on=False
+        )
+
+
+def show_verdicts(
+    judged: pd.DataFrame, *, row: str = "method", column: str = "measure", title: str | None = None
+) -> Figure:
+    """A figure of a table of comparisons: each gain in its cell, coloured by its verdict.
+
+    Args:
+        judged: one row for each `row` and `column`, with `value` (positive for better) and `verdict`, as
+            `evaluation.compare_methods` gives them; a cell without a row stays empty.
+        row, column: the columns that name a cell.
+        title: of the figure.
+    """
+    rows, columns = (list(dict.fromkeys(judged[name])) for name in (row, column))
+    figure, axes = new_figure(width=1.25 * len(columns) + 3.4, height=0.36 * len(rows) + 1.7)
+    axis = axes[0, 0]
+    for cell in judged.to_dict("records"):
+        x, y = columns.index(cell[column]), rows.index(cell[row])
+        colour = VERDICT_COLOURS[cell["verdict"]]
+        axis.fill_between([x, x + 1], y, y + 1, color=colour, edgecolor="white", linewidth=1.5)
+        axis.text(x + 0.5, y + 0.5, f"{cell['value']:+.3g}", ha="center", va="center", fontsize=9)
+    axis.set_xticks(
+        np.arange(len(columns)) + 0.5, [name.replace(", ", ",\n") for name in columns], fontsize=9
+    )
+    axis.set_yticks(np.arange(len(rows)) + 0.5, rows)
+    axis.set(xlim=(0, len(columns)), ylim=(len(rows), 0))
+    axis.xaxis.tick_top()
+    axis.tick_params(length=0)
+    axis.grid(visible=False)
+    axis.spines[:].set_visible(False)
+    handles = [
+        axis.plot([], [], "s", color=colour, markersize=10, label=name)[0]
+        for name, colour in VERDICT_COLOURS.items()
+    ]
+    axis.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left")
     return figure
 
 

@@ -20,6 +20,7 @@ from clcae_lib.evaluation import (
     detail_table,
     frechet_distance,
     front,
+    images_at_response,
     measure_curve,
     ms_ssim,
     ms_ssim_scales,
@@ -244,6 +245,30 @@ def test_between_two_strengths_a_curve_is_linear():
     assert found[["strength", "leakage", "identity", "leakage_low"]].tolist() == pytest.approx(
         [1.5, 0.3, 0.7, 0.3]
     )
+
+
+def test_pictures_are_read_at_their_groups_strength_and_average_to_it():
+    moved = {0: (0.2, 0.8, 1.4), 1: (0.6, 1.6, 3.0)}  # means 0.4, 1.2, 2.2: the response 0.8 lies at 1.5
+    rows = [
+        {"factor": "smile", "image": i, "step": s, "moved": m, "leakage": i + s, "identity": 1 - s / 10}
+        for i, values in moved.items()
+        for s, m in zip((1.0, 2.0, 3.0), values, strict=True)
+    ]
+    curve = pd.DataFrame(rows).assign(truth_distance=0.2, identity_unedited=1.0, inversion_distance=0.1)
+    found = images_at_response(curve, response=0.8).set_index("image")
+    assert found["strength"].tolist() == pytest.approx([1.5, 1.5])
+    assert found["moved"].tolist() == pytest.approx([0.5, 1.1])
+    assert found["leakage"].tolist() == pytest.approx([1.5, 2.5])
+    mean = at_equal_response(curve, response=0.8, n=3).iloc[0]
+    for name in ("leakage", "identity", "truth_distance"):
+        assert found[name].mean() == pytest.approx(mean[name])
+    early = images_at_response(curve, response=0.2).iloc[0]  # before the first strength: from no edit on
+    assert early[["strength", "identity", "truth_distance"]].tolist() == pytest.approx([0.5, 0.95, 0.15])
+    both = pd.concat([curve.assign(seed=0), curve.assign(seed=1, moved=0.0)])
+    assert images_at_response(both, response=0.8, by=["seed", "factor"])["seed"].tolist() == [0, 0]
+    assert len(images_at_response(curve, response=9)) == 0
+    with pytest.raises(ValueError, match="positive"):
+        images_at_response(curve, response=-1)
 
 
 def test_the_front_is_what_nothing_beats():

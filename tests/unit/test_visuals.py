@@ -22,9 +22,13 @@ from clcae_lib.visuals import (
     show_grid,
     show_images,
     show_intervals,
+    show_method_curves,
+    show_methods,
     show_traversal,
+    show_verdicts,
     theme,
 )
+from clcae_lib.visuals.comparison import VERDICT_COLOURS
 
 
 def flat(*levels, side=2):
@@ -183,3 +187,54 @@ def test_theme_sets_the_palette_when_asked():
         theme()
         colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
         assert [to_rgb(c) for c in colours] == [to_rgb(c) for c in PALETTE]
+
+
+# ------------------------------------------------------------------- methods beside each other
+
+
+def boxes(figure, texts):
+    figure.draw_without_rendering()
+    return [text.get_window_extent() for text in texts]
+
+
+def test_names_of_near_points_cover_neither_each_other_nor_a_point():
+    near = [0.5 + 0.01 * i for i in range(8)]
+    table = pd.DataFrame({"x": near, "y": near, "kind": "encoder"}).assign(
+        method=[f"method {i}" for i in range(8)]
+    )
+    figure = show_methods(table, x="x", y="y")
+    axis = figure.axes[0]
+    names = boxes(figure, axis.texts)
+    assert len(names) == 8
+    assert not [1 for i, a in enumerate(names) for b in names[:i] if a.overlaps(b)]
+    spots = axis.transData.transform(list(zip(near, near, strict=True)))
+    assert not [1 for box in names for spot in spots if box.contains(*spot)]
+
+
+def test_every_curve_is_named_in_its_colour_in_every_panel():
+    table = pd.DataFrame({"method": ["a", "a", "b", "b"], "x": [0, 1, 0, 2.0], "up": [0, 1, 0, 1.0]})
+    table["down"] = -table["up"]
+    figure = show_method_curves(table, x="x", measures={"up": "rises", "down": "falls"}, x_label="sd")
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["rises", "falls"]
+    for axis in figure.axes:
+        colours = {text.get_text(): text.get_color() for text in axis.texts}
+        assert colours == {"a": PALETTE[0], "b": PALETTE[1]}
+        a, b = boxes(figure, axis.texts)
+        assert not a.overlaps(b), "both curves end at one height"
+    many = pd.concat([table.assign(method=str(i)) for i in range(len(PALETTE) + 1)])
+    with pytest.raises(ValueError, match="choose some"):
+        show_method_curves(many, x="x", measures={"up": "rises"})
+
+
+def test_a_verdict_colours_its_gain_and_a_missing_comparison_stays_empty():
+    cells = [
+        ("a", "PSNR", 1.25, "supported"),
+        ("b", "PSNR", -2.0, "refuted"),
+        ("a", "LPIPS", 0.0, "undecided"),
+    ]
+    judged = pd.DataFrame(cells, columns=["method", "measure", "value", "verdict"])
+    axis = show_verdicts(judged).axes[0]
+    texts = {text.get_text(): text.get_position() for text in axis.texts}
+    assert texts == {"+1.25": (0.5, 0.5), "-2": (0.5, 1.5), "+0": (1.5, 0.5)}
+    faces = [tuple(shape.get_facecolor()[0][:3]) for shape in axis.collections]
+    assert faces == [to_rgb(VERDICT_COLOURS[verdict]) for *_, verdict in cells]
