@@ -114,8 +114,7 @@ class PeerTask(InversionTask):
 
     def __init__(self, config: PeerConfig, parts: Parts) -> None:
         Task.__init__(self, config)
-        self.parts, self.seen = parts, 0
-        self.plateau = None  # peers have CLCAE's own schedule, never the published one's drop
+        self.parts, self.seen, self.plateau = parts, 0, None
 
     def setup(self, fabric: Fabric) -> None:
         """Build the encoder, its average, the losses and the optimizer."""

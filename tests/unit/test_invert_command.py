@@ -55,7 +55,8 @@ def test_a_folder_is_inverted_resumed_and_failures_are_named(tmp_path, monkeypat
     codes, said = load_weights(out / "a.jpg.safetensors", kind="inversion codes")
     assert codes["w_plus"].shape == (1, layers, 512)
     assert said["measures"][0]["psnr"] == pytest.approx(table.loc["a.jpg", "psnr"])
-    assert Image.open(out / "a.jpg.f.png").size == (size, size)
+    with Image.open(out / "a.jpg.f.png") as picture:
+        assert picture.size == (size, size)
 
     before = (out / "a.jpg.safetensors").stat().st_mtime_ns
     Image.new("RGB", (320, 240), (10, 20, 160)).save(photos / "b.png")

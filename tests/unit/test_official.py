@@ -230,4 +230,9 @@ def test_the_official_pair_is_an_alignment(tmp_path):
     assert torch.allclose(images(picture), pair[0](picture, average), atol=1e-5)
     assert torch.allclose(codes(w), pair[1](w, generator.w_avg[None]), atol=1e-5)
     assert scale == pytest.approx(1 / 0.07, rel=1e-4)
-    assert images(picture[:, :, 32:224]).shape == (2, 512)
+
+    def cars(pictures):
+        return pictures[:, :, 32:224]
+
+    flat = official.load_official_alignment(tmp_path, generator, view=cars)[0]
+    assert torch.allclose(flat(cars(picture)), pair[0](cars(picture), cars(average)), atol=1e-5)

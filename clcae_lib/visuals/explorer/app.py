@@ -277,8 +277,14 @@ class Explorer:
         if not self.controls.upload.value:
             return
         name, data = _take(self.controls.upload)
+        self.views.say("Looking for the face in your picture …")
+        self.worker.do("upload", self._guarded(partial(self._cut_upload, name, data)))
+
+    def _cut_upload(self, name: str, data: bytes) -> None:
+        """Read and cut an upload; in the worker's thread, since finding a face takes seconds at first."""
         picture = read_upload(data, name=name, side=self.studio.side, frame=self.studio.world.frame)
         self.controls.upload_text, self.controls.source.value = as_text(picture), "upload"
+        self.views.say(_READY)
         self._on_controls()
 
     def _on_load(self) -> None:
