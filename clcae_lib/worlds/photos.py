@@ -4,7 +4,7 @@ What a world is stands in `data/<name>/world.yaml`. Photographs are cut as the g
 for faces, 4:3 with black bars for cars). Splits go by content: disjoint, and the same on every machine.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -90,13 +90,17 @@ class PhotoWorld(World):
 
     @cached_property
     def split_files(self) -> dict[str, list[Path]]:
-        """The usable photographs of each split, in the order of their contents' digests or of their list."""
+        """The usable photographs of each split, in the order of their contents' digests or of their list.
+
+        In an album so small that validation or test would have none, each takes the last one of training.
+        """
         digests = self._cut[0]
         if self.settings.lists:
             return self._listed(digests)
         found: dict[str, list[Path]] = {name: [] for name in self.splits}
         for path in sorted(digests, key=lambda path: (digests[path], path)):
             found[split_of(digests[path])].append(path)
+        _share_last(found, digests)
         return found
 
     def _listed(self, digests: dict[Path, str]) -> dict[str, list[Path]]:
@@ -248,3 +252,12 @@ def _find(name: str | None) -> Any:
 
 
 find_worlds_with(_find)
+
+
+def _share_last(found: dict[str, list[Path]], digests: Mapping[Path, str]) -> None:
+    """Give each empty split training's last photograph, with all copies of it, while training keeps one."""
+    for split in [name for name, files in found.items() if not files and name != "train"]:
+        last = [path for path in found["train"] if digests[path] == digests[found["train"][-1]]]
+        if len(last) < len(found["train"]):
+            found[split] = last
+            found["train"] = found["train"][: -len(last)]

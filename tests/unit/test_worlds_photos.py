@@ -1,5 +1,6 @@
 """Worlds of photographs: added, listed, split, cut, and refused with the remedy."""
 
+import shutil
 from functools import cache
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from clcae_lib.cli import app
-from clcae_lib.files import to_uint8
+from clcae_lib.files import sha256, to_uint8
 from clcae_lib.models.stylegan2 import save_generator
 from clcae_lib.photos import PhotoError
 from clcae_lib.photos.cutting import split_of
@@ -83,6 +84,18 @@ def test_splits_go_by_content(album):
     again = {path.name: split for split, files in get_world("own").split_files.items() for path in files}
     assert again.pop("renamed.jpg") == first.pop("p00.jpg")
     assert again == first
+
+
+def test_a_small_album_leaves_no_split_empty(album, tmp_path):
+    few = tmp_path / "few"
+    few.mkdir()
+    chosen = [path for path in sorted(album.glob("p*.jpg")) if split_of(sha256(path)) == "train"][:5]
+    for path in chosen:
+        shutil.copy(path, few)
+        shutil.copy(path.with_name(f"{path.stem}.landmarks.json"), few)
+    found = make(few, "few").split_files
+    assert {name: len(files) for name, files in found.items()} == {"train": 3, "validation": 1, "test": 1}
+    assert len({path for files in found.values() for path in files}) == 5
 
 
 def test_the_shares_hold_over_many_digests():
