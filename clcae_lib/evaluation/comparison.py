@@ -39,7 +39,8 @@ class Measured:
         curves: of each picture, factor and strength, as `measure_curve` gives them.
         codes: of each sample: `code_distance` of w, `style_distance`, `style_size` and `style_error`.
         details: of each accessory, as `detail_table` gives them, in the method's own space.
-        sets: one row: Fréchet and kernel distance of edited pictures to true edits, and how they were taken.
+        sets: one row: Fréchet and kernel distance of edited pictures to true edits, and how they were taken;
+            `draw_seed` is that of the pictures' draw.
         pictures: reconstructions of the first pictures, in the method's own space.
         edited: the same, with the first factor edited by one standard deviation.
     """
@@ -190,4 +191,5 @@ class Bench:
             for name in self.directions
         ]
         made, true = (torch.cat(side) for side in zip(*pairs, strict=True))
-        return pd.DataFrame([set_distances(made, true, judges=self.judges, count=len(made))])
+        found = set_distances(made, true, judges=self.judges, count=len(made))
+        return pd.DataFrame([found]).rename(columns={"seed": "draw_seed"})
