@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
-from clcae_lib import cli
+from clcae_lib import cli, paths
 from clcae_lib.commands.common import expand_lists
 from tests.notebooks_in_small import record
 
@@ -71,6 +71,7 @@ def trainers(monkeypatch):
         notes.append(("install", folder, world))
         return [folder / "weights"]
 
+    monkeypatch.setenv("CLCAE_DATA", str(paths.data_dir()))  # `train all` changes it; put back afterwards
     package = types.SimpleNamespace(load_config=load_config, install=install)
     monkeypatch.setitem(sys.modules, "clcae_lib.training", package)
     for module, name in cli.STAGES.values():
