@@ -7,7 +7,7 @@ from clcae_lib import paths
 from clcae_lib.models.backbone import make_body
 from clcae_lib.training import ConfigError
 from clcae_lib.training.body import BodyConfig, BodyTask, pretrained_body
-from clcae_lib.training.loop import fit
+from clcae_lib.worlds import World
 
 SMALL = {"steps": 12, "batch_size": 16, "images": 48, "validation_images": 16, "widths": (4, 6, 8, 8, 8)}
 SMALL |= {"precision": "32-true", "warmup": 2, "log_every": 1}
@@ -37,6 +37,8 @@ def test_other_settings_are_another_body(cache):
 
 
 def test_a_world_without_factors_is_explained():
-    world = type("Photos", (), {"name": "photos", "factor_names": ()})()
+    class Photos(World):
+        name = "photos"
+
     with pytest.raises(ConfigError, match="it knows no factors that a body could learn"):
-        fit(BodyTask(BodyConfig(), world), BodyConfig(), "nowhere")
+        BodyTask(BodyConfig(), Photos())
