@@ -39,7 +39,8 @@ def invert(
             raise RequestError(f"--preset {preset}: take published or foundation")
         inverter = ClcaeInverter.load(made, preset, device)
         weights = [path for path in (made.inversion(preset), made.generator_file) if path]
-        rows = Album(made, inverter, made_by=weights, spaces=wanted).invert(source, output, tell=typer.echo)
+        album = Album(made, inverter, made_by=weights, spaces=wanted, published=preset == "published")
+        rows = album.invert(source, output, tell=typer.echo)
     failed = {row["file"] for row in rows if row.get("error")}
     typer.echo(
         f"{len({row['file'] for row in rows}) - len(failed)} inverted, {len(failed)} not: {output / TABLE}"

@@ -36,6 +36,7 @@ class Album:
         inverter: finds the codes.
         made_by: files of weights that the result depends on; other ones mean another result.
         spaces: which pictures are drawn, each a pass of the generator: `w`, `w_plus`, `f`.
+        published: measured against what preset `published` sees of a photograph.
     """
 
     def __init__(
@@ -45,7 +46,9 @@ class Album:
         *,
         made_by: Sequence[Path],
         spaces: Sequence[str] = ("f",),
+        published: bool = False,
     ) -> None:
+        self.shown = world.published_view if published else world.view
         self.world, self.inverter, self.spaces = world, inverter, tuple(spaces)
         self.weights = [sha256(path) for path in made_by]
         self.judges = {name: judge for name in ("perceptual", "identity") if (judge := self._judge(name))}
@@ -114,7 +117,7 @@ class Album:
         self, picture: Float[Tensor, "1 3 side side"], image: Float[Tensor, "1 3 side side"]
     ) -> dict[str, float]:
         """As losses see them: at 256 pixels at most, of cars without the black rows."""
-        picture, image = self.world.view(picture), self.world.view(image)
+        picture, image = self.world.view(picture), self.shown(image)
         found = {"psnr": psnr(picture, image), "ssim": ssim(picture, image)}
         for name, judge in self.judges.items():
             found[name] = getattr(judge, "similarity", judge)(picture, image)

@@ -80,12 +80,13 @@ class ClcaeInverter:
         generator = generator if generator is not None else world.generator(place)
         if Path(path).suffix == ".safetensors":
             encoder = load_encoder(path, generator, device=place)
-            return cls(encoder, generator, view=world.view if encoder.config.get("height") else None)
-        seen = world.view(torch.zeros(1, 3, generator.size, generator.size))
+            published = isinstance(encoder, PublishedEncoder)
+            return cls(encoder, generator, view=world.published_view if published else None)
+        seen = world.published_view(torch.zeros(1, 3, generator.size, generator.size))
         flat = seen.shape[-2] < seen.shape[-1]
         options = {"size": generator.size, "latent_avg": generator.w_avg.cpu()}
         network = load_official_inversion(path, domain="cars" if flat else "faces", **options).to(place)
-        return cls(network.encoder, network.decoder, view=world.view if flat else None)
+        return cls(network.encoder, network.decoder, view=world.published_view)
 
     @torch.no_grad()
     def invert(

@@ -25,9 +25,8 @@ from torch import Tensor, nn
 
 from clcae_lib import checkpoints
 from clcae_lib.models.arcface import ArcFace
-from clcae_lib.models.backbone import to_encoder_side
 from clcae_lib.models.moco import MocoFeatures
-from clcae_lib.models.published import PublishedEncoder, PublishedInversion
+from clcae_lib.models.published import PublishedEncoder, PublishedInversion, mean_picture
 from clcae_lib.models.published_contrastive import PublishedImageEncoder, PublishedLatentEncoder
 from clcae_lib.models.stylegan2 import Generator
 
@@ -162,7 +161,7 @@ class OfficialLatentEncoder(nn.Module):
 
 @torch.no_grad()
 def load_official_alignment(
-    folder: Path | str, generator: Generator, *, view: Callable[[Tensor], Tensor] = to_encoder_side
+    folder: Path | str, generator: Generator, *, height: int | None = None
 ) -> tuple[OfficialImageEncoder, OfficialLatentEncoder, float]:
     """The contrastive pair of a folder as a training takes it: two frozen encoders and their scale.
 
@@ -171,7 +170,7 @@ def load_official_alignment(
     Args:
         folder: with the two files.
         generator: its mean code's picture is what the image encoder subtracts.
-        view: what the training shows of a picture.
+        height: of what the training shows of a picture where that is not square: 192 for cars.
 
     Raises:
         ValueError: the folder does not hold just one file of each; or a file does not fit.
@@ -188,7 +187,7 @@ def load_official_alignment(
             f"{', '.join(path.name for path in files) or 'none'}"
         )
     image, latent = load_official_contrastive(*(paths[0] for paths in found.values()))
-    average = view(generator.synthesis(generator.w_avg[None])).cpu()
+    average = mean_picture(generator, height).cpu()
     w_avg = generator.w_avg.detach().cpu().clone()
     scale = float(image.logit_scale.exp())
     return OfficialImageEncoder(image, average).eval(), OfficialLatentEncoder(latent, w_avg).eval(), scale

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, dropout, interpolate, pad, relu
 
 from clcae_lib.models._ops import EqualLinear
-from clcae_lib.models.backbone import to_encoder_side, upsample_add
+from clcae_lib.models.backbone import ENCODER_SIDE, upsample_add
 from clcae_lib.models.codes import Codes
 from clcae_lib.models.irse import IrBody
 from clcae_lib.models.stylegan2 import Generator
@@ -26,6 +26,47 @@ FEATURE_SIDE = 16
 SPACES = ("w", "w_plus", "f")
 DOMAINS = ("faces", "cars")
 CAR_ROWS = slice(32, 224)
+
+
+def resize_as_pil(
+    images: Float[Tensor, "batch 3 height width"], height: int, width: int
+) -> Float[Tensor, "batch 3 h w"]:
+    """Photographs in [-1, 1] of another size, as the official transform makes them: by PIL's bilinear filter.
+
+    It widens with the reduction, and rounds to 8 bits after the columns and again after the rows.
+    """
+    levels = _round_to_levels((images.float() + 1) * 127.5)
+    for size in ((images.shape[-2], width), (height, width)):
+        levels = _round_to_levels(interpolate(levels, size, mode="bilinear", antialias=True))
+    return levels / 127.5 - 1
+
+
+def _round_to_levels(levels: Tensor) -> Tensor:
+    return (levels.clamp(0, 255) + 0.5).floor()
+
+
+def to_published_side(
+    images: Float[Tensor, "batch 3 height width"],
+) -> Float[Tensor, "batch 3 h w"]:
+    """Photographs with at most 256 pixels on their longer side; smaller ones as they are."""
+    height, width = images.shape[-2:]
+    factor = max(height, width) / ENCODER_SIDE
+    return images if factor <= 1 else resize_as_pil(images, round(height / factor), round(width / factor))
+
+
+@torch.no_grad()
+def mean_picture(generator: Generator, height: int | None = None) -> Float[Tensor, "1 3 h w"]:
+    """The picture of the mean code, as a photograph that the encoder reads; the official code's x_avg.
+
+    Args:
+        generator: whose.
+        height: of what the encoder sees where that is not square. The picture is squeezed to it, as the
+            official code does; it crops photographs of cars alone.
+    """
+    picture = generator.synthesis(generator.w_avg[None])
+    side = min(picture.shape[-1], ENCODER_SIDE)
+    size = (side if height is None else height, side)
+    return picture if picture.shape[-2:] == size else resize_as_pil(picture, *size)
 
 
 class PublishedStyleBlock(nn.Module):
@@ -163,17 +204,9 @@ class PublishedEncoder(IrBody):
 
     @torch.no_grad()
     def attach(self, generator: Generator) -> None:
-        """Take the mean code, and its picture, from the generator.
-
-        A picture that is not square is squeezed to the encoder's height, as the official code does; it crops
-        photographs of cars alone.
-        """
+        """Take the mean code, and its picture, from the generator."""
         self.w_avg.copy_(generator.w_avg)
-        picture = to_encoder_side(generator.synthesis(generator.w_avg[None]))
-        if self.config["height"] is not None:
-            size = (self.config["height"], picture.shape[-1])
-            picture = interpolate(picture, size, mode="bilinear", antialias=True, align_corners=False)
-        self.average = picture.to(self.w_avg)
+        self.average = mean_picture(generator, self.config["height"]).to(self.w_avg)
 
     def forward(
         self,
@@ -196,7 +229,7 @@ class PublishedEncoder(IrBody):
         Raises:
             ValueError: the images have another shape than the picture of the mean code.
         """
-        small = to_encoder_side(images)
+        small = to_published_side(images)
         if self.average.shape[-2:] not in {(1, 1), small.shape[-2:]}:
             wanted, found = tuple(self.average.shape[-2:]), tuple(images.shape[-2:])
             raise ValueError(f"images are {found}; this encoder reads pictures of {wanted} or of that shape")

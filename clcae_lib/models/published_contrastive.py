@@ -12,9 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from clcae_lib.models.backbone import to_encoder_side
 from clcae_lib.models.irse import IrBody
-from clcae_lib.models.published import PublishedStyleBlock
+from clcae_lib.models.published import PublishedStyleBlock, to_published_side
 
 
 class PublishedHead(nn.Module):
@@ -78,7 +77,7 @@ class PublishedImageEncoder(nn.Module):
         self, images: Float[Tensor, "batch 3 height width"], average: Float[Tensor, "#batch 3 height width"]
     ) -> Float[Tensor, "batch dim"]:
         """What the head projects: the output of the style block."""
-        return self.encoder(to_encoder_side(images) - to_encoder_side(average))
+        return self.encoder(to_published_side(images) - average)
 
 
 class PublishedLatentEncoder(nn.Module):

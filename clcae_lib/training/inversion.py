@@ -61,7 +61,8 @@ class Parts:
         start: weights of the body, where they are not the aligned image encoder's; None for random ones.
         judges: what measures the finished encoder, by name; never the copies that the loss has.
         trained_on: names and digests of the weights above, for the card.
-        view: what encoder and losses see of the generator's pictures and of images.
+        view: what losses see of the generator's pictures.
+        shown: what encoder and losses see of images, and of samples that stand for images.
         height: of what the published encoder sees, where that is not square.
     """
 
@@ -75,6 +76,7 @@ class Parts:
     judges: Mapping[str, nn.Module] = field(default_factory=dict)
     trained_on: Mapping[str, str] = field(default_factory=dict)
     view: Callable[[Tensor], Tensor] = to_encoder_side
+    shown: Callable[[Tensor], Tensor] = to_encoder_side
     height: int | None = None
 
 
@@ -101,7 +103,7 @@ class AlignmentTerm(nn.Module):
         self, pictures: Float[Tensor, "batch 3 h w"], w: Float[Tensor, "batch dim"], *, fabric: Fabric
     ) -> Float[Tensor, ""]:
         """The loss of codes for pictures; the pictures may carry a gradient."""
-        images = common.gather(fabric, self.image_encoder(pictures))
+        images = common.gather(fabric, self.image_encoder(pictures).float())
         # As in the alignment's own training: in bfloat16, codes that lie close together would be one.
         with torch.autocast(w.device.type, enabled=False):
             codes = common.gather(fabric, self.latent_encoder(w.float()))
@@ -324,7 +326,7 @@ class InversionTask(Task):
             count = min(self.config.validation_images, len(self.parts.validation))
             starts = range(0, count, self.few)
             parts = [
-                self.parts.view(self.parts.validation.images(range(start, min(count, start + self.few))))
+                self.parts.shown(self.parts.validation.images(range(start, min(count, start + self.few))))
                 for start in starts
             ]
             images = torch.cat(parts).to(self.fabric.device)
@@ -340,7 +342,7 @@ class InversionTask(Task):
         sampled = min(count, round(count * config.mix))
         w = common.sample_codes(self.generator, sampled, config.seed, SAMPLES, index, start=start, total=size)
         rows = self.order.take(index * size + start, count)[sampled:]
-        renders = self.parts.view(self.train_images.images(rows, device))
+        renders = self.parts.shown(self.train_images.images(rows, device))
         if config.flip > 0:
             source = step_generator(config.seed, FLIPS, index, self.fabric.global_rank)
             flipped = (torch.rand(len(renders), generator=source) < config.flip).to(device)
@@ -348,7 +350,7 @@ class InversionTask(Task):
         if not sampled:
             return renders, w
         with self.fabric.autocast():
-            samples = self.parts.view(self.generator.synthesis(w, noise=self.noise)).float()
+            samples = self.parts.shown(self.generator.synthesis(w, noise=self.noise)).float()
         return torch.cat([samples, renders]).contiguous(memory_format=torch.channels_last), w
 
     def _losses(
@@ -472,7 +474,7 @@ def _alignment(world: Any, config: TrainConfig) -> tuple[Any, Path]:
     official = world.folder / "contrastive"
     trained = world.weights("alignment").is_file()
     if config.preset == "published" and not trained and official.is_dir():
-        return load_official_alignment(official, world.generator("cpu"), view=world.view), official
+        return load_official_alignment(official, world.generator("cpu"), height=_height(world)), official
     path = world.require("alignment", command=f"clcae train alignment --world {world.name}")
     return load_alignment(path), path
 
@@ -481,6 +483,10 @@ def _framing(world: Any, config: TrainConfig) -> dict[str, Any]:
     """What is seen of a world's pictures: by `foundation` the square, by `published` the official cut."""
     if config.preset != "published":
         return {}
-    side = min(world.resolution, 256)
-    height = world.view(torch.zeros(1, 3, side, side)).shape[-2]
-    return {"view": world.view, "height": None if height == side else height}
+    return {"view": world.view, "shown": world.published_view, "height": _height(world)}
+
+
+def _height(world: Any) -> int | None:
+    """Of what the published encoder sees of a world's pictures; None where that is square."""
+    height, width = world.view(torch.zeros(1, 3, world.resolution, world.resolution)).shape[-2:]
+    return None if height == width else height

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clcae_lib import paths
+from clcae_lib.models.backbone import ENCODER_SIDE
 from clcae_lib.models.published import CAR_ROWS
 from clcae_lib.photos import Alignment, Refusal
 from clcae_lib.photos.cutting import SHARES, Crops, Cutter, photographs, prepare, split_of
@@ -206,6 +207,15 @@ class PhotoWorld(World):
         if self.settings.kind == "cars" and pictures.shape[-2] == pictures.shape[-1] == 256:
             return pictures[:, :, CAR_ROWS]
         return pictures
+
+    def published_view(
+        self, pictures: Float[Tensor, "n 3 height width"]
+    ) -> Float[Tensor, "n 3 rows columns"]:
+        """What preset `published` sees of photographs: of cars what lies between the black rows."""
+        if self.settings.kind == "cars" and pictures.shape[-2] == pictures.shape[-1] >= ENCODER_SIDE:
+            bar = pictures.shape[-1] // 8
+            pictures = pictures[:, :, bar:-bar]
+        return super().published_view(pictures)
 
     def _network(self, file: str, asset: str) -> Path:
         from clcae_lib.assets import AssetError, asset_path

@@ -151,6 +151,14 @@ class World:
 
         return to_encoder_side(pictures)
 
+    def published_view(
+        self, pictures: Float[Tensor, "n 3 height width"]
+    ) -> Float[Tensor, "n 3 rows columns"]:
+        """What preset `published` sees of photographs: made smaller as PIL does it, where they are larger."""
+        from clcae_lib.models.published import to_published_side
+
+        return to_published_side(pictures)
+
     def _lacks(self, what: str) -> WorldError:
         return WorldError(f"the world {self.name!r} has no {what}; the world 'portraits' has one")
 

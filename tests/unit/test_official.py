@@ -5,11 +5,13 @@ import os
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 
 from clcae_lib.inversion import ClcaeInverter
 from clcae_lib.models import ArcFace, Generator, PublishedImageEncoder, PublishedLatentEncoder, official
 from clcae_lib.models.moco import MocoFeatures
-from clcae_lib.models.published import DOMAINS
+from clcae_lib.models.published import DOMAINS, resize_as_pil
+from clcae_lib.training.inversion import AlignmentTerm
 from clcae_lib.visuals.explorer._sources import Sources
 from clcae_lib.worlds import get_world
 from clcae_lib.worlds.photos import BUILT_IN
@@ -231,8 +233,12 @@ def test_the_official_pair_is_an_alignment(tmp_path):
     assert torch.allclose(codes(w), pair[1](w, generator.w_avg[None]), atol=1e-5)
     assert scale == pytest.approx(1 / 0.07, rel=1e-4)
 
-    def cars(pictures):
-        return pictures[:, :, 32:224]
+    flat = official.load_official_alignment(tmp_path, generator, height=192)[0]
+    squeezed, cars = resize_as_pil(average, 192, 256), picture[:, :, 32:224]
+    assert torch.allclose(flat(cars), pair[0](cars, squeezed), atol=1e-5)
 
-    flat = official.load_official_alignment(tmp_path, generator, view=cars)[0]
-    assert torch.allclose(flat(cars(picture)), pair[0](cars(picture), cars(average)), atol=1e-5)
+    term = AlignmentTerm((images, codes, scale))
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # as a training calls it
+        loss = term(picture, w, fabric=Fabric(accelerator="cpu", devices=1))
+    assert loss.dtype == torch.float32
+    assert loss.isfinite()

@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from clcae_lib.models import (
     Generator,
@@ -8,7 +10,13 @@ from clcae_lib.models import (
     PublishedInversion,
     PublishedLatentEncoder,
 )
-from clcae_lib.models.published import ContentLayer, PublishedAttention, PublishedStyleBlock
+from clcae_lib.models.published import (
+    ContentLayer,
+    PublishedAttention,
+    PublishedStyleBlock,
+    resize_as_pil,
+    to_published_side,
+)
 
 SMALL = {"widths": (4, 4, 6, 8, 8), "units": (1, 1, 2, 1)}
 
@@ -129,6 +137,25 @@ def test_cars_are_read_flat_and_cut_as_published(generator):
         both(images())
     with pytest.raises(ValueError, match="domain='boats'"):
         PublishedInversion(net, generator, domain="boats")
+
+
+@pytest.mark.parametrize(
+    ("size", "to"), [((1024, 1024), (256, 256)), ((384, 512), (192, 256)), ((512, 512), (192, 256))]
+)
+def test_photographs_are_made_smaller_as_pil_does(size, to):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    wanted = np.asarray(Image.fromarray(pixels).resize(to[::-1], Image.Resampling.BILINEAR)).astype(int)
+    images = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1
+    found = ((resize_as_pil(images, *to)[0] + 1) * 127.5).round().permute(1, 2, 0).numpy().astype(int)
+    off = np.abs(found - wanted)
+    assert off.max() <= 1  # PIL's fixed-point weights round a few in a thousand to the other side
+    assert (off > 0).mean() < 0.005
+
+
+def test_a_small_picture_is_read_as_it_is():
+    small = images()
+    assert to_published_side(small) is small
+    assert to_published_side(torch.zeros(1, 3, 384, 512)).shape == (1, 3, 192, 256)
 
 
 def test_wrong_width_is_explained():

@@ -220,6 +220,9 @@ def test_cars_are_cut_to_four_by_three_with_black_rows(tmp_path):
     seen = world.view(crop)
     assert seen.shape == (1, 3, 192, 256)
     assert (seen > 0.5).all()
+    shown = world.published_view(crop)  # no black of the rows beyond the edge is mixed in
+    assert shown.shape == seen.shape
+    assert (shown == crop[0, 0, 256, 256]).all()
 
 
 def test_pictures_that_are_cut_already(album):
