@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,16 +118,19 @@ def ablation_runs(output_dir: str | Path, *, notebook: str = "05_metric_ablation
     return pd.concat(filled, ignore_index=True) if filled else frames[-1]
 
 
-def sweep_tables(name: str) -> dict[str, pd.DataFrame]:
+def sweep_tables(name: str, *, origins: Sequence[str] = ("sweep", "reference")) -> dict[str, pd.DataFrame]:
     """The joined Parquet tables of a sweep, by name: this machine's sweep, or else the committed one.
 
     Each has the column `origin`, "sweep" or "reference". There may be none.
+
+    Args:
+        name: of the sweep.
+        origins: which of the two are looked for, the first that has any being taken; another name has none.
     """
     results = paths.results_dir()
-    for origin, folder in (
-        ("sweep", results / "sweeps" / name),
-        ("reference", results / "reference" / "sweeps" / name),
-    ):
+    folders = {"sweep": results / "sweeps" / name, "reference": results / "reference" / "sweeps" / name}
+    for origin in origins:
+        folder = folders.get(origin, results / "none")
         found = [path for path in sorted(folder.glob("*.parquet")) if path.stem != "runs"]
         if found:
             return {path.stem: pd.read_parquet(path).assign(origin=origin) for path in found}

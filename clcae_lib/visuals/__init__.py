@@ -1,7 +1,13 @@
 """Figures in one look: grids of pictures, traversals, attention, effects of edits, methods compared."""
 
 from clcae_lib.visuals.attention import overlay, show_attention
-from clcae_lib.visuals.comparison import KIND_COLOURS, show_method_curves, show_methods, show_verdicts
+from clcae_lib.visuals.comparison import (
+    KIND_COLOURS,
+    show_forest,
+    show_method_curves,
+    show_methods,
+    show_verdicts,
+)
 from clcae_lib.visuals.grid import enlarge, image_grid, stack_rows, to_pixels
 from clcae_lib.visuals.pictures import show_grid, show_images, show_traversal
 from clcae_lib.visuals.plots import heatmap, show_curves, show_intervals
@@ -29,6 +35,7 @@ __all__ = [
     "save_figure",
     "show_attention",
     "show_curves",
+    "show_forest",
     "show_grid",
     "show_images",
     "show_intervals",

@@ -189,6 +189,48 @@ def show_verdicts(
     return figure
 
 
+def show_forest(
+    judged: pd.DataFrame,
+    *,
+    row: str = "variant",
+    panel: str = "question",
+    columns: int = 3,
+    title: str | None = None,
+) -> Figure:
+    """A figure of gains with their intervals: a panel for each measure, a line for each comparison.
+
+    Args:
+        judged: one row for each `row` and `panel`, with `value` (positive for better), `low`, `high` and
+            `verdict`, as `evaluation.judge_table` gives them; a row without an interval is left out.
+        row: the column that names a line; all panels have the same lines.
+        panel: the column that names a panel, with its unit.
+        columns: of panels.
+        title: of the figure.
+    """
+    names, panels = (list(dict.fromkeys(judged[name])) for name in (row, panel))
+    down = max(1, -(-len(panels) // columns))
+    height = down * (1.1 + 0.24 * max(2, len(names)))
+    figure, axes = new_figure(down, columns, width=4.2 * columns, height=height, sharey=True)
+    colours = {**VERDICT_COLOURS, "undecided": "#8A8A8A"}
+    for axis, name in zip(axes.flat, panels, strict=False):
+        part = judged[judged[panel] == name].dropna(subset=["low", "high"])
+        for one in part.to_dict("records"):
+            place, colour = names.index(one[row]), colours[one["verdict"]]
+            axis.hlines(place, one["low"], one["high"], color=colour, linewidth=2.5, alpha=0.7)
+            axis.plot(one["value"], place, "o", color=colour, markersize=6)
+        axis.axvline(0, color="0.3", linewidth=1)
+        axis.set(yticks=range(len(names)), yticklabels=names, ylim=(max(1, len(names)) - 0.4, -0.6))
+        axis.locator_params(axis="x", nbins=5)
+        axis.set_title(name, loc="left")
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    handles = [axes.flat[0].plot([], [], "o-", color=colours[name], label=name)[0] for name in colours]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left")
+    return figure
+
+
 def _cross(axis, row: dict, x: str, y: str, colour: str) -> None:
     """The intervals of a point."""
     if f"{x}_low" in row:

@@ -86,3 +86,5 @@ def test_a_sweep_of_this_machine_comes_before_the_committed_one(tmp_path, monkey
         found = sweep_tables("methods")
         assert list(found) == ["records"]
         assert set(found["records"]["origin"]) == {origin}
+    assert set(sweep_tables("methods", origins=["reference"])["records"]["origin"]) == {"reference"}
+    assert sweep_tables("methods", origins=["live"]) == {}

@@ -19,6 +19,7 @@ from clcae_lib.visuals import (
     save_figure,
     show_attention,
     show_curves,
+    show_forest,
     show_grid,
     show_images,
     show_intervals,
@@ -238,3 +239,18 @@ def test_a_verdict_colours_its_gain_and_a_missing_comparison_stays_empty():
     assert texts == {"+1.25": (0.5, 0.5), "-2": (0.5, 1.5), "+0": (1.5, 0.5)}
     faces = [tuple(shape.get_facecolor()[0][:3]) for shape in axis.collections]
     assert faces == [to_rgb(VERDICT_COLOURS[verdict]) for *_, verdict in cells]
+
+
+def test_a_forest_has_a_line_for_each_comparison_that_has_an_interval(tmp_path):
+    cells = [("a", "PSNR", 1.0, 0.5, 1.5, "supported"), ("b", "PSNR", -1.0, -2.0, 0.5, "undecided")]
+    cells += [("b", "edits", 0.1, np.nan, np.nan, "undecided")]
+    columns = ["variant", "question", "value", "low", "high", "verdict"]
+    figure = show_forest(pd.DataFrame(cells, columns=columns), columns=2)
+    psnr, edits = figure.axes
+    assert [label.get_text() for label in psnr.get_yticklabels()] == ["a", "b"]
+    lines = [line.get_segments()[0][:, 0].tolist() for line in psnr.collections]
+    assert lines == [[0.5, 1.5], [-2.0, 0.5]]
+    assert to_rgb(psnr.collections[0].get_color()[0][:3]) == to_rgb(VERDICT_COLOURS["supported"])
+    assert not edits.collections
+    assert saved(figure, tmp_path).std() > 1
+    assert show_forest(pd.DataFrame(columns=columns)).axes, "without a comparison it is empty"
