@@ -50,7 +50,7 @@ class PeerInverter:
             device: "auto", "cpu", "cuda", ...
             generator: the world's own, if it is loaded already.
             path: of the weights; `peer_<method>.safetensors` of the world if None.
-            method: which of the class's methods, where it has several.
+            method: which of the class's methods, where it has several; of a file, any of them if None.
 
         Raises:
             WorldError: the world has no such weights; the message has the command that trains them.
@@ -58,15 +58,13 @@ class PeerInverter:
         """
         place = resolve_device(device) if isinstance(device, str) else device
         world = get_world(world) if isinstance(world, str) else world
-        method = method or next(iter(cls.encoders))
+        taken = [method] if method else list(cls.encoders)
         if path is None:
-            command = COMMAND.format(world=world.name, method=method)
-            path = world.require(f"peer_{method}", command=command)
+            command = COMMAND.format(world=world.name, method=taken[0])
+            path = world.require(f"peer_{taken[0]}", command=command)
         tensors, metadata = checkpoints.load_weights(path, kind="peer")
-        if metadata["method"] not in cls.encoders:
-            raise ValueError(
-                f"{path}: holds {metadata['method']!r}; {cls.__name__} takes {', '.join(cls.encoders)}"
-            )
+        if metadata["method"] not in taken:
+            raise ValueError(f"{path}: holds {metadata['method']!r}; wanted is {' or '.join(taken)}")
         generator = generator if generator is not None else world.generator(place)
         encoder = cls.encoders[metadata["method"]](**metadata["config"])
         checkpoints.load_into(encoder, tensors, source=path)

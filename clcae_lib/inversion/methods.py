@@ -5,7 +5,6 @@ Names are those of tables and command lines. Trained methods read the weights of
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -180,8 +179,8 @@ def _encoder(
     kind: Any = ClcaeInverter if name in PRESETS else _peer(name)
     if isinstance(path, nn.Module):
         return kind(path, generator)
-    load = partial(kind.load, world, PRESETS[name]) if name in PRESETS else partial(kind.load, world)
-    return load(device=device, generator=generator, path=path)
+    which = {"preset": PRESETS[name]} if name in PRESETS else {"method": name}
+    return kind.load(world, **which, device=device, generator=generator, path=path)
 
 
 def _peer(name: str) -> type:
