@@ -14,7 +14,7 @@ app = typer.Typer(help="Worlds of photographs: ffhq, cars and your own.", no_arg
 def add(
     name: Annotated[str, typer.Argument(help="What it is called; `ffhq` and `cars` take photographs too.")],
     images: Annotated[Path, typer.Option(help="The folder of photographs; it stays where it is.")],
-    generator: Annotated[Path | None, typer.Option(help="A StyleGAN2, .pt or .safetensors; copied.")] = None,
+    generator: Annotated[Path | None, typer.Option(help="A StyleGAN2: .pt, .pkl or .safetensors.")] = None,
     resolution: Annotated[int | None, typer.Option(help="Of its pictures; read off the generator.")] = None,
     kind: Annotated[str | None, typer.Option(help="faces, cars or other: framing and judges.")] = None,
     already_aligned: Annotated[

@@ -1,6 +1,7 @@
 """Making a world of a folder of photographs and a StyleGAN2, and taking it away."""
 
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ def add_world(
     Args:
         name: of the world; `ffhq` and `cars` may be given their photographs so.
         images: the folder of photographs.
-        generator: a StyleGAN2, `.pt` in the official layout or `.safetensors`; it is copied.
+        generator: a StyleGAN2: `.pt` in the official layout or `.safetensors`, which are copied, or a
+            snapshot of NVIDIA's, `.pkl`, which is converted; nothing in it is run.
         resolution: side of its pictures; read off the generator if None.
         replace: whether a world of that name may be replaced.
         options: more of `WorldSettings`.
@@ -41,9 +43,16 @@ def add_world(
         raise WorldError(f"there is a world {name!r} already; take another name, or say --replace")
     if not Path(images).is_dir():
         raise WorldError(f"{images} is no folder; name one that holds photographs")
+    if generator is not None and generator.suffix == ".pkl":
+        with tempfile.TemporaryDirectory(prefix="clcae-world-") as scratch:
+            converted = _converted(generator, Path(scratch) / "generator.safetensors")
+            same = {"images": images, "resolution": resolution, "replace": replace}
+            return add_world(name, generator=converted, **same, **options)
     base = BUILT_IN.get(name)
     if generator is None and base is None:
-        raise WorldError(f"{name!r} needs a generator: --generator FILE, a StyleGAN2 (.pt or .safetensors)")
+        raise WorldError(
+            f"{name!r} needs a generator: --generator FILE, a StyleGAN2 (.pt, .pkl or .safetensors)"
+        )
     values = base.model_dump() if base else {}
     size = _checked_size(Path(generator)) if generator is not None else None
     if size is not None and resolution not in (None, size):
@@ -88,6 +97,15 @@ def remove_world(name: str, *, weights: bool = False) -> list[Path]:
         return [folder]
     (folder / FILE).unlink()
     return [folder / FILE]
+
+
+def _converted(source: Path, target: Path) -> Path:
+    from clcae_lib.formats import FormatError, convert_file
+
+    try:
+        return convert_file(source, target)
+    except (FileNotFoundError, FormatError) as error:
+        raise WorldError(f"--generator: {error}") from error
 
 
 def _checked_size(path: Path) -> int:

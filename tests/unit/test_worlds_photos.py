@@ -1,5 +1,6 @@
 """Worlds of photographs: added, listed, split, cut, and refused with the remedy."""
 
+import pickle
 import shutil
 from functools import cache
 
@@ -17,6 +18,7 @@ from clcae_lib.photos import PhotoError
 from clcae_lib.photos.cutting import split_of
 from clcae_lib.photos.landmarks import Landmarks, save_landmarks
 from clcae_lib.worlds import WorldError, add_world, get_world, remove_world, world_names
+from tests.nvidia_pickle import small_tensors, write_snapshot
 from tests.unit._tiny import tiny_generator
 from tests.unit.test_photos_alignment import portrait
 
@@ -67,6 +69,18 @@ def test_a_world_of_ones_own(album):
     assert batch.min() >= -1
     assert batch.max() <= 1
     assert world.generator().size == 32
+
+
+def test_a_snapshot_of_nvidia_is_converted(album, tmp_path):
+    snapshot = write_snapshot(tmp_path / "network.pkl", small_tensors(32))
+    world = add_world("own", images=album, generator=snapshot)
+    assert (world.resolution, world.generator_file.name) == (32, "generator.safetensors")
+    picture = world.generator().synthesis(torch.zeros(1, 8))
+    assert picture.shape == (1, 3, 32, 32)
+    (tmp_path / "harmful.pkl").write_bytes(pickle.dumps({"G_ema": print}))
+    with pytest.raises(WorldError, match=r"--generator: .*harmful\.pkl"):
+        add_world("other", images=album, generator=tmp_path / "harmful.pkl")
+    assert not (tmp_path / "data" / "other").exists()
 
 
 def test_what_cannot_be_used_is_named_with_the_reason(album):
