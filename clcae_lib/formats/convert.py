@@ -19,7 +19,7 @@ from clcae_lib.formats.recognise import Recognised, recognise
 from clcae_lib.formats.shapes import Tensors, generator_config, require_layout, under
 from clcae_lib.models import Generator, PublishedEncoder, PublishedImageEncoder, PublishedLatentEncoder
 from clcae_lib.models.arcface import ArcFace
-from clcae_lib.models.official import CAR_HEIGHT
+from clcae_lib.models.published import CAR_HEIGHT
 
 Parts = tuple[dict[str, Tensor], dict[str, Any]]
 """Tensors of a safetensors file, and its metadata."""

@@ -82,10 +82,9 @@ class ClcaeInverter:
             encoder = load_encoder(path, generator, device=place)
             published = isinstance(encoder, PublishedEncoder)
             return cls(encoder, generator, view=world.published_view if published else None)
-        seen = world.published_view(torch.zeros(1, 3, generator.size, generator.size))
-        flat = seen.shape[-2] < seen.shape[-1]
+        domain = "faces" if world.published_height is None else "cars"
         options = {"size": generator.size, "latent_avg": generator.w_avg.cpu()}
-        network = load_official_inversion(path, domain="cars" if flat else "faces", **options).to(place)
+        network = load_official_inversion(path, domain=domain, **options).to(place)
         return cls(network.encoder, network.decoder, view=world.published_view)
 
     @torch.no_grad()

@@ -26,11 +26,9 @@ from torch import Tensor, nn
 from clcae_lib import checkpoints
 from clcae_lib.models.arcface import ArcFace
 from clcae_lib.models.moco import MocoFeatures
-from clcae_lib.models.published import PublishedEncoder, PublishedInversion, mean_picture
+from clcae_lib.models.published import CAR_HEIGHT, PublishedEncoder, PublishedInversion, mean_picture
 from clcae_lib.models.published_contrastive import PublishedImageEncoder, PublishedLatentEncoder
 from clcae_lib.models.stylegan2 import Generator
-
-CAR_HEIGHT = 192
 
 
 def build_inversion(size: int, *, domain: str = "faces") -> PublishedInversion:

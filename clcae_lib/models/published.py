@@ -26,6 +26,7 @@ FEATURE_SIDE = 16
 SPACES = ("w", "w_plus", "f")
 DOMAINS = ("faces", "cars")
 CAR_ROWS = slice(32, 224)
+CAR_HEIGHT = CAR_ROWS.stop - CAR_ROWS.start
 
 
 def resize_as_pil(

@@ -129,9 +129,8 @@ def sweep_tables(name: str, *, origins: Sequence[str] = ("sweep", "reference")) 
     """
     results = paths.results_dir()
     folders = {"sweep": results / "sweeps" / name, "reference": results / "reference" / "sweeps" / name}
-    for origin in origins:
-        folder = folders.get(origin, results / "none")
-        found = [path for path in sorted(folder.glob("*.parquet")) if path.stem != "runs"]
+    for origin in [name for name in origins if name in folders]:
+        found = [path for path in sorted(folders[origin].glob("*.parquet")) if path.stem != "runs"]
         if found:
             return {path.stem: pd.read_parquet(path).assign(origin=origin) for path in found}
     return {}

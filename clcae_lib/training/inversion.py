@@ -474,7 +474,9 @@ def _alignment(world: Any, config: TrainConfig) -> tuple[Any, Path]:
     official = world.folder / "contrastive"
     trained = world.weights("alignment").is_file()
     if config.preset == "published" and not trained and official.is_dir():
-        return load_official_alignment(official, world.generator("cpu"), height=_height(world)), official
+        return load_official_alignment(
+            official, world.generator("cpu"), height=world.published_height
+        ), official
     path = world.require("alignment", command=f"clcae train alignment --world {world.name}")
     return load_alignment(path), path
 
@@ -483,10 +485,4 @@ def _framing(world: Any, config: TrainConfig) -> dict[str, Any]:
     """What is seen of a world's pictures: by `foundation` the square, by `published` the official cut."""
     if config.preset != "published":
         return {}
-    return {"view": world.view, "shown": world.published_view, "height": _height(world)}
-
-
-def _height(world: Any) -> int | None:
-    """Of what the published encoder sees of a world's pictures; None where that is square."""
-    height, width = world.view(torch.zeros(1, 3, world.resolution, world.resolution)).shape[-2:]
-    return None if height == width else height
+    return {"view": world.view, "shown": world.published_view, "height": world.published_height}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from clcae_lib import paths
 from clcae_lib.models.backbone import ENCODER_SIDE
-from clcae_lib.models.published import CAR_ROWS
+from clcae_lib.models.published import CAR_HEIGHT, CAR_ROWS
 from clcae_lib.photos import Alignment, Refusal
 from clcae_lib.photos.cutting import SHARES, Crops, Cutter, photographs, prepare, split_of
 from clcae_lib.worlds._photo_settings import BUILT_IN, FILE, NAME, RESERVED, WorldSettings, read_settings
@@ -39,6 +39,8 @@ class PhotoWorld(World):
         self.name = name
         self.settings = settings or read_settings(name)
         self.resolution = self.settings.resolution
+        if self.settings.kind == "cars" and self.resolution >= ENCODER_SIDE:
+            self.published_height = CAR_HEIGHT
 
     @property
     def cutter(self) -> Cutter:

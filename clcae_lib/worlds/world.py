@@ -62,6 +62,8 @@ class World:
     widen: float = 1.0
     #: What each factor means, in one line.
     factor_texts: Sequence[str] = ()
+    #: Height of what preset `published` sees of the world's pictures; None where that is square.
+    published_height: int | None = None
 
     @property
     def folder(self) -> Path:
