@@ -331,7 +331,7 @@ class RestyleE4eTask(RestyleTask, E4eTask):
 
     network, inverter = E4eEncoder, RestyleInverter
 
-    def _learn(self, index: int, target: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def _learn(self, index: int, target: Tensor) -> dict[str, Tensor]:
         self._set_stage(stage_at(index, self.config.steps, self.encoder.n_latent))
         return RestyleTask._learn(self, index, target)
 
@@ -350,7 +350,7 @@ class HfgiTask(E4eTask):
         return self.encoder.base
 
     @property
-    def options(self) -> dict[str, Any]:  # type: ignore[override]
+    def options(self) -> dict[str, Any]:
         """The activation that is corrected."""
         side = self.config.feature_side
         return {"feature_channels": self.generator.channels[side], "feature_side": side}
@@ -361,7 +361,7 @@ class HfgiTask(E4eTask):
         steps, index = (first, index) if index < first else (self.config.steps - first, index - first)
         return common.cosine(index, steps, warmup=min(self.config.warmup, steps // 5), floor=0.01)
 
-    def _learn(self, index: int, target: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def _learn(self, index: int, target: Tensor) -> dict[str, Tensor]:
         first = round(self.config.base_share * self.config.steps)
         if index < first:
             return super()._learn(index, target, steps=first)
