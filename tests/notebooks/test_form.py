@@ -1,6 +1,8 @@
 """What every notebook keeps to, so that a student meets the same shape in each; nothing is run here."""
 
 import ast
+import symtable
+from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,6 +29,55 @@ def test_it_opens_with_its_only_title_then_goal_neighbours_and_run_time(cells):
     assert len([line for line in lines if line.startswith("# ")]) == 1
     opening = "\n".join(cell.source for cell in cells[:5])
     assert all(f"**{word}.**" in opening for word in ("Goal", "Neighbours", "Run time"))
+
+
+def names(cell):
+    """Names that a cell takes from other cells, and names that it assigns."""
+    taken, bound, assigned = set(), set(), set()
+    for statement in ast.parse(cell.source).body:
+        module = symtable.symtable(ast.unparse(statement), cell.id, "exec")
+        own = {symbol.get_name() for symbol in module.get_symbols() if symbol.is_assigned()}
+        read, tables = set(), [module]
+        while tables:
+            table = tables.pop()
+            tables += table.get_children()
+            inner = table is not module
+            read |= {
+                s.get_name()
+                for s in table.get_symbols()
+                if s.is_referenced() and (s.is_global() or not inner)
+            }
+        if isinstance(statement, ast.AugAssign):
+            read.add(ast.unparse(statement.target))
+        at_once = isinstance(
+            statement, ast.Assign | ast.AugAssign
+        )  # its value is read before its target is bound
+        taken |= read - bound if at_once else read - bound - own
+        imported = {s.get_name() for s in module.get_symbols() if s.is_imported()}
+        bound, assigned = bound | own | imported, assigned | own
+    return taken, assigned
+
+
+def test_a_parameter_is_not_bound_again(cells):
+    (parameters,) = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    _, wanted = names(parameters)
+    again = {cell.id: wanted & names(cell)[1] for cell in code(cells) if cell is not parameters}
+    assert {cell: sorted(found) for cell, found in again.items() if found} == {}
+
+
+def test_a_name_that_cells_share_is_bound_by_one_of_them(cells):
+    """Else a cell that is run again, or a section out of order, finds what another cell put there."""
+    binders, takers = defaultdict(list), defaultdict(list)
+    for cell in code(cells):
+        taken, assigned = names(cell)
+        for name in assigned:
+            binders[name].append(cell.id)
+        for name in taken:
+            takers[name].append(cell.id)
+    shared = {
+        name: (cells, takers[name]) for name, cells in binders.items() if name in takers and len(cells) > 1
+    }
+    assert shared == {}
 
 
 def test_one_cell_has_the_parameters_and_they_are_literals(cells):

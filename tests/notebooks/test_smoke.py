@@ -62,6 +62,16 @@ def test_every_cell_was_executed(results, notebooks):
         assert all(cell.execution_count for cell in cells), name
 
 
+def test_no_output_is_a_warning_or_the_repr_of_a_numpy_number(results, notebooks):
+    seen = []
+    for name in notebooks:
+        node = nbformat.read(results / name / f"{name}.ipynb", as_version=4)
+        outputs = [out for cell in node.cells if cell.cell_type == "code" for out in cell.outputs]
+        texts = [out.get("text", "") or out.get("data", {}).get("text/plain", "") for out in outputs]
+        seen += [(name, text) for text in texts if "Warning:" in text or "np.float" in text]
+    assert seen == []
+
+
 def test_the_report_shows_every_notebook_and_its_links_lead_somewhere(results, notebooks):
     page = (results / "index.html").read_text()
     links = [part.split('"', 1)[0] for part in page.split('href="')[1:]]
