@@ -1,17 +1,15 @@
 """One direction for each factor, by any of five methods, calibrated to the factor's standard deviation."""
 
-import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clcae_lib import paths
+from clcae_lib import cache, paths
 from clcae_lib.devices import resolve_device
 from clcae_lib.editing.calibrate import calibrate
 from clcae_lib.editing.direction import Direction, load_directions, save_directions
@@ -22,7 +20,6 @@ from clcae_lib.editing.response import Labelled, label_codes, response
 from clcae_lib.editing.sampling import sample_codes
 from clcae_lib.editing.sefa import sefa
 from clcae_lib.editing.stylespace import channel_effects, channel_spread, stylespace
-from clcae_lib.files import sha256
 from clcae_lib.models import load_alignment
 from clcae_lib.worlds import World
 
@@ -114,8 +111,8 @@ def cached_directions(
     """What `find_directions` gives, found once and then read from the cache.
 
     Directions depend on the generator, on the judge that labels and on the alignment, and on no inverter:
-    runs that compare inverters share them. The file's name is a digest of these networks, of the arguments,
-    the device aside, and of this package's sources, so that changed code finds its directions anew.
+    runs that compare inverters share them. The cache's key covers these networks, the arguments except the
+    device, and the program of this module and of the world.
 
     Args: as in `find_directions`.
 
@@ -131,26 +128,31 @@ def cached_directions(
         "seed": seed,
     }
     options["layers"] = None if layers is None else list(layers)
-    networks = [sha256(world.weights(n)) for n in ("generator", "oracle_a", "alignment") if world.has(n)]
-    key = json.dumps([world.name, *factors, method, options, *networks, _code_digest()])
-    name = hashlib.sha256(key.encode()).hexdigest()[:16]
-    path = paths.cache_dir() / "directions" / f"{name}.safetensors"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
+    path = directions_file(world, factors, method, options)
+
+    def make() -> None:
         save_directions(path, find_directions(world, factors, method, **options, device=device))
-    return load_directions(path)
+
+    return load_directions(cache.made(path, make))
+
+
+def directions_file(world: World, factors: Sequence[str], method: str, options: Mapping[str, Any]) -> Path:
+    """Return where the cache keeps what `find_directions` gives for these arguments."""
+    networks = {
+        name: world.weights(name) for name in ("generator", "oracle_a", "alignment") if world.has(name)
+    }
+    key = cache.key(
+        [world.name, list(factors), method, options, list(networks)],
+        modules=[__name__, type(world).__module__],
+        files=networks.values(),
+    )
+    return paths.cache_dir() / "directions" / f"{key}.safetensors"
 
 
 def _column(world: World, factor: str) -> int:
     if factor not in world.factor_names:
         raise ValueError(f"{factor!r} is no factor of {world.name}: {', '.join(world.factor_names)}")
     return list(world.factor_names).index(factor)
-
-
-def _code_digest() -> str:
-    """Of every source file of this package."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 
 def _learned(

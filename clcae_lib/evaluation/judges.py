@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from clcae_lib.devices import resolve_device
 from clcae_lib.editing import in_batches
-from clcae_lib.worlds import World, lpips_or_perceptual
+from clcae_lib.worlds import World
+from clcae_lib.worlds.perceptual import distance_name
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,12 @@ class Judges:
         """
         device = resolve_device(device) if isinstance(device, str) else device
         oracle, identity = world.oracle("measure", device), world.identity("measure", device)
-        return cls(world, oracle, identity, lpips_or_perceptual(world, "measure", device), device)
+        return cls(world, oracle, identity, world.perceptual("measure", device), device)
 
     @property
     def perceptual_name(self) -> str:
         """What the perceptual distance is called in a table."""
-        return getattr(self.perceptual, "name", type(self.perceptual).__name__)
+        return distance_name(self.perceptual)
 
     @property
     def state_columns(self) -> list[int]:

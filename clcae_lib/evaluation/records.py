@@ -15,10 +15,11 @@ from clcae_lib.evaluation.statistics import summarise
 from clcae_lib.files import atomic_path
 from clcae_lib.inversion import Inversion, Inverter
 from clcae_lib.provenance import commit, device_text, versions
-from clcae_lib.worlds.perceptual import LpipsAlex, find_alexnet
+from clcae_lib.worlds.perceptual import LpipsAlex, distance_name, find_alexnet
 
 MEASURED = ("mse", "psnr", "ssim", "ms_ssim", "lpips", "perceptual", "identity")
 ORIGIN = ("image", "method", "space", "seed", "world", "device", "versions", "commit")
+NAMED = ("perceptual_name", "objective", "ms_ssim_scales")
 KEY = ["image", "method", "space", "seed", "world"]
 """What names a row; no two rows of a file have it in common."""
 
@@ -37,10 +38,12 @@ def reconstruction_records(
     inversion: Inversion | None = None,
     batch_size: int = 32,
 ) -> pd.DataFrame:
-    """One row for each image and space: `ORIGIN`, `MEASURED`, `perceptual_name`, `ms_ssim_scales`.
+    """One row for each image and space: `ORIGIN`, `MEASURED`, `NAMED`.
 
     `lpips` is nan where AlexNet's weights are not on the machine; `perceptual` is always the world's own
-    distance in the copy that measures. Errors are on [-1, 1], PSNR is in dB, identity a cosine.
+    distance in the copy that measures, called by `perceptual_name`. `objective` says what a method minimised
+    for each image, its perceptual distance by name; it is empty for an encoder. Errors are on [-1, 1], PSNR
+    is in dB, identity a cosine.
 
     Args:
         inverter: finds the codes, and has the generator that decodes them.
@@ -69,11 +72,10 @@ def reconstruction_records(
         )
     facts = {"world": judges.world.name, "device": device_text(str(judges.device))}
     facts |= {"versions": versions(), "commit": commit(), "ms_ssim_scales": ms_ssim_scales(images.shape[-1])}
-    facts["perceptual_name"] = getattr(
-        distances["perceptual"], "name", type(distances["perceptual"]).__name__
-    )
+    facts |= {"perceptual_name": distance_name(distances["perceptual"])}
+    facts |= {"objective": getattr(inverter, "objective", "")}
     frame = pd.concat(frames, ignore_index=True).assign(**facts)
-    return frame[[*ORIGIN, *MEASURED, "perceptual_name", "ms_ssim_scales"]]
+    return frame[[*ORIGIN, *MEASURED, *NAMED]]
 
 
 def _distances(judges: Judges) -> dict[str, Distance | None]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from clcae_lib.inversion._budget import Clock
 from clcae_lib.inversion.inversion import Inversion
 from clcae_lib.inversion.inverter import Inverter
-from clcae_lib.inversion.optimisation import OptimisationInverter
+from clcae_lib.inversion.optimisation import OptimisationInverter, objective_name
 
 
 class HybridInverter:
@@ -51,6 +51,11 @@ class HybridInverter:
         self.weights = {"perceptual_weight": perceptual_weight, "feature_weight": feature_weight}
         self.lr, self.seed = lr, seed
         self.taken: list[int] = []
+
+    @property
+    def objective(self) -> str:
+        """What is minimised for each image, with the perceptual distance by name."""
+        return objective_name(self.perceptual, self.weights["perceptual_weight"])
 
     def invert(
         self, images: Float[Tensor, "batch 3 side side"], *, batch_size: int = 32, progress: bool = False

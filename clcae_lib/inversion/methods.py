@@ -97,6 +97,7 @@ def make_inverter(
     max_seconds: float | None = None,
     seed: int = 0,
     over: str | None = None,
+    perceptual: Distance | Literal["world", "none"] = "world",
 ) -> Inverter:
     """The inverter of a name.
 
@@ -112,10 +113,13 @@ def make_inverter(
         seed: of what is drawn at random.
         over: the method whose codes `hybrid` begins with, `clcae` unless told, or that finds the pivots of
             `pti`, `optimisation_w` unless told; `weights` are then this method's.
+        perceptual: the distance in the loss of methods that optimise: the world's in the role "train",
+            another one, or "none" to leave the term out. An inverter's `objective` names it.
 
     Raises:
         ValueError: there is no such method, it takes no `over`, or a number is not positive.
-        WorldError: the world has no such weights; the message has the command that makes them.
+        WorldError: the world has no such weights, or no perceptual distance; the message has the command that
+            makes or fetches them.
     """
     if name not in METHODS:
         raise ValueError(f"method={name!r} is not one of {', '.join(METHODS)}")
@@ -137,11 +141,11 @@ def make_inverter(
     }
     if name in OVER:
         shared = {"device": device, "generator": generator, "weights": weights, "seed": seed}
-        first = make_inverter(over or OVER[name], world, **shared)
+        first = make_inverter(over or OVER[name], world, perceptual=perceptual, **shared)
         kind = PtiInverter if name == "pti" else HybridInverter
-        return kind(first, perceptual_of(world, device), **options)
-    space = name.removeprefix("optimisation_")
-    return OptimisationInverter(generator, perceptual_of(world, device), space=space, **options)
+        return kind(first, _distance(name, world, perceptual, device), **options)
+    distance = _distance(name, world, perceptual, device)
+    return OptimisationInverter(generator, distance, space=name.removeprefix("optimisation_"), **options)
 
 
 def weights_of(name: str, world: World) -> Path:
@@ -159,12 +163,20 @@ def weights_of(name: str, world: World) -> Path:
     return world.inversion(preset) or world.require(f"inversion_{preset}", command=command)
 
 
-def perceptual_of(world: World, device: torch.device | str = "cpu") -> Distance | None:
-    """The world's perceptual distance in the role "train"; None where it has none: squared error is left."""
+def _distance(
+    name: str, world: World, perceptual: Distance | str, device: torch.device | str
+) -> Distance | None:
+    """The perceptual distance in a method's loss; None only if the term was to be left out."""
+    if not isinstance(perceptual, str):
+        return perceptual
+    if perceptual == "none":
+        return None
     try:
         return world.perceptual("train", device)
-    except WorldError:
-        return None
+    except WorldError as error:
+        raise WorldError(
+            f"{name} minimises a perceptual distance: {error}; or leave the term out with perceptual='none'"
+        ) from error
 
 
 def _encoder(

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clcae_lib import checkpoints, paths
+from clcae_lib import cache, checkpoints, paths
 from clcae_lib.inversion.inversion import Inversion
 from clcae_lib.models import Generator, load_alignment
 from clcae_lib.worlds import World
@@ -123,11 +123,22 @@ class NearestCodeInverter:
 
     def embeddings(self) -> Float[Tensor, "bank embedding"]:
         """Unit vectors of all codes of the bank, from the cache, or made and put there."""
-        path = paths.cache_dir() / "banks" / f"{self._digest()}.safetensors"
-        if not path.is_file():
-            found = self._embed()
-            checkpoints.save_weights(path, {"embeddings": found}, metadata={"kind": "bank"}, half=False)
-        return checkpoints.load_weights(path, kind="bank")[0]["embeddings"].to(self.generator.w_avg.device)
+        path = self.bank_file
+
+        def make() -> None:
+            found = {"embeddings": self._embed()}
+            checkpoints.save_weights(path, found, metadata={"kind": "bank"}, half=False)
+
+        found = checkpoints.load_weights(cache.made(path, make), kind="bank")[0]["embeddings"]
+        return found.to(self.generator.w_avg.device)
+
+    @property
+    def bank_file(self) -> Path:
+        """Where the cache keeps the embeddings: named by codes, networks and the program that makes them."""
+        networks = [self.generator.style, self.latent_encoder]
+        modules = [__name__, type(self.generator).__module__, type(self.latent_encoder).__module__]
+        key = cache.key(self.bank, self.seed, [_digest(network) for network in networks], modules=modules)
+        return paths.cache_dir() / "banks" / f"{key}.safetensors"
 
     @torch.no_grad()
     def _embed(self) -> Tensor:
@@ -140,11 +151,11 @@ class NearestCodeInverter:
         with torch.no_grad():
             return self.generator.sample_w(BLOCK, generator=source)
 
-    def _digest(self) -> str:
-        """Of everything that the embeddings depend on."""
-        digest = hashlib.sha256(f"{self.bank} {self.seed} {BLOCK}".encode())
-        for network in (self.generator.style, self.latent_encoder):
-            for name, tensor in sorted(network.state_dict().items()):
-                digest.update(name.encode())
-                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+
+def _digest(network: nn.Module) -> str:
+    """Return a digest of a network's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -22,6 +22,7 @@ from clcae_lib.inversion._tuned import activation
 from clcae_lib.inversion.inversion import SPACES, Inversion
 from clcae_lib.models import Generator
 from clcae_lib.models.backbone import to_encoder_side
+from clcae_lib.worlds.perceptual import distance_name
 
 RISE, FALL, QUIET = 0.05, 0.25, 0.75
 """Shares of the steps: the rate's rise and its fall; after the last, the code has no noise (appendix D)."""
@@ -87,6 +88,11 @@ class OptimisationInverter:
         self.feature_weight, self.noise_weight = feature_weight, noise_weight
         self.max_seconds, self.seed, self.clock = max_seconds, seed, clock
         self.taken: list[int] = []
+
+    @property
+    def objective(self) -> str:
+        """What is minimised for each image, with the perceptual distance by name."""
+        return objective_name(self.perceptual, self.perceptual_weight)
 
     def invert(
         self,
@@ -228,6 +234,13 @@ def picture_loss(
     if perceptual is None or weight <= 0:
         return loss
     return loss + weight * perceptual(to_encoder_side(pictures), to_encoder_side(targets)).sum()
+
+
+def objective_name(perceptual: nn.Module | Callable[[Tensor, Tensor], Tensor] | None, weight: float) -> str:
+    """Return what `picture_loss` is called in a table, such as "L2 + 0.2 LPIPS-Alex"."""
+    if perceptual is None or weight <= 0:
+        return "L2"
+    return f"L2 + {weight:g} {distance_name(perceptual)}"
 
 
 def schedule(done: float, least: float = 0.0) -> float:

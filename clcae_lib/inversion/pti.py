@@ -22,7 +22,7 @@ from clcae_lib.inversion._tuned import synthesise
 from clcae_lib.inversion.inversion import Inversion
 from clcae_lib.inversion.inverter import Inverter
 from clcae_lib.inversion.nearest import in_w
-from clcae_lib.inversion.optimisation import OptimisationInverter, picture_loss, schedule
+from clcae_lib.inversion.optimisation import OptimisationInverter, objective_name, picture_loss, schedule
 
 MAPPING = "style."
 Tuned = dict[str, Tensor]
@@ -72,6 +72,11 @@ class PtiInverter:
         self.locality_every, self.seed, self.clock = locality_every, seed, clock
         self.max_seconds, self.pivot_share = max_seconds, pivot_share
         self.taken: list[int] = []
+
+    @property
+    def objective(self) -> str:
+        """What tuning minimises for each image, with the perceptual distance by name."""
+        return objective_name(self.perceptual, self.perceptual_weight)
 
     def invert(self, images: Float[Tensor, "batch 3 side side"], *, progress: bool = False) -> Inversion:
         """The pivots of images in [-1, 1], with the weights tuned for each.

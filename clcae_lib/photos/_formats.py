@@ -34,10 +34,12 @@ def likely_kind(data: bytes) -> str | None:
     return next((kind for start, kind in _KINDS.items() if data.startswith(start)), None)
 
 
-def canvas(data: bytes) -> int:
-    """How many pixels a WebP file says it has; 0 for any other file."""
+def canvas(data: bytes) -> tuple[int, int] | None:
+    """Width and height in the header of a WebP file, (0, 0) if it is cut short; None for any other file."""
     if format_of(data) != "WEBP":
-        return 0
+        return None
+    if len(data) < 30:
+        return 0, 0
     if data[12:16] == b"VP8X":
         width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
     elif data[12:16] == b"VP8L":
@@ -45,4 +47,4 @@ def canvas(data: bytes) -> int:
         width, height = 1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF)
     else:
         width, height = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
-    return width * height
+    return width, height

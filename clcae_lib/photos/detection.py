@@ -83,8 +83,9 @@ def find_faces(photograph: Path | str, picture: Image.Image, *, detect: bool = T
 def _remedy(photograph: Path) -> str:
     install = "" if has_detector() else "install the detector (pip install 'clcae[faces]'), "
     return (
-        f"{install}write the landmarks into {shown(photograph.stem + SUFFIX)} beside it, "
-        "or say --already-aligned if the pictures are cut already"
+        f"{install}write the landmarks into {shown(photograph.stem + SUFFIX)} beside it, or, if the "
+        "photographs are cut already, make a world of them: `clcae world add NAME --images DIR "
+        "--already-aligned`"
     )
 
 

@@ -1,12 +1,13 @@
 """The photographs in a folder: those that can be used, and for each of the others the reason."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm.auto import tqdm
 
+from clcae_lib.photos.landmarks import SUFFIX
 from clcae_lib.photos.reading import (
     MAX_BYTES,
     MAX_PIXELS,
@@ -19,6 +20,7 @@ from clcae_lib.photos.reading import (
 
 # What systems leave in folders of pictures; names that begin with a dot are left out as well.
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
+_MOST = 10  # reasons that one message lists
 
 
 class Refusal(NamedTuple):
@@ -40,7 +42,8 @@ def read_folder(
 ) -> tuple[list[Path], list[Refusal]]:
     """The pictures of a folder in the order of their names, and the files that are none that can be used.
 
-    Hidden files are left out, every other file is in one of the lists. Both may be empty.
+    Hidden files and files of landmarks are left out, every other file is in one of the lists. Both may be
+    empty.
 
     Args:
         folder: where to look.
@@ -54,11 +57,9 @@ def read_folder(
     Raises:
         PhotoError: `folder` is no folder, or may not be read.
     """
-    folder = Path(folder)
     good: list[Path] = []
-    refused: list[Refusal] = []
+    found, refused = list_files(folder, recursive=recursive)
     check = read_image if decode else check_image
-    found = sorted(_files(folder, recursive, refused), key=lambda path: path.relative_to(folder).parts)
     for path in tqdm(found, desc="reading photographs", disable=not progress, leave=False):
         try:
             check(path, max_pixels=max_pixels, max_bytes=max_bytes, min_side=min_side)
@@ -68,8 +69,46 @@ def read_folder(
     return good, sorted(refused)
 
 
+def list_files(folder: Path | str, *, recursive: bool = False) -> tuple[list[Path], list[Refusal]]:
+    """The files that may be photographs, in the order of their names, and folders that cannot be read.
+
+    No file is opened.
+
+    Args:
+        folder: where to look.
+        recursive: whether to look into its folders too.
+
+    Raises:
+        PhotoError: `folder` is no folder, or may not be read.
+    """
+    folder = Path(folder)
+    refused: list[Refusal] = []
+    found = sorted(_files(folder, recursive, refused), key=lambda path: path.relative_to(folder).parts)
+    return found, refused
+
+
+def none_usable(folder: Path | str, refused: Sequence[Refusal] = ()) -> str:
+    """What to say of a folder in which no photograph can be used: why, and what to do.
+
+    Args:
+        folder: where they were looked for.
+        refused: the files that cannot be used, if there are any.
+    """
+    sentence = f"{shown(folder)} has no photograph that can be used"
+    if refused:
+        more = f"\n... and {len(refused) - _MOST} more" if len(refused) > _MOST else ""
+        return f"{sentence}:\n" + "\n".join(refusal.reason for refusal in refused[:_MOST]) + more
+    below = [path for path in list_files(folder, recursive=True)[0] if path.parent != Path(folder)]
+    if not below:
+        return f"{sentence}: it is empty; name the folder of your photographs"
+    return (
+        f"{sentence}: its {len(below)} file(s) are in folders of their own, such as "
+        f"{shown(below[0].parent)}; name one of these (or, for `clcae world add`, say --recursive)"
+    )
+
+
 def _files(folder: Path, recursive: bool, refused: list[Refusal]) -> Iterator[Path]:
-    """Every file that is not hidden; folders that cannot be read join the refusals."""
+    """Every file that is not left out; folders that cannot be read join the refusals."""
     if not os.path.isdir(folder):  # False for what may not be looked at, too
         raise PhotoError(f"{shown(folder)} is no folder; name one that holds photographs.")
 
@@ -81,9 +120,9 @@ def _files(folder: Path, recursive: bool, refused: list[Refusal]) -> Iterator[Pa
         refused.append(Refusal(place, sentence))
 
     for place, folders, names in os.walk(folder, onerror=unreadable):
-        folders[:] = [name for name in folders if recursive and not _hidden(name)]
-        yield from (Path(place) / name for name in names if not _hidden(name))
+        folders[:] = [name for name in folders if recursive and not _left_out(name)]
+        yield from (Path(place) / name for name in names if not _left_out(name))
 
 
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _LITTER
+def _left_out(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _LITTER or name.endswith(SUFFIX)

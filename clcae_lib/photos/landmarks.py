@@ -17,10 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 from torch import Tensor
 
 from clcae_lib.files import atomic_path
-from clcae_lib.photos.reading import PhotoError
+from clcae_lib.photos.reading import PhotoError, shown
 
 SUFFIX = ".landmarks.json"
 COUNTS = (5, 68)
+_SUFFIXES = ("", ".jpg", ".jpeg", ".png", ".webp")
 #: The first and last points, plus one, of the eyes among 68; the corners of the mouth are 48 and 54.
 _EYES = (slice(36, 42), slice(42, 48))
 _CORNERS = (48, 54)
@@ -85,18 +86,49 @@ class _File(BaseModel):
         return self
 
 
-def landmarks_path(photograph: Path | str) -> Path:
-    """The file beside a photograph that holds its landmarks; it need not exist."""
+def landmarks_files(photograph: Path | str) -> tuple[Path, Path]:
+    """The two files beside a photograph that may hold its landmarks; neither need exist.
+
+    `anna.jpg.landmarks.json` belongs to `anna.jpg` alone and is taken first, then `anna.landmarks.json`.
+    """
     photograph = Path(photograph)
-    return photograph.with_name(photograph.stem + SUFFIX)
+    return photograph.with_name(photograph.name + SUFFIX), photograph.with_name(photograph.stem + SUFFIX)
+
+
+def landmarks_path(photograph: Path | str) -> Path:
+    """The file beside a photograph that holds its landmarks; it need not exist.
+
+    Raises:
+        LandmarksError: it is named like several photographs.
+    """
+    full, short = landmarks_files(photograph)
+    if full.is_file() or not short.is_file():
+        return full if full.is_file() else short
+    others = _of_the_same_stem(Path(photograph))
+    if others:
+        names = " and ".join(shown(path.name) for path in (Path(photograph), *others))
+        raise LandmarksError(
+            f"{shown(photograph)}: {shown(short.name)} may belong to {names}; name the file of each after "
+            f"all of its name, such as {shown(full.name)}"
+        )
+    return short
+
+
+def _of_the_same_stem(photograph: Path) -> list[Path]:
+    """Other images beside a photograph whose names differ from its name in the suffix only."""
+    names = {photograph.stem + end for suffix in _SUFFIXES for end in (suffix, suffix.upper())}
+    beside = [photograph.with_name(name) for name in sorted(names - {photograph.name})]
+    return [path for path in beside if path.is_file() and not path.samefile(photograph)]
 
 
 def save_landmarks(photograph: Path | str, faces: Sequence[Landmarks], *, size: tuple[int, int]) -> Path:
     """Write the faces of a photograph of this width and height beside it; the file's path."""
     rows = [[[round(float(x), 3), round(float(y), 3)] for x, y in face.points] for face in faces]
-    with atomic_path(landmarks_path(photograph)) as partial:
+    full, short = landmarks_files(photograph)
+    path = full if full.is_file() or _of_the_same_stem(Path(photograph)) else short
+    with atomic_path(path) as partial:
         partial.write_text(json.dumps({"size": list(size), "faces": rows}) + "\n", encoding="utf-8")
-    return landmarks_path(photograph)
+    return path
 
 
 def load_landmarks(photograph: Path | str, *, size: tuple[int, int] | None = None) -> list[Landmarks]:
@@ -107,7 +139,8 @@ def load_landmarks(photograph: Path | str, *, size: tuple[int, int] | None = Non
         size: the upright picture's width and height, which the file must name if it names any.
 
     Raises:
-        LandmarksError: the file is damaged or belongs to a picture of another size.
+        LandmarksError: the file is damaged, belongs to a picture of another size, or is named like several
+            photographs.
     """
     path = landmarks_path(photograph)
     if not path.is_file():

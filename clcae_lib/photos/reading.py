@@ -10,7 +10,7 @@ import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
+from io import BufferedIOBase, BytesIO
 from pathlib import Path
 
 from PIL import Image
@@ -21,6 +21,7 @@ from clcae_lib.photos._pixels import to_rgb, upright
 MAX_BYTES = 200_000_000
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 16
+_HEADER = 4096  # bytes that tell a format
 
 
 class PhotoError(ValueError):
@@ -50,7 +51,7 @@ def read_image(
     Raises:
         PhotoError: there is no such file, it cannot be read, or `decode_image` refuses its content.
     """
-    data = _content(Path(path), max_bytes)
+    data = read_content(path, max_bytes=max_bytes)
     return decode_image(data, name=shown(path), max_pixels=max_pixels, min_side=min_side, profile=profile)
 
 
@@ -61,14 +62,41 @@ def check_image(
     max_bytes: int = MAX_BYTES,
     min_side: int = MIN_SIDE,
 ) -> tuple[int, int]:
-    """Width and height that a file's header says, without decoding it: damage further on goes unseen.
+    """Width and height that a file's header says. Nothing else is read: damage further on goes unseen.
 
     Raises:
         PhotoError: as `read_image`, as far as the header tells.
     """
-    data = _content(Path(path), max_bytes)
-    with _opened(data, shown(path), max_pixels, min_side) as image:
-        return image.size
+    name = shown(path)
+    with _open(Path(path), name) as file:
+        _check_bytes(os.fstat(file.fileno()).st_size, name, max_bytes)
+        start = file.read(_HEADER)
+        file.seek(0)
+        size = canvas(start)  # its decoder would read the whole file
+        if size is None:
+            with _opened(file, start, name, max_pixels, min_side) as image:
+                return image.size
+    if size == (0, 0):
+        raise PhotoError(_damaged(name))
+    _check_pixels(size, name, max_pixels)
+    _check_side(size, name, min_side)
+    return size
+
+
+def read_content(path: Path | str, *, max_bytes: int = MAX_BYTES) -> bytes:
+    """The bytes of a regular file, of which there are neither none nor too many.
+
+    Raises:
+        PhotoError: there is no such file, or it cannot be read.
+    """
+    name = shown(path)
+    with _open(Path(path), name) as file:
+        try:
+            data = file.read(max_bytes + 1)
+        except OSError as error:
+            raise PhotoError(_unreadable(name, error)) from error
+    _check_bytes(len(data), name, max_bytes)
+    return data
 
 
 def decode_image(
@@ -91,7 +119,7 @@ def decode_image(
     Raises:
         PhotoError: no PNG, JPEG or WebP, too many or too few pixels, damaged, or cut short.
     """
-    with _opened(data, name, max_pixels, min_side) as image:
+    with _opened(BytesIO(data), data, name, max_pixels, min_side) as image:
         image.seek(0)
         image.load()
         picture = to_rgb(upright(image), profile=profile)
@@ -106,18 +134,29 @@ def shown(path: Path | str) -> str:
 
 
 @contextmanager
-def _opened(data: bytes, name: str, max_pixels: int, min_side: int) -> Iterator[Image.Image]:
-    """The picture behind a header that has been looked at; whatever fails inside becomes a PhotoError."""
-    kind = format_of(data)
+def _opened(
+    file: BufferedIOBase, start: bytes, name: str, max_pixels: int, min_side: int
+) -> Iterator[Image.Image]:
+    """The picture behind a header that has been looked at; whatever fails inside becomes a PhotoError.
+
+    Args:
+        file: the content.
+        start: its first bytes.
+        name: what messages call it.
+        max_pixels: width times height.
+        min_side: pixels that the shorter side needs.
+    """
+    kind = format_of(start)
     if kind is None:
-        raise PhotoError(_stranger(data, name))
+        raise PhotoError(_stranger(start, name))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of crooked metadata, and of sizes that are checked here
-            _check_pixels(canvas(data), name, max_pixels)  # WebP's decoder takes its memory on opening
-            with Image.open(BytesIO(data), formats=[kind]) as image:
-                _check_pixels(image.width * image.height, name, max_pixels)
-                _check_side(image, name, min_side)
+            # WebP's decoder takes its memory on opening.
+            _check_pixels(canvas(start) or (0, 0), name, max_pixels)
+            with Image.open(file, formats=[kind]) as image:
+                _check_pixels(image.size, name, max_pixels)
+                _check_side(image.size, name, min_side)
                 yield image
     except PhotoError:
         raise
@@ -126,39 +165,47 @@ def _opened(data: bytes, name: str, max_pixels: int, min_side: int) -> Iterator[
     except MemoryError as error:
         raise PhotoError(f"{name} does not fit into memory; make it smaller.") from error
     except Exception as error:  # decoders of strange bytes raise nearly anything, and mean this
-        raise PhotoError(f"{name} is damaged or cut short; save or copy it again.") from error
+        raise PhotoError(_damaged(name)) from error
 
 
-def _content(path: Path, max_bytes: int) -> bytes:
-    """A regular file's bytes, of which there are neither none nor too many."""
-    name = shown(path)
+def _open(path: Path, name: str) -> BufferedIOBase:
+    """A regular file, open to be read."""
     try:
         found = path.stat()
         if stat.S_ISDIR(found.st_mode):
             raise PhotoError(f"{name} is a folder; name a picture in it.")
         if not stat.S_ISREG(found.st_mode):
             raise PhotoError(f"{name} is no regular file; name a picture.")
-        with path.open("rb") as file:
-            data = file.read(max_bytes + 1)
+        return path.open("rb")
     except FileNotFoundError as error:
         raise PhotoError(f"{name} does not exist; check the path.") from error
     except PermissionError as error:
         raise PhotoError(f"{name} may not be read; change its permissions.") from error
     except OSError as error:
-        raise PhotoError(f"{name} cannot be read ({error.strerror}); copy it elsewhere.") from error
+        raise PhotoError(_unreadable(name, error)) from error
     except PhotoError:
         raise
     except ValueError as error:  # a zero byte in the name
         raise PhotoError(f"{name} is no path; check the name.") from error
-    if not data:
+
+
+def _check_bytes(count: int, name: str, max_bytes: int) -> None:
+    if not count:
         raise PhotoError(f"{name} is empty; copy it again.")
-    if len(data) > max_bytes:
+    if count > max_bytes:
         raise PhotoError(f"{name} has more than {max_bytes / 1e6:g} MB; make it smaller.")
-    return data
 
 
-def _check_pixels(pixels: int, name: str, max_pixels: int) -> None:
-    if pixels > max_pixels:
+def _damaged(name: str) -> str:
+    return f"{name} is damaged or cut short; save or copy it again."
+
+
+def _unreadable(name: str, error: OSError) -> str:
+    return f"{name} cannot be read ({error.strerror}); copy it elsewhere."
+
+
+def _check_pixels(size: tuple[int, int], name: str, max_pixels: int) -> None:
+    if size[0] * size[1] > max_pixels:
         raise PhotoError(_too_many(name, max_pixels))
 
 
@@ -166,10 +213,10 @@ def _too_many(name: str, max_pixels: int) -> str:
     return f"{name} has more than {max_pixels / 1e6:g} million pixels; make it smaller."
 
 
-def _check_side(image: Image.Image, name: str, min_side: int) -> None:
-    if min(image.size) < min_side:
-        size = f"{image.width} x {image.height}"
-        raise PhotoError(f"{name} has {size} pixels; {min_side} a side are needed: take a larger one.")
+def _check_side(size: tuple[int, int], name: str, min_side: int) -> None:
+    if min(size) < min_side:
+        pixels = f"{size[0]} x {size[1]}"
+        raise PhotoError(f"{name} has {pixels} pixels; {min_side} a side are needed: take a larger one.")
 
 
 def _stranger(data: bytes, name: str) -> str:

@@ -5,7 +5,6 @@ world's weights and the results of the notebooks it needs. Comments, docstrings 
 count, nor do a notebook's outputs.
 """
 
-import ast
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -16,6 +15,7 @@ from typing import Any
 import nbformat
 
 from clcae_lib import paths
+from clcae_lib.cache import source_digest
 from clcae_lib.provenance import versions
 from clcae_lib.suite._plan import Entry
 
@@ -59,27 +59,7 @@ def code_digest(*, without: Iterable[str] = ()) -> str:
     without = tuple(without)
     files = [path.relative_to(_LIBRARY) for path in sorted(_LIBRARY.rglob("*.py"))]
     kept = [path for path in files if path.parts[0] not in without]
-    return _hash("".join(f"{path.as_posix()}:{_source_digest(path)}\n" for path in kept).encode())
-
-
-def _source_digest(path: Path) -> str:
-    full = _LIBRARY / path
-    return _meaning_digest(full, full.stat().st_mtime_ns)
-
-
-@cache
-def _meaning_digest(path: Path, changed: int) -> str:
-    """A digest of a source file without comments, docstrings and layout."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = [part for part in node.body if not _is_text(part)]
-    return _hash(ast.dump(tree).encode())
-
-
-def _is_text(statement: ast.stmt) -> bool:
-    value = statement.value if isinstance(statement, ast.Expr) else None
-    return isinstance(value, ast.Constant) and isinstance(value.value, str)
+    return _hash("".join(f"{path.as_posix()}:{source_digest(_LIBRARY / path)}\n" for path in kept).encode())
 
 
 def files_digest(folder: Path, patterns: Iterable[str]) -> str:

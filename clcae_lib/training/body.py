@@ -8,20 +8,17 @@ start.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as nnf
-from filelock import FileLock
 from jaxtyping import Float
 from lightning_fabric import Fabric
 from pydantic import Field
 from torch import Tensor, nn
 
-from clcae_lib import checkpoints, files, paths
+from clcae_lib import cache, checkpoints, paths
 from clcae_lib.evaluation.reconstruction import r_squared
 from clcae_lib.models.backbone import StyleBlock, make_body, to_encoder_side
 from clcae_lib.training import _common as common
@@ -164,8 +161,8 @@ def pretrained_body(
 ) -> dict[str, Tensor]:
     """The weights of a body that reads the world's factors; trained the first time, then read from the cache.
 
-    Processes that ask at once wait for the one that trains. The folder's name is a digest of the settings and
-    of the code that the body depends on.
+    Processes that ask at once wait for the one that trains. The cache's key covers the settings and the
+    program of the training, of the network and of what draws the world's images.
 
     Args:
         world: or its name.
@@ -176,22 +173,19 @@ def pretrained_body(
     Raises:
         ConfigError: the world knows no factors, or a setting does not exist.
     """
-    name = world if isinstance(world, str) else world.name
-    config = BodyConfig(world=name, device=device, threads=threads, tensorboard=False, **settings)
-    folder = paths.cache_dir() / "bodies" / _digest(config)
-    path = folder / WEIGHTS
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
-            if not path.is_file():
-                train(config, folder, progress=False)
-                (folder / "state.pt").unlink(missing_ok=True)
-    return checkpoints.load_weights(path, kind="body")[0]
+    world = get_world(world) if isinstance(world, str) else world
+    config = BodyConfig(world=world.name, device=device, threads=threads, tensorboard=False, **settings)
+    path = body_file(config, world)
+
+    def make() -> None:
+        train(config, path.parent, progress=False)
+        (path.parent / "state.pt").unlink(missing_ok=True)
+
+    return checkpoints.load_weights(cache.made(path, make), kind="body")[0]
 
 
-def _digest(config: BodyConfig) -> str:
-    """Of what the result depends on: settings, this file and the network's."""
-    sources = [Path(__file__), Path(__file__).parents[1] / "models" / "backbone.py"]
+def body_file(config: BodyConfig, world: World) -> Path:
+    """Return where the cache keeps the body of these settings, trained on this world."""
     settings = config.fixed({}) | {"steps": config.steps}
-    key = json.dumps([settings, *(files.sha256(source) for source in sources)], sort_keys=True)
-    return hashlib.sha256(key.encode()).hexdigest()[:16]
+    key = cache.key(settings, modules=[__name__, type(world).__module__])
+    return paths.cache_dir() / "bodies" / key / WEIGHTS

@@ -2,7 +2,7 @@
 
 from clcae_lib.worlds._photo_settings import WorldSettings
 from clcae_lib.worlds.adding import add_world, remove_world
-from clcae_lib.worlds.perceptual import LpipsAlex, find_alexnet, lpips_or_perceptual
+from clcae_lib.worlds.perceptual import LpipsAlex, find_alexnet
 from clcae_lib.worlds.photos import PhotoWorld
 from clcae_lib.worlds.portraits import PortraitsWorld  # importing a world registers it
 from clcae_lib.worlds.world import (
@@ -29,7 +29,6 @@ __all__ = [
     "copy_of",
     "find_alexnet",
     "get_world",
-    "lpips_or_perceptual",
     "register_world",
     "remove_world",
     "world_names",

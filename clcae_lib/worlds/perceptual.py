@@ -1,8 +1,8 @@
-"""LPIPS where AlexNet's weights are on the machine, the world's own perceptual distance where not.
+"""LPIPS with AlexNet: the perceptual distance of the paper's objective and of its tables (section 4.1).
 
-The paper's objective and its tables use LPIPS (section 4.1), whose AlexNet trunk is a download. Without
-it, a world that has a perceptual distance of its own stands in. Both carry a `name`, which every table
-prints, so that one is never read as the other.
+Its AlexNet trunk is a download. Worlds of photographs use it for losses and for measures; the portraits have
+a perceptual distance of their own. Both carry a `name`, which every table prints, so that one is never read
+as the other.
 """
 
 import warnings
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from clcae_lib import checkpoints, paths, vision_repair
 from clcae_lib.files import sha256
-from clcae_lib.worlds.world import Role, World
 
 #: The file as torchvision publishes it; the name ends in the first digits of its SHA-256.
 ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
@@ -23,10 +22,14 @@ _DIGEST_START = "7be5be79"
 
 
 def find_alexnet() -> Path | None:
-    """AlexNet's weights under the data folder or in torch hub's cache; None where there are none."""
-    under_data = sorted(paths.data_dir().rglob(ALEXNET_FILE)) if paths.data_dir().is_dir() else []
-    candidates = [*under_data, Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET_FILE]
-    return next((path for path in candidates if path.is_file()), None)
+    """Return the file of AlexNet's weights, where `clcae fetch lpips` places it; None if it is not there."""
+    path = paths.data_dir() / "networks" / ALEXNET_FILE
+    return path if path.is_file() else None
+
+
+def distance_name(distance: Callable[[Tensor, Tensor], Tensor]) -> str:
+    """Return what a perceptual distance is called in a table."""
+    return getattr(distance, "name", type(distance).__name__)
 
 
 class LpipsAlex(nn.Module):
@@ -95,15 +98,3 @@ def lpips_from_published(tensors: dict[str, Tensor]) -> nn.Module:
     }
     checkpoints.load_into(model, renamed, source="the published LPIPS weights")
     return model.requires_grad_(False).eval()
-
-
-def lpips_or_perceptual(world: World, role: Role, device="cpu") -> Callable[[Tensor, Tensor], Tensor]:
-    """A distance of image pairs with a `name`: LPIPS if AlexNet is on the machine, else the world's own.
-
-    LPIPS is one network for losses and for measures, as in the paper; a world's own distance comes in
-    the copy that the role prescribes.
-    """
-    weights = find_alexnet()
-    if weights is not None:
-        return LpipsAlex(weights).to(device)
-    return world.perceptual(role, device)

@@ -16,7 +16,8 @@ from clcae_lib import paths
 from clcae_lib.models.backbone import ENCODER_SIDE
 from clcae_lib.models.published import CAR_HEIGHT, CAR_ROWS
 from clcae_lib.photos import Alignment, Refusal
-from clcae_lib.photos.cutting import SHARES, Crops, Cutter, photographs, prepare, split_of
+from clcae_lib.photos.cutting import SHARES, Crops, Cutter, prepare, split_of
+from clcae_lib.photos.folder import list_files
 from clcae_lib.worlds._photo_settings import BUILT_IN, FILE, NAME, RESERVED, WorldSettings, read_settings
 from clcae_lib.worlds.world import Role, World, WorldError, find_worlds_with, register_world
 
@@ -42,7 +43,7 @@ class PhotoWorld(World):
         if self.settings.kind == "cars" and self.resolution >= ENCODER_SIDE:
             self.published_height = CAR_HEIGHT
 
-    @property
+    @cached_property
     def cutter(self) -> Cutter:
         """How its photographs are cut."""
         aligned, kind = self.settings.already_aligned, self.settings.kind
@@ -82,7 +83,7 @@ class PhotoWorld(World):
                 f"{self.images_folder} is missing: put the photographs of {self.name!r} there, or say where "
                 f"they are, `clcae world add {self.name} --images DIR`"
             )
-        files, refused = photographs(self.images_folder, recursive=self.settings.recursive)
+        files, refused = list_files(self.images_folder, recursive=self.settings.recursive)
         digests, uncut = prepare(self.cutter, files)
         return digests, [*refused, *uncut]
 
@@ -189,11 +190,10 @@ class PhotoWorld(World):
         Raises:
             WorldError: AlexNet's weights are not here.
         """
-        from clcae_lib.worlds.perceptual import ALEXNET_FILE, LpipsAlex, find_alexnet
+        from clcae_lib.worlds.perceptual import ALEXNET_FILE, LpipsAlex
 
         del role
-        path = find_alexnet() or self._network(ALEXNET_FILE, "alexnet")
-        return LpipsAlex(path).to(device)
+        return LpipsAlex(self._network(ALEXNET_FILE, "alexnet")).to(device)
 
     def measures_with(self, judge: str) -> bool:
         """Whether a judge is here; photographs have one of a kind, which gives losses and measures."""

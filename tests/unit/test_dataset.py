@@ -97,23 +97,16 @@ def test_prepare_fills_the_cache(renders):
 def test_a_changed_renderer_gets_a_fresh_cache(renders, monkeypatch):
     small().images([0])
     renders.clear()
-    monkeypatch.setattr(dataset, "renderer_digest", lambda: "another")
+    monkeypatch.setattr(dataset, "renderer_digest", lambda *modules: "another")
     small().images([0])
     assert renders
 
 
-def test_the_digest_follows_the_source(tmp_path, monkeypatch):
-    for name in ("factors.py", "renderer.py", "_shapes.py"):
-        (tmp_path / name).write_text("a = 1\n")
-    monkeypatch.setattr(dataset.renderer, "__file__", str(tmp_path / "renderer.py"))
-    digests = set()
-    for name in ("factors.py", "renderer.py", "_shapes.py"):
-        digests.add(dataset.renderer_digest.__wrapped__())
-        (tmp_path / name).write_text("a = 2\n")
-    digests.add(dataset.renderer_digest.__wrapped__())
-    assert len(digests) == 4
-    (tmp_path / "renderer.py").write_text('"""Other words."""\n\na = (2)  # the same program\n')
-    assert dataset.renderer_digest.__wrapped__() in digests
+def test_worlds_that_share_the_data_set_and_not_the_renderer_share_no_images():
+    class Others(Portraits):
+        drawn_by = ("clcae_lib.worlds.portraits.photographs",)
+
+    assert Others("train", 40, resolution=16).folder != small().folder
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY broken", None])

@@ -33,7 +33,7 @@ from clcae_lib.evaluation import (
     write_records,
 )
 from tests.unit._tiny import tiny_generator
-from tests.unit.test_evaluation_edits import NAMES, STD, Bands, Difference, Exact, Portraits, direction, paint
+from tests.unit.test_evaluation_edits import NAMES, STD, Bands, Exact, Portraits, direction, paint
 
 WEIGHTS = np.array([0.0448, 0.2856, 0.3001, 0.2363, 0.1333])
 
@@ -43,10 +43,7 @@ def random(*shape, seed=0):
 
 
 @pytest.fixture
-def judges(monkeypatch):
-    monkeypatch.setattr(
-        "clcae_lib.evaluation.judges.lpips_or_perceptual", lambda world, role, device: Difference()
-    )
+def judges():
     return Judges.of(Bands())
 
 

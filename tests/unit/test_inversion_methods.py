@@ -109,7 +109,7 @@ def test_the_bank_is_made_once_for_its_networks(generator, tmp_path, monkeypatch
     monkeypatch.setenv("CLCAE_CACHE", str(tmp_path))
     encoder = LatentEncoder(8, embedding=16, width=16).eval().requires_grad_(False)
     first = nearest(generator, encoder, bank=50).embeddings()
-    files = list((tmp_path / "banks").iterdir())
+    files = list((tmp_path / "banks").glob("*.safetensors"))
     assert len(files) == 1
     made = files[0].stat().st_mtime_ns
     again = nearest(generator, encoder, bank=50)
@@ -349,7 +349,12 @@ def test_every_name_makes_something_or_names_what_is_missing(name, targets, tmp_
         with pytest.raises(WorldError, match=r"clcae train (alignment|inversion|peer)[a-z ]* --world bare"):
             make_inverter(name, Bare(), device="cpu")
         return
-    inverter = make_inverter(name, Bare(), device="cpu", steps=1 if method.steps else None)
+    steps = 1 if method.steps else None
+    if method.kind == "optimisation":
+        missing = r"\w+ minimises a perceptual distance: .*'bare' has no perceptual.*perceptual='none'"
+        with pytest.raises(WorldError, match=missing):
+            make_inverter(name, Bare(), device="cpu", steps=steps)
+    inverter = make_inverter(name, Bare(), device="cpu", steps=steps, perceptual="none")
     if name == "pti":
         inverter.pivot.steps = 1
     assert isinstance(inverter, Inverter)
@@ -367,6 +372,9 @@ def test_the_portraits_weights_make_the_trained_ones(name, tmp_path, monkeypatch
     if name == "pti":
         inverter.pivot.steps = 1
     images = world.images("test", 2).images(range(2))
+    if name in OVER:
+        assert inverter.objective == "L2 + 0.2 portraits perceptual"
+        assert make_inverter(name, world, device="cpu", steps=1, perceptual="none").objective == "L2"
     pictures = inverter.invert(images).decode(inverter.generator, METHODS[name].space)
     assert pictures.shape == images.shape
     assert torch.isfinite(pictures).all()
@@ -380,6 +388,7 @@ def test_what_a_method_cannot_take_is_named(generator):
 
 
 def test_pivots_may_come_from_another_method(targets):
-    inverter = make_inverter("pti", Bare(), device="cpu", steps=1, over="mean_face")
+    inverter = make_inverter("pti", Bare(), device="cpu", steps=1, over="mean_face", perceptual=Distance())
+    assert inverter.objective == "L2 + 0.2 Distance"
     found = inverter.invert(targets)
     assert torch.equal(found.w, inverter.generator.w_avg.expand(3, -1))

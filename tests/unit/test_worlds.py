@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from clcae_lib import vision_repair
+from clcae_lib.evaluation import Judges
 from clcae_lib.models.stylegan2 import Generator, save_generator
 from clcae_lib.worlds import (
     Images,
@@ -13,7 +14,6 @@ from clcae_lib.worlds import (
     copy_of,
     find_alexnet,
     get_world,
-    lpips_or_perceptual,
     perceptual,
     register_world,
     world,
@@ -26,7 +26,6 @@ from clcae_lib.worlds.portraits import NAMES, STATE_NAMES, Perceptual
 def _own_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("CLCAE_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("CLCAE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
 
 
 @pytest.fixture
@@ -37,10 +36,10 @@ def registry(monkeypatch):
 
 @pytest.fixture
 def alexnet_file(tmp_path, monkeypatch):
-    """A random AlexNet in torchvision's layout and place, with its digest taken for the true one."""
+    """A random AlexNet where `clcae fetch` places it, with its digest taken for the true one."""
     vision = vision_repair.ensure_torchvision()
     torch.manual_seed(0)
-    path = tmp_path / "hub" / "checkpoints" / perceptual.ALEXNET_FILE
+    path = tmp_path / "data" / "networks" / perceptual.ALEXNET_FILE
     path.parent.mkdir(parents=True)
     torch.save(vision.models.alexnet(weights=None).state_dict(), path)
     monkeypatch.setattr(perceptual, "_DIGEST_START", perceptual.sha256(path)[:8])
@@ -131,25 +130,27 @@ def test_an_unknown_role_is_refused():
         copy_of("validation")
 
 
-class _WithPerceptual(World):
-    name = "portraits"
-
-    def perceptual(self, role, device="cpu"):
-        self.asked = role
-        return Perceptual().eval()
+def test_the_portraits_distance_is_their_own_whatever_lies_on_the_machine(alexnet_file, tmp_path, repository):
+    (tmp_path / "data" / "portraits").symlink_to(repository / "data" / "portraits")
+    assert Judges.of(get_world("portraits")).perceptual_name == Perceptual.name == "portraits perceptual"
 
 
-def test_without_alexnet_the_worlds_own_distance_stands_in():
+def test_alexnet_is_taken_from_one_place_and_no_other(alexnet_file, tmp_path, monkeypatch):
+    assert find_alexnet() == alexnet_file
+    elsewhere = tmp_path / "data" / "ffhq" / alexnet_file.name
+    elsewhere.parent.mkdir()
+    alexnet_file.rename(elsewhere)
+    hub = tmp_path / "hub" / "checkpoints"
+    hub.mkdir(parents=True)
+    (hub / alexnet_file.name).write_bytes(elsewhere.read_bytes())
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     assert find_alexnet() is None
-    asked = _WithPerceptual()
-    distance = lpips_or_perceptual(asked, "measure")
-    assert distance.name == "portraits perceptual"
-    assert asked.asked == "measure"
+    with pytest.raises(WorldError, match=r"alexnet-owt-7be5be79\.pth is missing: `clcae fetch alexnet`"):
+        get_world("ffhq").perceptual("measure")
 
 
-def test_with_alexnet_it_is_lpips_and_named_so(alexnet_file):
-    distance = lpips_or_perceptual(_WithPerceptual(), "train")
-    assert isinstance(distance, LpipsAlex)
+def test_lpips_is_named_so_and_is_a_distance(alexnet_file):
+    distance = LpipsAlex(alexnet_file)
     assert distance.name == "LPIPS-Alex" != Perceptual.name
     x, y = torch.rand(2, 3, 64, 64) * 2 - 1, torch.rand(2, 3, 64, 64) * 2 - 1
     assert torch.allclose(distance(x, x), torch.zeros(2))
@@ -164,13 +165,6 @@ def test_the_trunk_is_the_files_alexnet(alexnet_file):
     x = torch.rand(1, 3, 64, 64)
     ours = LpipsAlex(alexnet_file).lpips.net(x)
     assert torch.allclose(ours.relu5, alexnet.features[:12](x), atol=1e-6)
-
-
-def test_alexnet_under_the_data_folder_goes_first(alexnet_file, tmp_path):
-    nested = tmp_path / "data" / "ffhq" / alexnet_file.name
-    nested.parent.mkdir(parents=True)
-    nested.write_bytes(alexnet_file.read_bytes())
-    assert find_alexnet() == nested
 
 
 def test_another_file_is_not_taken_for_alexnet(alexnet_file, monkeypatch):

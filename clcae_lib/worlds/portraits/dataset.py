@@ -4,15 +4,13 @@ The renderer is the source; this is its memory. Every image is a function of its
 its view, so a data set is nothing but a range of numbers. What has been drawn lies under
 `paths.cache_dir()` in blocks of consecutive images, each one memory-mapped uint8 file that appears in
 its folder in one rename: a block is whole or absent, and two processes may fill the same folder.
-The folder's name carries a digest of the renderer's program, so a changed renderer never meets
-pictures of the old one.
+The folder's name is a key of the program that draws, so a changed renderer never meets images of the
+old one.
 """
 
-import ast
-import hashlib
 from collections.abc import Sequence
-from functools import cache as memoise
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -20,7 +18,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from clcae_lib import paths
+from clcae_lib import cache, paths
 from clcae_lib.files import atomic_path, to_uint8
 from clcae_lib.worlds.portraits import renderer
 from clcae_lib.worlds.portraits.factors import SPLITS, sample_accessories, sample_factors
@@ -30,8 +28,6 @@ _BLOCK_AT_64 = 256
 #: How far apart, in the index, the states of successive views of one person are taken.
 _VIEW_STRIDE = 15_013
 
-_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
-
 Indices = Tensor | np.ndarray | Sequence[int] | slice | range
 
 
@@ -40,21 +36,14 @@ def to_float(images: UInt8[Tensor, "n 3 height width"]) -> Float[Tensor, "n 3 he
     return images.float() / 127.5 - 1
 
 
-def _program(path: Path) -> bytes:
-    """A source file as the interpreter understands it: without comments, layout and docstrings."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node):
-            del node.body[0]
-    return ast.dump(tree).encode()
+def renderer_digest(*modules: str) -> str:
+    """Return twelve hexadecimal digits that change with the program that draws.
 
-
-@memoise
-def renderer_digest() -> str:
-    """Twelve hex digits that change with the program of the factors, the renderer or its private parts."""
-    folder = Path(renderer.__file__).parent
-    sources = [folder / "factors.py", folder / "renderer.py", *sorted(folder.glob("_[a-z]*.py"))]
-    return hashlib.sha256(b"".join(map(_program, sources))).hexdigest()[:12]
+    Args:
+        modules: that draw; by default those of `portraits`. This module, which says what is drawn at an
+            index, is always among them.
+    """
+    return cache.program(__name__, *(modules or (renderer.__name__,)))[:12]
 
 
 class Portraits(torch.utils.data.Dataset):
@@ -73,6 +62,9 @@ class Portraits(torch.utils.data.Dataset):
     Raises:
         ValueError: an unknown split, a size beyond it, a resolution or a view out of range.
     """
+
+    #: Modules that draw, beside this one: their program names the cache's folder.
+    drawn_by: ClassVar[tuple[str, ...]] = (renderer.__name__,)
 
     def __init__(
         self, split: str, size: int | None = None, *, resolution: int = 64, cache: bool = True, view: int = 0
@@ -148,7 +140,7 @@ class Portraits(torch.utils.data.Dataset):
     def folder(self) -> Path:
         """Where the blocks lie: one folder for each renderer, split, view and resolution."""
         name = f"{self.split}-{self.view}-{self.resolution}"
-        return paths.cache_dir() / "portraits" / renderer_digest() / name
+        return paths.cache_dir() / "portraits" / renderer_digest(*self.drawn_by) / name
 
     @property
     def _block_count(self) -> int:
