@@ -39,8 +39,7 @@ def add(
             **options,
         )
         typer.echo(f"world {name}: {made.folder}")
-        for line in _photograph_lines(made):
-            typer.echo(f"  {line}")
+        _tell_photographs(made)
 
 
 @app.command("list")
@@ -56,12 +55,14 @@ def list_all() -> None:
                 typer.echo(f"{name:<12} {error}")
                 continue
             kind = made.settings.kind if isinstance(made, PhotoWorld) else "drawn"
-            typer.echo(f"{name:<12} {kind}, {made.resolution} pixels, {made.folder}")
+            lacks = " and ".join(made.missing) if isinstance(made, PhotoWorld) else ""
+            line = f"{name:<12} {kind}, {made.resolution} pixels, {made.folder}"
+            typer.echo(f"{line}; it lacks {lacks}" if lacks else line)
 
 
 @app.command("check")
 def check(name: Annotated[str, typer.Argument(help="A world of photographs.")]) -> None:
-    """Read and cut every photograph of a world, and name those that cannot be used."""
+    """Read and cut every photograph of a world, and name those that cannot be used; status 1 if none can."""
     with told():
         from clcae_lib.worlds import PhotoWorld, get_world
 
@@ -69,8 +70,7 @@ def check(name: Annotated[str, typer.Argument(help="A world of photographs.")]) 
         made = get_world(name)
         if not isinstance(made, PhotoWorld):
             raise RequestError(f"{name!r} is drawn; it has no photographs to check")
-        for line in _photograph_lines(made):
-            typer.echo(line)
+        _tell_photographs(made)
 
 
 @app.command("remove")
@@ -86,7 +86,12 @@ def remove(
             typer.echo(f"removed: {path}")
 
 
-def _photograph_lines(world: Any) -> list[str]:
-    """How many photographs each split has, and each that cannot be used."""
-    counts = ", ".join(f"{split} {len(files)}" for split, files in world.split_files.items())
-    return [f"photographs: {counts}", *(f"not used: {refusal.reason}" for refusal in world.refused)]
+def _tell_photographs(world: Any) -> None:
+    """Print how many photographs each split has, and each that cannot be used; status 1 if none can."""
+    counts = {split: len(files) for split, files in world.split_files.items()}
+    typer.echo("photographs: " + ", ".join(f"{split} {count}" for split, count in counts.items()))
+    for refusal in world.refused:
+        typer.echo(f"not used: {refusal.reason}")
+    if not any(counts.values()):
+        typer.echo(f"error: no photograph of {world.name!r} can be used, for the reasons above", err=True)
+        raise typer.Exit(1)

@@ -1,8 +1,9 @@
 """A folder of photographs to a folder of inversions: pictures, codes, and a table of measures.
 
-Each photograph is done by itself and written at once; one that fails is named in the table and the next is
-taken. The codes' file keeps its measures and what they were made from, so that a second run goes on where
-the first one stopped, and does again what has changed (protocol of arXiv 2211.11448, section 4.1).
+Each photograph is done by itself and written at once. One that cannot be used is named in the table and the
+next is taken; any other error ends the command, and what was written stays. The codes' file keeps its
+measures and what they were made from, so that a second run goes on where the first one stopped, and does
+again what has changed (protocol of arXiv 2211.11448, section 4.1).
 """
 
 import csv
@@ -19,12 +20,13 @@ from clcae_lib import checkpoints
 from clcae_lib.evaluation.metrics import psnr, ssim
 from clcae_lib.files import atomic_path, save_image, sha256
 from clcae_lib.inversion.inverter import Inverter
-from clcae_lib.photos import PhotoError, read_folder
+from clcae_lib.photos import PhotoError, none_usable, read_folder
 from clcae_lib.worlds import PhotoWorld, WorldError
+from clcae_lib.worlds.perceptual import distance_name
 
 TABLE = "measures.csv"
 KIND = "inversion codes"
-_COLUMNS = ("file", "space", "psnr", "ssim", "perceptual", "identity", "error")
+_COLUMNS = ("file", "space", "psnr", "ssim", "perceptual", "perceptual_name", "identity", "error")
 Row = dict[str, Any]
 
 
@@ -51,34 +53,47 @@ class Album:
         self.shown = world.published_view if published else world.view
         self.world, self.inverter, self.spaces = world, inverter, tuple(spaces)
         self.weights = [sha256(path) for path in made_by]
-        self.judges = {name: judge for name in ("perceptual", "identity") if (judge := self._judge(name))}
+        self.judges: dict[str, Any] = {}
+        self.missing: list[str] = []
+        for name in ("perceptual", "identity"):
+            try:
+                self.judges[name] = getattr(world, name)("measure", inverter.generator.w_avg.device)
+            except WorldError as error:
+                self.missing.append(f"{name} is not measured: {error}")
 
     def invert(self, source: Path, target: Path, *, tell: Callable[[str], None] = print) -> list[Row]:
         """Write `NAME.safetensors`, `NAME.SPACE.png` and `measures.csv`; returns the table's rows.
 
         A row has `psnr` (dB), `ssim`, `perceptual` (a distance) and `identity` (a cosine) of one picture
-        against the crop, or `error`: why the photograph was left out.
+        against the crop, with `perceptual_name`, or `error`: why the photograph was left out.
 
         Raises:
-            PhotoError: `source` is no folder, or has no file.
+            PhotoError: `source` is no folder, has no file, or is `target`.
         """
         good, refused = read_folder(source, decode=False)
         rows = [{"file": path.name, "error": reason} for path, reason in refused]
         if not good and not refused:
-            raise PhotoError(f"{source} has no pictures; give a folder of photographs")
+            raise PhotoError(none_usable(source))
+        if target.resolve() == source.resolve():
+            raise PhotoError(
+                f"{target} is the folder of the photographs; name another one for the results, which would "
+                "be taken for photographs"
+            )
         target.mkdir(parents=True, exist_ok=True)
+        for line in self.missing:
+            tell(line)
         for path in good:
-            found = self._safely(path, target)
+            found = self._rows(path, target)
             rows += found
             tell(f"{path.name}: {found[0].get('error') or 'inverted'}")
             _write(target / TABLE, rows)
         _write(target / TABLE, rows)
         return rows
 
-    def _safely(self, path: Path, target: Path) -> list[Row]:
+    def _rows(self, path: Path, target: Path) -> list[Row]:
         try:
             return self._kept(path, target) or self._one(path, target)
-        except (PhotoError, OSError, RuntimeError, ValueError) as error:
+        except PhotoError as error:
             return [{"file": path.name, "error": " ".join(str(error).split())}]
 
     def _key(self, path: Path) -> str:
@@ -115,19 +130,16 @@ class Album:
 
     def _measures(
         self, picture: Float[Tensor, "1 3 side side"], image: Float[Tensor, "1 3 side side"]
-    ) -> dict[str, float]:
+    ) -> dict[str, float | str]:
         """As losses see them: at 256 pixels at most, of cars without the black rows."""
         picture, image = self.world.view(picture), self.shown(image)
         found = {"psnr": psnr(picture, image), "ssim": ssim(picture, image)}
         for name, judge in self.judges.items():
             found[name] = getattr(judge, "similarity", judge)(picture, image)
-        return {name: float(value) for name, value in found.items()}
-
-    def _judge(self, name: str) -> Any:
-        try:
-            return getattr(self.world, name)("measure", self.inverter.generator.w_avg.device)
-        except WorldError:
-            return None
+        named = {}
+        if "perceptual" in self.judges:
+            named["perceptual_name"] = distance_name(self.judges["perceptual"])
+        return {name: float(value) for name, value in found.items()} | named
 
 
 def _write(path: Path, rows: list[Row]) -> None:

@@ -3,7 +3,7 @@
 from clcae_lib.files import save_image
 from clcae_lib.photos.alignment import Alignment, align, centred, to_tensor
 from clcae_lib.photos.detection import FacesError, detect_faces, find_faces
-from clcae_lib.photos.folder import Refusal, read_folder
+from clcae_lib.photos.folder import Refusal, none_usable, read_folder
 from clcae_lib.photos.landmarks import Landmarks, LandmarksError, load_landmarks, save_landmarks
 from clcae_lib.photos.pasting import paste, paste_mask
 from clcae_lib.photos.reading import PhotoError, check_image, decode_image, read_image
@@ -22,6 +22,7 @@ __all__ = [
     "detect_faces",
     "find_faces",
     "load_landmarks",
+    "none_usable",
     "paste",
     "paste_mask",
     "read_folder",

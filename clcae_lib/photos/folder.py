@@ -94,17 +94,19 @@ def none_usable(folder: Path | str, refused: Sequence[Refusal] = ()) -> str:
         folder: where they were looked for.
         refused: the files that cannot be used, if there are any.
     """
-    sentence = f"{shown(folder)} has no photograph that can be used"
-    if refused:
-        more = f"\n... and {len(refused) - _MOST} more" if len(refused) > _MOST else ""
-        return f"{sentence}:\n" + "\n".join(refusal.reason for refusal in refused[:_MOST]) + more
+    refused = list(refused)
+    looked_at = {refusal.path for refusal in refused}
+    lines = [refusal.reason for refusal in refused[:_MOST]]
+    if len(refused) > _MOST:
+        lines.append(f"... and {len(refused) - _MOST} more")
     below = [path for path in list_files(folder, recursive=True)[0] if path.parent != Path(folder)]
-    if not below:
-        return f"{sentence}: it is empty; name the folder of your photographs"
-    return (
-        f"{sentence}: its {len(below)} file(s) are in folders of their own, such as "
-        f"{shown(below[0].parent)}; name one of these (or, for `clcae world add`, say --recursive)"
-    )
+    if below and not looked_at.intersection(below):
+        lines.append(
+            f"{len(below)} file(s) are in its folders, such as {shown(below[0].parent)}: name that one "
+            "(or, for `clcae world add`, say --recursive)"
+        )
+    reasons = "\n".join(lines or ["it is empty; name the folder of your photographs"])
+    return f"{shown(folder)} has no photograph that can be used: {reasons}"
 
 
 def _files(folder: Path, recursive: bool, refused: list[Refusal]) -> Iterator[Path]:

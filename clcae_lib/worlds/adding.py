@@ -10,6 +10,8 @@ from pydantic import ValidationError
 
 from clcae_lib import paths
 from clcae_lib.files import atomic_path
+from clcae_lib.photos import PhotoError, Refusal, check_image, none_usable
+from clcae_lib.photos.folder import list_files
 from clcae_lib.worlds._photo_settings import BUILT_IN, FILE, WorldSettings, check_name
 from clcae_lib.worlds.photos import PhotoWorld
 from clcae_lib.worlds.world import WorldError
@@ -36,13 +38,14 @@ def add_world(
         options: more of `WorldSettings`.
 
     Raises:
-        WorldError: a name, folder or file cannot be used.
+        WorldError: a name, folder or file cannot be used, or the folder has no photograph.
     """
     folder = paths.world_dir(check_name(name))
     if (folder / FILE).exists() and not replace:
         raise WorldError(f"there is a world {name!r} already; take another name, or say --replace")
     if not Path(images).is_dir():
         raise WorldError(f"{images} is no folder; name one that holds photographs")
+    _check_photographs(Path(images), recursive=bool(options.get("recursive")))
     if generator is not None and generator.suffix == ".pkl":
         with tempfile.TemporaryDirectory(prefix="clcae-world-") as scratch:
             converted = _converted(generator, Path(scratch) / "generator.safetensors")
@@ -97,6 +100,22 @@ def remove_world(name: str, *, weights: bool = False) -> list[Path]:
         return [folder]
     (folder / FILE).unlink()
     return [folder / FILE]
+
+
+def _check_photographs(folder: Path, *, recursive: bool) -> None:
+    """Refuse a folder in which no file has the header of a photograph that can be used."""
+    try:
+        files, refused = list_files(folder, recursive=recursive)
+    except PhotoError as error:
+        raise WorldError(str(error)) from error
+    for path in files:
+        try:
+            check_image(path)
+        except PhotoError as error:
+            refused.append(Refusal(path, str(error)))
+        else:
+            return
+    raise WorldError(none_usable(folder, refused))
 
 
 def _converted(source: Path, target: Path) -> Path:

@@ -59,6 +59,16 @@ class PhotoWorld(World):
         """Where its photographs lie."""
         return self.folder / Path(self.settings.images).expanduser()
 
+    @property
+    def missing(self) -> list[str]:
+        """What the world needs and does not have: its photographs' folder, its generator."""
+        lacks = [] if self.images_folder.is_dir() else [f"its photographs ({self.images_folder})"]
+        try:
+            _ = self.generator_file
+        except WorldError:
+            lacks.append("a generator")
+        return lacks
+
     def images(self, split: str, size: int | None = None) -> Crops:
         """The first `size` aligned photographs of a split, in [-1, 1]; all of them if None or fewer.
 

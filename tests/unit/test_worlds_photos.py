@@ -1,8 +1,12 @@
 """Worlds of photographs: added, listed, split, cut, and refused with the remedy."""
 
+import io
 import pickle
+import re
 import shutil
+from collections import Counter
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +18,7 @@ from typer.testing import CliRunner
 from clcae_lib.cli import app
 from clcae_lib.files import sha256, to_uint8
 from clcae_lib.models.stylegan2 import save_generator
-from clcae_lib.photos import PhotoError
+from clcae_lib.photos import read_folder
 from clcae_lib.photos.cutting import split_of
 from clcae_lib.photos.landmarks import Landmarks, save_landmarks
 from clcae_lib.worlds import WorldError, add_world, get_world, remove_world, world_names
@@ -140,22 +144,131 @@ def test_lists_of_names_in_place_of_shares(album):
         get_world("own").images("train")
 
 
-def test_crops_are_kept_until_photograph_or_landmarks_change(album, monkeypatch):
+@pytest.fixture
+def reads(monkeypatch):
+    """How many bytes were read of each file, by name, through `Path.open`."""
+    counts = Counter()
+
+    class Counting(io.BufferedReader):
+        def read(self, size=-1):
+            data = super().read(size)
+            counts[Path(self.name).name] += len(data)
+            return data
+
+    def counting(path, mode="r", *args, **options):
+        if mode == "rb":
+            return Counting(io.FileIO(path))
+        return open(path, mode, *args, **options)
+
+    monkeypatch.setattr(Path, "open", counting)
+    return counts
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"already_aligned": True}, {"kind": "other"}], ids=["face", "middle", "other"]
+)
+def test_photographs_are_read_once_and_then_only_their_crops(album, reads, options):
+    """Opening the world again, and an epoch of training, open no photograph that could be used."""
+    world = make(album, **options)
+    images = world.images("train")
+    first = images.images(range(len(images)))
+    used = {path.name for files in world.split_files.values() for path in files}
+    sizes = {name: (album / name).stat().st_size for name in used}
+    assert all(sizes[name] <= reads[name] <= sizes[name] + 3 * 4096 for name in used), "its header, then once"
+    reads.clear()
+    again = get_world("own").images("train")
+    assert torch.equal(again.images(range(len(again))), first)
+    assert not used.intersection(reads)
+
+
+def test_cars_keep_their_crops_too(tmp_path, reads):
+    folder = tmp_path / "cars"
+    folder.mkdir()
+    for number in range(3):
+        Image.new("RGB", (64, 48), (80 * number, 20, 20)).save(folder / f"{number}.png")
+    world = add_world("cars", images=folder)
+    first = world.images("train").images([0])
+    reads.clear()
+    assert torch.equal(get_world("cars").images("train").images([0]), first)
+    assert not reads
+    assert (first[:, :, :64] == -1).all(), "the black rows are in the crop that is kept"
+
+
+def test_a_header_is_all_that_is_read_to_list_a_folder(tmp_path, reads):
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
+    for suffix, options in {"png": {}, "jpg": {"quality": 95}, "webp": {"lossless": True}}.items():
+        Image.fromarray(noise).save(tmp_path / f"a.{suffix}", **options)
+    good, refused = read_folder(tmp_path, decode=False)
+    assert (len(good), refused) == (3, [])
+    for path in good:
+        assert 0 < reads[path.name] <= 65_536 < path.stat().st_size
+
+
+def test_a_replaced_photograph_is_noticed_in_the_same_process(album):
+    world = make(album)
+    path, other = world.split_files["train"][:2]
+    images = world.images("train")
+    first = images.images([0])
+    key = world.cutter.key(path)
+    path.write_bytes(other.read_bytes())
+    assert not torch.equal(images.images([0]), first)
+    assert world.cutter.key(path) != key
+    assert world.cutter.digest(path) == sha256(other)
+
+
+def test_landmarks_that_change_give_another_crop(album):
     world = make(album)
     path = world.split_files["train"][0]
     first = world.images("train").images([0])
-    from clcae_lib.photos import cutting
-
-    def fail(asked, **options):
-        assert asked.name in ("broken.jpg", "unmarked.png"), "read again"
-        raise PhotoError(f"{asked} cannot be used")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(cutting, "read_image", fail)
-        assert torch.equal(get_world("own").images("train").images([0]), first)
-    landmarks = drawn(0)[1]
-    save_landmarks(path, [Landmarks(landmarks.points + 9)], size=(96, 96))
+    save_landmarks(path, [Landmarks(drawn(0)[1].points + 9)], size=(96, 96))
     assert not torch.equal(get_world("own").images("train").images([0]), first)
+
+
+def test_a_torn_line_and_a_damaged_crop_are_made_again(album, reads):
+    world = make(album)
+    first = world.images("train").images([0, 1])
+    index = world.cutter.folder / "index.jsonl"
+    text = index.read_text()
+    index.write_text(text + '\n["' + str(album))  # a process was killed while it wrote
+    path = world.split_files["train"][0]
+    (world.cutter.folder / f"{world.cutter.key(path)}.png").write_bytes(b"broken")
+    reads.clear()
+    again = get_world("own")
+    assert torch.equal(again.images("train").images([0, 1]), first)
+    assert path.name in reads
+    assert again.split_files["train"][1].name not in reads
+
+
+def test_an_index_beyond_the_photographs_is_said_in_a_sentence(album):
+    images = make(album).images("test")
+    with pytest.raises(IndexError, match=r"indices: 0 to 99 were asked for, but 'own' has \d+ photographs"):
+        images.images(range(100))
+
+
+def test_each_refusal_names_its_file(album):
+    size = (96, 96)
+    for name, points in {"p00": torch.ones(5, 2), "p01": drawn(1)[1].points + 500}.items():
+        save_landmarks(album / f"{name}.jpg", [Landmarks(points)], size=size)
+    (album / "p02.landmarks.json").write_text("{}")
+    reasons = {refusal.path.name: refusal.reason for refusal in make(album).refused}
+    assert {"p00.jpg", "p01.jpg", "p02.jpg"} <= set(reasons)
+    assert "p00.jpg: landmarks: eyes and mouth lie within a pixel" in reasons["p00.jpg"]
+    assert "p01.jpg: landmarks: the face lies off the picture" in reasons["p01.jpg"]
+    assert "p02.landmarks.json" in reasons["p02.jpg"]
+
+
+def test_one_file_of_landmarks_is_not_taken_for_two_photographs(album):
+    shutil.copy(album / "p01.jpg", album / "p00.png")
+    reasons = {refusal.path.name: refusal.reason for refusal in make(album).refused}
+    for name in ("p00.jpg", "p00.png"):
+        said = f"p00.landmarks.json may belong to {name} and .*such as {name}.landmarks.json"
+        assert re.search(said, reasons[name])
+    for number, name in enumerate(("p00.jpg", "p00.png")):
+        save_landmarks(album / name, [drawn(number)[1]], size=(96, 96))
+        assert (album / f"{name}.landmarks.json").is_file()
+    world = get_world("own")
+    assert not {"p00.jpg", "p00.png"}.intersection(refusal.path.name for refusal in world.refused)
+    assert world.cutter.key(album / "p00.png") != world.cutter.key(album / "p00.jpg")
 
 
 @pytest.mark.parametrize(
@@ -261,3 +374,47 @@ def test_the_commands(album):
     assert "own" not in world_names()
     assert (album / "p00.jpg").is_file()
     assert run(app, ["world", "remove", "own"]).exit_code == 2
+
+
+def test_a_folder_without_photographs_is_refused_and_folders_within_are_named(album, tmp_path):
+    """`world add` writes no world of nothing, and says what to do."""
+    run, generator = CliRunner().invoke, str(tmp_path / "g.safetensors")
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    command = ["world", "add", "own", "--images", str(outer), "--generator", generator]
+    empty = run(app, command)
+    assert empty.exit_code == 2
+    assert "has no photograph that can be used: it is empty" in empty.output
+    album.rename(outer / "2019")
+    nested = run(app, command)
+    assert nested.exit_code == 2
+    assert re.search(r"27 file\(s\) are in its folders, such as \S*2019: .*--recursive", nested.output)
+    assert "own" not in world_names()
+    done = run(app, [*command, "--recursive"])
+    assert done.exit_code == 0, done.output
+    assert "photographs: train" in done.output
+
+
+def test_a_world_whose_photographs_all_fail_ends_with_status_1(album, tmp_path):
+    for path in album.glob("*.landmarks.json"):
+        path.unlink()
+    run, generator = CliRunner().invoke, str(tmp_path / "g.safetensors")
+    done = run(app, ["world", "add", "own", "--images", str(album), "--generator", generator])
+    assert done.exit_code == 1
+    assert "photographs: train 0, validation 0, test 0" in done.output
+    assert "p00.jpg: nobody said where the face is" in done.output
+    assert "error: no photograph of 'own' can be used" in done.output
+    assert run(app, ["world", "check", "own"]).exit_code == 1
+
+
+def test_the_list_says_what_a_world_lacks(album):
+    def line():
+        printed = CliRunner().invoke(app, ["world", "list"]).output.split("\n")
+        (found,) = [text for text in printed if text.startswith("own")]
+        return found
+
+    make(album)
+    assert "it lacks" not in line()
+    (album.parent / "data" / "own" / "generator.safetensors").unlink()
+    album.rename(album.parent / "moved")
+    assert re.search(r"it lacks its photographs \(.*album\) and a generator", line())
