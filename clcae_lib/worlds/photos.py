@@ -40,6 +40,7 @@ class PhotoWorld(World):
         self.name = name
         self.settings = settings or read_settings(name)
         self.resolution = self.settings.resolution
+        self.widen = self.settings.widen
         if self.settings.kind == "cars" and self.resolution >= ENCODER_SIDE:
             self.published_height = CAR_HEIGHT
 
