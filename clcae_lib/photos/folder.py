@@ -94,19 +94,27 @@ def none_usable(folder: Path | str, refused: Sequence[Refusal] = ()) -> str:
         folder: where they were looked for.
         refused: the files that cannot be used, if there are any.
     """
-    refused = list(refused)
-    looked_at = {refusal.path for refusal in refused}
     lines = [refusal.reason for refusal in refused[:_MOST]]
     if len(refused) > _MOST:
         lines.append(f"... and {len(refused) - _MOST} more")
+    looked_at = {refusal.path for refusal in refused}
     below = [path for path in list_files(folder, recursive=True)[0] if path.parent != Path(folder)]
-    if below and not looked_at.intersection(below):
+    first = None if looked_at.intersection(below) else next(filter(_has_header, below), None)
+    if first is not None:
         lines.append(
-            f"{len(below)} file(s) are in its folders, such as {shown(below[0].parent)}: name that one "
-            "(or, for `clcae world add`, say --recursive)"
+            f"photographs lie in its folders, such as {shown(first.parent)}: name that one (or, for "
+            "`clcae world add`, say --recursive)"
         )
-    reasons = "\n".join(lines or ["it is empty; name the folder of your photographs"])
-    return f"{shown(folder)} has no photograph that can be used: {reasons}"
+    lines = lines or ["it is empty; name the folder of your photographs"]
+    return "\n".join([f"{shown(folder)} has no photograph that can be used:", *lines])
+
+
+def _has_header(path: Path) -> bool:
+    try:
+        check_image(path)
+    except PhotoError:
+        return False
+    return True
 
 
 def _files(folder: Path, recursive: bool, refused: list[Refusal]) -> Iterator[Path]:

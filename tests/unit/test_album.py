@@ -79,7 +79,5 @@ def test_a_folder_of_folders_names_them(album, inverts, tmp_path):  # noqa: F811
     outer = tmp_path / "outer"
     outer.mkdir()
     album.rename(outer / "album")
-    with pytest.raises(
-        PhotoError, match=r"has no photograph that can be used: 27 file\(s\) are in its folders"
-    ):
+    with pytest.raises(PhotoError, match="photographs lie in its folders, such as"):
         inverts.invert(outer, tmp_path / "out")

@@ -384,11 +384,11 @@ def test_a_folder_without_photographs_is_refused_and_folders_within_are_named(al
     command = ["world", "add", "own", "--images", str(outer), "--generator", generator]
     empty = run(app, command)
     assert empty.exit_code == 2
-    assert "has no photograph that can be used: it is empty" in empty.output
+    assert re.search(r"has no photograph that can be used:\sit is empty", empty.output)
     album.rename(outer / "2019")
     nested = run(app, command)
     assert nested.exit_code == 2
-    assert re.search(r"27 file\(s\) are in its folders, such as \S*2019: .*--recursive", nested.output)
+    assert re.search(r"photographs lie in its folders, such as \S*2019: (.|\s)*--recursive", nested.output)
     assert "own" not in world_names()
     done = run(app, [*command, "--recursive"])
     assert done.exit_code == 0, done.output

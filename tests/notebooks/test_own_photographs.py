@@ -1,0 +1,65 @@
+"""Notebook 08 on a folder of one's own, by the command that the README gives."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from clcae_lib.worlds import add_world
+from clcae_lib.worlds.portraits.photographs import write_photographs
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture
+def pictures(tmp_path, repository, monkeypatch):
+    """Four photographs with landmarks, and a data folder whose world `family` draws as the portraits do."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "portraits").symlink_to(repository / "data" / "portraits")
+    for name in ("data", "cache", "results"):
+        monkeypatch.setenv(f"CLCAE_{name.upper()}", str(tmp_path / name))
+    folder = tmp_path / "pictures"
+    write_photographs(folder, 4)
+    weights = repository / "data" / "portraits"
+    world = add_world("family", images=folder, generator=weights / "generator.safetensors", widen=1.1)
+    shutil.copy(weights / "inversion_foundation.safetensors", world.folder)
+    return folder
+
+
+def run(repository, folder, *settings):
+    command = [sys.executable, "-m", "clcae_lib.cli", "run", "--profile", "smoke", "--only", "08"]
+    options = [f"--set={setting}" for setting in (f"folder={folder}", "photographs=9", *settings)]
+    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    return subprocess.run(
+        [*command, *options], cwd=repository, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_world_without_attributes_and_files_of_all_kinds(pictures, repository, tmp_path):
+    """No landmarks, damaged landmarks, and one stem twice stop no other photograph and overwrite nothing."""
+    shutil.copy(pictures / "portrait_01.jpg", pictures / "plain.jpg")
+    (pictures / "portrait_03.landmarks.json").write_text("{}")
+    shutil.copy(pictures / "portrait_01.jpg", pictures / "portrait_00.png")
+    (pictures / "portrait_00.landmarks.json").rename(pictures / "portrait_00.jpg.landmarks.json")
+    shutil.copy(pictures / "portrait_01.landmarks.json", pictures / "portrait_00.png.landmarks.json")
+    done = run(repository, pictures, "world=family")
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = tmp_path / "results" / "smoke" / "08_your_own_photographs"
+    used = ["portrait_00.jpg", "portrait_00.png", "portrait_01.jpg", "portrait_02.jpg"]
+    assert sorted(path.name for path in (results / "edited").iterdir()) == [f"{name}.png" for name in used]
+    assert pd.read_csv(results / "photographs.csv")["photograph"].tolist() == used
+
+
+def test_plain_photographs_end_with_the_reason_for_each_file(pictures, repository):
+    for path in pictures.glob("*.landmarks.json"):
+        path.unlink()
+    done = run(repository, pictures)
+    assert done.returncode == 1
+    assert "has no photograph that can be used" in done.stdout
+    assert "portrait_02.jpg: nobody said where the face is; " in done.stdout
+    assert "write the landmarks into portrait_02.landmarks.json beside it" in done.stdout
+    assert "stack expects" not in done.stdout + done.stderr
