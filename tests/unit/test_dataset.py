@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from clcae_lib.worlds.portraits import SPLITS, Portraits, dataset
+from clcae_lib.worlds.portraits import SPLITS, Portraits, dataset, photographs
 from clcae_lib.worlds.portraits.factors import IDENTITY_NAMES, INDEX, STATE_NAMES
 
 
@@ -97,14 +97,14 @@ def test_prepare_fills_the_cache(renders):
 def test_a_changed_renderer_gets_a_fresh_cache(renders, monkeypatch):
     small().images([0])
     renders.clear()
-    monkeypatch.setattr(dataset, "renderer_digest", lambda *modules: "another")
+    monkeypatch.setattr(dataset, "renderer_digest", lambda drawn: "another")
     small().images([0])
     assert renders
 
 
 def test_worlds_that_share_the_data_set_and_not_the_renderer_share_no_images():
     class Others(Portraits):
-        drawn_by = ("clcae_lib.worlds.portraits.photographs",)
+        renderer = photographs
 
     assert Others("train", 40, resolution=16).folder != small().folder
 

@@ -10,6 +10,7 @@ old one.
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import ClassVar
 
 import numpy as np
@@ -22,6 +23,7 @@ from clcae_lib import cache, paths
 from clcae_lib.files import atomic_path, to_uint8
 from clcae_lib.worlds.portraits import renderer
 from clcae_lib.worlds.portraits.factors import SPLITS, sample_accessories, sample_factors
+from clcae_lib.worlds.portraits.renderer import Rendering
 
 #: Number of images that make a pixel budget of 64x64x256 a block, about 3 MB at any resolution.
 _BLOCK_AT_64 = 256
@@ -36,14 +38,13 @@ def to_float(images: UInt8[Tensor, "n 3 height width"]) -> Float[Tensor, "n 3 he
     return images.float() / 127.5 - 1
 
 
-def renderer_digest(*modules: str) -> str:
-    """Return twelve hexadecimal digits that change with the program that draws.
+def renderer_digest(drawn: ModuleType = renderer) -> str:
+    """Return twelve hexadecimal digits that change with a renderer, its factors and this module.
 
     Args:
-        modules: that draw; by default those of `portraits`. This module, which says what is drawn at an
-            index, is always among them.
+        drawn: the renderer of the world.
     """
-    return cache.program(__name__, *(modules or (renderer.__name__,)))[:12]
+    return cache.program(__name__, drawn.__name__)[:12]
 
 
 class Portraits(torch.utils.data.Dataset):
@@ -63,8 +64,8 @@ class Portraits(torch.utils.data.Dataset):
         ValueError: an unknown split, a size beyond it, a resolution or a view out of range.
     """
 
-    #: Modules that draw, beside this one: their program names the cache's folder.
-    drawn_by: ClassVar[tuple[str, ...]] = (renderer.__name__,)
+    #: What draws; its program names the cache's folder.
+    renderer: ClassVar[ModuleType] = renderer
 
     def __init__(
         self, split: str, size: int | None = None, *, resolution: int = 64, cache: bool = True, view: int = 0
@@ -118,7 +119,7 @@ class Portraits(torch.utils.data.Dataset):
         """The people of these indices with other factors, wearing what they wear; rendered, never cached."""
         who, _ = self._global(self._local(indices))
         worn = sample_accessories(who) if self.split == "accessories" else None
-        return renderer.render(factors, resolution=self.resolution, accessories=worn).image
+        return self.renderer.render(factors, resolution=self.resolution, accessories=worn).image
 
     def prepare(self, *, progress: bool = True) -> "Portraits":
         """Render whatever is missing from the cache, with a progress bar, and return the data set."""
@@ -140,7 +141,7 @@ class Portraits(torch.utils.data.Dataset):
     def folder(self) -> Path:
         """Where the blocks lie: one folder for each renderer, split, view and resolution."""
         name = f"{self.split}-{self.view}-{self.resolution}"
-        return paths.cache_dir() / "portraits" / renderer_digest(*self.drawn_by) / name
+        return paths.cache_dir() / "portraits" / renderer_digest(self.renderer) / name
 
     @property
     def _block_count(self) -> int:
@@ -193,11 +194,11 @@ class Portraits(torch.utils.data.Dataset):
         state = (local + self.view * _VIEW_STRIDE) % len(indices)
         return indices.start + local, indices.start + state
 
-    def _rendering(self, local: np.ndarray) -> renderer.Rendering:
+    def _rendering(self, local: np.ndarray) -> Rendering:
         who, state = self._global(local)
         worn = sample_accessories(who) if self.split == "accessories" else None
         factors = sample_factors(who, state_indices=state)
-        return renderer.render(factors, resolution=self.resolution, accessories=worn)
+        return self.renderer.render(factors, resolution=self.resolution, accessories=worn)
 
     def _render(self, local: np.ndarray) -> UInt8[Tensor, "n 3 height width"]:
         """Render in chunks of one block's pixels, to bound the memory."""
