@@ -57,7 +57,7 @@ class PeerInverter:
             ValueError: the weights do not fit.
         """
         place = resolve_device(device) if isinstance(device, str) else device
-        world = get_world(world) if isinstance(world, str) else world
+        world = get_world(world)
         taken = [method] if method else list(cls.encoders)
         if path is None:
             command = COMMAND.format(world=world.name, method=taken[0])

@@ -135,7 +135,7 @@ class Studio:
         """
         place = resolve_device(device) if isinstance(device, str) else device
         try:
-            world = get_world(world) if isinstance(world, str) else world
+            world = get_world(world)
             generator = world.generator(place)
             controls = find_controls(world, generator, factors=factors, samples=samples, device=place)
         except (WorldError, ValueError, FileNotFoundError) as error:
