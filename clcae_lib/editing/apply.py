@@ -49,7 +49,7 @@ def apply_all(
     """The inversion after several edits, each a direction and a strength; their order does not matter.
 
     Raises:
-        ValueError: a direction's rows do not fit the generator's.
+        ValueError: a direction does not fit the generator's codes; the message names it.
     """
     w, w_plus, styles = inversion.w, inversion.w_plus, inversion.styles
     for direction, strength in edits:
@@ -58,9 +58,10 @@ def apply_all(
         if chosen.space == "s":
             styles = _per_channel(generator, chosen, step, count=len(w)) + (0 if styles is None else styles)
             continue
+        per_row = _per_row(chosen, step, like=w_plus)
         if chosen.space == "w":
             w = w + step
-        w_plus = w_plus + _per_row(chosen, step, rows=w_plus.shape[1])
+        w_plus = w_plus + per_row
     after = replace(inversion, w=w, w_plus=w_plus, styles=styles)
     return _with_feature(generator, inversion, after)
 
@@ -95,14 +96,23 @@ def _per_channel(generator: nn.Module, direction: Direction, step: Tensor, *, co
     return step.expand(count, -1)
 
 
-def _per_row(direction: Direction, step: Tensor, *, rows: int) -> Tensor:
-    """A step as it acts on the rows of W+: `[L, D]` or `[N, L, D]`, zero where the direction does not act."""
-    if direction.vector.ndim == 1:
-        step = step.unsqueeze(-2).expand(*step.shape[:-1], rows, step.shape[-1])
-    if step.shape[-2] != rows or max(direction.layers or (0,)) >= rows:
+def _per_row(direction: Direction, step: Tensor, *, like: Float[Tensor, "n l d"]) -> Tensor:
+    """Return a step on the rows of W+: `[L, D]` or `[N, L, D]`, zero where the direction does not act."""
+    rows, width = like.shape[1:]
+    if step.shape[-1] != width:
         raise ValueError(
-            f"{direction.name}: made for {direction.vector.shape[0]} rows, on layers {direction.layers}; "
-            f"this generator's W+ has {rows}"
+            f"{direction.name}: made for codes of {step.shape[-1]} numbers; this generator's have {width}"
+        )
+    if direction.vector.ndim == 1:
+        step = step.unsqueeze(-2).expand(*step.shape[:-1], rows, width)
+    if step.shape[-2] != rows:
+        raise ValueError(
+            f"{direction.name}: made for {step.shape[-2]} rows of W+; this generator's W+ has {rows}"
+        )
+    if not all(0 <= layer < rows for layer in direction.layers or ()):
+        raise ValueError(
+            f"{direction.name}: acts on layers {list(direction.layers)}; the rows of this generator's W+ are "
+            f"0 to {rows - 1}"
         )
     if direction.layers is None:
         return step

@@ -57,7 +57,7 @@ class PeerInverter:
             ValueError: the weights do not fit.
         """
         place = resolve_device(device) if isinstance(device, str) else device
-        world = get_world(world) if isinstance(world, str) else world
+        world = get_world(world)
         taken = [method] if method else list(cls.encoders)
         if path is None:
             command = COMMAND.format(world=world.name, method=taken[0])
@@ -74,8 +74,9 @@ class PeerInverter:
     @torch.no_grad()
     def invert(self, images: Float[Tensor, "batch 3 side side"], *, batch_size: int = 64) -> Inversion:
         """The codes of images in [-1, 1], on the generator's device."""
-        batches = images.to(self.generator.w_avg.device).split(batch_size)
-        return Inversion.cat([self._encode(batch) for batch in batches])
+        images = images.to(self.generator.w_avg.device)
+        starts = range(0, len(images), batch_size)
+        return Inversion.cat([self._encode(images[start : start + batch_size]) for start in starts])
 
     def _encode(self, images: Float[Tensor, "batch 3 side side"]) -> Inversion:
         return Inversion.from_codes(self.encoder(images))

@@ -5,6 +5,7 @@ Pivotal tuning (arXiv 2106.05744) gives each picture its own weights, and the pr
 one more dimension in front, the batch. Other tensors are the generator's.
 """
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +30,7 @@ def synthesise(
     Pictures with their own weights are made one after another; such with their own noise maps alone, at once.
 
     Args:
-        generator: a StyleGAN2, which stays as it is.
+        generator: a StyleGAN2, which stays as it is, for other threads too.
         codes: in W or W+.
         tuned: for some names of its `state_dict`, one value a picture, joined in front; None where there are
             none.
@@ -91,7 +92,18 @@ def _call(
     generator: nn.Module, values: Mapping[str, Tensor], codes: Tensor, options: Mapping[str, Any]
 ) -> Any:
     named = {f"generator.{name}": value for name, value in values.items()}
-    return functional_call(_Synthesis(generator), named, (codes,), dict(options))
+    return functional_call(_Synthesis(_shell(generator)), named, (codes,), dict(options))
+
+
+def _shell(module: nn.Module) -> nn.Module:
+    """Return the module with the same tensors under names of its own.
+
+    `functional_call` puts other tensors under a module's names while it runs, where other threads see them.
+    """
+    shell = copy.copy(module)
+    shell._parameters, shell._buffers = dict(module._parameters), dict(module._buffers)
+    shell._modules = {name: part if part is None else _shell(part) for name, part in module._modules.items()}
+    return shell
 
 
 def _row(value: Any, index: int, count: int) -> Any:

@@ -51,7 +51,13 @@ class Inversion:
 
     @classmethod
     def cat(cls, parts: Sequence[Inversion]) -> Inversion:
-        """Several batches as one; they must have the same kinds of codes."""
+        """Return several batches as one; they must have the same kinds of codes.
+
+        Raises:
+            ValueError: there is no batch, as of no images.
+        """
+        if not parts:
+            raise ValueError("images: there are none to invert; give at least one")
         kinds = zip(*(part._parts() for part in parts), strict=True)
         return cls(*map(_join, kinds))
 

@@ -73,7 +73,7 @@ class ClcaeInverter:
             ValueError: the weights do not fit.
         """
         place = resolve_device(device) if isinstance(device, str) else device
-        world = get_world(world) if isinstance(world, str) else world
+        world = get_world(world)
         if path is None:
             command = f"clcae train inversion --world {world.name} --set preset={preset}"
             path = world.inversion(preset) or world.require(f"inversion_{preset}", command=command)

@@ -125,7 +125,7 @@ def make_inverter(
         raise ValueError(f"method={name!r} is not one of {', '.join(METHODS)}")
     if over is not None and name not in OVER:
         raise ValueError(f"over={over!r}: {name} begins with no other method, only {' and '.join(OVER)} do")
-    world = get_world(world) if isinstance(world, str) else world
+    world = get_world(world)
     device = resolve_device(device) if isinstance(device, str) else device
     generator = world.generator(device) if generator is None else generator
     if METHODS[name].kind == "encoder":

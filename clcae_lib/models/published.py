@@ -214,27 +214,37 @@ class PublishedEncoder(IrBody):
         images: Float[Tensor, "batch 3 height width"],
         *,
         edit: Float[Tensor, "#batch dim"] | None = None,
+        average: Float[Tensor, "#batch 3 rows columns"] | None = None,
     ) -> Codes:
-        """The codes of images in [-1, 1]; `edit` is added to w before attention and so moves W+ and F.
+        """Return the codes of images.
+
+        Args:
+            images: in [-1, 1].
+            edit: added to w before attention, and so moves W+ and F.
+            average: taken from the images in the place of the encoder's own average; one for all images, or
+                one each.
 
         Raises:
-            ValueError: the images have another shape than the picture of the mean code.
+            ValueError: the images have another shape than the average.
         """
-        return self.derive(*self.read(images), edit=edit)
+        return self.derive(*self.read(images, average=average), edit=edit)
 
     def read(
-        self, images: Float[Tensor, "batch 3 height width"]
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        *,
+        average: Float[Tensor, "#batch 3 rows columns"] | None = None,
     ) -> tuple[Float[Tensor, "batch layers dim"], Float[Tensor, "batch dim h w"]]:
         """What an edit leaves as it is: one vector a layer (the first is w, less the mean), and the map p1.
 
         Raises:
-            ValueError: the images have another shape than the picture of the mean code.
+            ValueError: the images have another shape than the average.
         """
-        small = to_published_side(images)
-        if self.average.shape[-2:] not in {(1, 1), small.shape[-2:]}:
-            wanted, found = tuple(self.average.shape[-2:]), tuple(images.shape[-2:])
+        small, average = to_published_side(images), self.average if average is None else average
+        if average.shape[-2:] not in {(1, 1), small.shape[-2:]}:
+            wanted, found = tuple(average.shape[-2:]), tuple(images.shape[-2:])
             raise ValueError(f"images are {found}; this encoder reads pictures of {wanted} or of that shape")
-        c1, c2, c3 = self.maps(small - self.average)
+        c1, c2, c3 = self.maps(small - average)
         p2 = upsample_add(c3, self.latlayer1(c2))
         p1 = upsample_add(p2, self.latlayer2(c1))
         vectors = [self.styles[0](c3)]

@@ -249,6 +249,7 @@ class Generator(nn.Module):
         feature: Float[Tensor, "n c h w"] | None = None,
         feature_blend: float | Float[Tensor, "n 1 1 1"] = 1.0,
         feature_index: int | None = None,
+        feature_offset: Float[Tensor, "#n c h w"] | None = None,
         style_offsets: Float[Tensor, "#n s"] | None = None,
         noise: Noise = "fixed",
         stop_at: int | None = None,
@@ -265,6 +266,9 @@ class Generator(nn.Module):
                 one each.
             feature_index: 0 is the constant, 1 the first convolution, 2 + i is `convs[i]`. By default the
                 second activation of F's own side: 5 at 16 pixels, the input of `convs[4]`.
+            feature_offset: added to activation `feature_index`, in the same place as F: what F adds to the
+                generator's own activation, as section 3.4 carries it to edited codes. One for all images, or
+                one each.
             style_offsets: added to the styles that the layers make of `w`, a step in StyleSpace; channels in
                 the order of `modulations`.
             noise: "fixed" uses the stored maps, "random" draws new ones, "none" leaves them out.
@@ -284,16 +288,17 @@ class Generator(nn.Module):
         codes = self._per_layer(w)
         offsets = self._per_modulation(style_offsets)
         first = 0 if start is None else len(start.features) - 1
-        if feature is not None and feature_index is None:
-            feature_index = second_activation(feature.shape[-1])
-        if feature is not None and not first <= feature_index <= 2 * blocks:
+        inserted = feature if feature is not None else feature_offset
+        if inserted is not None and feature_index is None:
+            feature_index = second_activation(inserted.shape[-1])
+        if inserted is not None and not first <= feature_index <= 2 * blocks:
             raise ValueError(
                 f"feature_index must be {first} to {2 * blocks} (later has no effect), not {feature_index}"
             )
 
         def run(layer: StyledConv, x: Tensor, row: int, offset: Tensor | None) -> Tensor:
-            if feature is not None and row == feature_index:
-                x = _insert(x, feature, feature_blend, feature_index)
+            if inserted is not None and row == feature_index:
+                x = _insert(x, feature, feature_blend, feature_offset, feature_index)
             x = layer(x, codes[:, row], self._noise(row, noise, len(codes)), offset)
             if return_features:
                 features.append(x)
@@ -308,7 +313,7 @@ class Generator(nn.Module):
             rgb = start.rgb
         for block in range(first // 2, blocks):
             row, own = 2 * block + 1, offsets[3 * block + 2 : 3 * block + 5]
-            alone = not return_features and (feature is None or feature_index < row)
+            alone = not return_features and (inserted is None or feature_index < row)
             if block == blocks - 1 and alone and x.shape[2] >= STRIPE and not torch.is_grad_enabled():
                 rgb = self._in_stripes(block, x, rgb, codes[:, row : row + 3], noise, own)
                 continue
@@ -421,13 +426,23 @@ def second_activation(side: int) -> int:
     return 2 * (side.bit_length() - 1) - 3
 
 
-def _insert(x: Tensor, feature: Tensor, blend: float | Tensor, index: int) -> Tensor:
-    """The activation, or F in its place, or a mixture."""
-    if feature.shape != x.shape:
-        expected, found = tuple(x.shape), tuple(feature.shape)
-        raise ValueError(f"feature has shape {found}; activation {index} has {expected}")
-    blend = blend.to(x.dtype) if isinstance(blend, Tensor) else blend
-    return (1 - blend) * x + blend * feature.to(x.dtype)
+def _insert(
+    x: Tensor, feature: Tensor | None, blend: float | Tensor, offset: Tensor | None, index: int
+) -> Tensor:
+    """Return the activation, or F in its place, or a mixture; with the offset added."""
+    if feature is not None:
+        _check_shape("feature", feature, tuple(x.shape), index)
+        blend = blend.to(x.dtype) if isinstance(blend, Tensor) else blend
+        x = (1 - blend) * x + blend * feature.to(x.dtype)
+    if offset is None:
+        return x
+    _check_shape("feature_offset", offset, (len(x) if len(offset) > 1 else 1, *x.shape[1:]), index)
+    return x + offset.to(x.dtype)
+
+
+def _check_shape(name: str, value: Tensor, expected: tuple[int, ...], index: int) -> None:
+    if tuple(value.shape) != expected:
+        raise ValueError(f"{name} has shape {tuple(value.shape)}; activation {index} has {expected}")
 
 
 def save_generator(path: Path | str, generator: Generator, metadata: dict[str, Any]) -> None:

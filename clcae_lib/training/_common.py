@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,11 @@ def channels_last(network: nn.Module) -> nn.Module:
         if weight.ndim == 4:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)
     return network
+
+
+def placed(network: nn.Module, device: torch.device | str) -> nn.Module:
+    """Return a copy of the network on a device, in `channels_last` order; the one given stays as it is."""
+    return channels_last(copy.deepcopy(network).to(device))
 
 
 def from_bytes(images: UInt8[Tensor, "n 3 h w"], device: torch.device | str) -> Float[Tensor, "n 3 h w"]:

@@ -123,7 +123,7 @@ class AlignmentTask(Task):
     def setup(self, fabric: Fabric) -> None:
         """Build the encoders and draw the pairs that stay the same."""
         self.fabric, config = fabric, self.config
-        self.generator = common.channels_last(self.generator.to(fabric.device))
+        self.generator = common.placed(self.generator, fabric.device)
         self.images = ImageEncoder(
             self.generator.size,
             embedding=config.embedding,

@@ -49,7 +49,7 @@ PICTURES = ("f", "w_plus", "w")
 
 @dataclass(frozen=True)
 class Parts:
-    """What an inversion encoder is trained with.
+    """What an inversion encoder is trained with; several trainings can share it, on any devices.
 
     Attributes:
         generator: frozen.
@@ -84,19 +84,28 @@ class AlignmentTerm(nn.Module):
     """The alignment, both encoders frozen, as a judge of w: a picture's embedding must choose its own code.
 
     Args:
-        alignment: image encoder, latent encoder and the scale that they were trained to.
+        alignment: image encoder, latent encoder and the scale that they were trained to; the term has copies.
         bank: codes `[M, D]` whose embeddings are the negatives beside the batch; None for the batch alone.
+        device: of the copies.
     """
 
     bank: Tensor | None
 
-    def __init__(self, alignment: tuple[nn.Module, nn.Module, float], *, bank: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        alignment: tuple[nn.Module, nn.Module, float],
+        *,
+        bank: Tensor | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
         """Embed the bank once."""
         super().__init__()
-        self.image_encoder, self.latent_encoder, scale = alignment
+        *encoders, scale = alignment
+        self.image_encoder, self.latent_encoder = (copy.deepcopy(encoder) for encoder in encoders)
         self.loss = ContrastiveLoss(scale=min(scale, 100.0), learnable=False)
+        self.to(device)
         with torch.no_grad():
-            embedded = None if bank is None else self.latent_encoder(bank.cpu())
+            embedded = None if bank is None else self.latent_encoder(bank.to(device))
         self.register_buffer("bank", embedded, persistent=False)
 
     def forward(
@@ -133,7 +142,7 @@ class InversionTask(Task):
     def setup(self, fabric: Fabric) -> None:
         """Build the encoder, its average, the loss and the optimizer."""
         self.fabric, config, device = fabric, self.config, fabric.device
-        self.generator = common.channels_last(self.parts.generator.to(device))
+        self.generator = common.placed(self.parts.generator, device)
         self.noise = common.noise_of(self.generator, training=True)
         self.feature_index = second_activation(config.feature_side)
         self.encoder = build_encoder(config.preset, self._architecture())
@@ -238,7 +247,7 @@ class InversionTask(Task):
     def measure(self) -> dict[str, float]:
         """Means over held-out images: PSNR in dB and each judge's distance, for W, W+ and F in full."""
         images, encoder, found = self._held_out(), self.result, {}
-        judges = {name: judge.to(images.device) for name, judge in self.parts.judges.items()}
+        judges = {name: copy.deepcopy(judge).to(images.device) for name, judge in self.parts.judges.items()}
         with common.evaluating(encoder):
             for batch in images.split(self.few):
                 pictures = self._decode(encoder(batch), blend=1.0, noise=self._still)[0]
@@ -276,17 +285,17 @@ class InversionTask(Task):
         config, parts, device = self.config, self.parts, self.fabric.device
         perceptual, identity = None, None
         if parts.perceptual is not None and config.weight_perceptual > 0:
-            judge = common.channels_last(parts.perceptual.to(device))
+            judge = common.placed(parts.perceptual, device)
             perceptual = PerceptualLoss(judge, scales=config.lpips_scales)
         if parts.identity is not None and config.weight_identity > 0:
-            identity = IdentityLoss(common.channels_last(parts.identity.to(device)))
+            identity = IdentityLoss(common.placed(parts.identity, device))
         self.reconstruction = ReconstructionLoss(perceptual=perceptual, identity=identity)
         self.alignment = None
         if config.alignment != "off" and config.weight_alignment > 0:
             bank = None
             if config.alignment == "bank":
-                bank = common.sample_codes(self.generator, config.bank, config.seed, BANK).cpu()
-            self.alignment = AlignmentTerm(parts.alignment, bank=bank).to(device)
+                bank = common.sample_codes(self.generator, config.bank, config.seed, BANK)
+            self.alignment = AlignmentTerm(parts.alignment, bank=bank, device=device)
 
     def _optimizer(self) -> torch.optim.Optimizer:
         if self.config.optimizer == "ranger":
@@ -384,11 +393,7 @@ class InversionTask(Task):
             return self.encoder(target)
         average = self.encoder.average
         mirrored = torch.rand(len(target), 1, 1, 1, device=target.device) < self.config.flip
-        self.encoder.average = torch.where(mirrored, average.flip(3), average)
-        try:
-            return self.encoder(target)
-        finally:
-            self.encoder.average = average
+        return self.encoder(target, average=torch.where(mirrored, average.flip(3), average))
 
     def _decode(self, codes: Codes, *, blend: float, noise: str) -> tuple[dict[str, Tensor], Tensor]:
         """All reconstructions in one call of the generator, and its own activation where F goes in."""

@@ -119,7 +119,7 @@ class PeerTask(InversionTask):
     def setup(self, fabric: Fabric) -> None:
         """Build the encoder, its average, the losses and the optimizer."""
         self.fabric, config, device = fabric, self.config, fabric.device
-        self.generator = common.channels_last(self.parts.generator.to(device))
+        self.generator = common.placed(self.parts.generator, device)
         self.noise = common.noise_of(self.generator, training=True)
         self.encoder = self._network()
         if self.parts.start is not None:

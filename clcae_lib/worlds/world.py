@@ -194,12 +194,14 @@ def find_worlds_with(find: Callable[[str | None], Any]) -> None:
     _FOUND[:] = [find]
 
 
-def get_world(name: str) -> World:
-    """The world of this name.
+def get_world(name: str | World) -> World:
+    """Return the world of this name; a world itself is returned as it is.
 
     Raises:
         ValueError: no world is registered under it.
     """
+    if isinstance(name, World):
+        return name
     found = _FOUND[0](name) if _FOUND and name not in _REGISTRY else None
     if found is not None:
         return found

@@ -260,6 +260,25 @@ def test_layers_limit_an_edit(generator, inversion):
         apply(generator, inversion, Direction(torch.zeros(18, DIM), "pose", "w_plus"))
 
 
+@pytest.mark.parametrize(
+    ("direction", "layers", "said"),
+    [
+        (Direction(torch.zeros(512), "pose"), None, "pose: made for codes of 512 numbers; .* have 8"),
+        (Direction(torch.zeros(18, DIM), "pose", "w_plus"), None, r"pose: made for 18 rows of W\+; .* has 8"),
+        (
+            Direction(torch.zeros(DIM), "pose"),
+            [1, 8],
+            r"pose: acts on layers \[1, 8\]; the rows .* are 0 to 7",
+        ),
+        (Direction(torch.zeros(DIM), "pose"), [-1], r"pose: acts on layers \[-1\]; the rows .* are 0 to 7"),
+    ],
+    ids=["width", "rows", "layers", "negative"],
+)
+def test_an_edit_that_does_not_fit_says_what_does_not(generator, inversion, direction, layers, said):
+    with pytest.raises(ValueError, match=said):
+        apply(generator, inversion, direction, layers=layers)
+
+
 def test_edits_in_sequence_add_up(generator, inversion):
     yaw, smile = Direction(unit(0), "yaw"), Direction(unit(1), "smile")
     once = apply_all(generator, inversion, [(yaw, 1.0), (smile, -1.0)])

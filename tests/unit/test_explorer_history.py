@@ -1,3 +1,4 @@
+import threading
 from dataclasses import replace
 
 from clcae_lib.visuals.explorer import History, State
@@ -105,3 +106,26 @@ def test_a_drag_may_pass_its_start_and_go_on():
     assert history.state == start.with_edit("yaw", -1.0)
     assert history.undo() == start
     assert not history.can_undo
+
+
+def test_changes_from_several_threads_happen_one_after_another():
+    done, early = threading.Event(), []
+
+    def undo():
+        past.undo()
+        done.set()
+
+    def clock():
+        if len(early) == 1:  # in the middle of the second change
+            thread.start()
+        early.append(done.wait(0.3) if len(early) == 1 else None)
+        return 0.0
+
+    thread = threading.Thread(target=undo)
+    past = History(State(), clock=clock)
+    past.push(State(seed=1))
+    past.push(State(truncation=0.5))
+    thread.join(10)
+    assert early == [None, False], "the undo came in the middle of a change"
+    assert past.state == State(seed=1)
+    assert past.redo() == State(truncation=0.5)

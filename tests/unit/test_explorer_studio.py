@@ -1,3 +1,5 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -99,6 +101,26 @@ def test_edits_of_one_source_do_not_reach_another_state(studio):
     first = studio.picture(GALLERY)
     studio.frame(replace(GALLERY, edits={"red": 3.0}, mix_seed=1, mix_layers=(0,), strip="green"))
     assert apart(studio.picture(GALLERY), first) == 0
+
+
+def test_a_picture_depends_on_its_state_and_not_on_what_other_threads_draw(studio):
+    spaces = ("f", "w_plus", "w", "f")
+    states = [
+        replace(GALLERY, index=k % 5, space=spaces[k % 4], edits={"red": 0.2 * k, "sefa-0": 1.0})
+        for k in range(20)
+    ]
+    alone = [studio.picture(state) for state in states]
+    begin = threading.Barrier(4)
+
+    def draw(first):
+        begin.wait(30)
+        order = [*range(first, 20), *range(first)] * 4
+        return [(k, studio.picture(states[k])) for k in order]
+
+    with ThreadPoolExecutor(4) as threads:
+        drawn = [pair for part in threads.map(draw, (0, 5, 10, 15)) for pair in part]
+    wrong = [k for k, picture in drawn if apart(picture, alone[k])]
+    assert not wrong, f"{len(wrong)} of {len(drawn)} images differ"
 
 
 def test_a_frame_shows_and_measures_the_change(studio):

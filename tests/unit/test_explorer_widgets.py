@@ -4,6 +4,8 @@ import asyncio
 import base64
 import io
 import json
+import os
+import threading
 from datetime import datetime
 
 import numpy as np
@@ -242,6 +244,65 @@ def test_another_world_is_opened_and_one_that_cannot_be_is_told(explorer):
     _, status = settle(explorer)
     assert "There is no world nowhere" in status
     assert explorer.controls.world.value == WORLD
+
+
+def test_a_change_waits_until_the_worker_has_shown_an_upload(explorer):
+    settle(explorer)
+    slider, done, early = explorer.controls.sliders[key(explorer)], threading.Event(), []
+
+    def drag():
+        slider.value = 1.0
+        done.set()
+
+    def halfway(_):
+        assert threading.current_thread() is not threading.main_thread()
+        threading.Thread(target=drag).start()
+        early.append(done.wait(0.3))
+
+    explorer.controls.source.observe(halfway, names="value")
+    upload(explorer, "me.png", picture_file(0))
+    assert done.wait(10)
+    picture, status = settle(explorer)
+    assert early == [False], "the slider changed the state while the upload did"
+    assert "clcae-error" not in status
+    assert explorer.state.source == "upload"
+    assert dict(explorer.state.edits) == {key(explorer): 1.0}
+    assert np.array_equal(seen(picture), explorer.studio.picture(explorer.state))
+
+
+def test_controls_can_be_used_while_another_world_is_opened(explorer):
+    gate = threading.Event()
+    explorer.controls.world.options = (WORLD, "nowhere")
+
+    def refuse(name, *, device):
+        assert gate.wait(30)
+        raise ExplorerError(f"There is no world {name}.")
+
+    explorer._open = refuse
+    explorer.controls.world.value = "nowhere"
+    explorer.controls.world.value = WORLD
+    explorer.controls.seed.value = 11
+    assert explorer.state.seed == 11
+    assert explorer.worker.wait(0.01) is False
+    gate.set()
+    assert "There is no world nowhere" in settle(explorer)[1]
+    assert explorer.state.seed == 11
+
+
+def test_serving_leaves_the_environment_as_it_was(monkeypatch):
+    def launch(*_, **__):
+        assert "voila" in os.environ["JUPYTER_PATH"] or "explorer" in os.environ["JUPYTER_PATH"]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("clcae_lib.visuals.explorer.studio.Studio.open", lambda *_, **__: None)
+    monkeypatch.setattr("voila.app.Voila.launch_instance", launch)
+    for before in (None, "/somewhere"):
+        monkeypatch.delenv("JUPYTER_PATH", raising=False)
+        if before:
+            monkeypatch.setenv("JUPYTER_PATH", before)
+        with pytest.raises(KeyboardInterrupt):
+            server.serve("portraits")
+        assert os.environ.get("JUPYTER_PATH") == before
 
 
 def test_every_control_has_a_name(explorer):

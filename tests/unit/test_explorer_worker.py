@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
+from clcae_lib.visuals.explorer._recent import Recent
 from clcae_lib.visuals.explorer.state import ExplorerError, State
 from clcae_lib.visuals.explorer.studio import Frame
 from clcae_lib.visuals.explorer.worker import Worker
@@ -104,3 +106,40 @@ def test_jobs_of_one_name_replace_each_other(bench):
     bench.gate.set()
     assert bench.worker.wait(10)
     assert done == ["new", "other"]
+
+
+def test_the_workers_threads_are_no_other_threads(bench):
+    def count(found):
+        found.append(torch.get_num_threads())
+
+    inside, later, before = [], [], torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        worker = Worker(bench.picture, bench.frame, bench.deliver, threads=1)
+        worker.do("count", lambda: count(inside))
+        assert worker.wait(10)
+        worker.stop()
+        thread = threading.Thread(target=count, args=(later,))
+        thread.start()
+        thread.join()
+    finally:
+        torch.set_num_threads(before)
+    assert (inside, later) == ([1], [2])
+
+
+def test_two_threads_that_ask_for_one_value_make_it_once():
+    recent, made, second = Recent(), [], threading.Event()
+
+    def make():
+        made.append(1)
+        if len(made) > 1:
+            second.set()
+        second.wait(0.3)
+        return len(made)
+
+    threads = [threading.Thread(target=recent.get, args=("key", make)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == [1]

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -41,6 +43,27 @@ def test_spaces_decode_as_the_generator_would(generator):
     inserted = generator.synthesis(found.w_plus, feature=found.feature)
     torch.testing.assert_close(found.decode(generator), inserted)
     assert not torch.allclose(inserted, found.decode(generator, "w_plus"))
+
+
+def test_tuned_images_and_plain_ones_can_be_decoded_at_once(generator):
+    plain = some(generator, 2, feature=False)
+    weights = dict(generator.named_parameters())
+    tuned = {name: torch.stack([weights[name] + 1] * 2) for name in ("conv1.conv.weight", "to_rgb1.bias")}
+    both = (plain, Inversion(plain.w, plain.w_plus, tuned=tuned))
+    alone = [found.decode(generator, "w_plus") for found in both]
+
+    def decode(number):
+        return [both[number % 2].decode(generator, "w_plus") for _ in range(10)]
+
+    with ThreadPoolExecutor(4) as threads:
+        for number, images in enumerate(threads.map(decode, range(4))):
+            wrong = sum(not torch.equal(image, alone[number % 2]) for image in images)
+            assert not wrong, f"{wrong} of {len(images)} images differ"
+
+
+def test_an_empty_batch_is_refused_by_name(generator):
+    with pytest.raises(ValueError, match="images: there are none"):
+        OptimisationInverter(generator, steps=1).invert(torch.zeros(0, 3, 32, 32))
 
 
 def test_no_f_is_explained(generator):

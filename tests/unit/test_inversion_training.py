@@ -179,6 +179,52 @@ def test_initialisation_changes_the_body(parts, tmp_path):
         assert all(torch.equal(own[name], value) for name, value in source.items()) == wanted
 
 
+def held(parts):
+    """What somebody else may see of the networks of `parts`: where each tensor lies, its order, and modes."""
+    networks = {"generator": parts.generator, "perceptual": parts.perceptual, "identity": parts.identity}
+    networks |= {f"judge {name}": judge for name, judge in parts.judges.items()}
+    networks |= dict(zip(("images", "codes"), parts.alignment or (), strict=False))
+    return {
+        (name, key): (value.data_ptr(), value.device, value.stride(), value.requires_grad, network.training)
+        for name, network in networks.items()
+        for key, value in network.state_dict(keep_vars=True).items()
+    }
+
+
+@pytest.mark.parametrize("changes", [{}, PUBLISHED], ids=["foundation", "published"])
+def test_a_training_leaves_its_parts_as_they_were(tmp_path, changes):
+    parts = parts_of(64 if changes else 32)
+    before = held(parts)
+    first = run(parts, tmp_path / "first", **changes)
+    assert held(parts) == before
+    second = run(parts, tmp_path / "second", **changes)
+    for key, value in first.result.state_dict().items():
+        assert torch.equal(value, second.result.state_dict()[key]), key
+
+
+def test_the_alignment_term_works_on_copies_and_on_its_own_device(parts):
+    """The device "meta" stands for an accelerator: a tensor that was moved there has lost its values."""
+    bank = torch.randn(32, 8)
+    assert AlignmentTerm(parts.alignment, bank=bank, device="meta").bank.is_meta
+    expected = parts.alignment[1](bank)
+    assert torch.equal(AlignmentTerm(parts.alignment, bank=bank).bank, expected)
+
+
+def test_every_sample_can_have_an_average_of_its_own(published_parts):
+    task = task_of(published_parts, **PUBLISHED, flip=1.0)
+    task.setup(make_fabric("cpu"))
+    task.encoder.eval()
+    images, average = published_parts.validation.images(range(3)), task.encoder.average.clone()
+    mirrored = task.encoder(images, average=average.flip(3))
+    for part, expected in zip(task._encode(images), mirrored, strict=True):
+        torch.testing.assert_close(part, expected)
+    assert torch.equal(task.encoder.average, average)
+    assert not torch.equal(mirrored.w, task.encoder(images).w)
+    each = task.encoder(images, average=torch.cat([average, average.flip(3), average]))
+    torch.testing.assert_close(each.w[1], mirrored.w[1])
+    torch.testing.assert_close(each.w[2], task.encoder(images).w[2])
+
+
 def test_a_body_that_does_not_fit_is_explained(parts, tmp_path):
     with pytest.raises(ValueError, match="init_from_alignment: that body has other layers"):
         run(parts, tmp_path, widths=(4, 6, 8, 8, 16))

@@ -284,6 +284,27 @@ def test_blend_is_linear_in_the_activation(generator, w):
     torch.testing.assert_close(each[2:], generator.synthesis(w, feature=feature)[2:])
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_an_offset_is_added_where_a_feature_goes_in(generator, w, size):
+    offset = torch.randn(size, CHANNELS[16], 16, 16)
+    image, features = generator.synthesis(w, return_features=True)
+    changed, recorded = generator.synthesis(w, feature_offset=offset, return_features=True)
+    assert torch.equal(recorded[5], features[5])
+    assert differ(changed, image)
+    torch.testing.assert_close(changed, generator.synthesis(w, feature=features[5] + offset))
+    both = generator.synthesis(w, feature=features[5] - offset, feature_offset=offset)
+    torch.testing.assert_close(both, image)
+    with torch.no_grad():
+        torch.testing.assert_close(generator.synthesis(w, feature_offset=offset), changed)
+
+
+def test_an_offset_that_does_not_fit_is_named(generator, w):
+    with pytest.raises(ValueError, match=r"feature_offset has shape \(1, 8, 8, 8\); activation 5 has \(1, 8"):
+        generator.synthesis(w, feature_offset=torch.zeros(1, 8, 8, 8), feature_index=5)
+    with pytest.raises(ValueError, match="feature_index must be 0 to 4"):
+        generator.synthesis(w, feature_offset=torch.zeros(1, CHANNELS[16], 16, 16), stop_at=16)
+
+
 def test_feature_that_does_not_fit_is_named(generator, w):
     with pytest.raises(
         ValueError, match=r"feature has shape \(3, 8, 8, 8\); activation 5 has \(3, 8, 16, 16\)"

@@ -82,6 +82,8 @@ def test_a_new_world_is_found_and_a_name_is_taken_once(registry):
         name = "nothing"
 
     assert isinstance(get_world("nothing"), Nothing)
+    world = get_world("nothing")
+    assert get_world(world) is world
     with pytest.raises(ValueError, match="registered already"):
         register_world("nothing")(World)
 

@@ -7,10 +7,11 @@ and, through Voila, in a page of its own. Whatever goes wrong ends as a sentence
 import base64
 import html
 import logging
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ipywidgets as w
 import numpy as np
@@ -20,7 +21,7 @@ from clcae_lib.visuals.explorer import export
 from clcae_lib.visuals.explorer.history import History
 from clcae_lib.visuals.explorer.state import MAX_JSON, ExplorerError, State
 from clcae_lib.visuals.explorer.studio import Frame, Studio
-from clcae_lib.visuals.explorer.uploads import MAX_BYTES, as_text, read_upload
+from clcae_lib.visuals.explorer.uploads import MAX_BYTES, Upload, as_text, read_upload
 from clcae_lib.visuals.explorer.widgets import THUMBNAILS, Controls, Views, captioned, thumbnail
 from clcae_lib.visuals.explorer.worker import Result, Worker, as_sentence
 
@@ -39,11 +40,16 @@ LARGE = 256
 """A processor draws pictures above this side at `PREVIEW` while a slider moves, and whole when it rests."""
 PREVIEW = 128
 
+Made = TypeVar("Made")
+
 _log = logging.getLogger(__name__)
 
 
 class Explorer:
     """Sample, invert, edit, compare and take away, with sliders.
+
+    The worker's thread computes. Whatever sets widgets or changes the history, in either thread, holds one
+    lock meanwhile; nothing that takes long is done under it.
 
     Args:
         studio: what draws, or the name of a world to open one for.
@@ -70,7 +76,7 @@ class Explorer:
         rest: float = 0.15,
         open_studio: Callable[..., Studio] = Studio.open,
     ) -> None:
-        self._open, self._device = open_studio, device
+        self._open, self._device, self._lock = open_studio, device, threading.RLock()
         studio = open_studio(studio, device=device) if isinstance(studio, str) else studio
         self._studios = {studio.world.name: studio}
         self.views, self._undrawn = Views(), False
@@ -79,7 +85,8 @@ class Explorer:
         # Threads that wait for each other make a small picture late whenever the machine has other work.
         threads = 1 if studio.side <= SMALL else None
         self.worker = Worker(self._picture, self._frame, self._deliver, rest=rest, threads=threads)
-        self._use(studio, state or State(world=studio.world.name))
+        with self._lock:
+            self._use(studio, state or State(world=studio.world.name))
 
     @property
     def state(self) -> State:
@@ -104,8 +111,9 @@ class Explorer:
             raise ExplorerError(f"{unknown[0]}: the world {state.world} has no such control.")
         if state.method not in self.controls.method.options:
             raise ExplorerError(f"{state.method}: the world {state.world} has no such method.")
-        self.controls.show(state)
-        self._step(state)
+        with self._lock:
+            self.controls.show(state)
+            self._step(state)
 
     def wait(self, timeout: float = 60.0) -> bool:
         """Block until everything asked for is shown; False if the time was up before."""
@@ -186,32 +194,51 @@ class Explorer:
         self._snippet_box = w.VBox([w.HTML("<b>The same in Python</b>"), self.snippet, self.copy])
 
     def _guarded(self, action: Callable[[], None]) -> Callable[..., None]:
-        """A callback that ends in the status line, whatever happens."""
+        """Return a callback that runs alone and ends in the status line, whatever happens."""
 
         def call(*_: Any) -> None:
-            try:
-                action()
-            except Exception as error:
-                self.views.say(str(as_sentence(error)), error=True)
+            with self._lock:
+                try:
+                    action()
+                except Exception as error:
+                    self.views.say(str(as_sentence(error)), error=True)
 
         return call
 
+    def _later(self, name: str, make: Callable[[], Made], show: Callable[[Made], None]) -> None:
+        """Have the worker's thread make something and then, under the lock, show it."""
+
+        def job() -> None:
+            try:
+                made = make()
+            except Exception as error:
+                self._guarded(partial(self._failed, as_sentence(error)))()
+            else:
+                self._guarded(partial(show, made))()
+
+        self.worker.do(name, job)
+
+    def _failed(self, error: ExplorerError) -> None:
+        """Say what went wrong; the controls stand for the present state again, its world among them."""
+        self.controls.show(self.history.state)
+        raise error
+
     def _on_controls(self) -> None:
+        if self.controls.quiet:
+            return
         state = self.controls.read()
         if state.world != self.studio.world.name:
             self.views.say(f"Opening the world {state.world}; the first time this takes a minute.")
-            self.worker.do("world", self._guarded(partial(self._change_world, state.world)))
+            self._later("world", partial(self._opened, state.world), self._change_world)
             return
         self._step(state)
 
-    def _change_world(self, name: str) -> None:
-        try:
-            if name not in self._studios:
-                self._studios[name] = self._open(name, device=self._device)
-        except ExplorerError:
-            self.controls.show(self.history.state)
-            raise
-        self._use(self._studios[name], State(world=name))
+    def _opened(self, name: str) -> Studio:
+        return self._studios.get(name) or self._open(name, device=self._device)
+
+    def _change_world(self, studio: Studio) -> None:
+        self._studios[studio.world.name] = studio
+        self._use(studio, State(world=studio.world.name))
 
     def _step(self, state: State) -> None:
         """Make a state the present one and have it drawn."""
@@ -241,15 +268,16 @@ class Explorer:
 
     def _deliver(self, state: State, result: Result) -> None:
         """Show a result; called from the worker's thread."""
-        if isinstance(result, ExplorerError):
-            self._undrawn = True
-            self.views.say(str(result), error=True)
-        elif isinstance(result, Frame):
-            self.views.show_frame(result, asked=tuple(state.edits))
-            self.snippet.value = export.snippet(state)
-        else:
-            self.views.show_picture(result)
-            self._told(self._undrawn)
+        with self._lock:
+            if isinstance(result, ExplorerError):
+                self._undrawn = True
+                self.views.say(str(result), error=True)
+            elif isinstance(result, Frame):
+                self.views.show_frame(result, asked=tuple(state.edits))
+                self.snippet.value = export.snippet(state)
+            else:
+                self.views.show_picture(result)
+                self._told(self._undrawn)
 
     def _told(self, over: bool) -> None:
         """Take an error away once it is over; what was said of an upload stays until the next step."""
@@ -259,13 +287,13 @@ class Explorer:
 
     def _turn(self, by: int) -> None:
         """Show the thumbnails of another page of the gallery."""
-        size = self.studio.gallery_size
+        studio, size = self.studio, self.studio.gallery_size
         self._page = max(0, min(self._page + by, (size - 1) // THUMBNAILS * THUMBNAILS))
         indices = range(self._page, min(self._page + THUMBNAILS, size))
-        self.worker.do("thumbnails", self._guarded(partial(self._show_thumbnails, indices)))
+        make = partial(studio.thumbnails, indices) if len(indices) else list
+        self._later("thumbnails", make, partial(self._show_thumbnails, indices))
 
-    def _show_thumbnails(self, indices: range) -> None:
-        pictures = self.studio.thumbnails(indices) if len(indices) else []
+    def _show_thumbnails(self, indices: range, pictures: list[np.ndarray]) -> None:
         boxes = [thumbnail(p, i, self._choose) for p, i in zip(pictures, indices, strict=True)]
         self.controls.thumbnails.children = boxes
 
@@ -278,11 +306,10 @@ class Explorer:
             return
         name, data = _take(self.controls.upload)
         self.views.say("Looking for the face in your picture …")
-        self.worker.do("upload", self._guarded(partial(self._cut_upload, name, data)))
+        options = {"name": name, "side": self.studio.side, "frame": self.studio.world.frame}
+        self._later("upload", partial(read_upload, data, **options), self._show_upload)
 
-    def _cut_upload(self, name: str, data: bytes) -> None:
-        """Read and cut an upload; in the worker's thread, since finding a face takes seconds at first."""
-        picture = read_upload(data, name=name, side=self.studio.side, frame=self.studio.world.frame)
+    def _show_upload(self, picture: Upload) -> None:
         self.controls.upload_text, self.controls.source.value = as_text(picture), "upload"
         self.views.say(_READY)
         self._on_controls()
@@ -301,17 +328,17 @@ class Explorer:
 
     def _export(self, kind: str) -> None:
         self.views.say(f"Preparing the {kind} file …")
-        self.worker.do("export", self._guarded(partial(self._save, kind, self.state)))
-
-    def _save(self, kind: str, state: State) -> None:
-        studio = self._studios[state.world]
+        studio, state = self.studio, self.state
         make = {
             "png": lambda: export.png(studio.frame(state)),
             "gif": lambda: export.gif(studio, state),
             "safetensors": lambda: export.codes(studio, state),
             "json": lambda: state.to_json().encode(),
         }
-        self.saved.value = save_link(make[kind](), f"explorer.{kind}")
+        self._later("export", make[kind], partial(self._show_link, kind))
+
+    def _show_link(self, kind: str, data: bytes) -> None:
+        self.saved.value = save_link(data, f"explorer.{kind}")
         self.views.say(f"The {kind} file is ready: press its link to save it.")
 
 

@@ -3,6 +3,7 @@
 A drag sends many states; they are one step of the history, so that one undo takes the whole drag back.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import fields
@@ -13,7 +14,7 @@ Control = tuple[str, str]
 
 
 class History:
-    """The states so far, and a place among them.
+    """The states so far, and a place among them. Several threads may change it: one change at a time.
 
     Args:
         state: the first one, which `reset` returns to.
@@ -34,11 +35,13 @@ class History:
         self._pause, self._limit, self._clock = pause, limit, clock
         self._dragged: Control | None = None
         self._last = -float("inf")
+        self._lock = threading.RLock()
 
     @property
     def state(self) -> State:
         """The present one."""
-        return self._past[-1]
+        with self._lock:
+            return self._past[-1]
 
     @property
     def can_undo(self) -> bool:
@@ -52,38 +55,42 @@ class History:
 
     def push(self, state: State) -> State:
         """Make a state the present one; what was undone before is forgotten."""
-        if state == self.state:
-            return state
-        control, now = _only_change(self.state, state), self._clock()
-        drag = control is not None and control == self._dragged and now - self._last < self._pause
-        self._dragged, self._last = control, now
-        if drag:
-            self._past.pop()
-        if state == self.state:
-            self._dragged = None  # back where the drag began: its step is gone, and what follows is another
-        else:
-            self._past.append(state)
-        self._past = self._past[-self._limit :]
-        self._future.clear()
-        return self.state
+        with self._lock:
+            if state == self.state:
+                return state
+            control, now = _only_change(self.state, state), self._clock()
+            drag = control is not None and control == self._dragged and now - self._last < self._pause
+            self._dragged, self._last = control, now
+            if drag:
+                self._past.pop()
+            if state == self.state:
+                self._dragged = None  # back where the drag began: its step is gone, the next is another
+            else:
+                self._past.append(state)
+            self._past = self._past[-self._limit :]
+            self._future.clear()
+            return self.state
 
     def undo(self) -> State:
         """Go back one step, if there is one, and return the state there."""
-        if self.can_undo:
-            self._future.append(self._past.pop())
-        return self._stop()
+        with self._lock:
+            if self.can_undo:
+                self._future.append(self._past.pop())
+            return self._stop()
 
     def redo(self) -> State:
         """Take the last undo back, if there is one, and return the state there."""
-        if self.can_redo:
-            self._past.append(self._future.pop())
-        return self._stop()
+        with self._lock:
+            if self.can_redo:
+                self._past.append(self._future.pop())
+            return self._stop()
 
     def reset(self) -> State:
         """Return to the first state, as one step that can be undone."""
-        self._dragged = None
-        self.push(self._first)
-        return self._stop()
+        with self._lock:
+            self._dragged = None
+            self.push(self._first)
+            return self._stop()
 
     def _stop(self) -> State:
         """End the drag: what follows is a step of its own."""

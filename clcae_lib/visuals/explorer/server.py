@@ -127,7 +127,13 @@ def serve(
     Studio.open(world, device=device)
     known = os.environ.get("JUPYTER_PATH")
     os.environ["JUPYTER_PATH"] = os.pathsep.join([str(_TEMPLATES.parent), *([known] if known else [])])
-    with tempfile.TemporaryDirectory(prefix="clcae-explorer-") as folder:
-        page = write_page(Path(folder), world=world, device=device)
-        config = configuration(host=host, port=port, visitors=visitors, idle=idle, folder=Path(folder))
-        Voila.launch_instance([str(page)], config=config)
+    try:
+        with tempfile.TemporaryDirectory(prefix="clcae-explorer-") as folder:
+            page = write_page(Path(folder), world=world, device=device)
+            config = configuration(host=host, port=port, visitors=visitors, idle=idle, folder=Path(folder))
+            Voila.launch_instance([str(page)], config=config)
+    finally:
+        if known is None:
+            del os.environ["JUPYTER_PATH"]
+        else:
+            os.environ["JUPYTER_PATH"] = known

@@ -21,7 +21,7 @@ from clcae_lib.editing.named import SAMPLES
 from clcae_lib.inversion import Inversion
 from clcae_lib.models import Generator
 from clcae_lib.visuals.explorer._controls import Control, find_controls
-from clcae_lib.visuals.explorer._decode import decode, feature_offset, pixels
+from clcae_lib.visuals.explorer._decode import feature_offset, pixels
 from clcae_lib.visuals.explorer._meter import Meter
 from clcae_lib.visuals.explorer._recent import Recent
 from clcae_lib.visuals.explorer._sources import Sources
@@ -82,7 +82,7 @@ class _Codes(NamedTuple):
 
 
 class Studio:
-    """Renders the states of one world; call it from one thread at a time.
+    """Renders the states of one world; several threads may call it at once.
 
     Args:
         world: what is shown.
@@ -135,7 +135,7 @@ class Studio:
         """
         place = resolve_device(device) if isinstance(device, str) else device
         try:
-            world = get_world(world) if isinstance(world, str) else world
+            world = get_world(world)
             generator = world.generator(place)
             controls = find_controls(world, generator, factors=factors, samples=samples, device=place)
         except (WorldError, ValueError, FileNotFoundError) as error:
@@ -175,12 +175,12 @@ class Studio:
             ExplorerError: as `picture`.
         """
         start = self._start(state)
-        before = start.facts.get("image", lambda: decode(self.generator, start.rows, start.offset))
+        before = start.facts.get("image", lambda: self._decode(start, start.rows))
         strengths = self._strip_strengths(state)
         shown = [state, *(state.with_edit(state.strip or "", s) for s in strengths)]
         edited = [self._edited(s, start) for s in shown]
         rows, styles = torch.cat([e.rows for e in edited]), torch.cat([e.styles for e in edited])
-        images = decode(self.generator, rows, start.offset, styles=styles)
+        images = self._decode(start, rows, styles)
         seen = start.facts.get("reading", lambda: self._meter.read(before))
         readout, identity = self._meter.compare(seen, self._meter.read(images[:1]))
         first, *strip = (pixels(image) for image in images)
@@ -224,8 +224,22 @@ class Studio:
     def _draw(self, state: State, *, stop_at: int | None = None) -> Picture:
         start = self._start(state)
         edited = self._edited(state, start)
-        options = {"styles": edited.styles, "stop_at": stop_at}
-        return pixels(decode(self.generator, edited.rows, start.offset, **options)[0])
+        return pixels(self._decode(start, edited.rows, edited.styles, stop_at=stop_at)[0])
+
+    def _decode(
+        self,
+        start: _Start,
+        rows: Float[Tensor, "n l d"],
+        styles: Float[Tensor, "#n s"] | None = None,
+        *,
+        stop_at: int | None = None,
+    ) -> Float[Tensor, "n 3 side side"]:
+        """Return images of edited codes in [-1, 1], with what F adds; a preview may end below F's layer."""
+        offset = start.offset
+        if offset is not None and stop_at is not None and stop_at <= offset.shape[-1]:
+            offset = None
+        options = {"style_offsets": styles, "feature_offset": offset, "stop_at": stop_at}
+        return self.generator.synthesis(rows, **options)
 
     def _edited(self, state: State, start: _Start) -> _Codes:
         """The codes after mixing, truncation and edits, in this order."""
@@ -295,9 +309,8 @@ class Studio:
 
         def stepped(steps: Tensor) -> Tensor:
             if not styled:
-                return decode(self.generator, start.rows + steps[:, None], start.offset)
-            rows = start.rows.expand(len(steps), -1, -1)
-            return decode(self.generator, rows, start.offset, styles=steps * self._spread)
+                return self._decode(start, start.rows + steps[:, None])
+            return self._decode(start, start.rows.expand(len(steps), -1, -1), steps * self._spread)
 
         still = self._still()
         return identity_basis(embed, stepped, still.styles if styled else still.w)

@@ -32,22 +32,23 @@ class Controls:
 
     Args:
         studio: tells what can be chosen.
-        changed: called after a visitor changed something.
+        changed: called after a control changed.
 
     Attributes:
         sliders: by the key of their control.
         tabs: all of it, to be shown.
+        quiet: whether `show` sets the controls; what `changed` is then told is no visitor's wish.
     """
 
     def __init__(self, studio: Studio, changed: Callable[[], None]) -> None:
-        self.studio, self._changed, self._quiet = studio, changed, False
+        self.studio, self.quiet = studio, False
         self.upload_text: str | None = None
         self._make_source()
         self._make_edits()
         self._make_mix()
         self._make_strip()
         for control in self._inputs():
-            control.observe(self._on_change, names="value")
+            control.observe(lambda _: changed(), names="value")
         self.tabs = _tabs(
             {
                 "Source": w.VBox(self.source_panel),
@@ -79,8 +80,8 @@ class Controls:
         )
 
     def show(self, state: State) -> None:
-        """Set the controls as a state has them, without reporting a change."""
-        self._quiet = True
+        """Set the controls as a state has them; `quiet` meanwhile."""
+        self.quiet = True
         try:
             self.upload_text = state.upload
             for name in (
@@ -101,11 +102,7 @@ class Controls:
             for key, slider in self.sliders.items():
                 _set_slider(slider, state.edits.get(key, 0.0))
         finally:
-            self._quiet = False
-
-    def _on_change(self, _: object) -> None:
-        if not self._quiet:
-            self._changed()
+            self.quiet = False
 
     def _inputs(self) -> list[w.Widget]:
         single = ("world", "source", "seed", "index", "method", "space", "truncation", "lock_identity")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from threadpoolctl import threadpool_limits
 
 from clcae_lib.visuals.explorer.state import ExplorerError, State
 from clcae_lib.visuals.explorer.studio import Frame
@@ -30,7 +31,7 @@ class Worker:
         frame: the slow path, a state to everything shown of it.
         deliver: called from the thread with a state and its picture, then its frame; or an error.
         rest: seconds without a request after which the frame is drawn.
-        threads: of torch, in this thread alone; None leaves them as they are.
+        threads: that torch computes with for this thread only; None leaves them as they are.
     """
 
     def __init__(
@@ -81,8 +82,12 @@ class Worker:
         return bool(self._busy or self._asked is not None or self._resting or self._jobs)
 
     def _run(self) -> None:
-        if self._threads:
-            torch.set_num_threads(self._threads)
+        # torch.set_num_threads would also hold for every thread that starts later.
+        torch.get_num_threads()  # the first call in a thread sets its number: before the limit
+        with threadpool_limits(self._threads, user_api="openmp"):
+            self._work()
+
+    def _work(self) -> None:
         while (task := self._next()) is not None:
             try:
                 task()
