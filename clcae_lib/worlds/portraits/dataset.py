@@ -13,6 +13,8 @@ import hashlib
 from collections.abc import Sequence
 from functools import cache as memoise
 from pathlib import Path
+from types import ModuleType
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -50,9 +52,9 @@ def _program(path: Path) -> bytes:
 
 
 @memoise
-def renderer_digest() -> str:
+def renderer_digest(drawn: ModuleType = renderer) -> str:
     """Twelve hex digits that change with the program of the factors, the renderer or its private parts."""
-    folder = Path(renderer.__file__).parent
+    folder = Path(drawn.__file__).parent
     sources = [folder / "factors.py", folder / "renderer.py", *sorted(folder.glob("_[a-z]*.py"))]
     return hashlib.sha256(b"".join(map(_program, sources))).hexdigest()[:12]
 
@@ -74,11 +76,18 @@ class Portraits(torch.utils.data.Dataset):
         ValueError: an unknown split, a size beyond it, a resolution or a view out of range.
     """
 
+    #: The world's name, factors and renderer; the data set of another drawn world has its own.
+    world: ClassVar[str] = "portraits"
+    renderer: ClassVar[ModuleType] = renderer
+    sample_factors = staticmethod(sample_factors)
+
     def __init__(
         self, split: str, size: int | None = None, *, resolution: int = 64, cache: bool = True, view: int = 0
     ):
         if split not in SPLITS:
-            raise ValueError(f"split: there is no {split!r} in portraits; choose one of {', '.join(SPLITS)}")
+            raise ValueError(
+                f"split: there is no {split!r} in {self.world}; choose one of {', '.join(SPLITS)}"
+            )
         size = len(SPLITS[split]) if size is None else size
         if not 0 < size <= len(SPLITS[split]):
             raise ValueError(f"size: {split!r} has 1 to {len(SPLITS[split])} images, got {size}")
@@ -114,7 +123,7 @@ class Portraits(torch.utils.data.Dataset):
     def factors(self, indices: Indices) -> Float[Tensor, "n k"]:
         """True factors of these local indices, in the order and units of `factors.FACTORS`."""
         who, state = self._global(self._local(indices))
-        return sample_factors(who, state_indices=state)
+        return self.sample_factors(who, state_indices=state)
 
     def landmarks(self, indices: Indices) -> Float[Tensor, "n p 2"]:
         """Landmarks of these local indices in pixels, x then y; rendered, never cached."""
@@ -126,7 +135,7 @@ class Portraits(torch.utils.data.Dataset):
         """The people of these indices with other factors, wearing what they wear; rendered, never cached."""
         who, _ = self._global(self._local(indices))
         worn = sample_accessories(who) if self.split == "accessories" else None
-        return renderer.render(factors, resolution=self.resolution, accessories=worn).image
+        return self.renderer.render(factors, resolution=self.resolution, accessories=worn).image
 
     def prepare(self, *, progress: bool = True) -> "Portraits":
         """Render whatever is missing from the cache, with a progress bar, and return the data set."""
@@ -148,7 +157,7 @@ class Portraits(torch.utils.data.Dataset):
     def folder(self) -> Path:
         """Where the blocks lie: one folder for each renderer, split, view and resolution."""
         name = f"{self.split}-{self.view}-{self.resolution}"
-        return paths.cache_dir() / "portraits" / renderer_digest() / name
+        return paths.cache_dir() / self.world / renderer_digest(self.renderer) / name
 
     @property
     def _block_count(self) -> int:
@@ -201,11 +210,11 @@ class Portraits(torch.utils.data.Dataset):
         state = (local + self.view * _VIEW_STRIDE) % len(indices)
         return indices.start + local, indices.start + state
 
-    def _rendering(self, local: np.ndarray) -> renderer.Rendering:
+    def _rendering(self, local: np.ndarray):
         who, state = self._global(local)
         worn = sample_accessories(who) if self.split == "accessories" else None
-        factors = sample_factors(who, state_indices=state)
-        return renderer.render(factors, resolution=self.resolution, accessories=worn)
+        factors = self.sample_factors(who, state_indices=state)
+        return self.renderer.render(factors, resolution=self.resolution, accessories=worn)
 
     def _render(self, local: np.ndarray) -> UInt8[Tensor, "n 3 height width"]:
         """Render in chunks of one block's pixels, to bound the memory."""
