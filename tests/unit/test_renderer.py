@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from clcae_lib.photos.alignment import align
+from clcae_lib.photos.landmarks import Landmarks, load_landmarks
 from clcae_lib.worlds import get_world
 from clcae_lib.worlds.portraits.factors import ACCESSORIES, SPLITS, sample_accessories
+from clcae_lib.worlds.portraits.photographs import write_photographs
 from clcae_lib.worlds.portraits.renderer import LANDMARKS
 
 WORLDS = ("portraits", "portraits2")
@@ -215,3 +218,23 @@ def test_each_accessory_image_wears_one():
     worn = sample_accessories(SPLITS["accessories"][:400])
     assert torch.equal(worn.sum(1), torch.ones(400))
     assert (worn.mean(0) > 0.15).all()
+
+
+def test_the_square_of_a_face_is_the_worlds_picture(world):
+    drawn = world.draw(face(world))
+    found = align(Landmarks(drawn.landmarks[0, :5]), (64, 64), side=64, widen=world.widen)
+    assert found.scale == pytest.approx(1, abs=0.04)
+    middle = found.points_to_photo(torch.tensor([[32.0, 32.0]]))[0]
+    assert torch.allclose(middle.float(), torch.tensor([32.0, 32.0]), atol=1.5)
+
+
+def test_photographs_show_the_worlds_people_with_their_landmarks(world, tmp_path):
+    paths = write_photographs(tmp_path, 2, size=(160, 120), degrees=0, world=world.name)
+    for path in paths:
+        points = load_landmarks(path)[0].points
+        eyes, mouth = points[:2].mean(0), points[3:5].mean(0)
+        assert points[0, 0] < points[1, 0]
+        assert eyes[1] < points[2, 1] < mouth[1] < 120
+    other = next(name for name in WORLDS if name != world.name)
+    again = write_photographs(tmp_path / "other", 2, size=(160, 120), degrees=0, world=other)
+    assert paths[0].read_bytes() != again[0].read_bytes()
