@@ -58,7 +58,9 @@ class GeneratorConfig(TrainConfig):
     sheet_every: int = Field(default=1000, ge=1)
     validate_every: int = Field(default=100, ge=1)
     measure_every: int | None = Field(
-        default=100_000, ge=1, description="images of the last resolution between measurements; null: never"
+        default=100_000,
+        ge=1,
+        description="images of the last resolution between measurements; null measures never",
     )
     measure_samples: int = Field(default=10_000, ge=8, description="samples that are measured")
 

@@ -117,15 +117,18 @@ class AdversarialTask(Task):
         """Measure the average each time that `measure_every` more images of the last resolution were seen."""
         del index
         stage, every = self.stages[self.stage], self.config.measure_every
-        if every is None or stage.resolution < self.config.resolution or not self._measures_here():
+        if not self._measured():
             return {}
         before = max(0, self.seen_in_stage - self.config.validate_every * stage.batch_size)
         if self.seen_in_stage // every == before // every:
             return {}
         return dict(_flat(self.measure(self.average)))
 
-    def _measures_here(self) -> bool:
-        return self.measure is not None and self.fabric.is_global_zero
+    def _measured(self) -> bool:
+        """Whether this process measures what the stage at hand trains."""
+        wanted = self.measure is not None and self.config.measure_every is not None
+        whole = self.stages[self.stage].resolution == self.config.resolution
+        return wanted and whole and self.fabric.is_global_zero
 
     @torch.no_grad()
     def sheet(self, index: int) -> Float[Tensor, "3 H W"]:
@@ -147,9 +150,7 @@ class AdversarialTask(Task):
         self.average.measure_w(self.config.w_samples, seed=self.config.seed)
         details = {"world": self.config.world, "seed": self.config.seed, "images_seen": self.seen}
         save_generator(folder / WEIGHTS, self.average, details)
-        side = self.stages[self.stage].resolution
-        measured = self._measures_here() and side == self.config.resolution
-        measures = self.measure(self.average) if measured else {}
+        measures = self.measure(self.average) if self._measured() else {}
         written = common.card(
             "generator",
             self.config,
@@ -159,6 +160,7 @@ class AdversarialTask(Task):
             measures=measures,
             images_seen=self.seen,
         )
+        side = self.stages[self.stage].resolution
         checkpoints.write_card(folder / WEIGHTS, {**written, "stage_resolution": side})
 
     def _advance(self) -> None:
