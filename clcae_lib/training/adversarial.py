@@ -258,18 +258,23 @@ def train(config: GeneratorConfig, folder: str | Path, *, resume: bool = True) -
     """Train the generator of `config.world` on its renders, in `folder`; returns the folder."""
     world = get_world(config.world)
     images = common.at_hand(world.images("train", config.size))
-    return fit(
-        AdversarialTask(config, images, measure=_measure(config, world)), config, folder, resume=resume
-    )
+    task = AdversarialTask(config, images, measure=_measuring(config, world))
+    return fit(task, config, folder, resume=resume)
 
 
-def _measure(config: GeneratorConfig, world: World) -> GeneratorMeasure | None:
-    """What measures the world's generators, where its judges are here."""
-    if not (world.has("oracle_b") and world.has("perceptual_b")):
-        return None
-    return GeneratorMeasure(
-        world, samples=config.measure_samples, seed=config.seed, device=resolve_device(config.device)
-    )
+def _measuring(config: GeneratorConfig, world: World) -> Callable[[nn.Module], dict[str, Any]]:
+    """Return what measures the world's generators: nothing as long as its judges are not there."""
+    made: list[GeneratorMeasure] = []
+
+    def measure(generator: nn.Module) -> dict[str, Any]:
+        if not (world.has("oracle_b") and world.has("perceptual_b")):
+            return {}
+        if not made:
+            options = {"samples": config.measure_samples, "seed": config.seed}
+            made.append(GeneratorMeasure(world, **options, device=resolve_device(config.device)))
+        return made[0](generator)
+
+    return measure
 
 
 def _flat(measures: Mapping[str, Any], prefix: str = "measures/") -> Iterator[tuple[str, float]]:
