@@ -15,7 +15,7 @@ from clcae_lib.evaluation.cost import cost_table, parameter_count, peak_memory, 
 from clcae_lib.evaluation.curves import at_equal_response, front, images_at_response, measure_curve
 from clcae_lib.evaluation.details import detail_kept, detail_mask, detail_table
 from clcae_lib.evaluation.editability import effect_matrix, measure_edits, summarise_edits, true_edit
-from clcae_lib.evaluation.generator import evaluate_generator
+from clcae_lib.evaluation.generator import GeneratorMeasure, evaluate_generator
 from clcae_lib.evaluation.judges import Judges, same_person_similarity
 from clcae_lib.evaluation.metrics import (
     PrecisionRecall,
@@ -47,6 +47,7 @@ from clcae_lib.evaluation.statistics import (
 __all__ = [
     "Bench",
     "Gain",
+    "GeneratorMeasure",
     "Interval",
     "Judges",
     "Measured",

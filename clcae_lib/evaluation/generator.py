@@ -1,4 +1,4 @@
-"""How near a generator's samples come to the pictures it learned from: the numbers on its card."""
+"""How near a generator's samples come to the images it learned from: the numbers on its card."""
 
 import torch
 from jaxtyping import Float
@@ -10,66 +10,102 @@ from clcae_lib.evaluation.metrics import factor_distribution_distance, frechet_d
 from clcae_lib.worlds import World
 
 
-@torch.no_grad()
-def evaluate_generator(
-    world: World,
-    *,
-    samples: int = 5000,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    generator: nn.Module | None = None,
-    split: str = "validation",
-    batch_size: int = 64,
-) -> dict[str, object]:
-    """Samples against renders, and two disjoint sets of renders against each other as the best there can be.
+class GeneratorMeasure:
+    """Measures generators against the same renders, which the judges read once.
 
     Features are those of the perceptual judge that measures; factors are read by the oracle that measures.
 
     Args:
         world: its renders and judges.
-        samples: how many pictures in each of the three sets.
+        samples: number of images in each of the three sets.
         seed: of the codes.
         device: where the networks run.
-        generator: another than the world's own, for example one still in training.
-        split: where the renders come from; it needs twice as many as `samples`.
-        batch_size: pictures at once.
-
-    Returns:
-        Numbers for a card. `frechet`, `precision` and `recall`, each also as `..._renders` for renders
-        against renders; `factors` and `factors_renders`: for each state factor the 1-Wasserstein distance of
-        its two distributions, in its standard deviations; `worst_factor`, `samples`, `seed`, `split`,
-        `features`.
+        split: source of the renders; it needs twice as many images as `samples`.
+        batch_size: images at once.
     """
-    device = resolve_device(device) if isinstance(device, str) else device
-    generator = world.generator(device) if generator is None else generator
-    perceptual, oracle = world.perceptual("measure", device), world.oracle("measure", device)
-    data = world.images(split, 2 * samples)
 
-    def judge(images: Tensor) -> Tensor:
-        images = images.to(device).clamp(-1, 1)
-        return torch.cat([perceptual.pooled(images), oracle(images)], dim=1).cpu()
+    def __init__(
+        self,
+        world: World,
+        *,
+        samples: int = 5000,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        split: str = "validation",
+        batch_size: int = 64,
+    ) -> None:
+        self.world, self.samples, self.seed = world, samples, seed
+        self.device = resolve_device(device) if isinstance(device, str) else device
+        self.split, self.batch_size = split, batch_size
+        self.perceptual = world.perceptual("measure", self.device)
+        self.oracle = world.oracle("measure", self.device)
+        self._renders: Tensor | None = None
+        self._best: dict[str, object] = {}
 
-    codes, rows = sample_codes(generator, samples, seed=seed), torch.arange(2 * samples)
-    drawn = in_batches(lambda w: judge(generator.synthesis(w)), codes, size=batch_size)
-    renders = in_batches(lambda i: judge(data.images(i)), rows, size=batch_size)
-    count = len(world.factor_names)
-    against = _compare(world, drawn, renders[:samples], factors=count)
-    best = _compare(world, renders[samples:], renders[:samples], factors=count)
-    worst = max(against["factors"], key=against["factors"].get)
-    facts = {"samples": samples, "seed": seed, "split": split, "features": getattr(perceptual, "name", "")}
-    return {**against, **{f"{k}_renders": v for k, v in best.items()}, "worst_factor": worst, **facts}
+    @torch.no_grad()
+    def __call__(self, generator: nn.Module) -> dict[str, object]:
+        """Compare samples with renders, and two disjoint sets of renders as the best there can be.
+
+        Returns:
+            Numbers for a card. `frechet`, `precision` and `recall`; for each state factor `factors`, the
+            1-Wasserstein distance of its two distributions in its standard deviations, and `spread`, the
+            standard deviation in the samples as a share of that in the renders; `age_grey`, the correlation
+            of age and grey hair, where the world has both. Each also as `..._renders` for renders against
+            renders. `worst_factor`, `samples`, `seed`, `split`, `features`.
+        """
+        if self._renders is None:
+            data, rows = self.world.images(self.split, 2 * self.samples), torch.arange(2 * self.samples)
+            self._renders = in_batches(lambda i: self._judge(data.images(i)), rows, size=self.batch_size)
+            self._best = self._compare(self._renders[self.samples :])
+        codes = sample_codes(generator, self.samples, seed=self.seed)
+        drawn = in_batches(lambda w: self._judge(generator.synthesis(w)), codes, size=self.batch_size)
+        against = self._compare(drawn)
+        return {
+            **against,
+            **{f"{name}_renders": value for name, value in self._best.items()},
+            "worst_factor": max(against["factors"], key=against["factors"].get),
+            "samples": self.samples,
+            "seed": self.seed,
+            "split": self.split,
+            "features": getattr(self.perceptual, "name", ""),
+        }
+
+    def _judge(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c"]:
+        """Features, then factors."""
+        images = images.to(self.device).clamp(-1, 1)
+        return torch.cat([self.perceptual.pooled(images), self.oracle(images)], dim=1).float().cpu()
+
+    def _compare(self, a: Float[Tensor, "n c"]) -> dict[str, object]:
+        """Compare set `a` with the first half of the renders."""
+        world, count = self.world, len(self.world.factor_names)
+        b = self._renders[: self.samples]
+        manifold = precision_recall(a[:, :-count], b[:, :-count])
+        found, true = a[:, -count:], b[:, -count:]
+        distances = factor_distribution_distance(found, true, std=world.factor_std)
+        return {
+            "frechet": frechet_distance(a[:, :-count], b[:, :-count]),
+            "precision": manifold.precision,
+            "recall": manifold.recall,
+            "factors": self._named(distances),
+            "spread": self._named(found.std(0) / true.std(0).clamp(min=1e-6)),
+            **self._age_grey(found),
+        }
+
+    def _named(self, values: Float[Tensor, " k"]) -> dict[str, float]:
+        named = dict(zip(self.world.factor_names, values.tolist(), strict=True))
+        return {name: round(named[name], 4) for name in self.world.state_names}
+
+    def _age_grey(self, factors: Float[Tensor, "n k"]) -> dict[str, float]:
+        names = list(self.world.factor_names)
+        if not {"age", "hair_grey"} <= set(names):
+            return {}
+        pair = factors[:, [names.index("age"), names.index("hair_grey")]]
+        return {"age_grey": round(float(torch.corrcoef(pair.T)[0, 1]), 4)}
 
 
-def _compare(
-    world: World, a: Float[Tensor, "n c"], b: Float[Tensor, "m c"], *, factors: int
+def evaluate_generator(
+    world: World, *, generator: nn.Module | None = None, **options: object
 ) -> dict[str, object]:
-    """Set `a` against set `b`; the last `factors` columns are factors, those before them features."""
-    manifold = precision_recall(a[:, :-factors], b[:, :-factors])
-    distances = factor_distribution_distance(a[:, -factors:], b[:, -factors:], std=world.factor_std)
-    named = dict(zip(world.factor_names, distances.tolist(), strict=True))
-    return {
-        "frechet": frechet_distance(a[:, :-factors], b[:, :-factors]),
-        "precision": manifold.precision,
-        "recall": manifold.recall,
-        "factors": {name: round(named[name], 4) for name in world.state_names},
-    }
+    """Measure a generator, the world's own if None, as `GeneratorMeasure` does; it takes the options."""
+    measure = GeneratorMeasure(world, **options)
+    return measure(world.generator(measure.device) if generator is None else generator)

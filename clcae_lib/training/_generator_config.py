@@ -56,8 +56,20 @@ class GeneratorConfig(TrainConfig):
     checkpoint_every: int = Field(default=1000, ge=1)
     log_every: int = Field(default=100, ge=1)
     sheet_every: int = Field(default=1000, ge=1)
+    validate_every: int = Field(default=100, ge=1)
+    measure_every: int | None = Field(
+        default=100_000,
+        ge=1,
+        description="images of the last resolution between measurements; null measures never",
+    )
+    measure_samples: int = Field(default=10_000, ge=8, description="samples that are measured")
 
-    free: ClassVar[frozenset[str]] = TrainConfig.free | {"devices", "w_samples"}
+    free: ClassVar[frozenset[str]] = TrainConfig.free | {
+        "devices",
+        "w_samples",
+        "measure_every",
+        "measure_samples",
+    }
 
     @model_validator(mode="after")
     def _check(self) -> GeneratorConfig:

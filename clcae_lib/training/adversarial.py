@@ -8,7 +8,7 @@ generator that stops early; each has its own discriminator, seeded by the one be
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,6 +19,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from clcae_lib import checkpoints
+from clcae_lib.devices import resolve_device
+from clcae_lib.evaluation.generator import GeneratorMeasure
 from clcae_lib.models.stylegan2 import Discriminator, Generator, save_generator
 from clcae_lib.training import _common as common
 from clcae_lib.training._ema import half_life, update_average
@@ -27,6 +29,7 @@ from clcae_lib.training._logging import tile
 from clcae_lib.training._objectives import discriminator_loss, generator_loss, gradient_penalty
 from clcae_lib.training._seeds import Shuffled, step_generator
 from clcae_lib.training.loop import Task, fit
+from clcae_lib.worlds import World, get_world
 
 __all__ = ["AdversarialTask", "GeneratorConfig", "ImageSource", "Stage", "train"]
 
@@ -45,14 +48,20 @@ class ImageSource(Protocol):
 
 
 class AdversarialTask(Task):
-    """Trains a generator on `images`; its running average is the result."""
+    """Trains a generator on `images`; its running average is the result, and what `measure` measures."""
 
     config: GeneratorConfig
 
-    def __init__(self, config: GeneratorConfig, images: ImageSource) -> None:
-        """Keep the configuration and the images."""
+    def __init__(
+        self,
+        config: GeneratorConfig,
+        images: ImageSource,
+        *,
+        measure: Callable[[nn.Module], dict[str, Any]] | None = None,
+    ) -> None:
+        """Keep the configuration, the images and what measures a generator, if anything does."""
         super().__init__(config)
-        self.images, self.stages = images, config.resolved()
+        self.images, self.measure, self.stages = images, measure, config.resolved()
         self.order = Shuffled(len(images), seed=config.seed)
         self.stage = self.seen = self.seen_in_stage = 0
 
@@ -104,6 +113,23 @@ class AdversarialTask(Task):
         update_average(self.average, self.generator, images=stage.batch_size, half_life=life)
         return {**metrics, "resolution": stage.resolution}
 
+    def validate(self, index: int) -> dict[str, float]:
+        """Measure the average each time that `measure_every` more images of the last resolution were seen."""
+        del index
+        stage, every = self.stages[self.stage], self.config.measure_every
+        if not self._measured():
+            return {}
+        before = max(0, self.seen_in_stage - self.config.validate_every * stage.batch_size)
+        if self.seen_in_stage // every == before // every:
+            return {}
+        return dict(_flat(self.measure(self.average)))
+
+    def _measured(self) -> bool:
+        """Whether this process measures what the stage at hand trains."""
+        wanted = self.measure is not None and self.config.measure_every is not None
+        whole = self.stages[self.stage].resolution == self.config.resolution
+        return wanted and whole and self.fabric.is_global_zero
+
     @torch.no_grad()
     def sheet(self, index: int) -> Float[Tensor, "3 H W"]:
         """16 renders above 48 samples of the average, the same codes each time."""
@@ -119,13 +145,20 @@ class AdversarialTask(Task):
     def finish(self, folder: Path) -> None:
         """Write the average as generator.safetensors, with the statistics of w, and its card.
 
-        `clcae measure` fills in the card's measures: they need the judges, which are trained apart.
+        Where the world's judges are not trained yet, the card has no measures until `clcae measure` is run.
         """
         self.average.measure_w(self.config.w_samples, seed=self.config.seed)
         details = {"world": self.config.world, "seed": self.config.seed, "images_seen": self.seen}
         save_generator(folder / WEIGHTS, self.average, details)
+        measures = self.measure(self.average) if self._measured() else {}
         written = common.card(
-            "generator", self.config, folder, self.fabric, trained_on={}, measures={}, images_seen=self.seen
+            "generator",
+            self.config,
+            folder,
+            self.fabric,
+            trained_on={},
+            measures=measures,
+            images_seen=self.seen,
         )
         side = self.stages[self.stage].resolution
         checkpoints.write_card(folder / WEIGHTS, {**written, "stage_resolution": side})
@@ -223,10 +256,34 @@ class AdversarialTask(Task):
 
 def train(config: GeneratorConfig, folder: str | Path, *, resume: bool = True) -> Path:
     """Train the generator of `config.world` on its renders, in `folder`; returns the folder."""
-    from clcae_lib.worlds import get_world
+    world = get_world(config.world)
+    images = common.at_hand(world.images("train", config.size))
+    task = AdversarialTask(config, images, measure=_measuring(config, world))
+    return fit(task, config, folder, resume=resume)
 
-    images = common.at_hand(get_world(config.world).images("train", config.size))
-    return fit(AdversarialTask(config, images), config, folder, resume=resume)
+
+def _measuring(config: GeneratorConfig, world: World) -> Callable[[nn.Module], dict[str, Any]]:
+    """Return what measures the world's generators: nothing as long as its judges are not there."""
+    made: list[GeneratorMeasure] = []
+
+    def measure(generator: nn.Module) -> dict[str, Any]:
+        if not (world.has("oracle_b") and world.has("perceptual_b")):
+            return {}
+        if not made:
+            options = {"samples": config.measure_samples, "seed": config.seed}
+            made.append(GeneratorMeasure(world, **options, device=resolve_device(config.device)))
+        return made[0](generator)
+
+    return measure
+
+
+def _flat(measures: Mapping[str, Any], prefix: str = "measures/") -> Iterator[tuple[str, float]]:
+    """The numbers of nested measures, each under its path."""
+    for name, value in measures.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}/")
+        elif isinstance(value, (int, float)):
+            yield prefix + name, float(value)
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ _SHORT = {
     "neighbour_codes": 2,
     "bank": 64,
     "w_samples": 64,
+    "measure_every": None,
 }
 
 

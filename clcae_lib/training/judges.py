@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as nnf
 from jaxtyping import Float
 from lightning_fabric import Fabric
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from clcae_lib import checkpoints, files, paths
@@ -28,10 +28,10 @@ from clcae_lib.training import _common as common
 from clcae_lib.training._seeds import Shuffled, step_generator
 from clcae_lib.training.config import ConfigError, Precision, TrainConfig
 from clcae_lib.training.loop import Task, fit
-from clcae_lib.worlds.portraits.dataset import Portraits
-from clcae_lib.worlds.portraits.factors import MEAN, NAMES, STD
+from clcae_lib.worlds.portraits import Portraits, PortraitsWorld
 from clcae_lib.worlds.portraits.judges import JUDGES, Judge, build_judge
 from clcae_lib.worlds.portraits.renderer import LANDMARKS
+from clcae_lib.worlds.world import get_world
 
 __all__ = ["JudgeTask", "JudgesConfig", "augment", "train", "verification_auc"]
 
@@ -67,19 +67,18 @@ class JudgesConfig(TrainConfig):
     validate_every: int = Field(default=400, ge=1)
     log_every: int = Field(default=50, ge=1)
 
-    @field_validator("focus")
-    @classmethod
-    def _known(cls, focus: dict[str, float]) -> dict[str, float]:
-        if unknown := [name for name in focus if name not in NAMES]:
-            raise ValueError(f"no factor is called {unknown[0]!r}; choose from {', '.join(NAMES)}")
-        return focus
-
     @model_validator(mode="after")
     def _check(self) -> JudgesConfig:
         if self.devices != 1:
             raise ValueError(f"devices={self.devices}: a judge trains on one device; use devices=1")
-        if self.world != "portraits":
-            raise ValueError(f"world={self.world!r}: these judges learn from the factors of 'portraits'")
+        world = get_world(self.world)
+        if not isinstance(world, PortraitsWorld):
+            raise ValueError(
+                f"world={self.world!r}: these judges learn from known factors, as 'portraits' has them"
+            )
+        if unknown := [name for name in self.focus if name not in world.factor_names]:
+            names = ", ".join(world.factor_names)
+            raise ValueError(f"focus: no factor is called {unknown[0]!r}; choose from {names}")
         return self
 
     model_config: ClassVar = {**TrainConfig.model_config, "populate_by_name": True}
@@ -104,16 +103,16 @@ def augment(
 class _People:
     """Two pictures of each person with what is true of them."""
 
-    def __init__(self, split: str, size: int) -> None:
-        views = [Portraits(split, size, view=view) for view in (0, 1)]
+    def __init__(self, world: PortraitsWorld, split: str, size: int) -> None:
+        views = [world.images(split, size, view=view) for view in (0, 1)]
         self.pictures = [common.InMemory(view) for view in views]
-        self.factors = [(view.factors(slice(None)) - MEAN) / STD for view in views]
+        self.factors = [(view.factors(slice(None)) - world.factor_mean) / world.factor_std for view in views]
         self.landmarks = [self._landmarks(view) for view in views]
 
     @staticmethod
     def _landmarks(view: Portraits) -> Float[Tensor, "n k"]:
         """Landmarks in half sides of the picture from its centre; their geometry needs no pixels."""
-        small = Portraits(view.split, view.size, resolution=8, cache=False, view=view.view)
+        small = type(view)(view.split, view.size, resolution=8, cache=False, view=view.view)
         return (small.landmarks(slice(None)) / 4 - 1).flatten(1)
 
 
@@ -131,17 +130,20 @@ class JudgeTask(Task):
         """Build the network and bring the renders into memory."""
         self.fabric, config = fabric, self.config
         extra = {"landmarks": len(LANDMARKS)} if config.kind == "perceptual" else {}
-        judge = build_judge(str(config.kind), **extra)
+        world = get_world(config.world)
+        judge = build_judge(str(config.kind), factors=world.factors, **extra)
         if self.oracle is not None:
             _take_trunk(judge, self.oracle)
         self.judge = common.channels_last(judge).to(fabric.device)
-        self.people = _People(f"judge_{config.copy_}", config.size)
-        self.held_out = _People("validation", config.validation_size)
+        self.people = _People(world, f"judge_{config.copy_}", config.size)
+        self.held_out = _People(world, "validation", config.validation_size)
         self.modules = {"judge": self.judge}
         adam = torch.optim.AdamW(self.judge.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         self.optimizers = {"adam": fabric.setup_optimizers(adam)}
         self.order = Shuffled(config.size, seed=config.seed)
-        self.weights = torch.tensor([config.focus.get(name, 1.0) for name in NAMES], device=fabric.device)
+        self.names = world.factor_names
+        weights = [config.focus.get(name, 1.0) for name in self.names]
+        self.weights = torch.tensor(weights, device=fabric.device)
 
     def step(self, index: int) -> dict[str, float | Tensor]:
         """One batch: as many people in one state, or half as many in two."""
@@ -173,7 +175,8 @@ class JudgeTask(Task):
                 found = self.judge.predictions(images)
                 wanted = torch.cat([wanted, 3 * self.people.landmarks[view][rows]], 1)
         loss = nnf.smooth_l1_loss(found, wanted.to(found.device), beta=0.5, reduction="none").mean(0)
-        return (loss[: len(NAMES)] * self.weights).mean() + loss[len(NAMES) :].sum() / len(NAMES)
+        count = len(self.names)
+        return (loss[:count] * self.weights).mean() + loss[count:].sum() / count
 
     def _contrast(self, rows: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
         """Each person against the others of the batch, both ways; and the identity's factors."""
@@ -203,8 +206,8 @@ class JudgeTask(Task):
         outputs = [self._outputs(memory) for memory in self.held_out.pictures]
         if self.config.kind == "identity":
             return verification(outputs[0], outputs[1])
-        r2 = r_squared(outputs[0][:, : len(NAMES)], self.held_out.factors[0])
-        named = {name: round(float(value), 4) for name, value in zip(NAMES, r2, strict=True)}
+        r2 = r_squared(outputs[0][:, : len(self.names)], self.held_out.factors[0])
+        named = {name: round(float(value), 4) for name, value in zip(self.names, r2, strict=True)}
         return {"r2_mean": float(r2.mean()), "r2_least": float(r2.min()), "r2": named}
 
     @torch.no_grad()
@@ -219,7 +222,7 @@ class JudgeTask(Task):
         kind, path = str(self.config.kind), folder / f"{self.config.kind}_{self.config.copy_}.safetensors"
         with common.evaluating(self.judge):
             measures = self.measures()
-        metadata = {"kind": kind, "config": self.judge.config, "world": "portraits"}
+        metadata = {"kind": kind, "config": self.judge.config, "world": self.config.world}
         checkpoints.save_weights(path, self.judge.state_dict(), metadata=metadata)
         parents = {self.oracle.stem: files.sha256(self.oracle)} if self.oracle is not None else {}
         written = common.card(

@@ -5,6 +5,7 @@ from clcae_lib.worlds.adding import add_world, remove_world
 from clcae_lib.worlds.perceptual import LpipsAlex, find_alexnet
 from clcae_lib.worlds.photos import PhotoWorld
 from clcae_lib.worlds.portraits import PortraitsWorld  # importing a world registers it
+from clcae_lib.worlds.portraits2 import Portraits2World
 from clcae_lib.worlds.world import (
     Images,
     Role,
@@ -20,6 +21,7 @@ __all__ = [
     "Images",
     "LpipsAlex",
     "PhotoWorld",
+    "Portraits2World",
     "PortraitsWorld",
     "Role",
     "World",

@@ -14,7 +14,7 @@ FILE = "world.yaml"
 Kind = Literal["faces", "cars", "other"]
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 #: Names that mean something else below `data/`, or are no folder on some system.
-RESERVED = {"portraits", "networks", "con", "prn", "aux", "nul", "com1", "com2", "lpt1", "lpt2"}
+RESERVED = {"portraits", "portraits2", "networks", "con", "prn", "aux", "nul", "com1", "com2", "lpt1", "lpt2"}
 
 
 class WorldSettings(BaseModel):

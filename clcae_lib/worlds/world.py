@@ -54,7 +54,8 @@ class World:
     factor_names: Sequence[str] = ()
     #: The factors that say how a picture shows a person, and not who is shown: what edits may change.
     state_names: Sequence[str] = ()
-    #: Spread and range of each factor, in its unit and in the order of `factor_names`.
+    #: Mean, spread and range of each factor, in its unit and in the order of `factor_names`.
+    factor_mean: Tensor = torch.empty(0)
     factor_std: Tensor = torch.empty(0)
     factor_low: Tensor = torch.empty(0)
     factor_high: Tensor = torch.empty(0)

@@ -7,6 +7,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -14,10 +15,13 @@ from torch import nn
 from clcae_lib import checkpoints
 from clcae_lib.devices import make_fabric, resolve_device
 from clcae_lib.models.stylegan2 import Discriminator, Generator, load_generator
-from clcae_lib.training import ConfigError, fit
+from clcae_lib.training import ConfigError, adversarial, fit
 from clcae_lib.training._ema import half_life, update_average
 from clcae_lib.training._objectives import discriminator_loss, generator_loss, gradient_penalty
 from clcae_lib.training.adversarial import AdversarialTask, GeneratorConfig
+from clcae_lib.worlds import get_world
+from clcae_lib.worlds.portraits import dataset
+from clcae_lib.worlds.portraits.judges import build_judge
 
 
 class Blobs:
@@ -260,3 +264,38 @@ def test_devices_are_checked():
         resolve_device("gpuu")
     with pytest.raises(ValueError, match="devices=2"):
         make_fabric("cpu:0", devices=2)
+
+
+def test_the_last_resolution_is_measured_on_the_way_and_on_the_card(tmp_path):
+    config, seen = settings(measure_every=8, validate_every=1), []
+
+    def measure(generator):
+        seen.append(copy.deepcopy(generator))
+        return {"recall": 0.25, "spread": {"smile": len(seen)}, "worst_factor": "smile"}
+
+    task = AdversarialTask(config, Blobs(), measure=measure)
+    fit(task, config, tmp_path)
+    rows = pd.read_csv(tmp_path / "metrics.csv").dropna(subset=["measures/recall"])
+    assert rows["images"].tolist() == [20], "8 of the 12 images of the last stage, after 12 of the first"
+    assert rows["measures/spread/smile"].tolist() == [1]
+    assert_equal(seen[-1].state_dict(), task.average.state_dict())
+    measures = checkpoints.read_card(tmp_path / "generator.safetensors")["measures"]
+    assert measures == {"recall": 0.25, "spread": {"smile": 2}, "worst_factor": "smile"}
+
+
+def test_a_run_measures_with_the_judges_of_its_world(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLCAE_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("CLCAE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(dataset, "_BLOCK_AT_64", 32)
+    world = get_world("portraits2")
+    small = {"size": 16, "measure_samples": 12, "world": "portraits2", "sheet_every": 1000}
+    adversarial.train(settings(**small), tmp_path / "before")
+    assert checkpoints.read_card(tmp_path / "before" / "generator.safetensors")["measures"] == {}
+    for kind in ("oracle", "perceptual"):
+        judge = build_judge(kind, factors=world.factors)
+        metadata = {"kind": kind, "config": judge.config}
+        checkpoints.save_weights(world.weights(f"{kind}_b"), judge.state_dict(), metadata=metadata)
+    adversarial.train(settings(**small), tmp_path / "after")
+    measures = checkpoints.read_card(tmp_path / "after" / "generator.safetensors")["measures"]
+    assert {"frechet", "precision", "recall", "factors", "age_grey"} < set(measures)
+    assert set(measures["spread"]) == set(world.state_names)

@@ -382,6 +382,7 @@ def test_a_generator_that_draws_the_truth_is_as_near_as_renders_are():
     assert min(card["precision"], card["recall"]) > 0.8
     assert list(card["factors"]) == list(NAMES[:3])
     assert max(card["factors"].values()) < 0.2
+    assert list(card["spread"].values()) == pytest.approx([1, 1, 1], abs=0.1)
     assert (card["features"], card["samples"]) == ("plain difference", 600)
 
 
@@ -390,5 +391,6 @@ def test_a_collapsed_generator_shows_in_every_number():
     assert card["frechet"] == pytest.approx(4 * 0.9**2, rel=0.1)  # four factors, spread 0.1 for 1
     assert card["recall"] < 0.1
     assert card["precision"] > 0.9
+    assert list(card["spread"].values()) == pytest.approx([0.1] * 3, abs=0.02)
     assert card["factors"]["smile"] == pytest.approx(0.9 * math.sqrt(2 / math.pi), rel=0.1)
     assert card["factors"][card["worst_factor"]] == max(card["factors"].values())

@@ -74,7 +74,9 @@ def test_an_unknown_judge_is_named():
 
 def test_missing_weights_tell_the_command(tmp_path, monkeypatch):
     monkeypatch.setenv("CLCAE_DATA", str(tmp_path))
-    with pytest.raises(WorldError, match=r"oracle_b.*clcae train judges --set kind=oracle --set copy=b"):
+    with pytest.raises(
+        WorldError, match=r"oracle_b.*clcae train judges --world portraits --set kind=oracle --set copy=b"
+    ):
         get_world("portraits").oracle("measure")
 
 
@@ -117,13 +119,18 @@ def test_verification_of_perfect_and_of_useless_embeddings():
     assert verification(constant, constant)["verification_auc"] == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("name", ["portraits", "portraits2"])
 @pytest.mark.parametrize("kind", list(JUDGES))
-def test_training_writes_weights_and_a_card(kind, tmp_path):
-    config = load_config(JudgesConfig, None, [*TINY, f"kind={kind}", "copy=b"])
-    train(config, tmp_path / "run", progress=False)
-    judge = load_judge(tmp_path / "run" / f"{kind}_b.safetensors", kind)
+def test_training_writes_weights_and_a_card_for_its_world(name, kind, tmp_path, monkeypatch):
+    monkeypatch.setenv("CLCAE_DATA", str(tmp_path))
+    config = load_config(JudgesConfig, None, [*TINY, f"kind={kind}", "copy=b", f"world={name}"])
+    train(config, tmp_path / name, progress=False)  # where the world looks for its judges
+    world = get_world(name)
+    judge = getattr(world, kind)("measure")
+    assert judge.names == tuple(world.factor_names)
     assert judge.config["widths"]
-    card = json.loads((tmp_path / "run" / f"{kind}_b.json").read_text())
+    card = json.loads((tmp_path / name / f"{kind}_b.json").read_text())
+    assert card["world"] == name
     assert card["split"] == "judge_b"
     assert card["measures"]
     assert card["steps"] == 3
@@ -158,6 +165,13 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path, monkeypatch):
     train(config, tmp_path / "parts", progress=False)
     whole, parts = (load_judge(tmp_path / f / "oracle_a.safetensors", "oracle") for f in ("whole", "parts"))
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parts.parameters(), strict=True))
+
+
+def test_a_world_without_factors_and_an_unknown_factor_are_refused():
+    with pytest.raises(ConfigError, match=r"world='ffhq'.*factors.*portraits"):
+        load_config(JudgesConfig, None, ["world=ffhq"])
+    with pytest.raises(ConfigError, match="no factor is called 'ear_size'"):
+        load_config(JudgesConfig, None, ["world=portraits2", "focus.ear_size=2"])
 
 
 def test_a_finished_judge_is_not_trained_again(tmp_path, monkeypatch):

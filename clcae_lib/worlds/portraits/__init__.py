@@ -11,6 +11,7 @@ from clcae_lib.worlds.portraits.factors import (
     FACTORS,
     IDENTITY_NAMES,
     INDEX,
+    MEAN,
     NAMES,
     SPLITS,
     STATE_NAMES,
@@ -32,10 +33,15 @@ class PortraitsWorld(World):
     splits: Sequence[str] = tuple(SPLITS)
     factor_names: Sequence[str] = NAMES
     state_names: Sequence[str] = STATE_NAMES
+    factor_mean: Tensor = MEAN
     factor_std: Tensor = STD
     factor_low: Tensor = torch.tensor([float(factor.low) for factor in FACTORS])
     factor_high: Tensor = torch.tensor([float(factor.high) for factor in FACTORS])
     factor_texts: Sequence[str] = tuple(factor.text for factor in FACTORS)
+    #: The table of factors, the data set and the renderer; a world drawn otherwise has its own.
+    factors: Sequence = FACTORS
+    data: type[Portraits] = Portraits
+    draw = staticmethod(render)
 
     def images(self, split: str, size: int | None = None, *, view: int = 0) -> Portraits:
         """The first `size` renders of a split; `view` 1, 2, ... shows the same people in other states.
@@ -44,7 +50,7 @@ class PortraitsWorld(World):
             WorldError: there is no such split, or it has fewer images.
         """
         try:
-            return Portraits(split, size, resolution=self.resolution, view=view)
+            return self.data(split, size, resolution=self.resolution, view=view)
         except ValueError as error:
             raise WorldError(str(error)) from error
 
@@ -52,7 +58,7 @@ class PortraitsWorld(World):
         self, factors: Float[Tensor, "n k"], *, resolution: int | None = None
     ) -> Float[Tensor, "n 3 height width"]:
         """Pictures of these factors, in [-1, 1], without accessories; at the world's own side if None."""
-        return render(factors, resolution=resolution or self.resolution).image
+        return self.draw(factors, resolution=resolution or self.resolution).image
 
     def oracle(self, role: Role, device="cpu") -> Oracle:
         """The factor regressor of this role, frozen."""
@@ -69,9 +75,10 @@ class PortraitsWorld(World):
     def _judge(self, kind: str, role: str, device):
         copy = copy_of(role)
         path = self.require(
-            f"{kind}_{copy}", command=f"clcae train judges --set kind={kind} --set copy={copy}"
+            f"{kind}_{copy}",
+            command=f"clcae train judges --world {self.name} --set kind={kind} --set copy={copy}",
         )
-        return load_judge(path, kind, device=device)
+        return load_judge(path, kind, device=device, factors=self.factors)
 
 
 __all__ = [

@@ -64,14 +64,18 @@ class Portraits(torch.utils.data.Dataset):
         ValueError: an unknown split, a size beyond it, a resolution or a view out of range.
     """
 
-    #: What draws; its program names the cache's folder.
+    #: The world's name, factors and renderer; the data set of another drawn world has its own.
+    world: ClassVar[str] = "portraits"
     renderer: ClassVar[ModuleType] = renderer
+    sample_factors = staticmethod(sample_factors)
 
     def __init__(
         self, split: str, size: int | None = None, *, resolution: int = 64, cache: bool = True, view: int = 0
     ):
         if split not in SPLITS:
-            raise ValueError(f"split: there is no {split!r} in portraits; choose one of {', '.join(SPLITS)}")
+            raise ValueError(
+                f"split: there is no {split!r} in {self.world}; choose one of {', '.join(SPLITS)}"
+            )
         size = len(SPLITS[split]) if size is None else size
         if not 0 < size <= len(SPLITS[split]):
             raise ValueError(f"size: {split!r} has 1 to {len(SPLITS[split])} images, got {size}")
@@ -107,7 +111,7 @@ class Portraits(torch.utils.data.Dataset):
     def factors(self, indices: Indices) -> Float[Tensor, "n k"]:
         """True factors of these local indices, in the order and units of `factors.FACTORS`."""
         who, state = self._global(self._local(indices))
-        return sample_factors(who, state_indices=state)
+        return self.sample_factors(who, state_indices=state)
 
     def landmarks(self, indices: Indices) -> Float[Tensor, "n p 2"]:
         """Landmarks of these local indices in pixels, x then y; rendered, never cached."""
@@ -141,7 +145,7 @@ class Portraits(torch.utils.data.Dataset):
     def folder(self) -> Path:
         """Where the blocks lie: one folder for each renderer, split, view and resolution."""
         name = f"{self.split}-{self.view}-{self.resolution}"
-        return paths.cache_dir() / "portraits" / renderer_digest(self.renderer) / name
+        return paths.cache_dir() / self.world / renderer_digest(self.renderer) / name
 
     @property
     def _block_count(self) -> int:
@@ -197,7 +201,7 @@ class Portraits(torch.utils.data.Dataset):
     def _rendering(self, local: np.ndarray) -> Rendering:
         who, state = self._global(local)
         worn = sample_accessories(who) if self.split == "accessories" else None
-        factors = sample_factors(who, state_indices=state)
+        factors = self.sample_factors(who, state_indices=state)
         return self.renderer.render(factors, resolution=self.resolution, accessories=worn)
 
     def _render(self, local: np.ndarray) -> UInt8[Tensor, "n 3 height width"]:

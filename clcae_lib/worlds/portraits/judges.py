@@ -8,6 +8,7 @@ All are one small residual trunk with different heads. A trunk takes 64x64 pixel
 averaged or interpolated to it, so a judge applies to a render of any resolution.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,10 +17,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clcae_lib.checkpoints import load_into, load_weights
-from clcae_lib.worlds.portraits.factors import IDENTITY_NAMES, MEAN, NAMES, STD
+from clcae_lib.worlds.portraits.factors import FACTORS
 
 SIDE = 64
-_IDENTITY_COLUMNS = [NAMES.index(name) for name in IDENTITY_NAMES]
 
 
 def resize(images: Float[Tensor, "n c height width"]) -> Float[Tensor, "n c 64 64"]:
@@ -99,12 +99,13 @@ class _Head(nn.Module):
 
 
 class Judge(nn.Module):
-    """What the judges share: a trunk, and the arguments they can be rebuilt from."""
+    """What the judges share: a trunk, their world's factors, and the arguments they can be rebuilt from."""
 
     kind: str
 
-    def __init__(self, widths=(32, 64, 96, 128), hidden: int = 128):
+    def __init__(self, widths=(32, 64, 96, 128), hidden: int = 128, *, factors: Sequence = FACTORS):
         super().__init__()
+        self.names = tuple(factor.name for factor in factors)
         self.config = {"widths": list(widths), "hidden": hidden}
         self.trunk = Trunk(tuple(widths))
 
@@ -113,13 +114,12 @@ class Oracle(Judge):
     """Images to factors: a regressor of all of them, in the order and units of `factors.FACTORS`."""
 
     kind = "oracle"
-    names = NAMES
 
-    def __init__(self, widths=(32, 64, 96, 128), hidden: int = 128):
-        super().__init__(widths, hidden)
-        self.head = _Head(widths[-1], hidden, len(NAMES))
-        self.register_buffer("mean", MEAN.clone(), persistent=False)
-        self.register_buffer("std", STD.clone(), persistent=False)
+    def __init__(self, widths=(32, 64, 96, 128), hidden: int = 128, *, factors: Sequence = FACTORS):
+        super().__init__(widths, hidden, factors=factors)
+        self.head = _Head(widths[-1], hidden, len(factors))
+        self.register_buffer("mean", torch.tensor([f.mean for f in factors]), persistent=False)
+        self.register_buffer("std", torch.tensor([f.std for f in factors]), persistent=False)
 
     def standardised(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n k"]:
         """Factors in standard deviations from the mean of their distribution."""
@@ -136,11 +136,19 @@ class IdentityEmbedding(Judge):
     kind = "identity"
     name = "portraits identity"
 
-    def __init__(self, widths=(32, 64, 96, 128), hidden: int = 128, outputs: int = 64):
-        super().__init__(widths, hidden)
+    def __init__(
+        self,
+        widths=(32, 64, 96, 128),
+        hidden: int = 128,
+        outputs: int = 64,
+        *,
+        factors: Sequence = FACTORS,
+    ):
+        super().__init__(widths, hidden, factors=factors)
         self.config["outputs"] = outputs
         self.head = _Head(widths[-1], hidden, outputs)
-        self.features = nn.Linear(outputs, len(IDENTITY_NAMES))
+        self.columns = [i for i, factor in enumerate(factors) if factor.group == "identity"]
+        self.features = nn.Linear(outputs, len(self.columns))
         self.log_scale = nn.Parameter(torch.tensor(2.3))
 
     def forward(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n d"]:
@@ -153,10 +161,9 @@ class IdentityEmbedding(Judge):
         """Cosine similarities of pairs of images, -1 to 1."""
         return (self(x) * self(y)).sum(1)
 
-    @staticmethod
-    def targets(standardised: Float[Tensor, "n k"]) -> Float[Tensor, "n i"]:
+    def targets(self, standardised: Float[Tensor, "n k"]) -> Float[Tensor, "n i"]:
         """The identity's share of standardised factors, which `features` predicts in training."""
-        return standardised[:, _IDENTITY_COLUMNS]
+        return standardised[:, self.columns]
 
 
 class Perceptual(Judge):
@@ -170,10 +177,17 @@ class Perceptual(Judge):
     kind = "perceptual"
     name = "portraits perceptual"
 
-    def __init__(self, widths=(32, 64, 96, 128), hidden: int = 128, landmarks: int = 0):
-        super().__init__(widths, hidden)
+    def __init__(
+        self,
+        widths=(32, 64, 96, 128),
+        hidden: int = 128,
+        landmarks: int = 0,
+        *,
+        factors: Sequence = FACTORS,
+    ):
+        super().__init__(widths, hidden, factors=factors)
         self.config["landmarks"] = landmarks
-        self.head = _Head(widths[-1], hidden, len(NAMES) + 2 * landmarks)
+        self.head = _Head(widths[-1], hidden, len(factors) + 2 * landmarks)
 
     def features(self, images: Float[Tensor, "n 3 height width"]) -> list[Float[Tensor, "n c h w"]]:
         """Activations at 32, 16, 8 and 4 pixels, not normalised."""
@@ -203,25 +217,25 @@ def _level_distance(a: Float[Tensor, "n c h w"], b: Float[Tensor, "n c h w"]) ->
 JUDGES: dict[str, type[Judge]] = {net.kind: net for net in (Oracle, IdentityEmbedding, Perceptual)}
 
 
-def build_judge(kind: str, **config) -> Judge:
-    """A fresh judge: "oracle", "identity" or "perceptual".
+def build_judge(kind: str, *, factors: Sequence = FACTORS, **config) -> Judge:
+    """A fresh judge, "oracle", "identity" or "perceptual", of a world with these factors.
 
     Raises:
         ValueError: there is no judge of that kind.
     """
     if kind not in JUDGES:
         raise ValueError(f"kind: there is no judge {kind!r}; choose one of {', '.join(JUDGES)}")
-    return JUDGES[kind](**config)
+    return JUDGES[kind](**config, factors=factors)
 
 
-def load_judge(path: Path, kind: str, *, device="cpu") -> Judge:
-    """The judge in a weights file, frozen and in evaluation mode.
+def load_judge(path: Path, kind: str, *, device="cpu", factors: Sequence = FACTORS) -> Judge:
+    """The judge in a weights file of a world with these factors, frozen and in evaluation mode.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it holds something else, or does not fit.
     """
     tensors, metadata = load_weights(path, kind=kind)
-    judge = build_judge(kind, **metadata["config"])
+    judge = build_judge(kind, factors=factors, **metadata["config"])
     load_into(judge, tensors, source=path)
     return judge.requires_grad_(False).eval().to(device)

@@ -15,8 +15,8 @@ from torch import Tensor
 from clcae_lib.files import atomic_path, to_uint8
 from clcae_lib.photos import Landmarks, save_landmarks
 from clcae_lib.photos._warp import apply_affine, inverse, warp
-from clcae_lib.worlds.portraits.factors import INDEX, SPLITS, sample_factors
-from clcae_lib.worlds.portraits.renderer import render
+from clcae_lib.worlds.portraits.factors import SPLITS
+from clcae_lib.worlds.world import World, get_world
 
 _SIDE = 256  # of the drawing that is photographed
 _MOST_YAW = 12.0  # degrees: FFHQ's square follows the eyes, and so moves aside on a turned head
@@ -29,6 +29,7 @@ def write_photographs(
     size: tuple[int, int] = (480, 360),
     seed: int = 0,
     degrees: float = 15.0,
+    world: str = "portraits",
 ) -> list[Path]:
     """Write photographs of people of the split `test`, each with its landmarks; their paths.
 
@@ -38,11 +39,12 @@ def write_photographs(
         size: width and height in pixels.
         seed: of the people and of how they stand.
         degrees: how far a photograph is turned at most.
+        world: name of the drawn world whose people are photographed.
     """
-    source = torch.Generator().manual_seed(seed)
+    source, drawn_world = torch.Generator().manual_seed(seed), get_world(world)
     written = []
-    for number, person in enumerate(_people(count, seed)):
-        drawn = render(person[None], resolution=_SIDE)
+    for number, person in enumerate(_people(drawn_world, count, seed)):
+        drawn = drawn_world.draw(person[None], resolution=_SIDE)
         matrix = _placed(size, degrees, source)
         photo = warp(drawn.image[0], matrix, (size[1], size[0]), beyond="border")
         photo = _photographed(photo, source)
@@ -56,13 +58,13 @@ def write_photographs(
     return written
 
 
-def _people(count: int, seed: int) -> Sequence[Tensor]:
+def _people(world: World, count: int, seed: int) -> Sequence[Tensor]:
     """Factors of people who look more or less into the camera."""
-    indices, found = SPLITS["test"], []
+    indices, found, yaw = SPLITS["test"], [], world.factor_names.index("yaw")
     start = indices.start + 997 * seed % (len(indices) // 2)
     for at in range(start, indices.stop, 64):
-        factors = sample_factors(range(at, min(at + 64, indices.stop)))
-        found += list(factors[factors[:, INDEX["yaw"]].abs() < _MOST_YAW])
+        factors = world.data.sample_factors(range(at, min(at + 64, indices.stop)))
+        found += list(factors[factors[:, yaw].abs() < _MOST_YAW])
         if len(found) >= count:
             break
     return found[:count]
