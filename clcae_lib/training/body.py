@@ -138,7 +138,8 @@ class BodyTask(Task):
             folder / WEIGHTS, body.state_dict(), metadata={"kind": "body", "config": config}
         )
         measures = self.validate(self.config.steps)
-        card = common.card("body", self.config, folder, self.fabric, trained_on={}, measures=measures)
+        made = {"trained_on": {}, "measures": measures, "renderer": self.world.renderer}
+        card = common.card("body", self.config, folder, self.fabric, **made)
         checkpoints.write_card(folder / WEIGHTS, card)
 
     def _load(self, split: str, count: int) -> tuple[common.InMemory, Float[Tensor, "n k"]]:
@@ -162,10 +163,11 @@ def train(config: BodyConfig, folder: Path | str, *, resume: bool = True, **opti
 def pretrained_body(
     world: str | World, *, device: str = "auto", threads: int | None = None, **settings: Any
 ) -> dict[str, Tensor]:
-    """The weights of a body that reads the world's factors; trained the first time, then read from the cache.
+    """Return the weights of a body that reads the world's factors: shipped, from the cache, or trained now.
 
-    Processes that ask at once wait for the one that trains. The folder's name is a digest of the settings and
-    of the code that the body depends on.
+    The world's own `body.safetensors` is taken if its card names the same settings and the same renderer.
+    Otherwise the body is trained once and kept in the cache; processes that ask at the same time wait for the
+    one that trains. The folder's name is a digest of the settings and of the code that the body depends on.
 
     Args:
         world: or its name.
@@ -178,6 +180,9 @@ def pretrained_body(
     """
     name = world if isinstance(world, str) else world.name
     config = BodyConfig(world=name, device=device, threads=threads, tensorboard=False, **settings)
+    shipped = get_world(world) if isinstance(world, str) else world
+    if _is_shipped(config, shipped):
+        return checkpoints.load_weights(shipped.weights("body"), kind="body")[0]
     folder = paths.cache_dir() / "bodies" / _digest(config)
     path = folder / WEIGHTS
     if not path.is_file():
@@ -189,9 +194,24 @@ def pretrained_body(
     return checkpoints.load_weights(path, kind="body")[0]
 
 
+def _settings(config: BodyConfig) -> dict[str, Any]:
+    """Return the settings that the result depends on."""
+    return config.fixed({}) | {"steps": config.steps}
+
+
+def _is_shipped(config: BodyConfig, world: World) -> bool:
+    """Say whether the world's own body was trained with these settings on images of today's renderer."""
+    path = world.weights("body")
+    if not path.is_file():
+        return False
+    card = checkpoints.read_card(path)
+    same = {name: card["config"].get(name) for name in _settings(config)} == _settings(config)
+    return same and card.get("renderer") == world.renderer
+
+
 def _digest(config: BodyConfig) -> str:
     """Of what the result depends on: settings, this file and the network's."""
     sources = [Path(__file__), Path(__file__).parents[1] / "models" / "backbone.py"]
-    settings = config.fixed({}) | {"steps": config.steps}
+    settings = _settings(config)
     key = json.dumps([settings, *(files.sha256(source) for source in sources)], sort_keys=True)
     return hashlib.sha256(key.encode()).hexdigest()[:16]

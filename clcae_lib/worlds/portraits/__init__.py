@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clcae_lib.worlds.portraits.dataset import Portraits
+from clcae_lib.worlds.portraits.dataset import Portraits, renderer_digest
 from clcae_lib.worlds.portraits.factors import (
     FACTORS,
     IDENTITY_NAMES,
@@ -36,6 +36,7 @@ class PortraitsWorld(World):
     factor_low: Tensor = torch.tensor([float(factor.low) for factor in FACTORS])
     factor_high: Tensor = torch.tensor([float(factor.high) for factor in FACTORS])
     factor_texts: Sequence[str] = tuple(factor.text for factor in FACTORS)
+    renderer: str = renderer_digest()
 
     def images(self, split: str, size: int | None = None, *, view: int = 0) -> Portraits:
         """The first `size` renders of a split; `view` 1, 2, ... shows the same people in other states.
