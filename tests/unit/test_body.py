@@ -50,7 +50,7 @@ def test_a_shipped_body_of_other_settings_or_another_renderer_is_not_taken(cache
     other = pretrained_body("portraits", device="cpu", **settings)
     assert len(list((paths.cache_dir() / "bodies").iterdir())) == 1
     same = all(torch.equal(shipped[name], other[name]) for name in shipped)
-    assert same is (change == "renderer"), "the seed makes another body, the renderer was another in name only"
+    assert same is (change == "renderer"), "only the seed makes other weights"
 
 
 def test_a_world_without_factors_is_explained():

@@ -1,0 +1,40 @@
+"""The profiles against the notebooks: who opens a notebook by hand gets the values of `quick`."""
+
+from pathlib import Path
+
+import pytest
+
+from clcae_lib.suite._parameters import declared_parameters, read_yaml
+from clcae_lib.suite._plan import plan
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+GROWS = ("steps", "images", "samples", "codes", "portraits", "resamples", "photographs", "calibrated_on")
+
+
+def profile(name):
+    return read_yaml(FOLDER / "profiles" / f"{name}.yaml")
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_the_parameters_cell_holds_the_values_of_quick(notebook):
+    declared = declared_parameters(FOLDER / f"{notebook}.ipynb")
+    quick = profile("quick")["common"] | (profile("quick")["notebooks"].get(notebook) or {})
+    assert {name: declared[name] for name in quick} == quick
+
+
+def test_full_is_for_a_gpu_and_larger_than_quick_in_everything_that_it_sets():
+    full = profile("full")
+    assert full["common"]["device"] == "cuda"
+    assert full["timeout"] == 1800
+    assert set(full["notebooks"]) == set(NOTEBOOKS)
+    _, jobs = plan(FOLDER, "quick")
+    quick = {job.name: job.parameters for job in jobs}
+    smaller = [
+        f"{notebook}: {name}"
+        for notebook, values in full["notebooks"].items()
+        for name, value in values.items()
+        if any(name.endswith(word) for word in GROWS) and name != "optimisation_steps"
+        if value < quick[notebook][name]
+    ]
+    assert smaller == []
