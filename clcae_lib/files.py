@@ -4,6 +4,7 @@ Everything is written beside its destination under a temporary name and renamed 
 one folder is atomic, so an interrupted program leaves either the old file or the new one.
 """
 
+import ast
 import hashlib
 import os
 import tempfile
@@ -54,6 +55,35 @@ def sha256(path: Path | str) -> str:
     """Return the SHA-256 digest of a file in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def program_digest(*sources: Path) -> str:
+    """Return 12 hexadecimal digits that change with what source files do, not with their comments or layout.
+
+    They are the same in every version of Python, so that a file can name them that is shipped.
+
+    Args:
+        sources: Python files, in any order.
+    """
+    programs = [repr((path.name, _plain(_undocumented(path)))) for path in sorted(sources)]
+    return hashlib.sha256("".join(programs).encode()).hexdigest()[:12]
+
+
+def _undocumented(path: Path) -> ast.Module:
+    """Return the syntax tree of a source file without its docstrings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+            del node.body[0]
+    return tree
+
+
+def _plain(node: object) -> object:
+    """Return a syntax tree as nested tuples; empty fields, which differ between versions, are left out."""
+    if isinstance(node, ast.AST):
+        fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, [])]
+        return (type(node).__name__, *((name, _plain(value)) for name, value in fields))
+    return tuple(map(_plain, node)) if isinstance(node, list) else node
 
 
 def to_uint8(image: Float[Tensor, "*batch channels height width"]) -> Tensor:

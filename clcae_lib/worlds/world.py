@@ -64,8 +64,11 @@ class World:
     factor_texts: Sequence[str] = ()
     #: Height of what preset `published` sees of the world's pictures; None where that is square.
     published_height: int | None = None
-    #: Digest of the program that draws the world's images; empty where they are photographs.
-    renderer: str = ""
+
+    @property
+    def renderer(self) -> str:
+        """Digest of the program that draws the world's images; empty where they are photographs."""
+        return ""
 
     @property
     def folder(self) -> Path:

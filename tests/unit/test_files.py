@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from clcae_lib.files import atomic_path, load_image, save_image, sha256, to_uint8
+from clcae_lib.files import atomic_path, load_image, program_digest, save_image, sha256, to_uint8
 
 
 def test_atomic_path_renames_on_success_and_makes_folders(tmp_path):
@@ -81,3 +81,18 @@ def test_a_saved_image_is_read_back_but_for_rounding(tmp_path):
     again = load_image(save_image(tmp_path / "picture.png", image))
     assert again.shape == image.shape
     assert (again - image).abs().max() <= 0.5 / 127.5 + 1e-6
+
+
+def test_a_programs_digest_is_of_what_it_does_in_every_version_of_python(tmp_path):
+    source, other = tmp_path / "a.py", tmp_path / "b.py"
+    source.write_text('def f(x: int = 1) -> int:\n    return [x, f"{x}", None] and x\n')
+    digest = program_digest(source)
+    assert digest == "05ee40ba9386", "made by Python 3.11: shipped cards name such digests"
+    source.write_text(
+        '"""Text."""\n\n\ndef f(x: int=1)->int:\n  "Text."\n  return [x, f"{x}", None] and x  # x\n'
+    )
+    assert program_digest(source) == digest
+    source.write_text('def f(x: int = 2) -> int:\n    return [x, f"{x}", None] and x\n')
+    other.write_text("")
+    assert len({digest, program_digest(source), program_digest(source, other)}) == 3
+    assert program_digest(other, source) == program_digest(source, other)

@@ -1,12 +1,15 @@
 """The embedded world: procedural portraits whose every factor is known."""
 
+import inspect
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clcae_lib.worlds.portraits.dataset import Portraits, renderer_digest
+from clcae_lib.files import program_digest
+from clcae_lib.worlds.portraits.dataset import Portraits
 from clcae_lib.worlds.portraits.factors import (
     FACTORS,
     IDENTITY_NAMES,
@@ -36,7 +39,12 @@ class PortraitsWorld(World):
     factor_low: Tensor = torch.tensor([float(factor.low) for factor in FACTORS])
     factor_high: Tensor = torch.tensor([float(factor.high) for factor in FACTORS])
     factor_texts: Sequence[str] = tuple(factor.text for factor in FACTORS)
-    renderer: str = renderer_digest()
+
+    @property
+    def renderer(self) -> str:
+        """Digest of what draws the images: the factors, the renderer and its private modules."""
+        folder = Path(inspect.getfile(type(self))).parent
+        return program_digest(folder / "factors.py", folder / "renderer.py", *folder.glob("_[a-z]*.py"))
 
     def images(self, split: str, size: int | None = None, *, view: int = 0) -> Portraits:
         """The first `size` renders of a split; `view` 1, 2, ... shows the same people in other states.

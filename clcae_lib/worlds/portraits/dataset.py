@@ -46,15 +46,7 @@ def _program(path: Path) -> bytes:
     for node in ast.walk(tree):
         if isinstance(node, _DOCUMENTED) and ast.get_docstring(node):
             del node.body[0]
-    return repr(_plain(tree)).encode()
-
-
-def _plain(node: object) -> object:
-    """Return a syntax tree as nested tuples without empty fields, the same in every version of Python."""
-    if isinstance(node, ast.AST):
-        fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, [])]
-        return (type(node).__name__, *((name, _plain(value)) for name, value in fields))
-    return tuple(map(_plain, node)) if isinstance(node, list) else node
+    return ast.dump(tree).encode()
 
 
 @memoise
