@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 from clcae_lib.evaluation import LEAST_STEPS, gain_over_seeds, images_at_response
-from clcae_lib.suite._collect import read_runs
 
 ROOT = Path(__file__).parents[2]
 REFERENCE, WEIGHTS = ROOT / "results" / "reference", ROOT / "data" / "portraits"
@@ -56,7 +55,7 @@ def sweep(name, table):
 
 @cache
 def ablations():
-    return read_runs(REFERENCE / "sweeps" / "ablations")
+    return pd.read_csv(REFERENCE / "sweeps" / "ablations" / "runs.csv", keep_default_na=False)
 
 
 def values(question, variant):
