@@ -100,7 +100,15 @@ def _read(path: Path, changed: int) -> _Source:
                     f"{path}: line {node.lineno}: a relative import is not followed; name the package"
                 )
             imports += [(node.module, part.name, part.asname or part.name) for part in node.names]
-    return _Source(_hash(ast.dump(tree)), imports)
+    return _Source(_hash(repr(_plain(tree))), imports)
+
+
+def _plain(node: object) -> object:
+    """Return a syntax tree as nested tuples; empty fields, which differ between versions, are left out."""
+    if isinstance(node, ast.AST):
+        fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, [])]
+        return (type(node).__name__, *((name, _plain(value)) for name, value in fields))
+    return tuple(map(_plain, node)) if isinstance(node, list) else node
 
 
 def _origin(module: str, name: str) -> str:

@@ -29,6 +29,7 @@ app.add_typer(invert.app)
 STAGES = {
     "generator": ("adversarial", "GeneratorConfig"),
     "judges": ("judges", "JudgesConfig"),
+    "body": ("body", "BodyConfig"),
     "alignment": ("alignment", "AlignmentConfig"),
     "inversion": ("inversion", "InversionConfig"),
     "peer": ("peers", "PeerConfig"),
@@ -134,6 +135,7 @@ def _add_stage(stage: str, text: str) -> None:
 
 _add_stage("generator", "The StyleGAN2, adversarially on the world's images.")
 _add_stage("judges", "The oracle, the identity embedding and the perceptual features, two copies each.")
+_add_stage("body", "The backbone that compared encoders start from, supervised with the world's factors.")
 _add_stage("alignment", "The two encoders that align images and W, by contrast.")
 _add_stage("inversion", "The encoder from image to w, W+ and F (--set preset=foundation or published).")
 _add_stage("peer", "A method to compare with (--set method=psp, e4e, restyle_psp, restyle_e4e or hfgi).")

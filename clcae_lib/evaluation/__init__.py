@@ -1,7 +1,9 @@
 """Measures of retrieval, inversion, edits and generators, and the intervals that go with them."""
 
 from clcae_lib.evaluation.claims import (
+    LEAST_STEPS,
     Gain,
+    compare_gains,
     compare_methods,
     effect_size,
     gain_over_images,
@@ -45,6 +47,7 @@ from clcae_lib.evaluation.statistics import (
 )
 
 __all__ = [
+    "LEAST_STEPS",
     "Bench",
     "Gain",
     "GeneratorMeasure",
@@ -56,6 +59,7 @@ __all__ = [
     "at_equal_response",
     "bootstrap_ci",
     "code_distance",
+    "compare_gains",
     "compare_methods",
     "cost_table",
     "decode",

@@ -1,11 +1,14 @@
-"""From differences to a verdict by rule: effect sizes, p-values, Holm's correction, "supported" or not.
+"""From differences to a verdict by rule: effect sizes, p-values, Holm's correction, and one word.
+
+A claim of the paper is supported, refuted or undecided, or it is not judged: too early, or by an invalid
+measure. Two methods are better, worse or undecided.
 
 The effect size is that of paired data: the mean difference over the standard deviation of the differences
 (Cohen's d_z), times Hedges' exact factor, which makes it unbiased in small samples (Hedges 1981). Holm's
 step-down procedure (1979) keeps the chance of any false claim in a table at its level.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -16,7 +19,14 @@ from scipy import special, stats
 
 from clcae_lib.evaluation.statistics import Interval, student_ci
 
-Verdict = Literal["supported", "refuted", "undecided"]
+Verdict = Literal["supported", "refuted", "undecided", "too early", "invalid measure"]
+LEAST_STEPS = 3000
+"""Training steps below which no claim of the paper is judged: the default length of `clcae train inversion`.
+
+After 160 steps an encoder has seen 2,560 images and does not use its attention yet (notebook 02).
+"""
+OUTCOMES = {"supported": "better", "refuted": "worse", "undecided": "undecided"}
+"""What a verdict is called where two methods are compared and no claim is judged."""
 COMPARED = ("value", "low", "high", "effect", "p", "p_holm", "verdict", "seeds", "images")
 """The columns that every table of comparisons ends with."""
 
@@ -75,10 +85,18 @@ def holm(p_values: ArrayLike) -> np.ndarray:
 
 
 def verdict(
-    gain: Interval | Gain, *, p: float | None = None, margin: float = 0.0, level: float = 0.95
+    gain: Interval | Gain,
+    *,
+    p: float | None = None,
+    margin: float = 0.0,
+    level: float = 0.95,
+    steps: float | None = None,
+    valid: bool = True,
 ) -> Verdict:
     """The rule by which a claim "better than" (or, with a margin, "not worse by more than it") is judged.
 
+    * "too early": the trainings had fewer than `LEAST_STEPS` steps;
+    * "invalid measure": a method that ignores the image wins the measure;
     * "supported": the whole interval lies above `-margin`, and `p` is below `1 - level`;
     * "refuted": the whole interval lies below `-margin`, and `p` is below `1 - level`;
     * "undecided": everything else, a missing interval or p-value among it.
@@ -88,12 +106,18 @@ def verdict(
         p: corrected for the other claims in the table; None where there is one claim alone.
         margin: how much worse still counts as no worse, in the measure's unit; not negative.
         level: of the interval.
+        steps: fewest training steps of the runs compared; None where nothing was trained.
+        valid: whether trivial methods lose in the measure.
 
     Raises:
         ValueError: the margin is negative.
     """
     if not margin >= 0:
         raise ValueError(f"verdict: margin={margin} must be 0 or more: it is what a claim of no cost allows")
+    if steps is not None and steps < LEAST_STEPS:
+        return "too early"
+    if not valid:
+        return "invalid measure"
     if p is not None and not p < 1 - level:
         return "undecided"
     if gain.low > -margin:
@@ -156,7 +180,12 @@ def gain_over_images(
 
 
 def judge_table(
-    gains: Mapping[str, Gain], *, margins: Mapping[str, float] | None = None, level: float = 0.95
+    gains: Mapping[str, Gain],
+    *,
+    margins: Mapping[str, float] | None = None,
+    level: float = 0.95,
+    steps: float | None = None,
+    invalid: Collection[str] = (),
 ) -> pd.DataFrame:
     """A row for each claim, by its name as the index: the gain, `p_holm` over the table, and the verdict.
 
@@ -164,15 +193,23 @@ def judge_table(
         gains: one for each claim; all that are made at once, or the correction is worth nothing.
         margins: of the claims that have one, as in `verdict`; the gain's p must be against the same margin.
         level: of the intervals and of the table.
+        steps: fewest training steps of the runs compared, as in `verdict`.
+        invalid: names of the claims whose measure a trivial method wins.
     """
     margins = margins or {}
     adjusted = holm([gain.p for gain in gains.values()])
-    rows = [
-        asdict(gain)
-        | {"p_holm": p, "verdict": verdict(gain, p=p, margin=margins.get(name, 0.0), level=level)}
-        for (name, gain), p in zip(gains.items(), adjusted, strict=True)
-    ]
+    shared = {"level": level, "steps": steps}
+    rows = []
+    for (name, gain), p in zip(gains.items(), adjusted, strict=True):
+        word = verdict(gain, p=p, margin=margins.get(name, 0.0), valid=name not in invalid, **shared)
+        rows.append(asdict(gain) | {"p_holm": p, "verdict": word})
     return pd.DataFrame(rows, columns=list(COMPARED), index=pd.Index(list(gains), name="claim"))
+
+
+def compare_gains(gains: Mapping[str, Gain], *, level: float = 0.95) -> pd.DataFrame:
+    """Return the table of `judge_table` with the words for two methods: "better", "worse" or "undecided"."""
+    table = judge_table(gains, level=level)
+    return table.assign(verdict=table["verdict"].map(OUTCOMES))
 
 
 def compare_methods(
@@ -219,7 +256,7 @@ def compare_methods(
             if few
             else gain_over_images(differences, n=n, level=level, seed=seed)
         )
-    return judge_table(gains, level=level).rename_axis(by)
+    return compare_gains(gains, level=level).rename_axis(by)
 
 
 def _paired(table: pd.DataFrame, base: pd.DataFrame, name: str) -> np.ndarray:

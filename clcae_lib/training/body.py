@@ -135,7 +135,8 @@ class BodyTask(Task):
             folder / WEIGHTS, body.state_dict(), metadata={"kind": "body", "config": config}
         )
         measures = self.validate(self.config.steps)
-        card = common.card("body", self.config, folder, self.fabric, trained_on={}, measures=measures)
+        made = {"trained_on": {}, "measures": measures, "renderer": self.world.renderer}
+        card = common.card("body", self.config, folder, self.fabric, **made)
         checkpoints.write_card(folder / WEIGHTS, card)
 
     def _load(self, split: str, count: int) -> tuple[common.InMemory, Float[Tensor, "n k"]]:
@@ -159,10 +160,12 @@ def train(config: BodyConfig, folder: Path | str, *, resume: bool = True, **opti
 def pretrained_body(
     world: str | World, *, device: str = "auto", threads: int | None = None, **settings: Any
 ) -> dict[str, Tensor]:
-    """The weights of a body that reads the world's factors; trained the first time, then read from the cache.
+    """Return the weights of a body that reads the world's factors: shipped, from the cache, or trained now.
 
-    Processes that ask at once wait for the one that trains. The cache's key covers the settings and the
-    program of the training, of the network and of what draws the world's images.
+    The world's own `body.safetensors` is taken if its card names the same settings and the same renderer.
+    Otherwise the body is trained once and kept in the cache; processes that ask at the same time wait for the
+    one that trains. The cache's key covers the settings and the program of the training, of the network and
+    of what draws the world's images.
 
     Args:
         world: or its name.
@@ -175,6 +178,8 @@ def pretrained_body(
     """
     world = get_world(world) if isinstance(world, str) else world
     config = BodyConfig(world=world.name, device=device, threads=threads, tensorboard=False, **settings)
+    if _is_shipped(config, world):
+        return checkpoints.load_weights(world.weights("body"), kind="body")[0]
     path = body_file(config, world)
 
     def make() -> None:
@@ -186,6 +191,20 @@ def pretrained_body(
 
 def body_file(config: BodyConfig, world: World) -> Path:
     """Return where the cache keeps the body of these settings, trained on this world."""
-    settings = config.fixed({}) | {"steps": config.steps}
-    key = cache.key(settings, modules=[__name__, type(world).__module__])
+    key = cache.key(_settings(config), modules=[__name__, type(world).__module__])
     return paths.cache_dir() / "bodies" / key / WEIGHTS
+
+
+def _settings(config: BodyConfig) -> dict[str, Any]:
+    """Return the settings that the result depends on."""
+    return config.fixed({}) | {"steps": config.steps}
+
+
+def _is_shipped(config: BodyConfig, world: World) -> bool:
+    """Return whether the world's own body was trained with these settings on images of today's renderer."""
+    path = world.weights("body")
+    if not path.is_file():
+        return False
+    card = checkpoints.read_card(path)
+    same = {name: card["config"].get(name) for name in _settings(config)} == _settings(config)
+    return same and card.get("renderer") == world.renderer

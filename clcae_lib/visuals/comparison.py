@@ -17,7 +17,7 @@ KIND_COLOURS = {
     "hybrid": PALETTE[3],
     "trivial": PALETTE[6],
 }
-VERDICT_COLOURS = {"supported": PALETTE[5], "refuted": PALETTE[4], "undecided": "#E4E4E4"}
+VERDICT_COLOURS = {"better": PALETTE[5], "worse": PALETTE[4], "undecided": "#E4E4E4"}
 _PLACES = [(x, y) for y in (6, -12, 16, -22, 27, -33, 39, -45) for x in (8, -8)]
 """Where a name may stand beside its point, in points; the first that is free is taken."""
 
@@ -201,7 +201,7 @@ def show_forest(
 
     Args:
         judged: one row for each `row` and `panel`, with `value` (positive for better), `low`, `high` and
-            `verdict`, as `evaluation.judge_table` gives them; a row without an interval is left out.
+            `verdict`, as `evaluation.compare_gains` gives them; a row without an interval is left out.
         row: the column that names a line; all panels have the same lines.
         panel: the column that names a panel, with its unit.
         columns: of panels.

@@ -67,6 +67,11 @@ class World:
     published_height: int | None = None
 
     @property
+    def renderer(self) -> str:
+        """Digest of the program that draws the world's images; empty where they are photographs."""
+        return ""
+
+    @property
     def folder(self) -> Path:
         """Where the world's weights and photographs lie."""
         return paths.world_dir(self.name)

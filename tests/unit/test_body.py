@@ -5,8 +5,8 @@ import torch
 
 from clcae_lib import paths
 from clcae_lib.models.backbone import make_body
-from clcae_lib.training import ConfigError
-from clcae_lib.training.body import BodyConfig, BodyTask, pretrained_body
+from clcae_lib.training import ConfigError, install
+from clcae_lib.training.body import BodyConfig, BodyTask, pretrained_body, train
 from clcae_lib.worlds import World
 
 SMALL = {"steps": 12, "batch_size": 16, "images": 48, "validation_images": 16, "widths": (4, 6, 8, 8, 8)}
@@ -34,6 +34,23 @@ def test_other_settings_are_another_body(cache):
     pretrained_body("portraits", device="cpu", **SMALL)
     pretrained_body("portraits", device="cpu", **{**SMALL, "seed": 1})
     assert len(list((paths.cache_dir() / "bodies").iterdir())) == 2
+
+
+@pytest.mark.parametrize("change", ["seed", "renderer"])
+def test_a_shipped_body_of_other_settings_or_another_renderer_is_not_taken(cache, monkeypatch, change):
+    monkeypatch.setenv("CLCAE_DATA", str(cache / "data"))
+    folder = cache / "run"
+    train(BodyConfig(tensorboard=False, device="cpu", **SMALL), folder)
+    install(folder, "portraits")
+    shipped = pretrained_body("portraits", device="cpu", **SMALL)
+    assert not (paths.cache_dir() / "bodies").exists()
+    settings = {**SMALL, "seed": 1} if change == "seed" else SMALL
+    if change == "renderer":
+        monkeypatch.setattr("clcae_lib.worlds.PortraitsWorld.renderer", property(lambda _: "another"))
+    other = pretrained_body("portraits", device="cpu", **settings)
+    assert len(list((paths.cache_dir() / "bodies").iterdir())) == 1
+    same = all(torch.equal(shipped[name], other[name]) for name in shipped)
+    assert same is (change == "renderer"), "only the seed makes other weights"
 
 
 def test_a_world_without_factors_is_explained():

@@ -126,3 +126,20 @@ def test_a_result_is_made_once_and_a_failure_leaves_nothing(tmp_path):
     for _ in range(2):
         assert cache.made(path, make).read_text() == "made"
     assert calls == [True]
+
+
+def test_a_programs_digest_is_of_what_it_does_in_every_version_of_python(tmp_path):
+    source = tmp_path / "a.py"
+
+    def digest(text):
+        source.unlink(missing_ok=True)
+        source.write_text(text)
+        cache._read.cache_clear()
+        return cache.source_digest(source)
+
+    first = digest('def f(x: int = 1) -> int:\n    return [x, f"{x}", None] and x\n')
+    assert first[:12] == "4136c9a091f3", "made by Python 3.11: shipped cards name such digests"
+    assert first == digest(
+        '"""Text."""\ndef f(x: int=1)->int:\n  "Text."\n  return [x, f"{x}", None] and x  # x\n'
+    )
+    assert first != digest('def f(x: int = 2) -> int:\n    return [x, f"{x}", None] and x\n')

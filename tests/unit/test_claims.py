@@ -8,8 +8,10 @@ import pytest
 from scipy import stats
 
 from clcae_lib.evaluation import (
+    LEAST_STEPS,
     Gain,
     Interval,
+    compare_gains,
     compare_methods,
     effect_size,
     gain_over_images,
@@ -59,6 +61,11 @@ def test_holm_keeps_the_chance_of_any_false_claim():
         (-0.5, -0.3, {"margin": 0.2}, "refuted"),
         (-0.3, 0.1, {"margin": 0.2}, "undecided"),
         (float("nan"), float("nan"), {}, "undecided"),
+        (0.1, 0.2, {"steps": LEAST_STEPS - 1}, "too early"),
+        (-0.1, 0.1, {"steps": LEAST_STEPS - 1, "p": 0.9}, "too early"),
+        (0.1, 0.2, {"steps": LEAST_STEPS}, "supported"),
+        (-0.2, -0.1, {"valid": False}, "invalid measure"),
+        (0.1, 0.2, {"valid": False, "steps": 160}, "too early"),
     ],
 )
 def test_the_rule(low, high, options, expected):
@@ -110,6 +117,20 @@ def test_a_table_corrects_all_its_claims_at_once():
     ].tolist() == ["supported"]
 
 
+def test_a_table_judges_nothing_too_early_or_by_a_measure_that_a_trivial_method_wins():
+    strong = Gain(1, 0.5, 1.5, 2, 0.001, 5)
+    assert set(judge_table({"a": strong, "b": strong}, steps=160)["verdict"]) == {"too early"}
+    long = judge_table({"a": strong, "b": strong}, steps=LEAST_STEPS, invalid=["b"])
+    assert long["verdict"].to_dict() == {"a": "supported", "b": "invalid measure"}
+
+
+def test_two_methods_are_better_worse_or_undecided():
+    gains = {"up": Gain(1, 0.5, 1.5, 2, 0.001, 5), "down": Gain(-1, -1.5, -0.5, -2, 0.001, 5)}
+    gains["flat"] = Gain(0, -1, 1, 0, 0.9, 5)
+    found = compare_gains(gains)["verdict"].to_dict()
+    assert found == {"up": "better", "down": "worse", "flat": "undecided"}
+
+
 def rows(method, seeds, offset, *, noise=0.1, images=40):
     rng = np.random.default_rng(4)
     common = rng.normal(size=images)
@@ -124,7 +145,7 @@ def rows(method, seeds, offset, *, noise=0.1, images=40):
 def test_methods_are_paired_on_images_and_seeds():
     frame = pd.concat([rows("base", 3, 0.0), rows("better", 3, -0.5), rows("single", 1, 0.5)])
     table = compare_methods(frame, "mse", baseline="base", better="lower")
-    assert table["verdict"].to_dict() == {"better": "supported", "single": "refuted"}
+    assert table["verdict"].to_dict() == {"better": "better", "single": "worse"}
     assert table.loc["better", "value"] == pytest.approx(0.5, abs=0.05)
     assert table.loc["better", ["seeds", "images"]].tolist() == [3, 1], "few seeds: their means are tested"
     assert table.loc["single", ["seeds", "images"]].tolist() == [1, 40]

@@ -6,11 +6,13 @@ import torch
 from clcae_lib import checkpoints, paths
 from clcae_lib.editing import named_directions, response
 from clcae_lib.inversion import ClcaeInverter
+from clcae_lib.models.backbone import make_body
+from clcae_lib.training.body import pretrained_body
 from clcae_lib.worlds import get_world
 
 FOLDER = paths.root() / "data" / "portraits"
 JUDGES = [f"{kind}_{copy}" for kind in ("oracle", "identity", "perceptual") for copy in "ab"]
-NAMES = ["generator", *JUDGES, "alignment", "inversion_foundation", "inversion_published"]
+NAMES = ["generator", *JUDGES, "body", "alignment", "inversion_foundation", "inversion_published"]
 EDITED = ("yaw", "pitch", "smile", "mouth_open", "age", "hair_length", "glasses", "beard", "light_azimuth")
 
 
@@ -35,6 +37,18 @@ def test_each_link_was_trained_on_the_links_that_are_here():
     assert not any(name.endswith("_b") for name in foundation), "the measuring judges take no part"
 
 
+def test_comparisons_start_from_the_body_that_is_here_and_train_none(monkeypatch, tmp_path):
+    monkeypatch.setenv("CLCAE_CACHE", str(tmp_path))
+    monkeypatch.setattr("clcae_lib.training.body.train", lambda *_, **__: pytest.fail("trained another body"))
+    make_body("small").load_state_dict(pretrained_body("portraits", device="cpu"))
+    assert not list(tmp_path.iterdir()), "nothing is rendered or kept either"
+
+
+def test_the_body_was_trained_on_what_the_renderer_draws_today():
+    card = checkpoints.read_card(FOLDER / "body.safetensors")
+    assert card["renderer"] == get_world("portraits").renderer, "run clcae train body --install"
+
+
 def test_directions_are_of_this_generator_and_do_what_they_are_named_after():
     world = get_world("portraits")
     found = named_directions(world, device="cpu")
@@ -49,7 +63,7 @@ def test_directions_are_of_this_generator_and_do_what_they_are_named_after():
 
 
 def test_all_weights_together_stay_small():
-    assert sum(path.stat().st_size for path in FOLDER.glob("*.safetensors")) < 24e6
+    assert sum(path.stat().st_size for path in FOLDER.glob("*.safetensors")) < 40e6
 
 
 def test_judges_read_what_the_edits_need():

@@ -229,8 +229,8 @@ def test_every_curve_is_named_in_its_colour_in_every_panel():
 
 def test_a_verdict_colours_its_gain_and_a_missing_comparison_stays_empty():
     cells = [
-        ("a", "PSNR", 1.25, "supported"),
-        ("b", "PSNR", -2.0, "refuted"),
+        ("a", "PSNR", 1.25, "better"),
+        ("b", "PSNR", -2.0, "worse"),
         ("a", "LPIPS", 0.0, "undecided"),
     ]
     judged = pd.DataFrame(cells, columns=["method", "measure", "value", "verdict"])
@@ -242,7 +242,7 @@ def test_a_verdict_colours_its_gain_and_a_missing_comparison_stays_empty():
 
 
 def test_a_forest_has_a_line_for_each_comparison_that_has_an_interval(tmp_path):
-    cells = [("a", "PSNR", 1.0, 0.5, 1.5, "supported"), ("b", "PSNR", -1.0, -2.0, 0.5, "undecided")]
+    cells = [("a", "PSNR", 1.0, 0.5, 1.5, "better"), ("b", "PSNR", -1.0, -2.0, 0.5, "undecided")]
     cells += [("b", "edits", 0.1, np.nan, np.nan, "undecided")]
     columns = ["variant", "question", "value", "low", "high", "verdict"]
     figure = show_forest(pd.DataFrame(cells, columns=columns), columns=2)
@@ -250,7 +250,7 @@ def test_a_forest_has_a_line_for_each_comparison_that_has_an_interval(tmp_path):
     assert [label.get_text() for label in psnr.get_yticklabels()] == ["a", "b"]
     lines = [line.get_segments()[0][:, 0].tolist() for line in psnr.collections]
     assert lines == [[0.5, 1.5], [-2.0, 0.5]]
-    assert to_rgb(psnr.collections[0].get_color()[0][:3]) == to_rgb(VERDICT_COLOURS["supported"])
+    assert to_rgb(psnr.collections[0].get_color()[0][:3]) == to_rgb(VERDICT_COLOURS["better"])
     assert not edits.collections
     assert saved(figure, tmp_path).std() > 1
     assert show_forest(pd.DataFrame(columns=columns)).axes, "without a comparison it is empty"

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from clcae_lib import cache
 from clcae_lib.worlds.portraits.dataset import Portraits
 from clcae_lib.worlds.portraits.factors import (
     FACTORS,
@@ -42,6 +43,11 @@ class PortraitsWorld(World):
     factors: Sequence = FACTORS
     data: type[Portraits] = Portraits
     draw = staticmethod(render)
+
+    @property
+    def renderer(self) -> str:
+        """Digest of the program that draws the images: the renderer and all that it imports."""
+        return cache.program(self.data.renderer.__name__)[:12]
 
     def images(self, split: str, size: int | None = None, *, view: int = 0) -> Portraits:
         """The first `size` renders of a split; `view` 1, 2, ... shows the same people in other states.
