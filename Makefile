@@ -16,6 +16,8 @@ STAMP := $(VENV)/.installed
 PROFILE ?= quick
 TESTS ?= tests
 WORKERS ?= 2
+# GPUs multiply in full float32, as a CPU does; set it to 1 for torch's own choice (TF32 in convolutions).
+export NVIDIA_TF32_OVERRIDE ?= 0
 ARGS ?=
 
 .PHONY: help install suite test lint format lab explore bench clean

@@ -26,6 +26,13 @@ app.add_typer(worlds.app, name="world")
 app.add_typer(files.app)
 app.add_typer(invert.app)
 
+
+@app.callback()
+def own_process() -> None:
+    """Set for the whole process, and the kernels that it starts, that GPUs do not multiply in TF32."""
+    os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+
+
 STAGES = {
     "generator": ("adversarial", "GeneratorConfig"),
     "judges": ("judges", "JudgesConfig"),

@@ -1,78 +1,136 @@
-"""Where a computation runs: one device by name, or a Lightning Fabric for training."""
+"""Where a computation runs: one device by name, or a Lightning Fabric for training.
+
+Nothing here changes a setting of the process. Whether GPUs may multiply in TF32 (10 bits of mantissa in place
+of 23) is decided by the environment's NVIDIA_TF32_OVERRIDE, which the `clcae` command and the Makefile set to
+0 unless it is set already.
+"""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
+from functools import cache
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy, Strategy
 
-__all__ = ["TF32", "device_label", "make_fabric", "resolve_device", "set_tf32"]
+__all__ = ["best_device", "check_card", "device_label", "has_kernels", "make_fabric", "resolve_device"]
 
-TF32 = "CLCAE_TF32"
-"""The environment's switch: 1 lets GPUs multiply with 10 bits of mantissa in place of 23."""
+Capability = tuple[int, int]
+"""A CUDA card's compute capability, such as (8, 0)."""
+
+BFLOAT16: Capability = (8, 0)
+"""The first cards that compute in bfloat16 by themselves; older ones emulate it, many times slower."""
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """The device called `name`; "auto" takes CUDA, then Apple's MPS, then the CPU, whichever is there first.
+    """Return the device called `name`; "auto" takes the first usable CUDA card, else the CPU.
 
-    TF32 is set on the way as `CLCAE_TF32` says; see `set_tf32`.
+    Apple's MPS is used only where it is named: it has no float64, which directions and measures need.
 
     Raises:
-        ValueError: `name` is no device, or none that this machine has.
+        ValueError: `name` is not a device, or not one that this machine and this build of torch can use.
     """
-    set_tf32()
     if name == "auto":
-        return torch.device(_best())
+        return torch.device(_auto())
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"device={name!r} is no device; use auto, cpu, cuda, cuda:1, mps, ...") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={name!r}: this torch finds no CUDA device; use device=auto or device=cpu")
+    if device.type == "cuda":
+        check_card(name, device.index or 0, _capabilities(), torch.cuda.get_arch_list())
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError(f"device={name!r}: this torch finds no MPS device; use device=auto or device=cpu")
     return device
 
 
-def set_tf32(allowed: bool | None = None) -> bool:
-    """Let GPUs multiply and convolve float32 in TF32, or not; returns which.
+def has_kernels(capability: Capability, architectures: Sequence[str]) -> bool:
+    """Return whether a build of torch has code for a card.
 
-    It is off unless asked for: torch's own default has it on for convolutions, whose pictures then differ
-    from a CPU's by a thousandth, more than what is measured here may differ. Training runs in bfloat16 and
-    gains nothing by it.
+    Machine code (sm_86) runs on cards of its major version from its minor one on; PTX (compute_90) is
+    translated for every newer card. A build that lists neither (ROCm) is trusted.
 
     Args:
-        allowed: None takes the environment's `CLCAE_TF32`, 1 or 0 (the default).
+        capability: of the card.
+        architectures: of the build, as `torch.cuda.get_arch_list` gives them.
+    """
+    built = [name.split("_") for name in architectures if name.startswith(("sm_", "compute_"))]
+    versions = [(kind, divmod(int(number.rstrip("af")), 10)) for kind, number in built]
+    return not versions or any(
+        version <= capability and (kind == "compute" or version[0] == capability[0])
+        for kind, version in versions
+    )
+
+
+def best_device(capabilities: Sequence[Capability], architectures: Sequence[str]) -> str:
+    """Return what "auto" stands for: the first CUDA card that the build has code for, else "cpu".
+
+    Args:
+        capabilities: of the cards, in the order of their indices.
+        architectures: of the build.
+    """
+    usable = [index for index, card in enumerate(capabilities) if has_kernels(card, architectures)]
+    if not usable:
+        return "cpu"
+    return f"cuda:{usable[0]}" if usable[0] else "cuda"
+
+
+def check_card(
+    name: str, index: int, capabilities: Sequence[Capability], architectures: Sequence[str]
+) -> None:
+    """Refuse a CUDA card that is not there, or that the build has no code for.
+
+    Args:
+        name: of the device, for the message.
+        index: of the card.
+        capabilities: of the cards, in the order of their indices.
+        architectures: of the build.
 
     Raises:
-        ValueError: `CLCAE_TF32` is something else.
+        ValueError: it cannot be used.
     """
-    if allowed is None:
-        said = os.environ.get(TF32, "0")
-        if said not in ("0", "1"):
-            raise ValueError(f"{TF32}={said!r}: write 1 (faster) or 0 (as exact as a CPU)")
-        allowed = said == "1"
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
-    return allowed
+    remedy, count = "use device=auto or device=cpu", len(capabilities)
+    if not count:
+        raise ValueError(f"device={name!r}: torch {torch.__version__} finds no CUDA device; {remedy}")
+    if index >= count:
+        raise ValueError(f"device={name!r}: torch finds {count} CUDA device(s), from cuda:0 on; {remedy}")
+    if not has_kernels(capabilities[index], architectures):
+        raise ValueError(f"device={name!r}: {_no_kernels(capabilities[index], architectures)}; {remedy}")
 
 
 def make_fabric(device: str = "auto", *, devices: int = 1, precision: str = "32-true") -> Fabric:
-    """A Fabric for `devices` devices of one kind; more than one means DDP (gloo on CPUs, NCCL on GPUs).
+    """Return a Fabric for devices of one kind; several mean DDP (gloo on CPUs, NCCL on GPUs).
 
     Args:
         device: as in `resolve_device`; an index ("cuda:1") picks that one device.
-        precision: Fabric's name, e.g. "32-true" or "bf16-mixed".
+        devices: how many.
+        precision: Fabric's name, e.g. "32-true" or "bf16-mixed"; on a card that only emulates bfloat16,
+            "bf16-mixed" becomes "32-true", and a line is printed that says so.
 
     Raises:
-        ValueError: an unknown device, or an index together with several devices.
+        ValueError: an unknown device, an index together with several devices, or more GPUs than there are.
     """
     chosen = resolve_device(device)
     if chosen.index is not None and devices > 1:
         raise ValueError(f"device={device!r} names one device but devices={devices}; drop the index")
+    if chosen.type == "cuda":
+        capabilities = _capabilities()
+        if devices > len(capabilities):
+            raise ValueError(f"devices={devices}: torch finds {len(capabilities)} CUDA device(s)")
+        precision = usable_precision(precision, capabilities[chosen.index or 0])
     wanted: int | list[int] = devices if chosen.index is None or chosen.type == "cpu" else [chosen.index]
     return Fabric(accelerator=chosen.type, devices=wanted, strategy=_strategy(devices), precision=precision)
+
+
+def usable_precision(precision: str, capability: Capability) -> str:
+    """Return the precision to train in on a card: "32-true" where "bf16-mixed" would be emulated."""
+    if precision != "bf16-mixed" or capability >= BFLOAT16:
+        return precision
+    _tell(
+        f"precision=bf16-mixed: a GPU of compute capability {_dotted(capability)} only emulates bfloat16; "
+        "training in float32"
+    )
+    return "32-true"
 
 
 def device_label(device: torch.device | str = "cpu") -> str:
@@ -83,10 +141,34 @@ def device_label(device: torch.device | str = "cpu") -> str:
     return _processor() if device.type == "cpu" else device.type
 
 
-def _best() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+def _auto() -> str:
+    capabilities, architectures = _capabilities(), torch.cuda.get_arch_list()
+    chosen = best_device(capabilities, architectures)
+    if capabilities and chosen == "cpu":
+        _tell(f"device=auto: {_no_kernels(capabilities[0], architectures)}; using the CPU")
+    return chosen
+
+
+def _capabilities() -> list[Capability]:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [torch.cuda.get_device_capability(index) for index in range(count)]
+
+
+def _no_kernels(capability: Capability, architectures: Sequence[str]) -> str:
+    return (
+        f"torch {torch.__version__} has no code for a GPU of compute capability {_dotted(capability)} "
+        f"(it has {', '.join(architectures)})"
+    )
+
+
+def _dotted(capability: Capability) -> str:
+    return ".".join(map(str, capability))
+
+
+@cache
+def _tell(line: str) -> None:
+    """Print a line, once in a process."""
+    print(line, flush=True)
 
 
 def _strategy(devices: int) -> str | Strategy:

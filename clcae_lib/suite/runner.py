@@ -157,6 +157,9 @@ def _run_jobs(
     outcomes: dict[str, Outcome] = {}
     code = _digest.code_digest(without=("suite", "commands", "cli.py"))
     with Display(profile.name, len(jobs)) as display:
+        for device in sorted({device_text(str(job.parameters["device"])) for job in jobs}):
+            logger.info("device %s", device)
+            display.console.print(f"device {device}", markup=False, soft_wrap=True)
         for name in names:
             if name not in by_name:
                 outcomes[name] = _unselected(name, target)

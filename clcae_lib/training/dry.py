@@ -74,6 +74,7 @@ def rehearse(module: Any, config: TrainConfig) -> Rehearsal:
     if "size" in type(config).model_fields:
         short["size"] = getattr(config.resolved()[-1], "batch_size", config.batch_size)
     if device.type == "cuda":
+        torch.cuda.init()  # without it, a device with an index is not known yet
         torch.cuda.reset_peak_memory_stats(device)
     with tempfile.TemporaryDirectory(prefix="clcae-dry-") as folder:
         module.train(config.model_copy(update=short), Path(folder), resume=False)

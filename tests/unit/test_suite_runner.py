@@ -10,6 +10,7 @@ import time
 import nbformat
 import pandas as pd
 import pytest
+import torch
 from filelock import FileLock
 
 from clcae_lib.suite import SuiteError
@@ -168,6 +169,20 @@ def test_a_device_that_is_not_here_is_told_before_anything_runs(suite):
     suite({"01_a": [GOOD]})
     with pytest.raises(SuiteError, match=r"01_a.*nosuch"):
         run_suite("quick", settings=["device=nosuch"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it shows a machine without CUDA")
+def test_a_profile_for_a_gpu_is_refused_by_name_where_there_is_none(suite):
+    suite({"01_a": [GOOD]}, profile={"about": "for a GPU", "common": {"device": "cuda"}})
+    with pytest.raises(SuiteError, match=r"01_a: device='cuda': torch .* finds no CUDA device; use device="):
+        run_suite("quick")
+
+
+def test_a_run_says_first_on_which_device(suite, capsys):
+    suite({"01_a": [GOOD]})
+    folder = run_suite("quick").folder
+    assert capsys.readouterr().out.startswith("device cpu: ")
+    assert " device cpu: " in (folder / "run.log").read_text().splitlines()[0]
 
 
 def test_an_unlisted_notebook_is_an_error(suite):
