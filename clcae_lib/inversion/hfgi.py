@@ -144,9 +144,12 @@ def low_rate(
     *,
     side: int,
     styles: Float[Tensor, "n s"] | None = None,
-    noise: str = "none",
+    noise: str = "fixed",
 ) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n c s s"]]:
-    """The picture of codes without correction, and the generator's second activation at a side."""
+    """The image of codes without correction, and the generator's second activation at a side.
+
+    The noise is by default that of `Inversion.decode`, so what an image lost is what its decoded codes lack.
+    """
     options = {"noise": noise, "style_offsets": styles, "return_features": True}
     picture, features = generator.synthesis(w_plus, **options)
     return picture, features[2 * (side.bit_length() - 1) - 3]

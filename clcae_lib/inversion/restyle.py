@@ -48,11 +48,18 @@ def refine(
     images: Float[Tensor, "batch 3 side side"],
     *,
     steps: int,
-    noise: str = "none",
+    noise: str = "fixed",
 ) -> Iterator[Codes]:
     """The codes after each correction; what one starts from carries no gradient from those before it.
 
     Each adds `E(picture, reconstruction)` to the code at hand, from the mean code and the mean face on.
+
+    Args:
+        encoder: sees images and reconstructions side by side.
+        generator: decodes the reconstructions.
+        images: in [-1, 1].
+        steps: how many corrections.
+        noise: of the reconstructions, as in `Generator.synthesis`; by default that of `Inversion.decode`.
     """
     w, w_plus = generator.w_avg[None], generator.w_avg[None, None]
     for _ in range(steps):

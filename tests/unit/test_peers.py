@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from clcae_lib.devices import make_fabric
-from clcae_lib.editing import Direction, apply
+from clcae_lib.editing import Direction, activation, apply
 from clcae_lib.inversion import Inversion
 from clcae_lib.inversion.e4e import (
     CodePool,
@@ -17,7 +17,7 @@ from clcae_lib.inversion.e4e import (
     discriminator_loss,
     stage_at,
 )
-from clcae_lib.inversion.hfgi import Consultant, moved
+from clcae_lib.inversion.hfgi import Consultant, HfgiEncoder, HfgiInverter, moved
 from clcae_lib.inversion.methods import make_inverter
 from clcae_lib.inversion.psp import PspEncoder, PspInverter, first_convolution
 from clcae_lib.inversion.restyle import RestyleInverter, refine
@@ -181,6 +181,36 @@ def test_restyle_adds_up_its_corrections(parts):
     torch.testing.assert_close(second.w_plus, first.w_plus + step)
     found = RestyleInverter(net, generator, steps=2).invert(images)
     torch.testing.assert_close(found.w_plus, second.w_plus.detach())
+
+
+def noisy_generator():
+    generator = tiny_generator()
+    for layer in (generator.conv1, *generator.convs):
+        layer.noise.weight.data.fill_(0.3)
+    return generator
+
+
+def test_restyle_looks_at_the_image_that_its_codes_decode_to(encoder):
+    """Where the generator has noise, as FFHQ's has, what is corrected must have the noise of `decode`."""
+    generator, seen = noisy_generator(), []
+    net = PspEncoder(32, style_dim=8, widths=WIDTHS, pictures=2, pyramid=False)
+    net.attach(generator)
+    net.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0][:, 3:]))
+    images = torch.rand(2, 3, 32, 32)
+    first = RestyleInverter(net, generator, steps=1).invert(images)
+    RestyleInverter(net, generator, steps=2).invert(images)
+    torch.testing.assert_close(seen[-1], first.decode(generator, "w_plus"))
+
+
+def test_hfgi_restores_what_the_decoded_codes_lack():
+    generator = noisy_generator()
+    net = HfgiEncoder(32, style_dim=8, widths=WIDTHS, feature_channels=generator.channels[16])
+    net.attach(generator)
+    images = torch.rand(2, 3, 32, 32)
+    found = HfgiInverter(net, generator).invert(images)
+    torch.testing.assert_close(found.lost, images - found.decode(generator, "w_plus"))
+    # A fresh consultant corrects nothing.
+    torch.testing.assert_close(found.feature, activation(generator, found.w_plus, side=16))
 
 
 def test_a_fresh_consultant_leaves_the_activation_and_what_is_moved_stays_in_the_picture():
