@@ -4,12 +4,14 @@ The path of an edit is the row of pictures from the lowest strength to the highe
 perceptual path length of StyleGAN (arXiv 1812.04948, section 4.1), taken along the edit instead of at random.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import pandas as pd
 import torch
 from jaxtyping import Float
+from scipy.stats import ConstantInputWarning, spearmanr
 from torch import Tensor
 
 from clcae_lib.editing import Direction, apply
@@ -40,8 +42,10 @@ def measure_paths(
     room. The others:
 
     * `monotone`: whether the factor, as the oracle reads it, rises at every step of the range;
-    * `rank`: Spearman's correlation, -1 to 1, of the strengths with what the oracle reads. A factor that
-      meets its end stops rising, so `monotone` is the harder of the two;
+    * `rank`: Spearman's correlation, -1 to 1, of the strengths with what the oracle reads; nan where it reads
+      the same at every strength. A factor that meets its end stops rising, so `monotone` is the harder of
+      the two. For both, readings are rounded to 1e-4 standard deviations: what rounding errors of the
+      decoding change is a tie;
     * `path_length`: the perceptual distance of neighbouring pictures of the path divided by the squared step
       of strength, averaged over steps. Such distances are squared lengths to first order, so this does not
       depend on how fine the steps are, if they are small. Lower is smoother, but a dead edit has 0: read it
@@ -92,11 +96,12 @@ def _checked(strengths: Sequence[float | int]) -> list[float]:
 def _response(judges: Judges, name: str, path: Sequence[Tensor]) -> dict[str, list]:
     """Whether, and how faithfully, the factor follows the strength."""
     column = list(judges.world.factor_names).index(name)
-    readings = torch.stack([judges.factors(pictures)[:, column] for pictures in path], dim=1).double()
-    ranks = readings.argsort(dim=1).argsort(dim=1).double() - (len(path) - 1) / 2
-    steps = torch.arange(len(path)).to(ranks) - (len(path) - 1) / 2
-    correlation = ranks @ steps / steps.square().sum()
-    return {"monotone": (readings.diff(dim=1) > 0).all(dim=1).tolist(), "rank": correlation.tolist()}
+    readings = torch.stack([judges.factors(images)[:, column] for images in path], dim=1).double()
+    readings = readings.round(decimals=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConstantInputWarning)  # its correlation is nan
+        correlation = [float(spearmanr(range(len(path)), row).statistic) for row in readings.numpy()]
+    return {"monotone": (readings.diff(dim=1) > 0).all(dim=1).tolist(), "rank": correlation}
 
 
 def _smoothness(judges: Judges, path: Sequence[Tensor], step: float) -> dict[str, list[float]]:

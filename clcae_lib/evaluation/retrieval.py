@@ -23,7 +23,8 @@ def recall_at_k(
 ) -> dict[int, float]:
     """The share (0 to 1) of queries whose own key, the one in the same row, is among the k most similar keys.
 
-    Similarity is the cosine. A tie counts against the query, so a collapsed embedding scores zero.
+    Similarity is the cosine. A tie counts against the query, so a collapsed embedding scores zero, and
+    so does one that is not a number.
 
     Args:
         queries: one embedding a row.
@@ -43,11 +44,11 @@ def recall_at_k(
 
 
 def _ranks(queries: Float[Tensor, "c e"], keys: Float[Tensor, "n e"], *, first: int) -> Tensor:
-    """For each query the number of foreign keys at least as similar as its own."""
+    """For each query the number of foreign keys not less similar than its own."""
     similarity = queries @ keys.T
     rows = torch.arange(len(queries), device=similarity.device)
     own = similarity[rows, rows + first]
-    return (similarity >= own[:, None]).sum(dim=1) - 1
+    return (~(similarity < own[:, None])).sum(dim=1) - 1
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 from torch import nn
 
 from clcae_lib.editing import Direction, cached_directions, find_directions
@@ -302,13 +303,29 @@ def test_a_path_that_does_everything_at_once_is_a_jump(judges):
 
 
 def test_a_factor_at_its_end_lowers_the_rank_less_than_the_share(judges):
-    images = paint(torch.tensor([[-35.0, 0, 0, 0]]))
-    table = measure_paths(
-        Exact(), {"yaw": direction("yaw")}, images, read(images), judges=judges, strengths=(-1, 0, 1)
-    )
-    assert table["monotone"].tolist() == [True]  # the picture goes on past the world's end
+    images = paint(torch.tensor([[-38.0, 0, 0, 0]]))
+    table = measure_paths(Exact(), {"yaw": direction("yaw")}, images, read(images), judges=judges)
+    assert table["monotone"].tolist() == [False]  # images end at black, and so at -40: a tie of two readings
+    assert table["rank"].tolist() == pytest.approx([spearmanr(range(5), [1.5, 1.5, 3, 4, 5]).statistic])
+    assert 0.9 < table["rank"].item() < 1
+
+
+def test_an_edit_that_does_nothing_has_no_rank(judges, portraits):
+    images, factors = portraits
+    edits = {"smile": Direction(torch.zeros(DIM), "smile"), "yaw": direction("yaw")}
+    table = measure_paths(Exact(), edits, images, factors, judges=judges)
+    ranks = table.set_index("factor")["rank"]
+    assert ranks["smile"].isna().all()
+    assert ranks["yaw"].notna().all()
+    means = summarise_paths(table, resamples=20).set_index(["factor", "metric"])["value"]
+    assert ("smile", "rank") not in means.index
+    assert means["smile", "monotone"] == 0
+
+
+def test_a_range_of_unequal_steps_is_refused(judges, portraits):
+    images, factors = portraits
     with pytest.raises(ValueError, match="equal steps"):
-        measure_paths(Exact(), {}, images, read(images), judges=judges, strengths=(-1, 0, 2))
+        measure_paths(Exact(), {}, images, factors, judges=judges, strengths=(-1, 0, 2))
 
 
 @pytest.mark.parametrize("method", ["interfacegan", "ganspace", "sefa", "alignment"])

@@ -21,6 +21,12 @@ def test_recall_of_a_collapsed_embedding_is_zero():
     assert recall_at_k(same, same, (1, 10, 20)) == {1: 0.0, 10: 0.0, 20: 1.0}
 
 
+def test_recall_of_what_is_not_a_number_is_zero():
+    good, bad = torch.eye(4), torch.full((4, 4), float("nan"))
+    for queries, keys in ((bad, good), (good, bad), (bad, bad)):
+        assert recall_at_k(queries, keys, (1, 3)) == {1: 0.0, 3: 0.0}
+
+
 def test_recall_does_not_depend_on_chunks_and_differs_by_direction():
     source = torch.Generator().manual_seed(0)
     a = torch.randn(300, 8, generator=source)
