@@ -1,4 +1,4 @@
-"""The judges that measure, gathered: never the copies that gave losses and labels."""
+"""The judges that measure, gathered. For portraits they are not the copies that gave losses and labels."""
 
 from __future__ import annotations
 

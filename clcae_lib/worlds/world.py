@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from clcae_lib import paths
 
 Role = Literal["train", "measure"]
-#: Each judge exists twice: copy a gives losses and labels, copy b measures. They never swap.
+#: Copy a of a judge gives losses and labels, copy b measures; photographs have one network for both roles.
 COPIES: dict[str, str] = {"train": "a", "measure": "b"}
 
 

@@ -1,6 +1,6 @@
 """What an edit changed: every factor and the identity, before and after (arXiv 2211.11448, section 4.3).
 
-The judges are those that measure, never the copies that directions and locks were made with.
+The judges have the role "measure": for portraits, not the copies that made directions and locks.
 """
 
 from collections.abc import Callable
