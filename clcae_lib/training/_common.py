@@ -13,13 +13,14 @@ import torch
 from jaxtyping import Float, UInt8
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from clcae_lib import checkpoints, files
+from clcae_lib import files
 from clcae_lib.models import Generator
 from clcae_lib.models.backbone import to_encoder_side
 from clcae_lib.training._logging import environment
 from clcae_lib.training._seeds import step_generator
-from clcae_lib.training.config import TrainConfig
+from clcae_lib.training.loop import Task
 
 
 def channels_last(network: nn.Module) -> nn.Module:
@@ -128,17 +129,23 @@ def share(fabric: Fabric, batch_size: int) -> tuple[int, int]:
     return fabric.global_rank * local, local
 
 
+@torch.no_grad()
 def average_gradients(fabric: Fabric, *networks: nn.Module) -> None:
-    """Replace gradients by their mean over the ranks, in one message."""
-    gradients = [p.grad for network in networks for p in network.parameters() if p.grad is not None]
-    if fabric.world_size == 1 or not gradients:
+    """Replace gradients, and the statistics of batch normalisation, by their mean over the ranks.
+
+    Without the latter, ranks would validate with statistics of their own, of which a state keeps only one's.
+    """
+    shared = [p.grad for network in networks for p in network.parameters() if p.grad is not None]
+    if fabric.world_size == 1 or not shared:
         return
-    flat = fabric.all_reduce(torch.cat([gradient.reshape(-1) for gradient in gradients]), reduce_op="mean")
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view(gradient.shape))
+    norms = [part for network in networks for part in network.modules() if isinstance(part, _BatchNorm)]
+    shared += [b for norm in norms for b in (norm.running_mean, norm.running_var) if b is not None]
+    flat = fabric.all_reduce(torch.cat([value.reshape(-1) for value in shared]), reduce_op="mean")
+    for value, part in zip(shared, flat.split([value.numel() for value in shared]), strict=True):
+        value.copy_(part.view(value.shape))
 
 
-def gather(fabric: Fabric, rows: Float[Tensor, "local e"]) -> Float[Tensor, "all e"]:
+def gather(fabric: Fabric, rows: Float[Tensor, "local ..."]) -> Float[Tensor, "all ..."]:
     """The rows of every rank, with gradient."""
     return rows if fabric.world_size == 1 else fabric.all_gather(rows, sync_grads=True).flatten(0, 1)
 
@@ -163,8 +170,7 @@ def digests(*weights: Path) -> dict[str, str]:
 
 def card(
     name: str,
-    config: TrainConfig,
-    folder: Path,
+    task: Task,
     fabric: Fabric,
     *,
     trained_on: dict[str, str],
@@ -173,16 +179,13 @@ def card(
 ) -> dict[str, Any]:
     """What a weights file's card says: what made it, from what, and how it measures."""
     made = environment(fabric.device)
-    state = checkpoints.load_state(folder / "state.pt") if (folder / "state.pt").is_file() else {}
     return {
         "name": name,
-        "world": config.world,
+        "world": task.config.world,
         **{fact: made[fact] for fact in ("command", "commit", "device", "threads")},
-        "seed": config.seed,
-        "steps": state.get("step", 0),
-        "images_seen": state.get("images", 0),
-        "seconds": round(float(state.get("seconds", 0.0)), 1),
-        "config": config.model_dump(mode="json"),
+        "seed": task.config.seed,
+        **task.progress,
+        "config": task.config.model_dump(mode="json"),
         "trained_on": trained_on,
         "measures": measures,
         **extra,

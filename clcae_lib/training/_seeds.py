@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Shuffled", "seed_step", "step_generator"]
+__all__ = ["Shuffled", "randomness_restored", "seed_step", "step_generator"]
 
 _MASK = (1 << 64) - 1
 
@@ -29,12 +31,28 @@ def step_generator(*numbers: int) -> torch.Generator:
     return torch.Generator().manual_seed(mixed(*numbers))
 
 
-def seed_step(*numbers: int) -> None:
-    """Seed Python, NumPy and torch (all devices) for one step, so that no generator state needs saving."""
+def seed_step(*numbers: int, device: torch.device | str = "cpu") -> None:
+    """Seed Python, NumPy and torch, on the CPU and on `device`, for one step: no state needs saving."""
     value = mixed(*numbers)
     random.seed(value)
     np.random.seed(value & 0xFFFFFFFF)
-    torch.manual_seed(value)
+    torch.default_generator.manual_seed(value)
+    if torch.device(device).type != "cpu":
+        torch.get_device_module(device).manual_seed(value)
+
+
+@contextmanager
+def randomness_restored(device: torch.device | str = "cpu") -> Iterator[None]:
+    """Give back, at the end, the random states that `seed_step` changes."""
+    module = torch if torch.device(device).type == "cpu" else torch.get_device_module(device)
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state(), module.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        module.set_rng_state(states[3])
 
 
 class Shuffled:

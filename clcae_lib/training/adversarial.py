@@ -152,13 +152,7 @@ class AdversarialTask(Task):
         save_generator(folder / WEIGHTS, self.average, details)
         measures = self.measure(self.average) if self._measured() else {}
         written = common.card(
-            "generator",
-            self.config,
-            folder,
-            self.fabric,
-            trained_on={},
-            measures=measures,
-            images_seen=self.seen,
+            "generator", self, self.fabric, trained_on={}, measures=measures, images_seen=self.seen
         )
         side = self.stages[self.stage].resolution
         checkpoints.write_card(folder / WEIGHTS, {**written, "stage_resolution": side})
@@ -174,7 +168,7 @@ class AdversarialTask(Task):
     def _new_discriminator(self) -> None:
         stage, config = self.stages[self.stage], self.config
         widths = config.discriminator_channels or config.channels
-        with torch.random.fork_rng(enabled=True):
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed + 1 + self.stage)
             network = Discriminator(stage.resolution, channels=widths)
         network = common.channels_last(network).to(self.fabric.device)

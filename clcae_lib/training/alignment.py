@@ -87,8 +87,8 @@ class Pairs:
         self.w = common.sample_codes(generator, count, *numbers)
         noise = common.noise_of(generator, training=False)
         with torch.no_grad():
-            pictures = [common.draw(generator, w, noise=noise) for w in self.w.split(batch_size)]
-        self.bytes = torch.cat([files.to_uint8(picture).cpu() for picture in pictures])
+            batches = (common.draw(generator, w, noise=noise) for w in self.w.split(batch_size))
+            self.bytes = torch.cat([files.to_uint8(images).cpu() for images in batches])
 
     def __len__(self) -> int:
         """How many pairs."""
@@ -102,10 +102,10 @@ class Pairs:
     def embed(
         self, image_encoder: nn.Module, latent_encoder: nn.Module, *, batch_size: int = 100
     ) -> tuple[Float[Tensor, "n e"], Float[Tensor, "n e"]]:
-        """The embeddings of all pictures and of all codes."""
-        starts = range(0, len(self), batch_size)
-        parts = [self.take(slice(start, start + batch_size)) for start in starts]
-        return torch.cat([image_encoder(x) for _, x in parts]), latent_encoder(self.w)
+        """The embeddings of all images, of which one batch at a time is on the device, and of all codes."""
+        batches = (slice(start, start + batch_size) for start in range(0, len(self), batch_size))
+        images = torch.cat([image_encoder(self.take(rows)[1]) for rows in batches])
+        return images, latent_encoder(self.w)
 
 
 class AlignmentTask(Task):
@@ -196,9 +196,7 @@ class AlignmentTask(Task):
         scale = float(self.loss.scale.detach())
         details = {"world": self.config.world, "seed": self.config.seed}
         save_alignment(folder / WEIGHTS, self.images, self.codes, scale=scale, metadata=details)
-        written = common.card(
-            "alignment", self.config, folder, self.fabric, trained_on=self.trained_on, measures=measures
-        )
+        written = common.card("alignment", self, self.fabric, trained_on=self.trained_on, measures=measures)
         checkpoints.write_card(folder / WEIGHTS, {**written, "scale": scale})
 
     def _parameters(self) -> list[nn.Parameter]:

@@ -136,7 +136,7 @@ class BodyTask(Task):
         )
         measures = self.validate(self.config.steps)
         made = {"trained_on": {}, "measures": measures, "renderer": self.world.renderer}
-        card = common.card("body", self.config, folder, self.fabric, **made)
+        card = common.card("body", self, self.fabric, **made)
         checkpoints.write_card(folder / WEIGHTS, card)
 
     def _load(self, split: str, count: int) -> tuple[common.InMemory, Float[Tensor, "n k"]]:

@@ -59,7 +59,8 @@ class Parts:
         identity: images to unit vectors, for the loss; None leaves the term out.
         alignment: image encoder, latent encoder and scale; None where alignment and initialisation are off.
         start: weights of the body, where they are not the aligned image encoder's; None for random ones.
-        judges: what measures the finished encoder, by name; never the copies that the loss has.
+        judges: networks that measure the finished encoder, by name: for portraits copies that no loss has,
+            for photographs the networks of the losses, since a world of photographs has one of each kind.
         trained_on: names and digests of the weights above, for the card.
         view: what losses see of the generator's pictures.
         shown: what encoder and losses see of images, and of samples that stand for images.
@@ -226,7 +227,7 @@ class InversionTask(Task):
         return self.modules.get("average", self.encoder)
 
     def finish(self, folder: Path) -> None:
-        """Write the encoder and its card, measured on held-out images by judges that took no part."""
+        """Write the encoder and its card, measured on held-out images by `parts.judges`."""
         name = f"inversion_{self.config.preset}"
         path, encoder = folder / f"{name}.safetensors", self.result
         metadata = {"kind": "inversion", "preset": self.config.preset, "config": encoder.config}
@@ -234,8 +235,7 @@ class InversionTask(Task):
         checkpoints.save_weights(path, encoder.state_dict(), metadata=metadata)
         written = common.card(
             name,
-            self.config,
-            folder,
+            self,
             self.fabric,
             trained_on=dict(self.parts.trained_on),
             measures=self.measure(),

@@ -20,6 +20,7 @@ import torch.nn.functional as nnf
 from jaxtyping import Float
 from lightning_fabric import Fabric
 from pydantic import Field, model_validator
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from clcae_lib import checkpoints, files, paths
@@ -225,17 +226,14 @@ class JudgeTask(Task):
         metadata = {"kind": kind, "config": self.judge.config, "world": self.config.world}
         checkpoints.save_weights(path, self.judge.state_dict(), metadata=metadata)
         parents = {self.oracle.stem: files.sha256(self.oracle)} if self.oracle is not None else {}
-        written = common.card(
-            path.stem, self.config, folder, self.fabric, trained_on=parents, measures=measures
-        )
+        written = common.card(path.stem, self, self.fabric, trained_on=parents, measures=measures)
         checkpoints.write_card(path, {**written, "split": f"judge_{self.config.copy_}"})
 
 
 def verification_auc(same: Float[Tensor, " n"], different: Float[Tensor, " m"]) -> float:
     """Probability that a pair of one person is more similar than a pair of two (area under the ROC curve)."""
-    below = torch.searchsorted(different.sort().values, same)
-    ties = torch.searchsorted(different.sort().values, same, right=True) - below
-    return float((below + 0.5 * ties).double().mean() / len(different))
+    labels = torch.cat([torch.ones_like(same), torch.zeros_like(different)])
+    return float(roc_auc_score(labels.numpy(), torch.cat([same, different]).numpy()))
 
 
 def verification(first: Float[Tensor, "n d"], second: Float[Tensor, "n d"]) -> dict[str, float]:

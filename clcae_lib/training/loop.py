@@ -2,7 +2,8 @@
 
 A run lives in a folder: config.yaml, versions.json, metrics.csv, tensorboard/, sheets/ and state.pt, the one
 file a resume needs. Every step seeds all random generators from (seed, step, rank), so a run that was killed
-and resumed equals one that was not, bit for bit on the same machine, versions and threads.
+and resumed equals one that was not: bit for bit on a CPU, with the same machine, versions and threads. On a
+GPU the two are close and not equal: several of torch's CUDA kernels add up in an order of their own.
 """
 
 from __future__ import annotations
@@ -14,20 +15,21 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from lightning_fabric import Fabric
+from pydantic import ValidationError
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from clcae_lib import checkpoints, files, paths
 from clcae_lib.devices import make_fabric
 from clcae_lib.training._logging import MetricsFile, Scalars, environment
-from clcae_lib.training._seeds import seed_step
+from clcae_lib.training._seeds import randomness_restored, seed_step
 from clcae_lib.training.config import ConfigError, TrainConfig, differences
 
 __all__ = ["Task", "fit", "install"]
@@ -47,6 +49,7 @@ class Task:
         self.config = config
         self.modules: dict[str, nn.Module] = {}
         self.optimizers: dict[str, Any] = {}
+        self.progress: dict[str, float] = {"steps": 0, "images_seen": 0, "seconds": 0.0}
 
     def setup(self, fabric: Fabric) -> None:
         """Build the networks and optimizers on the fabric's device."""
@@ -66,7 +69,7 @@ class Task:
         return None
 
     def state(self) -> dict[str, Any]:
-        """What else a resume needs, as plain numbers, strings and tensors."""
+        """What else a resume needs, as plain numbers, strings and tensors; called on every rank."""
         return {}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -82,7 +85,7 @@ class Task:
         return self.config.batch_size
 
     def finish(self, folder: Path) -> None:
-        """Write the final weights and their card into `folder`."""
+        """Write the final weights and their card into `folder`; `progress` says how far the run came."""
 
 
 def fit(
@@ -98,7 +101,8 @@ def fit(
 
     It ends when the task has no steps left, or after `config.max_minutes`; both write a state and call
     `task.finish`. SIGTERM and SIGINT write the state after the step at hand and then leave the process
-    (`SystemExit`, `KeyboardInterrupt`).
+    (`SystemExit`, `KeyboardInterrupt`). Random states, torch's thread count and signal handlers are then as
+    they were.
 
     Args:
         fabric: the devices to use; by default those of `config`.
@@ -106,22 +110,25 @@ def fit(
 
     Raises:
         ConfigError: the folder holds a run of another configuration; the message names each difference.
-        FloatingPointError: a metric stopped being finite; the last state is kept.
+        FloatingPointError: a metric stopped being finite, on whichever rank; the last state is kept.
     """
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
     fabric = fabric or make_fabric(config.device, devices=config.devices, precision=config.precision)
-    fabric.launch()
-    run = _Run(task, config, Path(folder), fabric, progress=progress)
-    with _stop_signals() as stop:
-        run.begin(resume=resume)
-        run.train(stop)
-    if stop:
-        raise KeyboardInterrupt if stop[0] == signal.SIGINT else SystemExit(128 + stop[0])
-    if fabric.is_global_zero:
-        task.finish(run.folder)
-    fabric.barrier()
-    return run.folder
+    with ExitStack() as stack:
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        fabric.launch()
+        if config.threads is not None:  # after the launch, which sets them for several processes
+            torch.set_num_threads(config.threads)
+        stack.enter_context(randomness_restored(fabric.device))
+        run = _Run(task, config, Path(folder), fabric, progress=progress)
+        with _stop_signals() as stop:
+            run.begin(resume=resume)
+            run.train(stop)
+        if stop:
+            raise KeyboardInterrupt if stop[0] == signal.SIGINT else SystemExit(128 + stop[0])
+        if fabric.is_global_zero:
+            task.finish(run.folder)
+        fabric.barrier()
+        return run.folder
 
 
 def install(folder: str | Path, world: str) -> list[Path]:
@@ -159,7 +166,7 @@ class _Run:
 
     def begin(self, *, resume: bool) -> None:
         """Build the task, then either take up the saved state or open a fresh folder."""
-        seed_step(self.config.seed, 0, 0)
+        seed_step(self.config.seed, 0, 0, device=self.fabric.device)
         self.task.setup(self.fabric)
         found = (self.folder / STATE).is_file()
         if found and resume:
@@ -181,11 +188,17 @@ class _Run:
                     saved = self._save()
         if saved != self.step or not (self.folder / STATE).is_file():
             self._save()
+        self.task.progress = {
+            "steps": self.step,
+            "images_seen": self.images,
+            "seconds": round(self.seconds, 1),
+        }
         if self.fabric.is_global_zero:
             self.scalars.close()
 
     def _one_step(self) -> None:
-        seed_step(self.config.seed, self.step + 1, self.fabric.global_rank)
+        rank, device = self.fabric.global_rank, self.fabric.device
+        seed_step(self.config.seed, self.step + 1, rank, device=device)
         for name, value in self.task.step(self.step).items():
             value = value.detach().float() if isinstance(value, Tensor) else float(value)
             self.sums[name] = self.sums.get(name, 0.0) + value
@@ -204,8 +217,16 @@ class _Run:
         if self.step % config.sheet_every == 0 and self.fabric.is_global_zero:
             self._sheet()
 
+    def _sums(self) -> dict[str, float]:
+        """The sums since the last row, their mean over the ranks: the same on all, so all decide alike."""
+        sums = {name: float(total) for name, total in self.sums.items()}
+        if self.fabric.world_size == 1 or not sums:
+            return sums
+        values = torch.tensor(list(sums.values()), dtype=torch.float64, device=self.fabric.device)
+        return dict(zip(sums, self.fabric.all_reduce(values, reduce_op="mean").tolist(), strict=True))
+
     def _means(self) -> dict[str, float]:
-        row = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        row = {name: total / self.counts[name] for name, total in self._sums().items()}
         bad = [name for name, value in row.items() if not math.isfinite(value)]
         if bad:
             raise FloatingPointError(
@@ -245,7 +266,8 @@ class _Run:
         with files.atomic_path(self.folder / "config.yaml") as temporary:
             Path(temporary).write_text(yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False))
         with files.atomic_path(self.folder / "versions.json") as temporary:
-            versions = {**environment(self.fabric.device), "seed": self.config.seed}
+            precision = self.fabric.strategy.precision.precision  # may be another than was asked for
+            versions = environment(self.fabric.device) | {"seed": self.config.seed, "precision": precision}
             Path(temporary).write_text(json.dumps(versions, indent=1))
         self.metrics = MetricsFile(self.folder / "metrics.csv", until=0 if fresh else self.step)
         self.scalars = Scalars(
@@ -253,16 +275,23 @@ class _Run:
         )
 
     def _save(self) -> int:
-        for name, module in self.task.modules.items():
-            if not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
-                raise FloatingPointError(
-                    f"step {self.step}: weights of {name} are not finite; state kept as it was"
-                )
+        bad = [
+            name
+            for name, module in self.task.modules.items()
+            if not all(bool(torch.isfinite(p).all()) for p in module.parameters())
+        ]
+        if any(self._largest([float(len(bad))])):
+            names = ", ".join(bad) or "a network of another process"
+            raise FloatingPointError(
+                f"step {self.step}: weights of {names} are not finite; state kept as it was"
+            )
         self.seconds, self.started = self._elapsed(), time.perf_counter()
+        own, sums = self.task.state(), self._sums()
         if self.fabric.is_global_zero:
             state = {"step": self.step, "seconds": self.seconds, "images": self.images}
+            state |= {"sums": sums, "counts": self.counts}
             state["config"] = self.config.model_dump(mode="json")
-            state["task"] = self.task.state()
+            state["task"] = own
             state["modules"] = {name: module.state_dict() for name, module in self.task.modules.items()}
             state["optimizers"] = {name: item.state_dict() for name, item in self.task.optimizers.items()}
             checkpoints.save_state(self.folder / STATE, state)
@@ -272,6 +301,7 @@ class _Run:
     def _restore(self, state: dict[str, Any]) -> None:
         self._compare(state)
         self.step, self.seconds, self.images = state["step"], state["seconds"], state["images"]
+        self.sums, self.counts = dict(state.get("sums", {})), dict(state.get("counts", {}))
         self.task.load_state(state["task"])
         for name, module in self.task.modules.items():
             module.load_state_dict(state["modules"][name])
@@ -279,7 +309,14 @@ class _Run:
             optimizer.load_state_dict(state["optimizers"][name])
 
     def _compare(self, state: dict[str, Any]) -> None:
-        old = type(self.config).model_validate(state["config"])
+        try:
+            old = type(self.config).model_validate(state["config"])
+        except ValidationError as error:
+            problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+            raise ConfigError(
+                f"{self.folder / STATE} is of a version with other settings ({'; '.join(problems)}); "
+                "give another folder, or resume=False (--no-resume) to start over"
+            ) from error
         changed = differences(old.fixed(state["task"]), self.config.fixed(state["task"]))
         if changed:
             raise ConfigError(
@@ -291,13 +328,18 @@ class _Run:
         """Whether time is up or a signal came, on whichever rank; a signal is then noted on all of them."""
         limit = self.config.max_minutes
         late = limit is not None and time.perf_counter() - self.begun >= 60 * limit
-        votes = [float(stop[0]) if stop else 0.0, float(late)]
-        if self.fabric.world_size > 1:
-            ballot = torch.tensor(votes, device=self.fabric.device)
-            votes = self.fabric.all_reduce(ballot, reduce_op="max").tolist()
+        votes = self._largest([float(stop[0]) if stop else 0.0, float(late)])
         if votes[0] and not stop:
             stop.append(int(votes[0]))
         return any(votes)
+
+    def _largest(self, values: list[float]) -> list[float]:
+        """The largest of each value over the ranks."""
+        if self.fabric.world_size == 1:
+            return values
+        return self.fabric.all_reduce(
+            torch.tensor(values, device=self.fabric.device), reduce_op="max"
+        ).tolist()
 
     def _elapsed(self) -> float:
         return self.seconds + time.perf_counter() - self.started

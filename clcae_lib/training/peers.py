@@ -187,7 +187,7 @@ class PeerTask(InversionTask):
         metadata |= {"world": self.config.world, "seed": self.config.seed}
         checkpoints.save_weights(path, encoder.state_dict(), metadata=metadata)
         details = {"trained_on": dict(self.parts.trained_on), "measures": self.measure()}
-        written = common.card(name, self.config, folder, self.fabric, **details)
+        written = common.card(name, self, self.fabric, **details)
         checkpoints.write_card(path, written)
 
     def _network(self) -> nn.Module:
@@ -245,13 +245,14 @@ class E4eTask(PeerTask):
         self.pool = CodePool()
 
     def state(self) -> dict[str, Any]:
-        """The pool of codes too; of several ranks, the first one's."""
-        return {**super().state(), "pool": self.pool.codes}
+        """The pool of codes too, one rank's after another's."""
+        return {**super().state(), "pool": common.gather(self.fabric, self.pool.codes)}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take up the count of images and the pool."""
+        """Take up the count of images and this rank's pool."""
         super().load_state(state)
-        self.pool.codes = state["pool"].to(self.fabric.device)
+        pools = state["pool"].to(self.fabric.device).tensor_split(self.fabric.world_size)
+        self.pool.codes = pools[self.fabric.global_rank]
 
     @property
     def base(self) -> E4eEncoder:

@@ -1,9 +1,13 @@
+import weakref
+
 import pytest
 import torch
+from torch import nn
 
 from clcae_lib import checkpoints
 from clcae_lib.models import load_alignment
 from clcae_lib.training import ConfigError, fit, load_config
+from clcae_lib.training import _common as common
 from clcae_lib.training.alignment import AlignmentConfig, AlignmentTask, Pairs
 from tests.unit._tiny import WIDTHS, tiny_generator
 
@@ -95,6 +99,29 @@ def test_pairs_are_codes_and_their_pictures(generator):
     pairs = Pairs(generator, 5, 3, batch_size=2)
     w, pictures = pairs.take(slice(1, 4))
     torch.testing.assert_close(pictures, generator.synthesis(w).clamp(-1, 1), atol=1 / 127, rtol=0)
+
+
+def test_one_batch_of_images_at_a_time_is_in_memory(generator, monkeypatch):
+    """Images of 10,000 pairs at 256 pixels take 8 GB in float32."""
+    alive, most = weakref.WeakSet(), []
+
+    def noted(tensor):
+        alive.add(tensor)
+        most.append(len(alive))
+        return tensor
+
+    class Noted(Pairs):
+        def take(self, rows):
+            w, images = super().take(rows)
+            return w, noted(images)
+
+    draw = common.draw
+    monkeypatch.setattr(common, "draw", lambda *values, **options: noted(draw(*values, **options)))
+    pairs = Noted(generator, 12, 3, batch_size=3)
+    drawn, most[:] = max(most), []
+    encoder = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 8))
+    pairs.embed(encoder, nn.Identity(), batch_size=2)
+    assert max(drawn, *most) <= 2  # the one before may live until it is replaced
 
 
 def test_sigmoid_loss_trains(generator, tmp_path):

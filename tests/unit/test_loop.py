@@ -2,18 +2,21 @@
 
 import csv
 import os
+import random
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from clcae_lib import checkpoints, paths
 from clcae_lib.training import ConfigError, Shuffled, Task, TrainConfig, fit, install, tile
+from clcae_lib.training._common import card
 
 
 class Regression(Task):
@@ -79,6 +82,79 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     assert same(whole, parts.modules["network"].state_dict())
 
 
+class Stopped(Regression):
+    """Interrupted by a person in step `at`, or killed."""
+
+    at, number = 2, signal.SIGINT
+
+    def step(self, index):
+        if index == self.at and self.number:
+            os.kill(os.getpid(), self.number)
+        elif index == self.at:
+            raise InterruptedError("killed")
+        return super().step(index)
+
+
+@pytest.mark.parametrize(("at", "number"), [(2, signal.SIGINT), (5, None)])
+def test_a_run_stopped_between_two_rows_goes_on_with_the_same_rows(tmp_path, at, number):
+    settings = {"steps": 9, "log_every": 4, "validate_every": 3, "checkpoint_every": 5, "threads": 1}
+    config = TrainConfig(**settings, device="cpu", tensorboard=False)
+    task = Stopped(config)
+    task.at, task.number = at, number
+    with pytest.raises((KeyboardInterrupt, InterruptedError)):
+        fit(task, config, tmp_path / "parts")
+    for name in ("parts", "whole"):
+        fit(Regression(config), config, tmp_path / name)
+    measured = [
+        [
+            {key: row[key] for key in ("step", "images", "loss", "rare", "half")}
+            for row in rows(tmp_path / name)
+        ]
+        for name in ("whole", "parts")
+    ]
+    assert [row["step"] for row in measured[0]] == ["3", "4", "6", "8", "9"]
+    assert measured[0] == measured[1]
+
+
+def states():
+    python, numpy, torch_ = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    flags = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    return python, str(numpy), torch_.tolist(), flags, torch.get_num_threads(), dict(os.environ)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_training_leaves_the_process_as_it_was(tmp_path, monkeypatch, ends):
+    class Ending(Regression):
+        def step(self, index):
+            assert torch.get_num_threads() == 2
+            if not ends and index == 3:
+                raise InterruptedError
+            return super().step(index)
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    config = TrainConfig(steps=4, device="cpu", threads=2, tensorboard=False)
+    torch.manual_seed(3)
+    before = states()
+    try:
+        fit(Ending(config), config, tmp_path)
+    except InterruptedError:
+        assert not ends
+    assert states() == before
+
+
+def test_the_card_needs_no_state_to_say_how_far_the_run_came(tmp_path):
+    class Carded(Regression):
+        def finish(self, folder):
+            (folder / "state.pt").unlink()
+            self.card = card("net", self, self.fabric, trained_on={}, measures={})
+
+    config = TrainConfig(steps=3, device="cpu", tensorboard=False)
+    task = Carded(config)
+    fit(task, config, tmp_path)
+    assert (task.card["steps"], task.card["images_seen"]) == (3, 3 * config.batch_size)
+    assert task.card["seconds"] >= 0
+
+
 def test_another_seed_is_another_run(tmp_path):
     first, second = (run(tmp_path / str(seed), seed=seed)[1].modules["network"] for seed in (0, 1))
     assert not same(first.state_dict(), second.state_dict())
@@ -126,6 +202,16 @@ def test_a_changed_setting_is_refused_and_named(tmp_path):
     with pytest.raises(ConfigError, match=r"batch_size: 16 -> 4") as error:
         run(tmp_path, batch_size=4, log_every=1)
     assert "log_every" not in str(error.value)
+
+
+def test_a_state_of_another_version_is_refused_with_a_remedy(tmp_path):
+    class Newer(TrainConfig):
+        depth: int
+
+    run(tmp_path, steps=3)
+    config = Newer(steps=3, device="cpu", depth=2)
+    with pytest.raises(ConfigError, match=r"state\.pt is of a version .*depth: Field required.*--no-resume"):
+        fit(Regression(config), config, tmp_path)
 
 
 def test_time_limit_stops_with_a_state_and_weights(tmp_path):
