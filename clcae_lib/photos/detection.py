@@ -96,8 +96,14 @@ def _detector() -> Any:
             "there is no face detector; install it with pip install 'clcae[faces]', "
             f"or write landmarks into a {SUFFIX} file beside each picture"
         )
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    return importlib.import_module("mtcnn").MTCNN(device="CPU:0")
+    level = "TF_CPP_MIN_LOG_LEVEL"  # read when TensorFlow is imported
+    asked = os.environ.get(level)
+    os.environ[level] = asked or "3"
+    try:
+        return importlib.import_module("mtcnn").MTCNN(device="CPU:0")
+    finally:
+        if asked is None:
+            del os.environ[level]
 
 
 def _face(row: np.ndarray, scale: torch.Tensor) -> Landmarks:

@@ -1,5 +1,6 @@
 """Where faces are known from: the file beside a photograph, or the optional detector."""
 
+import os
 import sys
 import types
 
@@ -53,7 +54,9 @@ def test_the_file_beside_the_picture_comes_first(tmp_path, pretended):
 def test_several_faces_come_by_size_and_uncertain_ones_do_not(pretended):
     rows, _ = pretended
     rows += [row(FIVE / 3), row(FIVE), row(FIVE / 2, score=0.4)]
+    environment = dict(os.environ)
     faces = detect_faces(Image.new("RGB", (120, 110)))
+    assert dict(os.environ) == environment
     assert [round(face.size, 1) for face in faces] == sorted([round(f.size, 1) for f in faces], reverse=True)
     assert len(faces) == 2
     assert torch.allclose(faces[0].points, FIVE)
