@@ -188,6 +188,6 @@ def _named(place: Place) -> Any:
         files = {"tls_ca_file": place.ca, "tls_client_cert": place.cert, "tls_client_key": place.key}
         security = Security(**{k: str(v) for k, v in files.items()}, require_encryption=True)
     try:
-        return Client(place.scheduler, security=security, timeout="20s")
+        return Client(place.scheduler, security=security, timeout="60s")
     except (OSError, TimeoutError) as error:
         raise SuiteError(f"--scheduler {place.scheduler}: nobody answers there ({error})") from error

@@ -287,7 +287,7 @@ def test_an_interrupted_run_leaves_earlier_results_and_no_kernel(suite, tmp_path
     earlier = (run_suite("quick").folder / "01_a" / "metrics.json").read_text()
     started = tmp_path / "pid"
     tell = f"import os, pathlib\npathlib.Path({str(started)!r}).write_text(str(os.getpid()))"
-    slow = f"{tell}\nimport time; time.sleep(120)"
+    slow = f"{tell}\nimport time; time.sleep(3600)"
     write_notebook(folder / "01_a.ipynb", GOOD.replace("seed + 1", "99"), slow)
     program = "from clcae_lib.suite.runner import run_suite; run_suite('quick')"
     process = subprocess.Popen(
@@ -295,7 +295,7 @@ def test_an_interrupted_run_leaves_earlier_results_and_no_kernel(suite, tmp_path
     )
     wait_for(lambda: started.is_file() and started.read_text())
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate()
     assert process.returncode != 0
     assert b"KeyboardInterrupt" in errors
     assert (tmp_path / "results" / "quick" / "01_a" / "metrics.json").read_text() == earlier
@@ -303,10 +303,9 @@ def test_an_interrupted_run_leaves_earlier_results_and_no_kernel(suite, tmp_path
     wait_for(lambda: not alive(int(started.read_text())))
 
 
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
+def wait_for(condition):
+    """Wait as long as it takes; pytest ends what hangs."""
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
         time.sleep(0.1)
 
 

@@ -156,7 +156,7 @@ def test_a_killed_worker_is_replaced_and_its_run_repeated(ablation, tmp_path):
     kill = (
         f"import os, pathlib, signal\nonce = pathlib.Path({str(once)!r})\n"
         "if not once.exists():\n    once.touch()\n    os.kill(os.getppid(), signal.SIGKILL)\n"
-        "    import time; time.sleep(30)"
+        "    import time; time.sleep(3600)"
     )
     ablation(kill, COUNT)
     summary = run_sweep(seeds=[0], variants=["plain"])
