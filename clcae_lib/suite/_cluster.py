@@ -32,7 +32,14 @@ class Place:
 
 @dataclass(frozen=True)
 class Workers:
-    """A connected cluster: its client, threads for each notebook, GPUs to share out, GPUs declared."""
+    """A connected cluster.
+
+    Attributes:
+        client: Dask's.
+        threads: for each notebook; None leaves that to the workers.
+        gpus: how many there are to share out; 0 leaves that to the workers.
+        declared: whether workers declare GPUs as a resource.
+    """
 
     client: "Client"
     threads: int | None
@@ -79,16 +86,52 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def gpu_names(visible: str | None, count: int) -> list[str]:
+    """The GPUs that this process was given, each as `CUDA_VISIBLE_DEVICES` names it.
+
+    Args:
+        visible: the value of `CUDA_VISIBLE_DEVICES`: indices, UUIDs or MIG names; None if it is not set.
+        count: GPUs that torch finds. CUDA ignores a name that it does not know and all names after it, and of
+            several MIG names it uses only the first, so these all count.
+    """
+    if visible is None or not count:
+        return [str(index) for index in range(count)]
+    names = [name.strip() for name in visible.split(",")]
+    return names if all(name.startswith("MIG-") for name in names) else names[:count]
+
+
+def gpu_of(visible: str | None, count: int, worker: int) -> str:
+    """The value of `CUDA_VISIBLE_DEVICES` for a worker's kernel: one of the GPUs given, in turn.
+
+    Args:
+        visible: the value that this process inherited, None if it is not set.
+        count: GPUs that torch finds, 1 or more.
+        worker: its number; more workers than GPUs share them.
+    """
+    names = gpu_names(visible, count)
+    return names[worker % len(names)]
+
+
 def gpu_count() -> int:
-    """The GPUs of this machine."""
+    """The GPUs that torch finds: those of this machine that this process was given."""
     import torch
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
+def core_count() -> int:
+    """The cores that this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
 def worker_count(jobs: int | None, runs: int) -> int:
     """Notebooks at once on this machine: as asked, else one a GPU, else one a pair of cores."""
-    return max(1, min(jobs or gpu_count() or max(1, (os.cpu_count() or 1) // 2), runs))
+    gpus = len(gpu_names(os.environ.get(VISIBLE), gpu_count()))
+    return max(1, min(jobs or gpus or core_count() // 2, runs))
 
 
 @contextmanager
@@ -113,8 +156,13 @@ def connect(place: Place, *, runs: int) -> Iterator[Workers]:
                 yield Workers(client, threads=None, gpus=0, declared=declared)
             return
         gpus, count = gpu_count(), worker_count(place.jobs, runs)
-        threads = max(1, (os.cpu_count() or 1) // count)
-        with _local(count, gpus) as cluster, Client(cluster) as client:
+        threads = max(1, core_count() // count)
+        # A nanny notices a worker that dies; limits in seconds only hit one that a busy machine slows.
+        patient = {
+            "distributed.scheduler.worker-ttl": None,
+            "distributed.comm.timeouts.connect": "20 minutes",
+        }
+        with config.set(patient), _local(count, gpus) as cluster, Client(cluster) as client:
             yield Workers(client, threads=threads, gpus=gpus, declared=gpus > 0)
 
 
@@ -140,6 +188,6 @@ def _named(place: Place) -> Any:
         files = {"tls_ca_file": place.ca, "tls_client_cert": place.cert, "tls_client_key": place.key}
         security = Security(**{k: str(v) for k, v in files.items()}, require_encryption=True)
     try:
-        return Client(place.scheduler, security=security, timeout="20s")
+        return Client(place.scheduler, security=security, timeout="60s")
     except (OSError, TimeoutError) as error:
         raise SuiteError(f"--scheduler {place.scheduler}: nobody answers there ({error})") from error

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from PIL import Image
 
 from clcae_lib import paths
 from clcae_lib.suite._errors import NotebookError, SuiteError
@@ -17,7 +18,19 @@ COLUMNS = (
     *("headline", "profile", "seed", "world", "device", "commit", "versions", "seconds"),
 )
 SWEEP_COLUMNS = ("variant", *COLUMNS)
-_NEEDED = {"notebook": str, "metric": str, "value": int | float, "source": str}
+_ROW = {
+    "notebook": str,
+    "metric": str,
+    "subject": str | None,
+    "value": int | float,
+    "low": int | float | None,
+    "high": int | float | None,
+    "unit": str | None,
+    "source": str,
+    "better": str | None,
+    "headline": bool | None,
+}
+"""The types of a row's entries; where None is among them, the entry may be left out."""
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
@@ -31,7 +44,7 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
         rows = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise NotebookError("it recorded no metrics: output_dir holds no metrics.json") from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise NotebookError(f"its metrics.json is no JSON: {error}") from error
     if not isinstance(rows, list) or not rows:
         raise NotebookError("its metrics.json holds no rows")
@@ -41,21 +54,71 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def _check_row(row: Any) -> None:
-    wrong = [name for name, kind in _NEEDED.items() if not isinstance(row.get(name), kind)]
-    if wrong or not math.isfinite(row["value"]) or row["source"] not in ("live", "reference"):
+    if not isinstance(row, dict):
+        raise NotebookError(f"a row of its metrics.json is no object with names and values: {row!r}")
+    wrong = [name for name, kind in _ROW.items() if not isinstance(row.get(name), kind)]
+    numbers = [row[name] for name in ("value", "low", "high") if row.get(name) is not None]
+    if wrong or not all(map(_is_finite, numbers)) or row["source"] not in ("live", "reference"):
         raise NotebookError(
-            f"a row of its metrics.json is wrong ({', '.join(wrong) or 'value or source'}): {row}"
+            f"a row of its metrics.json is wrong ({', '.join(wrong) or 'number or source'}): {row}"
         )
 
 
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an integer beyond the largest float
+        return False
+
+
 def read_figures(folder: Path) -> list[dict[str, Any]]:
-    """The pictures and tables in a notebook's folder, as recorded, then the unrecorded by name."""
+    """The images and tables in a notebook's folder, as recorded, then the unrecorded by name.
+
+    Raises:
+        NotebookError: `figures.json` is wrong.
+    """
     path = folder / "figures.json"
-    listed = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    except ValueError as error:
+        raise NotebookError(f"its figures.json is no JSON: {error}") from error
+    if not isinstance(listed, list) or not all(_is_figure(figure) for figure in listed):
+        raise NotebookError("its figures.json is no list of objects with a `file`")
     known = {figure["file"] for figure in listed}
     rest = [{"file": file.name} for file in sorted(folder.glob("*.png")) if file.name not in known]
     blank = {"caption": "", "headline": False}
     return [{**blank, **figure} for figure in [*listed, *rest] if (folder / figure["file"]).is_file()]
+
+
+def _is_figure(figure: Any) -> bool:
+    return isinstance(figure, dict) and isinstance(figure.get("file"), str)
+
+
+def check_results(folder: Path) -> None:
+    """Reads what a notebook left as the report will read it.
+
+    Raises:
+        NotebookError: there are no metrics, or metrics, figures or images cannot be read.
+    """
+    read_rows(folder)
+    for figure in read_figures(folder):
+        if figure["file"].endswith(".png"):
+            try:
+                with Image.open(folder / figure["file"]) as image:
+                    image.verify()
+            except (OSError, SyntaxError) as error:
+                raise NotebookError(f"its image {figure['file']} cannot be read: {error}") from error
+
+
+def complete_record(folder: Path) -> Record | None:
+    """The record of the complete run that a folder holds; None without one, or if its results are damaged."""
+    record = read_record(folder)
+    try:
+        if record is not None:
+            check_results(folder)
+    except NotebookError:
+        return None
+    return record
 
 
 def provenance_rows(folder: Path, record: Record, **extra: Any) -> list[dict[str, Any]]:

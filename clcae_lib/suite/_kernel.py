@@ -1,16 +1,15 @@
 """Executes one notebook with papermill, in the interpreter that runs the suite.
 
-Four things papermill does not do by itself: the kernel is the running interpreter whatever kernels the
-machine has registered; kernels of one user start one after another, because two that look for free ports at
-once may find the same one and wait for ever; a notebook has a time limit as a whole; and an exception inside
-a widget's callback, which Jupyter stores in the widget's state and forgets, counts as a failure.
+Five things papermill does not do by itself: the kernel is the running interpreter whatever kernels the
+machine has registered; it is reached by sockets in a folder of its own, because two kernels that look for
+free TCP ports at once may find the same one and wait for ever; a reply that arrives while a widget's state is
+sent is noticed; a notebook has a time limit as a whole; and an exception inside a widget's callback, which
+Jupyter stores in the widget's state and forgets, counts as a failure.
 """
 
-import getpass
 import math
 import os
 import re
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,21 +18,26 @@ from queue import Empty
 from typing import Any
 
 import nbformat
-from filelock import FileLock, Timeout
+import zmq
+from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill import PapermillExecutionError, execute_notebook
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
+from traitlets.config import Config
 
 from clcae_lib.suite._errors import NotebookError
+from clcae_lib.suite._plan import START_TIMEOUT
 
 Watch = Callable[[int, int], None]
 """Called with the number of cells done and of all cells."""
 
-_START_QUEUE = 600
-"""Seconds that a kernel waits for those before it to start."""
+_OUTPUT_TIMEOUT = 3600
+"""Seconds for the outputs of a finished cell to arrive; nbclient's default of 4 fails on a busy machine."""
+_LOOK_AGAIN = 0.2
+"""Seconds between two looks for a reply."""
 
 
 class _OwnInterpreter(AsyncKernelManager):
@@ -42,54 +46,42 @@ class _OwnInterpreter(AsyncKernelManager):
     @property
     def kernel_spec(self) -> KernelSpec:
         """The kernel: this interpreter."""
-        command = [
-            sys.executable,
-            "-Xfrozen_modules=off",
-            "-m",
-            "ipykernel_launcher",
-            "-f",
-            "{connection_file}",
-        ]
-        return KernelSpec(argv=command, display_name="Python 3", language="python")
+        return KernelSpec(**get_kernel_dict())
 
 
 class _Client(PapermillNotebookClient):
-    """Papermill's client, alone on the machine from the choice of the ports until the kernel holds them."""
+    """Papermill's client, which notices every reply.
 
-    async def async_start_new_kernel(self, **kwargs: Any) -> None:
-        """Starts a kernel when no other one is starting."""
-        self._starting = FileLock(
-            Path(tempfile.gettempdir()) / f"clcae-kernel-start-{getpass.getuser()}.lock"
-        )
-        self._starting.acquire(timeout=_START_QUEUE)
-        try:
-            await super().async_start_new_kernel(**kwargs)
-        except BaseException:
-            self._starting.release()
-            raise
+    Papermill calls nbclient's synchronous methods. These are bound to the coroutines of nbclient's own class,
+    so an override of a coroutine would never run.
+    """
 
-    async def async_start_new_kernel_client(self) -> Any:
-        """Waits for the kernel's first answer, then lets the next one start."""
+    def start_new_kernel_client(self) -> Any:
+        """Waits for the kernel's first answer.
+
+        Raises:
+            DeadKernelError: it died before, or did not answer in time.
+        """
         try:
-            client = await super().async_start_new_kernel_client()
-        finally:
-            self._starting.release()
+            client = super().start_new_kernel_client()
+        except RuntimeError as error:
+            raise DeadKernelError(str(error)) from error
         client.shell_channel.get_msg = _looking_again(client.shell_channel.get_msg)
         return client
 
 
 def _looking_again(get_msg: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """A channel's `get_msg` that looks again every second.
+    """A channel's `get_msg` that looks for a message again and again.
 
     nbclient sends the state of Output widgets past the asynchronous socket, which then does not notice a
-    reply that comes in at that moment; one who waits without looking waits for ever.
+    reply that comes in at that moment: whoever waits for it without looking waits for ever.
     """
 
     async def get(timeout: float | None = None) -> Any:
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         while True:
             try:
-                return await get_msg(timeout=max(0.0, min(1.0, deadline - time.monotonic())))
+                return await get_msg(timeout=max(0.0, min(_LOOK_AGAIN, deadline - time.monotonic())))
             except Empty:
                 if time.monotonic() >= deadline:
                     raise
@@ -116,17 +108,27 @@ class _Engine(NBClientEngine):
     ) -> nbformat.NotebookNode:
         """Runs the notebook's cells in order, until one fails."""
         deadline = time.monotonic() + timeout if timeout else None
-        client = _Client(
-            nb_man,
-            kernel_name=kernel_name,
-            kernel_manager_class=_OwnInterpreter,
-            startup_timeout=int(start_timeout),
-            timeout_func=lambda cell: deadline and max(1, int(deadline - time.monotonic())),
-            resources={"metadata": {"path": str(folder)}},
-        )
         _report_progress(nb_man, watch)
-        with kernel_log.open("wb") as log:
+        with tempfile.TemporaryDirectory(prefix="clcae-") as sockets, kernel_log.open("wb") as log:
+            client = _Client(
+                nb_man,
+                kernel_name=kernel_name,
+                kernel_manager_class=_OwnInterpreter,
+                config=_connection(Path(sockets)),
+                startup_timeout=int(start_timeout),
+                iopub_timeout=max(1, int(timeout or _OUTPUT_TIMEOUT)),
+                timeout_func=lambda cell: deadline and max(1, int(deadline - time.monotonic())),
+                resources={"metadata": {"path": str(folder)}},
+            )
             return client.execute(env={**os.environ, **environment}, stdout=log, stderr=log)
+
+
+def _connection(sockets: Path) -> Config:
+    """How kernel and client meet: by sockets in a folder, or by TCP where its path is too long for them."""
+    file = sockets / "kernel.json"
+    longest = len(os.fsencode(file.with_name("kernel-ipc-5")))
+    transport = "ipc" if longest <= zmq.IPC_PATH_MAX_LEN else "tcp"
+    return Config({"KernelManager": {"transport": transport, "connection_file": str(file)}})
 
 
 papermill_engines.register("clcae", _Engine)
@@ -150,7 +152,7 @@ def execute(
     *,
     folder: Path,
     timeout: float | None = None,
-    start_timeout: float = 120.0,
+    start_timeout: float = START_TIMEOUT,
     environment: Mapping[str, str] | None = None,
     watch: Watch = lambda done, total: None,
 ) -> nbformat.NotebookNode:
@@ -190,12 +192,9 @@ def execute(
     except PapermillExecutionError as error:
         raise NotebookError(f"{error.ename}: {error.evalue}", details=_plain(error.traceback)) from error
     except CellTimeoutError as error:
-        raise NotebookError(f"did not end within {timeout:.0f} s", details=str(error)) from error
-    except Timeout as error:
-        raise NotebookError(
-            f"another kernel has been starting for {_START_QUEUE} s", details=str(error)
-        ) from error
-    except (DeadKernelError, RuntimeError) as error:
+        limit = timeout or _OUTPUT_TIMEOUT
+        raise NotebookError(f"did not end within {limit:.0f} s", details=str(error)) from error
+    except DeadKernelError as error:
         raise NotebookError(f"its kernel died or did not start: {error}", details=str(error)) from error
     _check_widgets(node)
     return node

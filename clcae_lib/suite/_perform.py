@@ -9,7 +9,9 @@ import os
 import shutil
 import tempfile
 import time
+import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from nbconvert import HTMLExporter
 
 from clcae_lib import paths
 from clcae_lib.provenance import commit, device_text, versions
-from clcae_lib.suite._collect import read_rows
+from clcae_lib.suite._collect import check_results
 from clcae_lib.suite._errors import NotebookError
 from clcae_lib.suite._kernel import Watch, execute
 from clcae_lib.suite._plan import Job, Profile
@@ -49,7 +51,8 @@ def perform(
         watch: called with cells done and cells in all.
 
     Raises:
-        NotebookError: the notebook failed.
+        NotebookError: the notebook failed, or its results could not be read or kept; every other exception
+            becomes one, so that the notebooks after this one still run.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     sweep_up(target)
@@ -65,10 +68,13 @@ def perform(
         _remove(failed)
         return record
     except NotebookError as error:
-        _finish(job, staging, target)
-        (staging / "traceback.txt").write_text(error.details + "\n", encoding="utf-8")
-        _replace(failed, staging)
+        _set_aside(job, staging, target, failed, error)
         raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        failure = NotebookError(reason, details=traceback.format_exc())
+        _set_aside(job, staging, target, failed, failure)
+        raise failure from error
     finally:
         _remove(staging)
 
@@ -94,7 +100,7 @@ def _run(
         environment=environment,
         watch=watch,
     )
-    read_rows(staging)
+    check_results(staging)
     return Record(
         notebook=job.name,
         profile=profile.name,
@@ -123,6 +129,17 @@ def _finish(job: Job, staging: Path, target: Path) -> None:
     executed.write_text(text.replace(shown_path(staging), shown_path(target)), encoding="utf-8")
     html, _ = HTMLExporter(require_js_url="").from_notebook_node(nbformat.read(executed, as_version=4))
     (staging / f"{job.name}.html").write_text(html, encoding="utf-8")
+
+
+def _set_aside(job: Job, staging: Path, target: Path, failed: Path, error: NotebookError) -> None:
+    """Keeps what a failed run left, with its traceback; what cannot be kept hides no failure."""
+    try:
+        _finish(job, staging, target)
+    except Exception:
+        error.details += f"\n\nThe HTML copy could not be made:\n{traceback.format_exc()}"
+    with suppress(OSError):
+        (staging / "traceback.txt").write_text(error.details + "\n", encoding="utf-8")
+        _replace(failed, staging)
 
 
 def _replace(target: Path, staging: Path) -> None:

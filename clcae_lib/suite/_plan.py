@@ -7,6 +7,7 @@
         needs: [05_metric_ablations]      # run before it; a failure there stops this one
         inputs: ["generator.*"]           # weights under data/<world>/ it depends on; all of them by default
         reads: [reference/sweeps]         # what else it depends on, under results/
+        folders: [folder]                 # parameters that name folders whose files it depends on
 
 `notebooks/profiles/<name>.yaml` holds one set of parameters:
 
@@ -33,7 +34,9 @@ from clcae_lib.suite._parameters import (
 )
 
 _PROFILE_KEYS = {"about", "common", "timeout", "start_timeout", "notebooks"}
-_ENTRY_KEYS = {"name", "needs", "inputs", "reads"}
+_ENTRY_KEYS = {"name", "needs", "inputs", "reads", "folders"}
+START_TIMEOUT = 1200.0
+"""Seconds for a kernel to start: a limit for one that hangs, not for slow machines; a dead one is noticed."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Entry:
     needs: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ("*",)
     reads: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Profile:
     common: Mapping[str, Any] = field(default_factory=dict)
     notebooks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     timeout: float | None = None
-    start_timeout: float = 120.0
+    start_timeout: float = START_TIMEOUT
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,10 @@ def read_suite(folder: Path) -> list[Entry]:
 
 def _entry(path: Path, item: Any) -> Entry:
     if not isinstance(item, dict) or "name" not in item or set(item) - _ENTRY_KEYS:
-        raise SuiteError(f"{path}: an entry has `name` and may have needs, inputs, reads; not {item!r}")
-    lists = {key: tuple(item[key]) for key in ("needs", "inputs", "reads") if key in item}
+        raise SuiteError(
+            f"{path}: an entry has `name` and may have needs, inputs, reads, folders; not {item!r}"
+        )
+    lists = {key: tuple(item[key]) for key in _ENTRY_KEYS - {"name"} if key in item}
     return Entry(name=item["name"], path=path.parent / f"{item['name']}.ipynb", **lists)
 
 

@@ -6,6 +6,7 @@ come from (seed, device, commit, versions) and the report shows what is marked a
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
@@ -33,7 +34,8 @@ class Recorder:
         self.notebook = notebook
         self.folder = paths.root() / Path(output_dir).expanduser()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._metrics: list[dict[str, Any]] = []
+        self._metrics: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self._recorded_in: dict[tuple[str, str, str], int | None] = {}
         self._figures: list[dict[str, Any]] = []
         for stale in ("metrics.json", "figures.json"):
             (self.folder / stale).unlink(missing_ok=True)
@@ -53,6 +55,8 @@ class Recorder:
     ) -> float:
         """Record one number and return it as a plain float.
 
+        A cell that is run again replaces the numbers that it recorded before.
+
         Args:
             metric: the quantity, such as "PSNR".
             value: a finite number; a tensor or array of one element will do.
@@ -64,7 +68,8 @@ class Recorder:
             headline: whether it belongs to the report's main table.
 
         Raises:
-            ValueError: a value is not finite, a word is not one of the allowed, or the row exists already.
+            ValueError: a value is not finite, a word is not one of the allowed, or the same run of a cell
+                records the number twice.
         """
         row = {"notebook": self.notebook, "metric": metric, "subject": subject}
         row |= {
@@ -74,10 +79,11 @@ class Recorder:
         }
         row |= {"unit": unit, "source": _choice("source", source, _SOURCES)}
         row |= {"headline": bool(headline), "better": _choice("better", better, _BETTER)}
-        if any(_same(row, other) for other in self._metrics):
+        key, execution = (metric, subject, source), _execution()
+        if key in self._metrics and self._recorded_in[key] == execution:
             raise ValueError(f"{metric} of {subject!r} ({source}) is recorded already; give another subject")
-        self._metrics.append(row)
-        _write(self.folder / "metrics.json", self._metrics)
+        self._metrics[key], self._recorded_in[key] = row, execution
+        _write(self.folder / "metrics.json", list(self._metrics.values()))
         return row["value"]
 
     def figure(
@@ -142,8 +148,10 @@ def _choice(name: str, value: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
-def _same(row: dict[str, Any], other: dict[str, Any]) -> bool:
-    return all(row[key] == other[key] for key in ("metric", "subject", "source"))
+def _execution() -> int | None:
+    """The number of the cell's run, as Jupyter counts them; None outside of it."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return shell.execution_count if shell else None
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -20,13 +20,12 @@ from clcae_lib import paths
 from clcae_lib.files import atomic_path
 from clcae_lib.provenance import device_text
 from clcae_lib.suite import _digest
-from clcae_lib.suite._collect import provenance_rows, table
+from clcae_lib.suite._collect import complete_record, provenance_rows, table
 from clcae_lib.suite._console import Display, log_to
 from clcae_lib.suite._errors import NotebookError, SuiteError
 from clcae_lib.suite._lock import alone
 from clcae_lib.suite._perform import perform, restore
 from clcae_lib.suite._plan import Job, Profile, plan, read_suite
-from clcae_lib.suite._record import read_record
 from clcae_lib.suite._report import write_report
 
 logger = logging.getLogger("clcae_lib.suite")
@@ -118,7 +117,7 @@ def _check_earlier(jobs: Sequence[Job], target: Path) -> None:
     selected = {job.name for job in jobs}
     for job in jobs:
         for need in job.entry.needs:
-            if need not in selected and read_record(target / need) is None:
+            if need not in selected and complete_record(target / need) is None:
                 raise SuiteError(f"{job.name} needs {need}, of which {target} has no results; run it too")
 
 
@@ -173,7 +172,7 @@ def _run_jobs(
 
 
 def _unselected(name: str, target: Path) -> Outcome:
-    record = read_record(target / name)
+    record = complete_record(target / name)
     return Outcome(name, "earlier", record.seconds) if record else Outcome(name, "absent")
 
 
@@ -192,9 +191,14 @@ def _run_one(
         return Outcome(job.name, "stopped", reason=f"needs {', '.join(broken)}")
     upstream = {need: _digest.result_digest(target / need) for need in job.entry.needs}
     key = _digest.job_key(
-        job.entry, job.parameters, upstream=upstream, code=code, results=paths.results_dir()
+        job.entry,
+        job.parameters,
+        upstream=upstream,
+        code=code,
+        results=paths.results_dir(),
+        device=device_text(str(job.parameters["device"])).split(":")[0],
     )
-    record = read_record(target / job.name)
+    record = complete_record(target / job.name)
     if record is not None and record.key == key and not force:
         return Outcome(job.name, "unchanged", record.seconds)
     logger.info("%s starts with %s", job.name, json.dumps(dict(job.parameters), default=str))
@@ -225,7 +229,7 @@ def _write_results(target: Path, profile: Profile, outcomes: Sequence[Outcome], 
     """Writes `metrics.csv`, `status.json` and the report from the folders of the notebooks that are good."""
     rows = []
     for outcome in outcomes:
-        record = read_record(target / outcome.notebook) if outcome.state in _GOOD else None
+        record = complete_record(target / outcome.notebook) if outcome.state in _GOOD else None
         rows += provenance_rows(target / outcome.notebook, record) if record else []
     metrics = table(rows)
     status = {

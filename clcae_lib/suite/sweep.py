@@ -20,8 +20,8 @@ import pandas as pd
 from clcae_lib import paths
 from clcae_lib.files import atomic_path
 from clcae_lib.suite import _digest
-from clcae_lib.suite._cluster import Place, check_place, connect, worker_count
-from clcae_lib.suite._collect import SWEEP_COLUMNS, provenance_rows, read_runs, table
+from clcae_lib.suite._cluster import VISIBLE, Place, check_place, connect, gpu_of, worker_count
+from clcae_lib.suite._collect import SWEEP_COLUMNS, complete_record, provenance_rows, read_runs, table
 from clcae_lib.suite._console import Board, log_to
 from clcae_lib.suite._errors import NotebookError, SuiteError
 from clcae_lib.suite._estimate import Estimate, estimate
@@ -52,7 +52,7 @@ class Run:
 
     def record(self, *, keep: bool) -> Record | None:
         """The complete run in the folder, if its key, or with `keep` its parameters, are this run's."""
-        found = read_record(self.target)
+        found = complete_record(self.target)
         if found is None:
             return None
         same = found.parameters == dict(self.job.parameters) if keep else found.key == self.key
@@ -212,13 +212,23 @@ def _runs(
     chosen, (job,) = plan(folder, profile, only=[ablations["notebook"]], settings=settings)
     entry = replace(job.entry, inputs=tuple(ablations.get("inputs", ("*",))))
     code = _digest.code_digest(without=_UNIMPORTANT)
-    runs = []
+    runs, worlds = [], {}
     for variant, overrides in ablations["variants"].items():
         for seed in dict.fromkeys(seeds):
             values = {**job.parameters, **(overrides or {}), "seed": seed}
             if "variant" in values:
                 values["variant"] = variant
-            key = _digest.job_key(entry, values, upstream={}, code=code, results=paths.results_dir())
+            world = str(values["world"])
+            if world not in worlds:
+                worlds[world] = _digest.world_digest(world, entry.inputs)
+            key = _digest.job_key(
+                entry,
+                values,
+                upstream={},
+                code=code,
+                results=paths.results_dir(),
+                world=worlds[world],
+            )
             place = target / variant / f"seed{seed}"
             runs.append(Run(variant, seed, Job(entry, values), key, place))
     return chosen, runs
@@ -296,9 +306,11 @@ def work(run: Run, profile: Profile, threads: int | None, gpus: int) -> str:
     # of its time in page faults.
     os.environ.pop("MALLOC_TRIM_THRESHOLD_", None)
     state = run.target.parent / f".{run.target.name}.{run.key[:12]}.state"
-    environment = {paths.STATE: str(state)} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    environment = {paths.STATE: str(state)}
+    if threads:
+        environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
     if gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = str(int(get_worker().name) % gpus)
+        environment[VISIBLE] = gpu_of(os.environ.get(VISIBLE), gpus, int(get_worker().name))
     before = run.target / RECORD
     started = before.stat().st_mtime_ns if before.is_file() else None
     failed = run.target.parents[1] / "failed" / run.variant / f"seed{run.seed}"

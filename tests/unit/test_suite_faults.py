@@ -57,10 +57,9 @@ def drive(tmp_path, **options):
     )
 
 
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
+def wait_for(condition):
+    """Wait as long as it takes; pytest ends what hangs."""
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
         time.sleep(0.1)
 
 
@@ -77,7 +76,7 @@ def test_a_killed_driver_loses_nothing_and_its_kernels_end(cells, tmp_path):
     slow = (
         f"import os, pathlib, time\ngate = pathlib.Path({str(gate)!r})\n"
         "if seed == 1 and not gate.exists():\n"
-        f"    pathlib.Path({str(started)!r}).write_text(str(os.getpid()))\n    time.sleep(120)"
+        f"    pathlib.Path({str(started)!r}).write_text(str(os.getpid()))\n    time.sleep(3600)"
     )
     cells(COUNT, slow)
     sweeps = tmp_path / "results" / "sweeps" / "ablations"
@@ -111,7 +110,7 @@ def test_a_full_disk_fails_the_run_and_spoils_nothing(cells, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
 
     driver = drive(tmp_path, preexec_fn=small_disk)
-    output, _ = driver.communicate(timeout=120)
+    output, _ = driver.communicate()
     assert driver.returncode == 0, output
     assert "File too large" in output
     assert "tried 2 times" in output
@@ -179,7 +178,7 @@ def test_a_scheduler_of_ones_own_runs_the_sweep_and_stays(cells):
         summary = run_sweep(seeds=[0], place=place)
         assert (summary.complete, summary.failed) == (1, {})
         with Client(cluster) as client:
-            assert client.submit(sum, [1, 2]).result(timeout=20) == 3, "it is still there"
+            assert client.submit(sum, [1, 2]).result() == 3, "it is still there"
 
 
 @pytest.mark.parametrize(

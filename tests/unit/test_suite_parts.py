@@ -167,6 +167,43 @@ def test_the_key_sees_only_the_inputs_that_are_named(suite, tmp_path):
     assert key() != first
 
 
+def test_the_key_sees_photographs_networks_and_the_kind_of_device(suite, tmp_path):
+    folder = suite({"01_a": [GOOD]})
+    write_notebook(folder / "01_a.ipynb", parameters=PARAMETERS + 'folder = "album"\n')
+    (folder / "suite.yaml").write_text(
+        yaml.safe_dump({"notebooks": [{"name": "01_a", "folders": ["folder"]}]})
+    )
+    world = tmp_path / "data" / "family"
+    (world / "images").mkdir(parents=True)
+    (world / "world.yaml").write_text("{kind: other, resolution: 64}")
+    _, (job,) = plan(folder, "quick", settings=["world=family"])
+
+    def key(device="cpu"):
+        options = {"upstream": {}, "code": "", "results": tmp_path / "results", "device": device}
+        return digest.job_key(job.entry, job.parameters, **options)
+
+    keys = [key(), key(device="cuda")]
+    places = ["album/a.jpg", "album/a.landmarks.json", "album/more/b.jpg", "data/family/images/c.jpg"]
+    for place in [*places, "data/family/names.txt", "data/networks/alexnet.pth"]:
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_bytes(b"1")
+        keys.append(key())
+    for place in places:
+        (tmp_path / place).write_bytes(b"22")
+        keys.append(key())
+    assert len(set(keys)) == len(keys), "each of them is another run"
+    assert key() == keys[-1]
+    (tmp_path / "album" / "dangling.jpg").symlink_to("nowhere")
+    assert key() == keys[-1]
+
+
+def test_the_notebook_of_photographs_says_which_folder_it_depends_on(repository):
+    entries = {entry.name: entry for entry in read_suite(repository / "notebooks")}
+    assert entries["08_your_own_photographs"].folders == ("folder",)
+    for entry in entries.values():
+        assert set(entry.folders) <= declared_parameters(entry.path).keys()
+
+
 def test_the_recorder_writes_what_the_collector_reads(tmp_path, monkeypatch):
     monkeypatch.setenv("CLCAE_ROOT", str(tmp_path))
     recorder = Recorder("01_a", "results/x")
@@ -206,6 +243,24 @@ def test_the_recorder_refuses_what_is_no_result(tmp_path, arguments, message):
         recorder.metric("PSNR", 2, source="live")
 
 
+def test_a_cell_that_is_run_again_replaces_its_numbers_and_one_run_records_each_once(tmp_path, monkeypatch):
+    class Shell:
+        execution_count = 1
+
+    monkeypatch.setattr("IPython.get_ipython", Shell)
+    recorder = Recorder("01_a", tmp_path)
+    for value in (1.0, 2.0):
+        recorder.metric("PSNR", value, subject="W", source="live")
+        recorder.metric("PSNR", value, subject="W", source="reference")
+        with pytest.raises(ValueError, match="already"):
+            recorder.metric("PSNR", 3.0, subject="W", source="live")
+        Shell.execution_count += 1
+    assert [(row["value"], row["source"]) for row in read_rows(tmp_path)] == [
+        (2.0, "live"),
+        (2.0, "reference"),
+    ]
+
+
 def test_a_new_recorder_drops_the_rows_of_an_earlier_execution(tmp_path):
     Recorder("01_a", tmp_path).metric("a", 1, source="live")
     Recorder("01_a", tmp_path).metric("b", 1, source="live")
@@ -214,7 +269,16 @@ def test_a_new_recorder_drops_the_rows_of_an_earlier_execution(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    ["{", "[]", '[{"metric": "a"}]', '[{"notebook": "n", "metric": "a", "value": NaN, "source": "live"}]'],
+    [
+        "{",
+        "[]",
+        "[1]",
+        '[{"metric": "a"}]',
+        '[{"notebook": "n", "metric": "a", "value": NaN, "source": "live"}]',
+        '[{"notebook": "n", "metric": "a", "value": 1, "source": "live", "low": "0"}]',
+        '[{"notebook": "n", "metric": "a", "value": 1, "source": "live", "subject": ["W"]}]',
+        f'[{{"notebook": "n", "metric": "a", "value": 1{"0" * 400}, "source": "live"}}]',
+    ],
 )
 def test_wrong_rows_fail_the_notebook(tmp_path, content):
     (tmp_path / "metrics.json").write_text(content)

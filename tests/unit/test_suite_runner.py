@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,9 +12,12 @@ import nbformat
 import pandas as pd
 import pytest
 import torch
+import yaml
 from filelock import FileLock
+from typer.testing import CliRunner
 
-from clcae_lib.suite import SuiteError
+from clcae_lib.cli import app
+from clcae_lib.suite import SuiteError, _kernel
 from clcae_lib.suite.runner import run_suite
 from tests.notebooks_in_small import PARAMETERS, record, write_notebook
 
@@ -130,6 +134,81 @@ def test_a_notebook_that_records_nothing_fails(suite):
     assert "metrics" in summary.outcomes[0].reason
 
 
+NO_TEXT = "display({'text/html': 5}, raw=True)"
+NO_VIEW = "display({'application/vnd.jupyter.widget-view+json': 5}, raw=True)"
+BROKEN_IMAGE = "pathlib.Path(output_dir, 'a.png').write_bytes(b'no image')"
+BROKEN_FIGURES = "pathlib.Path(output_dir, 'figures.json').write_text('[1]')"
+BROKEN_METRICS = "pathlib.Path(output_dir, 'metrics.json').write_text('[1]')"
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        (NO_TEXT, "NotebookValidationError: 5 is not valid"),
+        (NO_VIEW, "TypeError: 'int' object is not subscriptable"),
+        (BROKEN_METRICS, r"metrics\.json"),
+        (BROKEN_FIGURES, r"figures\.json"),
+        (BROKEN_IMAGE, r"a\.png"),
+    ],
+    ids=["output", "html", "metrics", "figures", "image"],
+)
+def test_whatever_is_wrong_with_a_notebooks_results_the_others_run_and_a_report_is_written(
+    suite, cell, reason
+):
+    suite({"01_a": [GOOD, cell], "02_b": [record("02_b", "7")]})
+    summary = run_suite("quick")
+    assert states(summary) == {"01_a": "failed", "02_b": "done"}
+    assert re.search(reason, summary.outcomes[0].reason)
+    assert not summary.ok
+    assert "Title of 02_b" in summary.report.read_text()
+    left = summary.folder / "failed" / "01_a"
+    assert (left / "01_a.ipynb").is_file()
+    assert re.search(reason, (left / "traceback.txt").read_text())
+
+
+def test_the_command_ends_with_status_one_when_a_notebook_has_failed(suite):
+    suite({"01_a": [GOOD, BROKEN_METRICS], "02_b": [record("02_b", "7")]})
+    done = CliRunner().invoke(app, ["run"])
+    assert done.exit_code == 1
+    assert "failed: 01_a" in done.output
+    assert "index.html" in done.output
+
+
+def test_an_error_of_the_suite_is_not_taken_for_a_dead_kernel(suite, monkeypatch):
+    def broken(*_arguments):
+        raise RuntimeError("no widgets today")
+
+    monkeypatch.setattr(_kernel, "_report_progress", broken)
+    suite({"01_a": [GOOD]})
+    summary = run_suite("quick")
+    assert summary.outcomes[0].reason == "RuntimeError: no widgets today"
+
+
+def test_earlier_results_that_are_damaged_are_made_anew(suite):
+    suite({"01_a": [GOOD], "02_b": [record("02_b", "7")]})
+    folder = run_suite("quick").folder
+    (folder / "01_a" / "metrics.json").unlink()
+    assert states(run_suite("quick", only=["02"])) == {"01_a": "absent", "02_b": "unchanged"}
+    assert states(run_suite("quick")) == {"01_a": "done", "02_b": "unchanged"}
+
+
+def test_photographs_that_are_added_or_replaced_make_the_run_anew(suite, tmp_path):
+    folder = suite({"01_a": []})
+    count = record("01_a", "sum(len(p.read_bytes()) for p in pathlib.Path(folder).iterdir())")
+    write_notebook(folder / "01_a.ipynb", count, parameters=PARAMETERS + 'folder = ""\n')
+    (folder / "suite.yaml").write_text(
+        yaml.safe_dump({"notebooks": [{"name": "01_a", "folders": ["folder"]}]})
+    )
+    album = tmp_path / "album"
+    album.mkdir()
+    for name, content, total in (("a.jpg", b"1", 1), ("b.jpg", b"22", 3), ("a.jpg", b"333", 5)):
+        (album / name).write_bytes(content)
+        summary = run_suite("quick", settings=["folder=album"])
+        assert states(summary) == {"01_a": "done"}
+        assert pd.read_csv(summary.folder / "metrics.csv")["value"].tolist() == [total]
+        assert states(run_suite("quick", settings=["folder=album"])) == {"01_a": "unchanged"}
+
+
 def test_a_notebook_that_takes_too_long_fails(suite):
     suite({"01_a": [GOOD, "import time; time.sleep(60)"]})
     summary = run_suite("quick", timeout=4)
@@ -223,7 +302,7 @@ def test_an_interrupted_run_leaves_earlier_results_and_no_kernel(suite, tmp_path
     earlier = (run_suite("quick").folder / "01_a" / "metrics.json").read_text()
     started = tmp_path / "pid"
     tell = f"import os, pathlib\npathlib.Path({str(started)!r}).write_text(str(os.getpid()))"
-    slow = f"{tell}\nimport time; time.sleep(120)"
+    slow = f"{tell}\nimport time; time.sleep(3600)"
     write_notebook(folder / "01_a.ipynb", GOOD.replace("seed + 1", "99"), slow)
     program = "from clcae_lib.suite.runner import run_suite; run_suite('quick')"
     process = subprocess.Popen(
@@ -231,7 +310,7 @@ def test_an_interrupted_run_leaves_earlier_results_and_no_kernel(suite, tmp_path
     )
     wait_for(lambda: started.is_file() and started.read_text())
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate()
     assert process.returncode != 0
     assert b"KeyboardInterrupt" in errors
     assert (tmp_path / "results" / "quick" / "01_a" / "metrics.json").read_text() == earlier
@@ -239,10 +318,9 @@ def test_an_interrupted_run_leaves_earlier_results_and_no_kernel(suite, tmp_path
     wait_for(lambda: not alive(int(started.read_text())))
 
 
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
+def wait_for(condition):
+    """Wait as long as it takes; pytest ends what hangs."""
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
         time.sleep(0.1)
 
 

@@ -1,11 +1,14 @@
 """The sweep, on a tiny notebook: variants times seeds, resuming, failures, and a killed worker."""
 
+import json
+import os
+
 import pandas as pd
 import pytest
 import yaml
 
 from clcae_lib import paths
-from clcae_lib.suite import SuiteError, ablation_runs, read_runs
+from clcae_lib.suite import SuiteError, _cluster, ablation_runs, read_runs
 from clcae_lib.suite.sweep import plan_sweep, run_sweep
 from tests.notebooks_in_small import PARAMETERS, record, write_notebook
 
@@ -86,6 +89,59 @@ def test_kernels_allocate_memory_as_they_do_outside_a_sweep(ablation, monkeypatc
     assert (summary.complete, summary.failed) == (1, {})
 
 
+RECORD_ENVIRONMENT = """
+import json, os, pathlib
+given = {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}
+pathlib.Path(output_dir, "given.json").write_text(json.dumps(given))
+"""
+
+
+def test_a_sweep_uses_no_gpu_that_it_was_not_given(ablation, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setattr(_cluster, "gpu_count", lambda: 2)  # what torch would find
+    ablation(RECORD_ENVIRONMENT, COUNT)
+    summary = run_sweep(seeds=[0], place=_cluster.Place(jobs=2))
+    assert (summary.complete, summary.failed) == (2, {})
+    found = [json.loads(file.read_text()) for file in summary.folder.rglob("given.json")]
+    assert {given["CUDA_VISIBLE_DEVICES"] for given in found} <= {"2", "3"}
+    assert {given["OMP_NUM_THREADS"] for given in found} == {"3"}, "as the user says"
+
+
+@pytest.mark.parametrize(
+    ("visible", "count", "expected"),
+    [
+        (None, 2, ["0", "1", "0", "1"]),
+        ("2,3", 2, ["2", "3", "2", "3"]),
+        ("7", 1, ["7", "7", "7", "7"]),
+        ("5, 1 ,4", 3, ["5", "1", "4", "5"]),
+        ("GPU-8932f937,GPU-5ff0", 2, ["GPU-8932f937", "GPU-5ff0", "GPU-8932f937", "GPU-5ff0"]),
+        ("MIG-a,MIG-b,MIG-c", 1, ["MIG-a", "MIG-b", "MIG-c", "MIG-a"]),
+        ("3,-1,2", 1, ["3", "3", "3", "3"]),  # CUDA stops at the first name that it does not know
+    ],
+)
+def test_workers_take_the_gpus_they_were_given_in_turn(visible, count, expected):
+    assert [_cluster.gpu_of(visible, count, worker) for worker in range(4)] == expected
+
+
+def test_a_notebook_a_gpu_that_was_given_and_the_cores_that_may_be_used(monkeypatch):
+    monkeypatch.setattr(_cluster, "gpu_count", lambda: 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a,MIG-b,MIG-c")
+    assert _cluster.worker_count(None, 9) == 3
+    monkeypatch.setattr(_cluster, "gpu_count", lambda: 0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    assert _cluster.worker_count(None, 9) == 4
+    assert _cluster.worker_count(None, 2) == 2
+
+
+def test_a_damaged_result_is_made_anew_and_loses_no_other(ablation):
+    folder = run_sweep(seeds=[0]).folder
+    (folder / "ten" / "seed0" / "metrics.json").write_text("[1]")
+    summary = run_sweep(seeds=[0])
+    assert (summary.complete, summary.failed) == (2, {})
+
+
 def test_one_failing_variant_does_not_lose_the_others(ablation):
     ablation("assert mode == 'on', 'no such mode'", COUNT, variants={"plain": {}, "bad": {"mode": "off"}})
     summary = run_sweep(seeds=[0])
@@ -100,7 +156,7 @@ def test_a_killed_worker_is_replaced_and_its_run_repeated(ablation, tmp_path):
     kill = (
         f"import os, pathlib, signal\nonce = pathlib.Path({str(once)!r})\n"
         "if not once.exists():\n    once.touch()\n    os.kill(os.getppid(), signal.SIGKILL)\n"
-        "    import time; time.sleep(30)"
+        "    import time; time.sleep(3600)"
     )
     ablation(kill, COUNT)
     summary = run_sweep(seeds=[0], variants=["plain"])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from tornado import web
 from traitlets import Int
@@ -46,11 +47,21 @@ def configuration(*, host: str, port: int, visitors: int, idle: int, folder: Pat
     )
     config.VoilaConfiguration.update(show_tracebacks=False, file_allowlist=[], prelaunch_hook=give_token)
     config.VoilaConfiguration.multi_kernel_manager_class = CappedKernels
+    config.VoilaConfiguration.kernel_spec_manager_class = OwnInterpreter
+    # Voila's own limits, 60 and 4 seconds, leave a page blank on a busy machine.
+    config.VoilaExecutor.update(startup_timeout=1200, iopub_timeout=1200)
     config.CappedKernels.visitors = visitors
     config.MappingKernelManager.update(
         cull_idle_timeout=idle, cull_interval=max(1, min(60, idle // 2)), cull_connected=True
     )
     return config
+
+
+class OwnInterpreter(KernelSpecManager):
+    """Knows one kernel, this interpreter's; kernels that the machine has registered play no part."""
+
+    def _kernel_dirs_default(self) -> list[str]:
+        return []
 
 
 class CappedKernels(AsyncMappingKernelManager):

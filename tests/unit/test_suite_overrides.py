@@ -1,0 +1,177 @@
+"""What this project hands to papermill, nbclient, jupyter_client, IPython and Voila is still called by them.
+
+Each test runs the real library, and fails where a new version no longer calls what is overridden.
+"""
+
+import json
+import os
+import pwd
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import nbformat
+import pytest
+
+from clcae_lib.suite import _kernel
+from clcae_lib.suite.runner import run_suite
+from tests.notebooks_in_small import record, write_notebook
+
+GOOD = record("01_a", "1")
+SHOWN = """
+import sys
+import clcae_lib.visuals
+theme, calls = sys.modules["clcae_lib.visuals.theme"], []
+as_png = theme.Drawing._repr_png_
+theme.Drawing._repr_png_ = lambda figure: calls.append(1) or as_png(figure)
+"""
+OUTPUTS = """
+import ipywidgets
+out = ipywidgets.Output()
+for number in range(3):
+    with out:
+        print(number, flush=True)
+"""
+SERVER = """
+import sys
+from pathlib import Path
+from voila.app import Voila
+from clcae_lib.visuals.explorer.server import configuration
+page, port = Path(sys.argv[1]), int(sys.argv[2])
+config = configuration(host="127.0.0.1", port=port, visitors=1, idle=900, folder=page.parent)
+Voila.launch_instance([str(page)], config=config)
+"""
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    """A Jupyter folder in which a kernel called python3 belongs to a program that ends at once."""
+    kernel = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"
+    kernel.parent.mkdir(parents=True)
+    kernel.write_text(json.dumps({"argv": ["false"], "display_name": "Other", "language": "python"}))
+    return kernel.parents[2]
+
+
+def test_a_notebook_runs_in_this_interpreter_and_its_kernel_takes_no_port(suite, foreign, monkeypatch):
+    monkeypatch.setenv("JUPYTER_PATH", str(foreign))
+    own = f"import sys\nassert sys.executable == {sys.executable!r}"
+    sockets = (
+        "import json\nfrom ipykernel import get_connection_info\n"
+        "assert json.loads(get_connection_info())['transport'] == 'ipc'"
+    )
+    suite({"01_a": [GOOD, own, sockets]})
+    assert run_suite("quick").ok
+
+
+def test_where_a_folder_has_too_long_a_path_for_sockets_ports_are_taken(suite, tmp_path, monkeypatch):
+    deep = tmp_path / ("long" * 20)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    suite({"01_a": [GOOD]})
+    assert run_suite("quick").ok
+
+
+def test_a_user_without_a_name_can_run_the_suite(suite, monkeypatch):
+    def unknown(number):
+        raise KeyError(number)
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(variable, raising=False)
+    suite({"01_a": [GOOD]})
+    assert run_suite("quick").ok
+
+
+def test_every_reply_is_looked_for_again(tmp_path, monkeypatch):
+    looks = []
+
+    def counted(get_msg):
+        async def get(timeout=None):
+            looks.append(timeout)
+            return await get_msg(timeout=timeout)
+
+        return looking_again(get)
+
+    looking_again = _kernel._looking_again
+    monkeypatch.setattr(_kernel, "_looking_again", counted)
+    write_notebook(tmp_path / "a.ipynb", "1")
+    _kernel.execute(tmp_path / "a.ipynb", tmp_path / "b.ipynb", {}, folder=tmp_path)
+    assert looks
+
+
+def test_widgets_that_print_do_not_make_a_notebook_wait_for_ever(tmp_path):
+    write_notebook(tmp_path / "a.ipynb", *[OUTPUTS] * 100)
+    node = _kernel.execute(tmp_path / "a.ipynb", tmp_path / "b.ipynb", {}, folder=tmp_path)
+    states = node.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"].values()
+    outputs = [state["state"]["outputs"] for state in states if state["model_name"] == "OutputModel"]
+    assert [output[0]["text"] for output in outputs] == ["0\n1\n2\n"] * 100
+
+
+def test_progress_is_told_after_each_cell(tmp_path):
+    write_notebook(tmp_path / "a.ipynb", "1", "2")
+    told = []
+    _kernel.execute(
+        tmp_path / "a.ipynb",
+        tmp_path / "b.ipynb",
+        {"seed": 3},
+        folder=tmp_path,
+        watch=lambda done, total: told.append((done, total)),
+    )
+    assert told == [(done, 5) for done in range(1, 6)], "title, parameters, those injected, two cells"
+
+
+def test_a_notebook_shows_a_drawing_as_the_drawing_says(tmp_path):
+    cells = [SHOWN, "figure, _ = theme.new_figure()\nfigure", "assert calls"]
+    write_notebook(tmp_path / "a.ipynb", *cells)
+    _kernel.execute(tmp_path / "a.ipynb", tmp_path / "b.ipynb", {}, folder=Path(_kernel.__file__).parents[2])
+
+
+@pytest.fixture
+def served(tmp_path, foreign):
+    """The address of a page that tells its interpreter, served as the explorer is, for one visitor."""
+    page = tmp_path / "page" / "page.ipynb"
+    page.parent.mkdir()
+    cell = nbformat.v4.new_code_cell("import sys\nprint('runs in', sys.executable)")
+    kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel}), page)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    root = Path(__file__).resolve().parents[2]
+    templates = root / "clcae_lib" / "visuals" / "explorer"
+    environment = {"PYTHONPATH": str(root), "JUPYTER_PATH": f"{templates}{os.pathsep}{foreign}"}
+    log = tmp_path / "voila.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SERVER, str(page), str(port)],
+            env={**os.environ, **environment},
+            stdout=output,
+            stderr=output,
+        )
+        try:
+            while not _listens(port):
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.1)
+            yield f"http://127.0.0.1:{port}/"
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_the_explorer_is_served_in_this_interpreter_to_so_many_and_from_here_alone(served):
+    page = httpx.get(served, timeout=None)
+    assert page.status_code == 200
+    assert f"runs in {sys.executable}" in page.text, "OwnInterpreter"
+    assert "_xsrf" in page.cookies, "give_token"
+    assert 'rel="stylesheet" href="http' not in page.text, "the template's block"
+    second = httpx.get(served, timeout=None)
+    assert second.status_code == 503, "CappedKernels"
+    assert "All 1 places are taken" in second.text
