@@ -41,8 +41,8 @@ def evaluate_generator(
         `features`.
     """
     device = resolve_device(device) if isinstance(device, str) else device
+    oracle, perceptual = world.oracle("measure", device), world.perceptual("measure", device)
     generator = world.generator(device) if generator is None else generator
-    perceptual, oracle = world.perceptual("measure", device), world.oracle("measure", device)
     data = world.images(split, 2 * samples)
 
     def judge(images: Tensor) -> Tensor:

@@ -58,6 +58,7 @@ class GeneratorConfig(TrainConfig):
     sheet_every: int = Field(default=1000, ge=1)
 
     free: ClassVar[frozenset[str]] = TrainConfig.free | {"devices", "w_samples"}
+    stage: ClassVar[str] = "generator"
 
     @model_validator(mode="after")
     def _check(self) -> GeneratorConfig:

@@ -37,6 +37,11 @@ class PortraitsWorld(World):
     factor_high: Tensor = torch.tensor([float(factor.high) for factor in FACTORS])
     factor_texts: Sequence[str] = tuple(factor.text for factor in FACTORS)
 
+    @property
+    def untrained(self) -> dict[str, str]:
+        """Nothing: all links of the chain of weights are trained."""
+        return {}
+
     def images(self, split: str, size: int | None = None, *, view: int = 0) -> Portraits:
         """The first `size` renders of a split; `view` 1, 2, ... shows the same people in other states.
 
