@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 from clcae_lib.cli import app
 from clcae_lib.training import inversion
 from clcae_lib.training._inversion_config import InversionConfig
-from clcae_lib.training.dry import full_size
 from clcae_lib.worlds import get_world
 from tests.unit._tiny import WIDTHS, Distance, Embedding, Pictures, tiny_generator
 from tests.unit.test_worlds_photos import album, make, places  # noqa: F401 - fixtures
@@ -62,12 +61,6 @@ def test_what_is_missing_is_said_before_anything_runs(album):  # noqa: F811
     done = dry("inversion", "alignment=off", "init_from_alignment=false")
     assert done.exit_code == 2
     assert "clcae fetch" in done.output
-
-
-def test_full_sizes_are_for_large_pictures():
-    assert full_size("inversion", 64) == []
-    assert "body=irse50" in full_size("inversion", 1024)
-    assert any("1024: 32" in setting for setting in full_size("generator", 1024))
 
 
 def published(**options):
