@@ -51,7 +51,7 @@ class Chain:
     def lines(self) -> list[str]:
         """The plan, one line for each part."""
         parts = [*LINKS, "directions", "measure"]
-        texts = {part: f"not trained: {self.left_out[part]}" for part in parts if part in self.left_out}
+        texts = {part: f"left out: {self.left_out[part]}" for part in parts if part in self.left_out}
         return [f"{part:<21} {texts.get(part, 'planned')}" for part in parts]
 
 
@@ -66,11 +66,9 @@ def plan_chain(world: str, settings: Sequence[str] = ()) -> Chain:
         ConfigError: a setting is wrong, or is for a link that is left out.
         WorldError: something is missing that could be here; the message says how to get it.
     """
-    place, shares = get_world(world), _share(settings)
+    place = get_world(world)
     left_out = dict(place.untrained)
-    for link in left_out:
-        if shares[link]:
-            raise ConfigError(f"--set {link}.{shares[link][0]}: {link} is not trained: {left_out[link]}")
+    shares = _share(settings, left_out)
     links = {
         link: load_config(STAGES[stage][1], None, [f"world={world}", *fixed, *shares[link]])
         for link, (stage, fixed) in LINKS.items()
@@ -82,8 +80,8 @@ def plan_chain(world: str, settings: Sequence[str] = ()) -> Chain:
     return Chain(world, links, left_out)
 
 
-def _share(settings: Sequence[str]) -> dict[str, list[str]]:
-    """The settings of each link."""
+def _share(settings: Sequence[str], left_out: Mapping[str, str]) -> dict[str, list[str]]:
+    """The settings of each link that is trained."""
     shares: dict[str, list[str]] = {link: [] for link in LINKS}
     for setting in settings:
         name, value = split_setting(setting)
@@ -96,6 +94,8 @@ def _share(settings: Sequence[str]) -> dict[str, list[str]]:
             raise ConfigError(
                 f"--set {setting}: train this link by itself, `clcae train {LINKS[links[0]][0]}`"
             )
+        if all(link in left_out for link in links):
+            raise ConfigError(f"--set {setting}: {links[0]} is left out: {left_out[links[0]]}")
         for link in links:
             shares[link].append(f"{rest}={value}")
     return shares
