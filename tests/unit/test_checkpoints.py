@@ -224,14 +224,13 @@ def test_retrained_parent_breaks_the_chain(tmp_path):
     assert checkpoints.check_chain(tmp_path) == [problem]
 
 
-def test_the_chain_holds_for_published_files_and_for_older_cards(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+def test_the_chain_holds_for_published_files_and_for_older_cards(tmp_path):
     own = tmp_path / "data" / "own"
     names = {
         "stylegan2.pt": own,
         "pair.pt": own / "contrastive",
         "ir_se50.pth": tmp_path / "data" / "networks",
-        "alexnet-owt-7be5be79.pth": tmp_path / "hub" / "checkpoints",
+        "alexnet-owt-7be5be79.pth": tmp_path / "data" / "networks",
     }
     for name, folder in names.items():
         folder.mkdir(parents=True, exist_ok=True)
