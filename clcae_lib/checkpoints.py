@@ -20,9 +20,14 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from clcae_lib.errors import ClcaeError, MissingFileError
 from clcae_lib.files import atomic_path, sha256
 
 KEY = "clcae"
+
+
+class WeightsError(ClcaeError, ValueError):
+    """A file of weights, a card or a state is damaged or does not fit; the message names it."""
 
 
 def _narrow(name: str, tensor: Tensor, path: Path | str) -> Tensor:
@@ -31,7 +36,7 @@ def _narrow(name: str, tensor: Tensor, path: Path | str) -> Tensor:
         return tensor
     narrow = tensor.half()
     if not torch.equal(torch.isfinite(narrow), torch.isfinite(tensor)):
-        raise ValueError(f"{path}: {name} exceeds the range of half precision; save it with half=False")
+        raise WeightsError(f"{path}: {name} exceeds the range of half precision; save it with half=False")
     return narrow
 
 
@@ -75,7 +80,7 @@ def load_weights(path: Path | str, *, kind: str | None = None) -> tuple[dict[str
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
     found = metadata.get("kind")
     if kind is not None and found != kind:
-        raise ValueError(f'{path} holds the weights of "{found}", not of "{kind}"; give another file')
+        raise WeightsError(f'{path} holds the weights of "{found}", not of "{kind}"; give another file')
     return {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}, metadata
 
 
@@ -94,7 +99,7 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
 def _metadata(file: Any, path: Path | str) -> dict[str, Any]:
     metadata = json.loads((file.metadata() or {}).get(KEY, "{}"))
     if not isinstance(metadata, dict):
-        raise ValueError(f"{path} is damaged (its metadata are no dictionary); fetch it again")
+        raise WeightsError(f"{path} is damaged (its metadata are no dictionary); fetch it again")
     return metadata
 
 
@@ -103,7 +108,9 @@ def _sound(path: Path | str) -> Iterator[None]:
     try:
         yield
     except (safetensors.SafetensorError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is no safetensors file or is damaged ({error}); fetch it again") from error
+        raise WeightsError(
+            f"{path} is no safetensors file or is damaged ({error}); fetch it again"
+        ) from error
 
 
 def read_plain(path: Path | str) -> Any:
@@ -114,12 +121,12 @@ def read_plain(path: Path | str) -> Any:
         ValueError: it is damaged, or holds more than plain data.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} does not exist; give the path of a published weights file")
+        raise MissingFileError(f"{path} does not exist; give the path of a published weights file")
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a damaged pickle can fail in any way
         reason = str(error).partition("\n")[0]
-        raise ValueError(
+        raise WeightsError(
             f"{path} is damaged or holds more than tensors; fetch it again ({reason})"
         ) from error
 
@@ -154,7 +161,7 @@ def load_into(
     if lines:
         report = "\n".join(lines)
         name = type(module).__name__
-        raise ValueError(f"{source} does not fit {name}; build it with the file's own config\n{report}")
+        raise WeightsError(f"{source} does not fit {name}; build it with the file's own config\n{report}")
     module.load_state_dict(tensors, assign=assign)
 
 
@@ -175,11 +182,11 @@ def load_state(path: Path | str) -> dict[str, Any]:
     _require(path)
     refusal = f"{path} is damaged or holds more than plain data; delete it to start afresh"
     if not zipfile.is_zipfile(path):
-        raise ValueError(refusal)
+        raise WeightsError(refusal)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError) as error:
-        raise ValueError(f"{refusal} ({str(error).partition(chr(10))[0]})") from error
+        raise WeightsError(f"{refusal} ({str(error).partition(chr(10))[0]})") from error
 
 
 def _card_path(weights_path: Path | str) -> Path:
@@ -189,8 +196,8 @@ def _card_path(weights_path: Path | str) -> Path:
 def write_card(weights_path: Path | str, card: dict[str, Any]) -> Path:
     """Write the card of a weights file beside it, with the file's digest added, and return the card's path.
 
-    By custom `card["trained_on"]` maps the names of the weights files in the same folder that this one was
-    trained on to their digests; `check_chain` verifies those.
+    By custom `card["trained_on"]` maps the names of the files that this one was trained on to their digests;
+    `check_chain` verifies those.
     """
     _require(weights_path)
     path = _card_path(weights_path)
@@ -205,44 +212,70 @@ def read_card(weights_path: Path | str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if it has none.
-        ValueError: if the card is no JSON.
+        ValueError: if the card is no JSON object.
     """
     path = _card_path(weights_path)
     _require(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON ({error}); write it again with write_card") from error
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{path} is no JSON ({error}); write it again with write_card") from error
+    if not isinstance(card, dict) or not isinstance(card.get("trained_on", {}), dict):
+        raise WeightsError(f"{path} is no card: it must hold a JSON object; write it again with write_card")
+    return card
+
+
+def trained_on(card: dict[str, Any]) -> dict[str, str]:
+    """Return the digests of the files that a card's weights were trained on, by file name.
+
+    Older cards name this project's own files without `.safetensors`.
+    """
+    parents = card.get("trained_on", {})
+    return {name if Path(name).suffix else f"{name}.safetensors": digest for name, digest in parents.items()}
 
 
 def check_chain(folder: Path | str) -> list[str]:
     """Return what is wrong with the cards of a folder's weights; an empty list where all is well.
 
     Every `.safetensors` file needs a card with its own digest, and every file under the card's `trained_on`
-    must be there with the digest named.
+    must be there with the digest named: in the folder, or where the networks are that worlds share.
     """
     problems = []
     for weights in sorted(Path(folder).glob("*.safetensors")):
         if not _card_path(weights).exists():
             problems.append(f"{weights.name} has no card")
             continue
-        card = read_card(weights)
+        try:
+            card = read_card(weights)
+        except WeightsError as error:
+            problems.append(str(error))
+            continue
         if card.get("sha256") != sha256(weights):
             problems.append(f"{weights.name} is not the file its card describes")
-        for name, digest in card.get("trained_on", {}).items():
+        for name, digest in trained_on(card).items():
             problems.extend(_check_link(weights, name, digest))
     return problems
 
 
 def _check_link(weights: Path, name: str, digest: str) -> list[str]:
-    parent = weights.parent / (name if name.endswith(".safetensors") else f"{name}.safetensors")
-    if not parent.exists():
-        return [f"{weights.name} was trained on {parent.name}, which is missing"]
-    if sha256(parent) != digest:
-        return [f"{weights.name} was trained on another {parent.name}; train it again"]
+    places = [place for place in _places(weights.parent, name) if place.is_file()]
+    if not places:
+        return [f"{weights.name} was trained on {name}, which is missing"]
+    if digest not in map(sha256, places):
+        return [f"{weights.name} was trained on another {name}; train it again"]
     return []
+
+
+def _places(folder: Path, name: str) -> list[Path]:
+    """Where a file may lie that weights in `folder` were trained on; published ones also lie elsewhere."""
+    if (folder / name).is_file():
+        return [folder / name]
+    if name.endswith(".safetensors"):  # an older card's "stylegan2" is stylegan2.pt
+        return [folder / f"{Path(name).stem}{suffix}" for suffix in (".pt", ".pth")]
+    shared = [folder / "contrastive", *sorted(folder.parent.iterdir())]
+    return [place / name for place in shared]
 
 
 def _require(path: Path | str) -> None:
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} does not exist; give the path of a file, or train or fetch it first")
+        raise MissingFileError(f"{path} does not exist; give the path of a file, or train or fetch it first")

@@ -5,6 +5,8 @@ Each place can be moved with an environment variable (`CLCAE_ROOT`, `CLCAE_DATA`
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -28,6 +30,20 @@ def notebooks_dir() -> Path:
 def data_dir() -> Path:
     """The worlds' weights and photographs, one folder a world (`CLCAE_DATA`)."""
     return _place("CLCAE_DATA", root() / "data")
+
+
+@contextmanager
+def using_data_dir(folder: Path | str) -> Iterator[None]:
+    """Inside, `data_dir` is this folder, in this process and in those that it starts."""
+    before = os.environ.get("CLCAE_DATA")
+    os.environ["CLCAE_DATA"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["CLCAE_DATA"]
+        else:
+            os.environ["CLCAE_DATA"] = before
 
 
 def world_dir(name: str) -> Path:

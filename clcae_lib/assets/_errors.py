@@ -1,7 +1,9 @@
 """What can be wrong with a published file or on the way to it."""
 
+from clcae_lib.errors import ClcaeError
 
-class AssetError(ValueError):
+
+class AssetError(ClcaeError, ValueError):
     """A file cannot be had or be trusted; the message names it and the remedy."""
 
 

@@ -6,14 +6,14 @@ Nothing in it is guessed: a size, digest, licence or address that nobody printed
 import difflib
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from clcae_lib import paths
 from clcae_lib.assets._errors import AssetError
 from clcae_lib.assets.places import check_relative
+from clcae_lib.settings import read_yaml
 
 DEFAULT_MAX_BYTES = 2 * 2**30
 _ADDRESS = re.compile(r"unknown|https://[^\s/@]+/\S*|drive:[\w-]{20,}|drive-folder:[\w-]{20,}", re.ASCII)
@@ -134,15 +134,9 @@ def read_manifest(path: Path | None = None) -> Manifest:
     """
     own = paths.data_dir() / "manifest.yaml"
     path = path or (own if own.is_file() else paths.root() / "data" / "manifest.yaml")
+    content = read_yaml(path, error=AssetError)
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
         return Manifest.model_validate(content)
-    except OSError as error:
-        raise AssetError(
-            f"{path} cannot be read ({error.strerror}); restore it from the repository"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise AssetError(f"{path} is no YAML: {error}") from error
     except ValidationError as error:
         raise AssetError(f"{path}: {_explain(error)}") from error
 

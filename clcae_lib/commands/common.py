@@ -1,49 +1,66 @@
 """What all of the commands share: how they fail, lists as options, and options that many take."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-# What a request can get wrong, by name, so that nothing is imported before it is needed.
-_REQUEST_ERRORS = (
-    "RequestError",
-    "SuiteError",
-    "ConfigError",
-    "WorldError",
-    "FileNotFoundError",
-    "ExplorerError",
-    "AssetError",
-    "PhotoError",
-    "FormatError",
-    "UnsafeFileError",
-)
+from clcae_lib.errors import ClcaeError
 
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Override a parameter.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Run what is unchanged too.")]
 World = Annotated[str, typer.Option(help="What to train on.")]
+_LISTS = {"--only": False, "--seeds": True, "--variants": False}
+"""The options that take several values, and whether these are whole numbers."""
 
 
-class RequestError(Exception):
+class RequestError(ClcaeError):
     """Something is wrong with what was typed; the message names it and the remedy."""
 
 
-def expand_lists(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Arguments in which `--only 01 02` reads `--only 01 --only 02`, as the parser wants it."""
+def expand_lists(
+    arguments: Sequence[str],
+    lists: Mapping[str, bool],
+    *,
+    valued: Collection[str] = (),
+    positional: int = 0,
+) -> list[str]:
+    """Return arguments in which `--only 01 02` reads `--only 01 --only 02`, as the parser wants it.
+
+    A list of whole numbers ends before what is not one. Where positional arguments are still missing, the
+    last values of lists of texts are taken for them, but never the first value of a list.
+
+    Args:
+        arguments: of the command.
+        lists: the options that take several values, and whether these are whole numbers.
+        valued: other options that take a value.
+        positional: how many positional arguments the command needs.
+    """
     expanded: list[str] = []
-    current = ""
-    for argument in arguments:
-        if argument in names:
-            current = argument
-        elif argument.startswith("-"):
-            current = ""
-            expanded.append(argument)
-        else:
-            expanded += [current, argument] if current else [argument]
+    spare: list[int] = []
+    current, first = "", True
+    for index, argument in enumerate(arguments):
+        if argument == "--":
+            positional -= len(arguments) - index - 1
+            expanded += arguments[index:]
+            break
+        if argument.startswith("-"):
+            current, first = argument if argument in lists else "", True
+        elif current and first:
+            first = False
+        elif current and (not lists[current] or argument.isdecimal()):
+            if not lists[current]:
+                spare.append(len(expanded))
+            expanded.append(current)
+        elif index == 0 or arguments[index - 1] not in valued:
+            current, positional = "", positional - 1
+        expanded.append(argument)
+    for at in spare[::-1][: max(0, positional)]:
+        del expanded[at]
     return expanded
 
 
@@ -52,31 +69,37 @@ class Lists(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Splits the lists, then parses as usual."""
-        return super().parse_args(ctx, expand_lists(args, ("--only", "--seeds", "--variants")))
+        options = [option for option in self.params if option.param_type_name == "option"]
+        valued = {name for o in options if not o.is_flag for name in o.opts} - _LISTS.keys()
+        needed = len(self.params) - len(options)
+        return super().parse_args(ctx, expand_lists(args, _LISTS, valued=valued, positional=needed))
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Turns what is wrong with a request into one line and exit status 2, and Ctrl-C into 130."""
+def report_user_errors() -> Iterator[None]:
+    """Turn a `ClcaeError` into one line and exit status 2, and Ctrl-C into 130.
+
+    Any other exception is a fault of the program and keeps its traceback.
+    """
     try:
         yield
     except KeyboardInterrupt:
         typer.echo("interrupted; earlier results are as they were", err=True)
         raise typer.Exit(130) from None
-    except Exception as error:
-        if not {kind.__name__ for kind in type(error).__mro__}.intersection(_REQUEST_ERRORS):
-            raise
+    except ClcaeError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
 
 
-def check_world(name: str) -> None:
-    """Refuse a world that is not there.
+def check_device(name: str) -> None:
+    """Refuse a device that is not here.
 
     Raises:
-        RequestError: there is none of that name.
+        RequestError: it is not.
     """
-    from clcae_lib.worlds import world_names
+    from clcae_lib.devices import resolve_device
 
-    if name not in world_names():
-        raise RequestError(f"there is no world {name!r}; choose one of {', '.join(world_names())}")
+    try:
+        resolve_device(name)
+    except ValueError as error:
+        raise RequestError(str(error)) from error

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from clcae_lib import paths
-from clcae_lib.commands.common import RequestError, told
+from clcae_lib.commands.common import RequestError, report_user_errors
 
 app = typer.Typer()
 
@@ -18,7 +18,7 @@ def fetch(
     listed: Annotated[bool, typer.Option("--list", help="Show what there is and what is here.")] = False,
 ) -> None:
     """Fetch published files into data/, resumed and checked, or say where to put them by hand."""
-    with told():
+    with report_user_errors():
         from clcae_lib.assets import Fetcher, read_manifest
 
         fetcher = Fetcher(read_manifest(), paths.data_dir(), tell=lambda text: typer.echo(text, err=True))
@@ -65,7 +65,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Say what a weights file is, how big, and what takes it; nothing in it is run."""
-    with told():
+    with report_user_errors():
         from clcae_lib.formats import inspect_file
 
         report = inspect_file(file)
@@ -87,7 +87,7 @@ def convert(
     ] = None,
 ) -> None:
     """Write a weights file from elsewhere as this project's safetensors; nothing in it is run."""
-    with told():
+    with report_user_errors():
         from clcae_lib.formats import convert_file, inspect_file
 
         path = convert_file(source, target, half=half, force=force, part=part)

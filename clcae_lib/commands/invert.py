@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from clcae_lib.commands.common import RequestError, check_world, told
+from clcae_lib.commands.common import RequestError, check_device, report_user_errors
 
 app = typer.Typer()
 SPACES = ("w", "w_plus", "f")
@@ -24,12 +24,12 @@ def invert(
 ) -> None:
     """Invert every photograph of a folder: pictures, codes and measures.csv; goes on where it stopped."""
     wanted = spaces or ["f"]
-    with told():
+    with report_user_errors():
+        check_device(device)
         from clcae_lib.inversion import ClcaeInverter
         from clcae_lib.inversion.album import TABLE, Album
         from clcae_lib.worlds import PhotoWorld, get_world
 
-        check_world(world)
         made = get_world(world)
         if not isinstance(made, PhotoWorld):
             raise RequestError(f"--world {world}: it is drawn; name a world of photographs, such as ffhq")

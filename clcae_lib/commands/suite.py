@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from clcae_lib import paths
-from clcae_lib.commands.common import Force, Lists, Settings, told
+from clcae_lib.commands.common import Force, Lists, Settings, report_user_errors
 
 app = typer.Typer()
 
@@ -22,7 +22,7 @@ def run(
     start_timeout: Annotated[float | None, typer.Option(help="Seconds for a kernel to start.")] = None,
 ) -> None:
     """Run the notebooks in order and write the report."""
-    with told():
+    with report_user_errors():
         from clcae_lib.suite.runner import run_suite
 
         summary = run_suite(
@@ -46,7 +46,7 @@ def keep(
     profile: Annotated[str, typer.Option(help="Which run under results/.")] = "quick",
 ) -> None:
     """Keep a run's report, without the executed notebooks, as results/reference to commit."""
-    with told():
+    with report_user_errors():
         from clcae_lib.suite.keep import keep_report
 
         page = keep_report(paths.results_dir() / profile)
@@ -83,7 +83,7 @@ def sweep(
     output: Annotated[Path | None, typer.Option(help="Folder; results/sweeps/<name> by default.")] = None,
 ) -> None:
     """Run a notebook with every variant and seed; what is complete is not run again."""
-    with told():
+    with report_user_errors():
         from clcae_lib.suite._cluster import Place, check_place
         from clcae_lib.suite.sweep import plan_sweep, run_sweep
 
@@ -109,7 +109,7 @@ def report(
     output: Annotated[Path | None, typer.Option(help="Folder; <results>/report by default.")] = None,
 ) -> None:
     """Write a run's report as one page that needs no other file, and all its tables as tables.csv."""
-    with told():
+    with report_user_errors():
         from clcae_lib.suite.portable import portable_report
 
         page = portable_report(results or paths.results_dir() / "quick", target=output)
@@ -127,7 +127,7 @@ def check(
     jobs: Annotated[int | None, typer.Option(min=1, help="Notebooks at once.")] = None,
 ) -> None:
     """Run the quick ablations anew and fail where a headline measure leaves its kept interval."""
-    with told():
+    with report_user_errors():
         from clcae_lib.suite._cluster import Place
         from clcae_lib.suite.check import check_runs
         from clcae_lib.suite.sweep import run_sweep

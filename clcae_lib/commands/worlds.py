@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clcae_lib.commands.common import RequestError, check_world, told
+from clcae_lib.commands.common import RequestError, report_user_errors
 
 app = typer.Typer(help="Worlds of photographs: ffhq, cars and your own.", no_args_is_help=True)
 
@@ -25,7 +25,7 @@ def add(
     replace: Annotated[bool, typer.Option("--replace", help="Replace a world of that name.")] = False,
 ) -> None:
     """Make a world of a folder of photographs and a StyleGAN2, in data/<name>/world.yaml."""
-    with told():
+    with report_user_errors():
         from clcae_lib.worlds import add_world
 
         options = {"kind": kind, "already_aligned": already_aligned or None, "recursive": recursive or None}
@@ -45,7 +45,7 @@ def add(
 @app.command("list")
 def list_all() -> None:
     """Show every world, where it lies and what it lacks."""
-    with told():
+    with report_user_errors():
         from clcae_lib.worlds import PhotoWorld, WorldError, get_world, world_names
 
         for name in world_names():
@@ -63,10 +63,9 @@ def list_all() -> None:
 @app.command("check")
 def check(name: Annotated[str, typer.Argument(help="A world of photographs.")]) -> None:
     """Read and cut every photograph of a world, and name those that cannot be used; status 1 if none can."""
-    with told():
+    with report_user_errors():
         from clcae_lib.worlds import PhotoWorld, get_world
 
-        check_world(name)
         made = get_world(name)
         if not isinstance(made, PhotoWorld):
             raise RequestError(f"{name!r} is drawn; it has no photographs to check")
@@ -79,7 +78,7 @@ def remove(
     weights: Annotated[bool, typer.Option("--weights", help="Remove all of data/<name>/ too.")] = False,
 ) -> None:
     """Take a world away; its photographs stay where they are."""
-    with told():
+    with report_user_errors():
         from clcae_lib.worlds import remove_world
 
         for path in remove_world(name, weights=weights):

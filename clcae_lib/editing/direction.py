@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clcae_lib import checkpoints
+from clcae_lib.errors import MissingFileError
 
 Space = Literal["w", "w_plus", "s"]
 Strength = float | int | Float[Tensor, " n"]
@@ -131,7 +132,9 @@ def interfacegan_direction(vector: Any, path: Path | str, *, name: str | None = 
         ValueError: it has another shape.
     """
     if not isinstance(vector, Tensor) or vector.ndim not in (2, 3) or len(vector) != 1:
-        raise ValueError(f"{path}: expected an array [1, D] or [1, L, D], the layout InterFaceGAN publishes")
+        raise checkpoints.WeightsError(
+            f"{path}: expected an array [1, D] or [1, L, D], the layout InterFaceGAN publishes"
+        )
     vector = vector[0].float()
     if vector.ndim == 2 and bool((vector == vector[0]).all()):
         vector = vector[0]
@@ -143,8 +146,10 @@ def interfacegan_direction(vector: Any, path: Path | str, *, name: str | None = 
 def _read_array(path: Path | str) -> Tensor:
     """The numbers of a `.npy` file; one that holds a pickle is refused."""
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} does not exist; give the path of a published .npy file")
+        raise MissingFileError(f"{path} does not exist; give the path of a published .npy file")
     try:
         return torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32))
     except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is damaged or holds more than numbers; fetch it again") from error
+        raise checkpoints.WeightsError(
+            f"{path} is damaged or holds more than numbers; fetch it again"
+        ) from error

@@ -100,7 +100,7 @@ def load_ganspace(path: Path | str) -> Components:
         checkpoints.load_weights(path, kind="components")[0] if converted else checkpoints.read_plain(path)
     )
     if not isinstance(content, dict) or not {"mean", "comp", "std"} <= content.keys():
-        raise ValueError(
+        raise checkpoints.WeightsError(
             f'{path}: expected a dictionary with "mean", "comp" and "std", as GANSpace publishes'
         )
     mean, vectors, std = (content[key].float() for key in ("mean", "comp", "std"))

@@ -22,7 +22,7 @@ from clcae_lib.editing.response import response
 from clcae_lib.editing.sampling import sample_codes
 from clcae_lib.editing.stylespace import channel_spread
 from clcae_lib.files import sha256
-from clcae_lib.worlds import World
+from clcae_lib.worlds import World, WorldError
 
 FACTORS = (
     "yaw",
@@ -85,6 +85,11 @@ def install_directions(world: World, *, device: torch.device | str = "auto") -> 
     Raises:
         WorldError: the world has no generator or no oracle.
     """
+    if not world.factor_names:
+        raise WorldError(
+            f"the world {world.name!r} has no factors to name directions after; the explorer finds SeFa's "
+            f"by itself, and takes published ones from {world.folder / 'directions'}"
+        )
     place = resolve_device(device) if isinstance(device, str) else device
     found = _choose(world, _known(world), SAMPLES, place)
     path = save_directions(world.weights("directions"), found)
@@ -99,7 +104,7 @@ def _facts(direction: Direction) -> dict[str, object]:
 
 
 def _parents(world: World) -> dict[str, str]:
-    return {name: sha256(world.weights(name)) for name in ("generator", "oracle_a")}
+    return {path.name: sha256(path) for path in (world.generator_file, world.weights("oracle_a"))}
 
 
 def _shipped(world: World) -> dict[str, Direction] | None:
@@ -107,7 +112,7 @@ def _shipped(world: World) -> dict[str, Direction] | None:
     if not all(map(world.has, ("directions", "generator", "oracle_a"))):
         return None
     path = world.weights("directions")
-    same = checkpoints.read_card(path)["trained_on"] == _parents(world)
+    same = checkpoints.trained_on(checkpoints.read_card(path)) == _parents(world)
     return load_directions(path) if same else None
 
 

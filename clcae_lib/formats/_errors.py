@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from zipfile import BadZipFile
 
+from clcae_lib.errors import ClcaeError
+
 #: What reading damaged data raises inside this package and in the standard library's decoders.
 _DAMAGE = (
     ValueError,
@@ -21,7 +23,7 @@ _DAMAGE = (
 )
 
 
-class FormatError(ValueError):
+class FormatError(ClcaeError, ValueError):
     """A file cannot be read or used; the message names it and the remedy."""
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from clcae_lib import checkpoints
+from clcae_lib.errors import MissingFileError
 from clcae_lib.formats._errors import FormatError, UnsafeFileError, reading
 from clcae_lib.formats._machine import Budget
 from clcae_lib.formats._nvidia import read_pickle
@@ -84,7 +85,7 @@ def read_contents(path: Path | str) -> Contents:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; give the path of a weights file")
+        raise MissingFileError(f"{path} does not exist; give the path of a weights file")
     if not path.stat().st_size:
         raise FormatError(f"{path} is empty; fetch it again")
     with reading(path), path.open("rb") as file:

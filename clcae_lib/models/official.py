@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from clcae_lib import checkpoints
+from clcae_lib.checkpoints import WeightsError
 from clcae_lib.models.arcface import ArcFace
 from clcae_lib.models.moco import MocoFeatures
 from clcae_lib.models.published import CAR_HEIGHT, PublishedEncoder, PublishedInversion, mean_picture
@@ -72,10 +73,10 @@ def load_official_inversion(
     size = _size_of(tensors, path) if size is None else size
     if latent_avg is None:
         if stylegan is None:
-            raise ValueError(f"{path} has no mean code: give stylegan=, the StyleGAN2 file it goes with")
+            raise WeightsError(f"{path} has no mean code: give stylegan=, the StyleGAN2 file it goes with")
         latent_avg = _latent_avg(read_official(stylegan), stylegan)
         if latent_avg is None:
-            raise ValueError(f"{stylegan} has no latent_avg, without which {path} gives other pictures")
+            raise WeightsError(f"{stylegan} has no latent_avg, without which {path} gives other pictures")
     network = assemble(lambda: build_inversion(size, domain=domain), tensors, source=path)
     _set_statistics(network.decoder, latent_avg)
     network.encoder.attach(network.decoder)
@@ -96,7 +97,7 @@ def load_official_generator(path: Path | str, *, size: int | None = None) -> Gen
     """
     content = read_official(path)
     if "g_ema" not in content:
-        raise ValueError(f'{path}: expected a dictionary with "g_ema", has {_names(content)}')
+        raise WeightsError(f'{path}: expected a dictionary with "g_ema", has {_names(content)}')
     tensors = _tensors(content["g_ema"], f"{path}: g_ema")
     if size is None:
         size = 4 << sum(
@@ -180,7 +181,7 @@ def load_official_alignment(
         for mark, paths in found.items():
             paths += [path] if mark in names else []
     if any(len(paths) != 1 for paths in found.values()):
-        raise ValueError(
+        raise WeightsError(
             f"{folder} has to hold the official image encoder and latent encoder, one .pt each; it has "
             f"{', '.join(path.name for path in files) or 'none'}"
         )
@@ -210,7 +211,7 @@ def load_moco(path: Path | str) -> MocoFeatures:
     tensors = state_dict_of(path, strip=False)
     others = ("module.encoder_k.", "module.queue", f"{prefix}fc.")
     if not any(name.startswith(prefix) for name in tensors):
-        raise ValueError(f"{path}: expected names that begin with {prefix!r}, has {_names(tensors)}")
+        raise WeightsError(f"{path}: expected names that begin with {prefix!r}, has {_names(tensors)}")
     kept = {
         f"net.{name.removeprefix(prefix)}": value
         for name, value in tensors.items()
@@ -253,7 +254,7 @@ def read_official(path: Path | str) -> dict[str, Any]:
         warnings.simplefilter("ignore")  # of pickles by other protocols than its own
         content = checkpoints.read_plain(path)
     if not isinstance(content, Mapping):
-        raise ValueError(f"{path}: expected a dictionary, found {type(content).__name__}")
+        raise WeightsError(f"{path}: expected a dictionary, found {type(content).__name__}")
     return dict(content)
 
 
@@ -276,10 +277,10 @@ def state_dict_of(path: Path | str, *, strip: bool = True) -> dict[str, Tensor]:
 
 def _tensors(content: Any, source: Path | str) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not content:
-        raise ValueError(f"{source}: expected a dictionary of tensors, found {type(content).__name__}")
+        raise WeightsError(f"{source}: expected a dictionary of tensors, found {type(content).__name__}")
     others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
     if others:
-        raise ValueError(f"{source}: expected tensors alone; {', '.join(sorted(others)[:5])} are none")
+        raise WeightsError(f"{source}: expected tensors alone; {', '.join(sorted(others)[:5])} are none")
     return {name: v.float() if v.is_floating_point() else v for name, v in content.items()}
 
 
@@ -288,7 +289,7 @@ def _size_of(tensors: Mapping[str, Tensor], path: Path | str) -> int:
     parts = [name.split(".") for name in tensors if name.startswith("encoder.cross_attention.")]
     layers = len({part[2] for part in parts})
     if layers < 4 or layers % 2:
-        raise ValueError(
+        raise WeightsError(
             f"{path} is no inversion checkpoint of the official code: its names begin {_names(tensors)}"
         )
     return 1 << (layers + 2) // 2
@@ -300,17 +301,17 @@ def _latent_avg(content: Mapping[str, Any], path: Path | str) -> Tensor | None:
     if value is None:
         return None
     if not isinstance(value, Tensor) or value.ndim > 2:
-        raise ValueError(f"{path}: latent_avg is no vector [D] or [L, D]")
+        raise WeightsError(f"{path}: latent_avg is no vector [D] or [L, D]")
     rows = value.float().reshape(-1, value.shape[-1])
     if not torch.equal(rows, rows[:1].expand_as(rows)):
-        raise ValueError(f"{path}: latent_avg has rows that differ; one mean code is expected")
+        raise WeightsError(f"{path}: latent_avg has rows that differ; one mean code is expected")
     return rows[0]
 
 
 def _set_statistics(generator: Generator, latent_avg: Tensor | None) -> None:
     """Measure mean and spread of w; the mean is the file's where it has one."""
     if latent_avg is not None and latent_avg.shape != generator.w_avg.shape:
-        raise ValueError(
+        raise WeightsError(
             f"latent_avg is {list(latent_avg.shape)}; the generator has codes {list(generator.w_avg.shape)}"
         )
     generator.measure_w()

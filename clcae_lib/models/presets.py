@@ -38,7 +38,9 @@ def load_encoder(
     encoder = build_encoder(metadata["preset"], metadata["config"])
     checkpoints.load_into(encoder, tensors, source=path)
     if encoder.config["style_dim"] != generator.style_dim or encoder.n_latent != generator.n_latent:
-        raise ValueError(f"{path} was trained for another generator: its codes have another shape")
+        raise checkpoints.WeightsError(
+            f"{path} was trained for another generator: its codes have another shape"
+        )
     encoder = encoder.requires_grad_(False).eval().to(device)
     encoder.attach(generator)
     return encoder

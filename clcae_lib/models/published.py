@@ -23,6 +23,8 @@ from clcae_lib.models.irse import IrBody
 from clcae_lib.models.stylegan2 import Generator
 
 FEATURE_SIDE = 16
+MIN_SIDE = 64
+"""Images that are smaller leave nothing of the coarsest map."""
 SPACES = ("w", "w_plus", "f")
 DOMAINS = ("faces", "cars")
 CAR_ROWS = slice(32, 224)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from clcae_lib.errors import ClcaeError
 from clcae_lib.photos._formats import canvas, format_of, likely_kind
 from clcae_lib.photos._pixels import to_rgb, upright
 
@@ -24,7 +25,7 @@ MIN_SIDE = 16
 _HEADER = 4096  # bytes that tell a format
 
 
-class PhotoError(ValueError):
+class PhotoError(ClcaeError, ValueError):
     """A picture that cannot be used; one sentence names the file, what is wrong and the remedy."""
 
 

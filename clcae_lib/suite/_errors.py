@@ -1,11 +1,13 @@
 """What can be wrong with a suite, a profile or a run, told in one line that names the file and the remedy."""
 
+from clcae_lib.errors import ClcaeError
 
-class SuiteError(Exception):
+
+class SuiteError(ClcaeError):
     """The suite cannot start: a list, a profile or a parameter is wrong."""
 
 
-class NotebookError(Exception):
+class NotebookError(ClcaeError):
     """A notebook failed while running.
 
     Args:

@@ -6,64 +6,16 @@ run. A parameter that no notebook declares is an error; papermill alone would on
 
 import ast
 import difflib
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import nbformat
-import yaml
 
+from clcae_lib.settings import parse_text, parse_yaml, split_setting
 from clcae_lib.suite._errors import SuiteError
 
 REQUIRED = ("world", "seed", "device", "output_dir")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people write it: 1e-4 is a number and not a text, off is a text and not a truth value."""
-
-
-_BOOL = "tag:yaml.org,2002:bool"
-_Loader.yaml_implicit_resolvers = {
-    first: [resolver for resolver in resolvers if resolver[0] != _BOOL]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(_BOOL, re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds.
-
-    Raises:
-        SuiteError: the file is missing, is no YAML or holds no mapping.
-    """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except OSError as error:
-        raise SuiteError(f"{path}: cannot be read ({error.strerror})") from error
-    except yaml.YAMLError as error:
-        raise SuiteError(f"{path}: is no YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise SuiteError(f"{path}: must hold `name: value` lines")
-    return content
-
-
-def parse_setting(text: str) -> tuple[str, Any]:
-    """Name and value of `name=value`, the value read as YAML.
-
-    Raises:
-        SuiteError: there is no `=`, no name, or the value is no YAML.
-    """
-    name, equals, value = text.partition("=")
-    if not equals or not name.strip():
-        raise SuiteError(f"--set {text}: write --set name=value")
-    try:
-        return name.strip(), yaml.load(value, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise SuiteError(f"--set {text}: the value is no YAML") from error
 
 
 def declared_parameters(path: Path) -> dict[str, Any]:
@@ -73,6 +25,8 @@ def declared_parameters(path: Path) -> dict[str, Any]:
         SuiteError: there is not exactly one such cell, it holds more than plain literals, or one of `world`,
             `seed`, `device` and `output_dir` is missing.
     """
+    if not path.is_file():
+        raise SuiteError(f"{path}: there is no such notebook")
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if is_parameters(cell)]
     if len(cells) != 1:
         raise SuiteError(f"{path.name}: needs exactly one code cell tagged `parameters`, has {len(cells)}")
@@ -81,6 +35,20 @@ def declared_parameters(path: Path) -> dict[str, Any]:
     if missing:
         raise SuiteError(f"{path.name}: its parameters cell must declare {', '.join(missing)}")
     return declared
+
+
+def section(content: Mapping[str, Any], name: str, *, source: str) -> dict[str, Any]:
+    """The mapping under a name of a YAML file; an empty one where there is none.
+
+    Raises:
+        SuiteError: something else is there.
+    """
+    found = content.get(name)
+    if found is None:
+        return {}
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise SuiteError(f"{source}: {name}: must be `name: value` lines, not {str(found)[:80]!r}")
+    return found
 
 
 def is_parameters(cell: nbformat.NotebookNode) -> bool:
@@ -155,6 +123,33 @@ def distribute(
         for notebook, name in _takers(setting, declared, source):
             given[notebook][name] = check_value(notebook, name, value, declared[notebook])
     return given
+
+
+def distribute_texts(
+    settings: Iterable[str], declared: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Give each `name=value` of the command line to every notebook that declares it, as `distribute` does.
+
+    The value of a parameter whose default is text is taken as it is written. A folder among these may begin
+    with `~`, and is relative to where the command was given. Any other value is read as YAML.
+
+    Raises:
+        SuiteError: a setting is malformed, no notebook declares it, or its value is of the wrong type.
+    """
+    given: dict[str, dict[str, Any]] = {notebook: {} for notebook in declared}
+    for setting, text in (split_setting(item, error=SuiteError) for item in settings):
+        for notebook, name in _takers(setting, declared, "--set"):
+            value = _value(setting, name, text, declared[notebook].get(name))
+            given[notebook][name] = check_value(notebook, name, value, declared[notebook])
+    return given
+
+
+def _value(setting: str, name: str, text: str, default: Any) -> Any:
+    if not isinstance(default, str):
+        return parse_yaml(text, source=f"--set {setting}", error=SuiteError) if text.strip() else ""
+    value = parse_text(text)
+    is_folder = name == "folder" or name.endswith("_folder")
+    return str(Path.cwd() / Path(value).expanduser()) if is_folder and value else value
 
 
 def _takers(

@@ -23,14 +23,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clcae_lib.settings import read_yaml
 from clcae_lib.suite._errors import SuiteError
 from clcae_lib.suite._parameters import (
     check_value,
     declared_parameters,
     distribute,
+    distribute_texts,
     match_notebook,
-    parse_setting,
-    read_yaml,
+    section,
 )
 
 _PROFILE_KEYS = {"about", "common", "timeout", "start_timeout", "notebooks"}
@@ -83,7 +84,7 @@ def read_suite(folder: Path) -> list[Entry]:
         SuiteError: a notebook is on disk and not listed, or listed and not on disk, or the list is wrong.
     """
     path = folder / "suite.yaml"
-    listed = read_yaml(path).get("notebooks")
+    listed = read_yaml(path, error=SuiteError).get("notebooks")
     if not isinstance(listed, list) or not listed:
         raise SuiteError(f"{path}: lists no notebooks")
     entries = [_entry(path, item) for item in listed]
@@ -133,12 +134,23 @@ def read_profile(folder: Path, name: str, known: Iterable[str]) -> Profile:
     if not path.is_file():
         there = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml"))) or "none"
         raise SuiteError(f"profile {name!r}: no file {path}; there is {there}")
-    content = read_yaml(path)
+    content = read_yaml(path, error=SuiteError)
     for key in sorted(set(content) - _PROFILE_KEYS):
         raise SuiteError(f"{path}: unknown key {key!r}; it may have {', '.join(sorted(_PROFILE_KEYS))}")
-    for notebook in sorted(set(content.get("notebooks") or {}) - set(known)):
+    notebooks = section(content, "notebooks", source=str(path))
+    for notebook in sorted(set(notebooks) - set(known)):
         raise SuiteError(f"{path}: {notebook!r} is no notebook of the suite")
-    return Profile(name=name, **{key: value for key, value in content.items() if value is not None})
+    limits = {key: content[key] for key in ("timeout", "start_timeout") if content.get(key) is not None}
+    for key, value in limits.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise SuiteError(f"{path}: {key}: {value!r} is not a number of seconds")
+    return Profile(
+        name=name,
+        about=str(content.get("about") or ""),
+        common=section(content, "common", source=str(path)),
+        notebooks={key: section(notebooks, key, source=str(path)) for key in notebooks},
+        **limits,
+    )
 
 
 def plan(
@@ -160,11 +172,7 @@ def plan(
     declared = {entry.name: declared_parameters(entry.path) for entry in entries}
     values = profile_values(folder, chosen, declared)
     selected = [match_notebook(text, declared, source="--only") for text in only] or list(declared)
-    overrides = distribute(
-        dict(parse_setting(text) for text in settings),
-        {name: declared[name] for name in declared if name in selected},
-        source="--set",
-    )
+    overrides = distribute_texts(settings, {name: declared[name] for name in declared if name in selected})
     _refuse_output_dir(overrides, "--set")
     jobs = [Job(entry, {**values[entry.name], **overrides.get(entry.name, {})}) for entry in entries]
     return chosen, [job for job in jobs if job.name in selected]
@@ -180,8 +188,8 @@ def profile_values(
     """
     source = f"profiles/{profile.name}.yaml"
     given = distribute(profile.common, declared, source=f"{source}, common")
-    for notebook, section in profile.notebooks.items():
-        for name, value in (section or {}).items():
+    for notebook, values in profile.notebooks.items():
+        for name, value in values.items():
             given[notebook][name] = check_value(f"{source}, {notebook}", name, value, declared[notebook])
     _refuse_output_dir(given, source)
     return {notebook: {**_without_output(declared[notebook]), **given[notebook]} for notebook in declared}

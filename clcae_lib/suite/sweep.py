@@ -19,6 +19,7 @@ import pandas as pd
 
 from clcae_lib import paths
 from clcae_lib.files import atomic_path
+from clcae_lib.settings import read_yaml
 from clcae_lib.suite import _digest
 from clcae_lib.suite._cluster import VISIBLE, Place, check_place, connect, gpu_of, worker_count
 from clcae_lib.suite._collect import SWEEP_COLUMNS, complete_record, provenance_rows, read_runs, table
@@ -26,12 +27,13 @@ from clcae_lib.suite._console import Board, log_to
 from clcae_lib.suite._errors import NotebookError, SuiteError
 from clcae_lib.suite._estimate import Estimate, estimate
 from clcae_lib.suite._lock import alone, in_turn
-from clcae_lib.suite._parameters import check_value, declared_parameters, read_yaml
+from clcae_lib.suite._parameters import check_value, declared_parameters, section
 from clcae_lib.suite._perform import perform, restore, running
 from clcae_lib.suite._plan import Job, Profile, plan
 from clcae_lib.suite._record import RECORD, Record, read_record
 
 logger = logging.getLogger("clcae_lib.suite")
+MAX_SEEDS = 10_000
 _UNIMPORTANT = ("suite", "commands", "cli.py", "visuals")
 
 
@@ -173,25 +175,32 @@ def read_sweep(folder: Path, name: str = "ablations") -> dict[str, Any]:
             ", ".join(sorted(file.stem for file in folder.glob("*.yaml") if file.stem != "suite")) or "none"
         )
         raise SuiteError(f"sweep {name!r}: no file {path}; there is {there}")
-    content = read_yaml(path)
+    content = read_yaml(path, error=SuiteError)
     parts = {"notebook", "variants"}
-    if set(content) - {"inputs", "seeds"} != parts or not isinstance(content["variants"], dict):
+    if set(content) - {"inputs", "seeds"} != parts:
         raise SuiteError(
             f"{path}: has `notebook`, `variants` and perhaps `inputs` and `seeds`, not {', '.join(content)}"
         )
+    for name in ("variants", "seeds"):
+        content[name] = section(content, name, source=str(path))
+    inputs = content.get("inputs", [])
+    if not isinstance(inputs, list) or not all(isinstance(pattern, str) for pattern in inputs):
+        raise SuiteError(f"{path}: inputs: must be a list of file names or patterns, not {inputs!r}")
     _check_seeds(path, content)
     declared = declared_parameters(folder / f"{content['notebook']}.ipynb")
-    for variant, values in content["variants"].items():
-        for name, value in (values or {}).items():
+    for variant in content["variants"]:
+        for name, value in section(content["variants"], variant, source=str(path)).items():
             check_value(f"{path}, {variant}: {content['notebook']}", name, value, declared)
     return content
 
 
 def _check_seeds(path: Path, content: Mapping[str, Any]) -> None:
     """That `seeds` gives counts, of variants that there are."""
-    for variant, count in content.get("seeds", {}).items():
+    for variant, count in content["seeds"].items():
         if variant not in (*content["variants"], "default") or not isinstance(count, int) or count < 1:
             raise SuiteError(f"{path}: seeds: {variant}: {count} is no number of seeds of a variant")
+        if count > MAX_SEEDS:
+            raise SuiteError(f"{path}: seeds: {variant}: {count} is more than {MAX_SEEDS}")
 
 
 def _seeds_of(content: Mapping[str, Any], variant: str, asked: Sequence[int] | None) -> Sequence[int]:

@@ -164,8 +164,8 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
 
 
 def digests(*weights: Path) -> dict[str, str]:
-    """The digest of each weights file, under its name; for the card's `trained_on`."""
-    return {path.stem: files.sha256(path) for path in weights}
+    """The digest of each weights file, under its file name; for the card's `trained_on`."""
+    return {path.name: files.sha256(path) for path in weights}
 
 
 def card(

@@ -70,6 +70,7 @@ class GeneratorConfig(TrainConfig):
         "measure_every",
         "measure_samples",
     }
+    stage: ClassVar[str] = "generator"
 
     @model_validator(mode="after")
     def _check(self) -> GeneratorConfig:

@@ -17,13 +17,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "init_from_alignment": True,
         "lpips_scales": 1,
         "ramp": "run",
-        "body": "small",
         "optimizer": "adam",
         "schedule": "cosine",
         "flip": 0.0,
         "average_flip": False,
         "clip": 1.0,
-        "lr": 1e-3,
         "ema_half_life": 2000.0,
     },
     "published": {
@@ -34,18 +32,21 @@ PRESETS: dict[str, dict[str, Any]] = {
         "init_from_alignment": False,
         "lpips_scales": 1,
         "ramp": "epoch",
-        "body": "irse_small",
         "optimizer": "ranger",
         "schedule": "plateau",
         "flip": 0.5,
         "average_flip": True,
         "clip": None,
-        "lr": 2e-3,
         "ema_half_life": 0.0,
     },
 }
 """What each preset sets; any of it can be set otherwise by itself."""
 
+SMALL: dict[str, dict[str, Any]] = {
+    "foundation": {"body": "small", "lr": 1e-3},
+    "published": {"body": "irse_small", "lr": 2e-3},
+}
+"""Defaults at the portraits' size, which differ between the presets; a world of photographs has others."""
 
 DEPARTURES: dict[str, tuple[Any, Any]] = {
     "wplus_attention": ("spatial", "single"),
@@ -143,17 +144,22 @@ class InversionConfig(TrainConfig):
     validation_images: int = Field(default=256, ge=8)
 
     free: ClassVar[frozenset[str]] = TrainConfig.free | {"validation_images"}
+    stage: ClassVar[str] = "inversion"
+
+    @classmethod
+    def preset_values(cls, preset: Any) -> dict[str, Any]:
+        """What a preset sets; `foundation` where none is named, or none that exists."""
+        return PRESETS[preset if preset in list(PRESETS) else "foundation"]
 
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, values: Any) -> Any:
-        """Take from the preset what is not given."""
+        """Take from the preset what is not given, and then from the small defaults."""
         if not isinstance(values, dict):
             return values
-        preset = PRESETS.get(values.get("preset", "foundation"), PRESETS["foundation"])
-        # YAML reads a bare `off` as false.
-        off = {name: "off" for name in ("alignment", "feature_attention") if values.get(name) is False}
-        return {**preset, **values, **off}
+        preset = values.get("preset")
+        small = SMALL[preset if preset in list(SMALL) else "foundation"]
+        return {**small, **cls.preset_values(preset), **values}
 
     @model_validator(mode="after")
     def _check(self) -> InversionConfig:
@@ -172,10 +178,11 @@ class InversionConfig(TrainConfig):
                 raise ValueError(f"{wrong[0]}: preset=published has {only!r} alone; switch it in foundation")
         return self
 
-    def architecture(self) -> dict[str, Any]:
-        """Arguments of the encoder, beside those that the generator gives."""
+    def architecture(self, style_dim: int = 128) -> dict[str, Any]:
+        """Arguments of the encoder, beside those that the generator, of this width of codes, gives."""
         if self.preset == "published":
-            sizes = {"irse_small": {"widths": (16, 24, 48, 80, 128), "units": self.units}, "irse50": {}}
+            small = {"widths": (16, 24, 48, 80, style_dim), "units": self.units}
+            sizes = {"irse_small": small, "irse50": {}}
             body = sizes[self.body] | ({"widths": self.widths} if self.widths else {})
             return {**body, "style_hidden": self.style_hidden, "hidden": self.hidden, "heads": self.heads}
         names = ("body", "widths", "heads", "wplus_attention", "feature_attention", "feature_side")

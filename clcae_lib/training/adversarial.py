@@ -28,6 +28,7 @@ from clcae_lib.training._generator_config import GeneratorConfig, Stage
 from clcae_lib.training._logging import tile
 from clcae_lib.training._objectives import discriminator_loss, generator_loss, gradient_penalty
 from clcae_lib.training._seeds import Shuffled, step_generator
+from clcae_lib.training.config import ConfigError
 from clcae_lib.training.loop import Task, fit
 from clcae_lib.worlds import World, get_world
 
@@ -95,7 +96,17 @@ class AdversarialTask(Task):
         return {"stage": self.stage, "seen": self.seen, "seen_in_stage": self.seen_in_stage}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take up a run in its stage, with a discriminator of that resolution."""
+        """Take up a run in its stage, with a discriminator of that resolution.
+
+        Raises:
+            ConfigError: the stage shall have fewer images than it has had.
+        """
+        stage, seen = self.stages[state["stage"]], state["seen_in_stage"]
+        if seen >= stage.images + stage.batch_size:
+            raise ConfigError(
+                f"stages.{state['stage']}.images={stage.images}: the run has had {seen} in this stage; "
+                "give as many, another folder, or resume=False (--no-resume) to start over"
+            )
         self.stage, self.seen, self.seen_in_stage = state["stage"], state["seen"], state["seen_in_stage"]
         self._new_discriminator()
 

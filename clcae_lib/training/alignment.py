@@ -63,6 +63,7 @@ class AlignmentConfig(TrainConfig):
     log_every: int = Field(default=25, ge=1)
 
     free: ClassVar[frozenset[str]] = TrainConfig.free | {"validation_pairs", "final_pairs", "neighbour_codes"}
+    stage: ClassVar[str] = "alignment"
 
     @model_validator(mode="after")
     def _check(self) -> AlignmentConfig:

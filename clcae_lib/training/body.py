@@ -9,7 +9,7 @@ start.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as nnf
@@ -45,6 +45,7 @@ class BodyConfig(TrainConfig):
     lr: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=1e-3, ge=0)
     warmup: int = Field(default=50, ge=0)
+    stage: ClassVar[str] = "body"
 
 
 class FactorReader(nn.Module):

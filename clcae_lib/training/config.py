@@ -1,23 +1,26 @@
-"""Typed settings of a training run: defaults, then a YAML file, then `name=value` overrides."""
+"""Typed settings of a training run, from one path with one order.
+
+Defaults < the world's defaults < the preset's values < a YAML file < `name=value` of the command line.
+"""
 
 from __future__ import annotations
 
+import copy
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-__all__ = ["ConfigError", "TrainConfig", "differences", "load_config"]
+from clcae_lib.settings import ConfigError, parse_text, parse_yaml, read_yaml, split_setting
 
-Config = TypeVar("Config", bound=BaseModel)
+__all__ = ["ConfigError", "TrainConfig", "differences", "load_config", "refuse_changes", "resolve_config"]
+
+Config = TypeVar("Config", bound="TrainConfig")
+MAX_PARTS = 8
 Precision = Literal["32-true", "bf16-mixed", "64-true"]
-
-
-class ConfigError(ValueError):
-    """A setting that does not exist, does not parse, or may not change now; the message names it."""
 
 
 class TrainConfig(BaseModel):
@@ -47,6 +50,14 @@ class TrainConfig(BaseModel):
         | {"tensorboard", "threads", "device"}
     )
     """Settings that a resumed run may change."""
+    stage: ClassVar[str] = ""
+    """The link of the chain of weights, by which a world gives its defaults."""
+
+    @classmethod
+    def preset_values(cls, preset: Any) -> Mapping[str, Any]:
+        """What a preset sets, given its name or None; nothing where there are no presets."""
+        del preset
+        return {}
 
     def fixed(self, progress: Mapping[str, Any]) -> dict[str, Any]:
         """The settings that a run may no longer change once its task's state is `progress`."""
@@ -55,18 +66,68 @@ class TrainConfig(BaseModel):
 
 
 def load_config(cls: type[Config], file: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
-    """A `cls` from its defaults, the YAML `file` and `overrides` such as "lr=3e-4" or "stages.0.images=100".
+    """Return a `cls` from, in rising order: its defaults, its world's, its preset's, `file`, and `overrides`.
+
+    Args:
+        cls: the configuration's class.
+        file: YAML, such as a run's own config.yaml.
+        overrides: such as "lr=3e-4" or "stages.0.images=100"; a text is taken as it is written.
 
     Raises:
         ConfigError: an unreadable file, an unknown parameter or a wrong value; the message names it.
+        WorldError: there is no such world.
     """
-    values = _read(file) if file is not None else {}
-    for override in overrides:
-        _override(cls, values, override)
+    return resolve_config(cls, file, overrides)[0]
+
+
+def resolve_config(
+    cls: type[Config], file: str | Path | None = None, overrides: Iterable[str] = ()
+) -> tuple[Config, dict[str, str]]:
+    """Return what `load_config` does, and where each field's value comes from, by the field's name."""
+    from clcae_lib.worlds import get_world
+
+    overrides = [split_setting(override) for override in overrides]
+    given = read_yaml(file) if file is not None else {}
+    chosen = {**given, **{name: parse_text(text) for name, text in overrides}}
+    defaults = {
+        name: cls.model_fields[name].default for name in ("world", "preset") if name in cls.model_fields
+    }
+    world, preset = (chosen.get(name, defaults.get(name)) for name in ("world", "preset"))
+    layers = {
+        f"world {world}": get_world(str(world)).training_defaults(cls.stage),
+        f"preset {preset}": cls.preset_values(preset),
+        str(file): given,
+    }
+    fields = {field.alias or name: name for name, field in cls.model_fields.items()}
+    aliases = {name: alias for alias, name in fields.items()}
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for source, layer in layers.items():
+        values |= {aliases.get(name, name): copy.deepcopy(value) for name, value in layer.items()}
+        sources |= {aliases.get(name, name): source for name in layer}
+    for name, text in overrides:
+        top, dot, rest = name.partition(".")
+        top = aliases.get(top, top)
+        _override(cls, values, top + dot + rest, text)
+        sources[top] = "--set"
     try:
-        return cls.model_validate(values)
+        config = cls.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_explain(cls, error)) from error
+        raise ConfigError(_explain(cls, error, sources)) from error
+    return config, {fields.get(name, name): source for name, source in sources.items()}
+
+
+def refuse_changes(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run whose fixed settings, `TrainConfig.fixed`, were others.
+
+    Raises:
+        ConfigError: they differ; the message names each difference.
+    """
+    if changed := differences(old, new):
+        raise ConfigError(
+            f"{folder} holds a run with other settings ({'; '.join(changed)}); "
+            "give the old ones, another folder, or resume=False (--no-resume) to start over"
+        )
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -75,25 +136,14 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [f"{name}: {old.get(name)} -> {new.get(name)}" for name in names if old.get(name) != new.get(name)]
 
 
-def _read(file: str | Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(Path(file).read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read the configuration {file}: {error}") from error
-    if values is not None and not isinstance(values, dict):
-        raise ConfigError(f"{file} must hold 'name: value' lines, not a {type(values).__name__}")
-    return values or {}
-
-
-def _override(cls: type[BaseModel], values: dict[str, Any], override: str) -> None:
-    name, equals, text = override.partition("=")
-    if not equals or not name:
-        raise ConfigError(f"{override!r} is no setting; write name=value, e.g. seed=1")
-    try:
-        value = yaml.safe_load(text) if text else ""
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name}: {text!r} is no YAML value") from error
-    path = name.strip().split(".")
+def _override(cls: type[TrainConfig], values: dict[str, Any], name: str, text: str) -> None:
+    path = name.split(".")
+    if len(path) > MAX_PARTS:
+        raise ConfigError(f"{name[:80]}: no parameter has more than {MAX_PARTS} parts")
+    if len(path) == 1 and name in cls.model_fields and cls.model_fields[name].annotation is str:
+        values[name] = parse_text(text)
+        return
+    value = parse_yaml(text, source=f"--set {name}") if text.strip() else ""
     if len(path) > 1 and path[0] not in values:
         values[path[0]] = _default(cls, path[0])
     _put(values, path, value, name=name)
@@ -126,21 +176,26 @@ def _put(values: Any, path: list[str], value: Any, *, name: str) -> None:
 
 def _index(values: Any, key: str, name: str) -> Any:
     if isinstance(values, dict):
-        return int(key) if key.lstrip("-").isdigit() else key
-    if isinstance(values, list) and key.isdigit() and int(key) < len(values):
+        return int(key) if re.fullmatch("-?[0-9]{1,9}", key) else key
+    if isinstance(values, list) and re.fullmatch("[0-9]{1,9}", key) and int(key) < len(values):
         return int(key)
     raise ConfigError(f"{name}: there is no {key!r} in {values!r}")
 
 
-def _explain(cls: type[BaseModel], error: ValidationError) -> str:
-    lines = []
+def _explain(cls: type[BaseModel], error: ValidationError, sources: Mapping[str, str]) -> str:
+    """Each problem with the parameter's name and where its value comes from, on one line."""
+    problems = []
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"])
-        unknown = problem["type"] == "extra_forbidden"
-        lines.append(
-            _unknown(cls, where) if unknown else f"{where}: {problem['msg']} (got {problem['input']!r})"
-        )
-    return "\n".join(lines)
+        source = sources.get(str(problem["loc"][0])) if problem["loc"] else None
+        if problem["type"] == "extra_forbidden":
+            text = _unknown(cls, where)
+        elif problem["type"] == "value_error":
+            text = ": ".join(filter(None, [where, problem["msg"].removeprefix("Value error, ")]))
+        else:
+            text = f"{where}: {problem['msg']}, not {repr(problem['input'])[:80]}"
+        problems.append(text + (f" (from {source})" if source else ""))
+    return "; ".join(problems)
 
 
 def _unknown(cls: type[BaseModel], name: str) -> str:

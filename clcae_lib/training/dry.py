@@ -95,33 +95,3 @@ def _peak(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 1e9
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-
-
-def full_size(stage: str, resolution: int) -> list[str]:
-    """Settings that a world of photographs has in the place of the portraits' small ones.
-
-    The sizes are the published ones: IR-SE50, batches of two, a learning rate of 1e-4. Below 128 pixels
-    the portraits' own fit.
-    """
-    if resolution < 128:
-        return []
-    own = {
-        "inversion": ["body=irse50", "style_hidden=null", "hidden=null", "lr=1e-4", "batch_size=2"],
-        "peer": ["body=irse50", "lr=1e-4", "batch_size=2"],
-        "alignment": ["body=irse50", "embedding=512", "width=512", "latent_width=512", "batch_size=16"],
-        "generator": _generator(resolution),
-    }
-    return own.get(stage, [])
-
-
-def _generator(resolution: int) -> list[str]:
-    widths = {side: min(512, 32768 // side) for side in (2**k for k in range(2, 12)) if side <= resolution}
-    stage = f"{{resolution: {resolution}, images: 25000000}}"
-    return [
-        f"resolution={resolution}",
-        "style_dim=512",
-        "mapping_layers=8",
-        f"channels={{{', '.join(f'{side}: {width}' for side, width in widths.items())}}}",
-        f"stages=[{stage}]",
-        "size=null",
-    ]

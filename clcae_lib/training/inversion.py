@@ -30,6 +30,7 @@ from clcae_lib.losses import (
 )
 from clcae_lib.models import Codes, Generator, ImageEncoder, LatentEncoder, build_encoder
 from clcae_lib.models.backbone import to_encoder_side
+from clcae_lib.models.published import MIN_SIDE
 from clcae_lib.models.stylegan2 import second_activation
 from clcae_lib.training import _common as common
 from clcae_lib.training._ema import half_life, update_average
@@ -137,7 +138,7 @@ class InversionTask(Task):
                 "alignment: there are no aligned encoders; train them, or set alignment=off and "
                 "init_from_alignment=false"
             )
-        self.parts, self.seen = parts, 0
+        self.parts, self.seen, self.trained_on = parts, 0, parts.trained_on
         self.plateau = Plateau(config.lr) if config.schedule == "plateau" else None
 
     def setup(self, fabric: Fabric) -> None:
@@ -260,6 +261,8 @@ class InversionTask(Task):
 
     def _architecture(self) -> dict[str, Any]:
         config, generator = self.config, self.generator
+        if config.preset == "published" and generator.size < MIN_SIDE:
+            raise ConfigError(f"preset=published: it needs images of {MIN_SIDE} pixels or more")
         common_part = {
             "resolution": generator.size,
             "style_dim": generator.style_dim,
@@ -267,7 +270,7 @@ class InversionTask(Task):
         }
         if config.preset == "published" and self.parts.height is not None:
             common_part["height"] = self.parts.height
-        return common_part | config.architecture()
+        return common_part | config.architecture(generator.style_dim)
 
     def _initialise(self, source: Mapping[str, Tensor], setting: str) -> None:
         """Copy the weights of a body that was trained before."""
@@ -453,7 +456,7 @@ def world_parts(config: TrainConfig) -> Parts:
     for name in ("perceptual", "identity"):
         if getattr(config, f"weight_{name}") > 0:
             judges[name] = getattr(world, name)("train")
-            used += [path for path in [world.weights(f"{name}_a")] if path.is_file()]
+            used += filter(None, [world.judge_file(name, "train")])
     start = None
     if config.start == "pretrained" and not config.init_from_alignment:
         start = pretrained_body(world, device=config.device, body=config.body, widths=config.widths)

@@ -23,11 +23,11 @@ from pydantic import Field, model_validator
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from clcae_lib import checkpoints, files, paths
+from clcae_lib import checkpoints, paths
 from clcae_lib.evaluation.reconstruction import r_squared
 from clcae_lib.training import _common as common
 from clcae_lib.training._seeds import Shuffled, step_generator
-from clcae_lib.training.config import ConfigError, Precision, TrainConfig
+from clcae_lib.training.config import ConfigError, Precision, TrainConfig, refuse_changes
 from clcae_lib.training.loop import Task, fit
 from clcae_lib.worlds.portraits import Portraits, PortraitsWorld
 from clcae_lib.worlds.portraits.judges import JUDGES, Judge, build_judge
@@ -83,6 +83,7 @@ class JudgesConfig(TrainConfig):
         return self
 
     model_config: ClassVar = {**TrainConfig.model_config, "populate_by_name": True}
+    stage: ClassVar[str] = "judges"
 
 
 def augment(
@@ -126,6 +127,7 @@ class JudgeTask(Task):
         """Keep the configuration, and the oracle whose trunk to start from."""
         super().__init__(config)
         self.oracle = oracle
+        self.trained_on = common.digests(oracle) if oracle is not None else {}
 
     def setup(self, fabric: Fabric) -> None:
         """Build the network and bring the renders into memory."""
@@ -225,8 +227,7 @@ class JudgeTask(Task):
             measures = self.measures()
         metadata = {"kind": kind, "config": self.judge.config, "world": self.config.world}
         checkpoints.save_weights(path, self.judge.state_dict(), metadata=metadata)
-        parents = {self.oracle.stem: files.sha256(self.oracle)} if self.oracle is not None else {}
-        written = common.card(path.stem, self, self.fabric, trained_on=parents, measures=measures)
+        written = common.card(path.stem, self, self.fabric, trained_on=self.trained_on, measures=measures)
         checkpoints.write_card(path, {**written, "split": f"judge_{self.config.copy_}"})
 
 
@@ -278,8 +279,25 @@ def _seed(config: JudgesConfig) -> int:
     return config.seed + 100 * (1 + list(JUDGES).index(str(config.kind))) + "ab".index(str(config.copy_))
 
 
+def _is_finished(config: JudgesConfig, weights: Path) -> bool:
+    """Whether a judge with these settings was trained to its end.
+
+    Raises:
+        ConfigError: a judge was trained there with other settings.
+    """
+    if not weights.with_suffix(".json").is_file():
+        return False
+    card, fixed = checkpoints.read_card(weights), config.fixed({})
+    oracle = _oracle(config, weights.parent)
+    refuse_changes(
+        weights.parent,
+        {name: card["config"].get(name) for name in fixed} | checkpoints.trained_on(card),
+        fixed | (common.digests(oracle) if oracle is not None else {}),
+    )
+    return card["steps"] == config.steps
+
+
 def _train_one(config: JudgesConfig, folder: Path, *, resume: bool, **options: Any) -> Path:
-    config = config.model_copy(update={"seed": _seed(config)})
     task = JudgeTask(config, oracle=_oracle(config, folder.parent))
     return fit(task, config, folder, resume=resume, **options)
 
@@ -287,17 +305,20 @@ def _train_one(config: JudgesConfig, folder: Path, *, resume: bool, **options: A
 def train(config: JudgesConfig, folder: Path | str, *, resume: bool = True, **options: Any) -> Path:
     """Train the judges that `config` names, each in a folder of its own; weights and cards lie in `folder`.
 
-    A judge whose weights lie in the folder already is not trained again, where `resume`.
+    A judge that was finished in the folder with the same settings is not trained again, where `resume`.
+
+    Raises:
+        ConfigError: a judge in the folder was trained with other settings; the message names each difference.
     """
     folder = Path(folder)
     kinds = [config.kind] if config.kind else list(JUDGES)
     copies = [config.copy_] if config.copy_ else ["a", "b"]
     for kind, copy in [(kind, copy) for kind in kinds for copy in copies]:
         name = f"{kind}_{copy}"
-        if resume and (folder / f"{name}.json").is_file():
-            continue
         one = config.model_copy(update={"kind": kind, "copy_": copy})
-        one = one.model_copy(update={"steps": _steps(one)})
+        one = one.model_copy(update={"steps": _steps(one), "seed": _seed(one)})
+        if resume and _is_finished(one, folder / f"{name}.safetensors"):
+            continue
         _train_one(one, folder / name, resume=resume, **options)
         for suffix in (".safetensors", ".json"):
             shutil.copyfile(folder / name / f"{name}{suffix}", folder / f"{name}{suffix}")

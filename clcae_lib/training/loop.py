@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning_fabric import Fabric
 from pydantic import ValidationError
 from torch import Tensor, nn
@@ -28,9 +27,11 @@ from tqdm.auto import tqdm
 
 from clcae_lib import checkpoints, files, paths
 from clcae_lib.devices import make_fabric
+from clcae_lib.errors import MissingFileError
+from clcae_lib.settings import dump_yaml
 from clcae_lib.training._logging import MetricsFile, Scalars, environment
 from clcae_lib.training._seeds import randomness_restored, seed_step
-from clcae_lib.training.config import ConfigError, TrainConfig, differences
+from clcae_lib.training.config import ConfigError, TrainConfig, refuse_changes
 
 __all__ = ["Task", "fit", "install"]
 
@@ -42,6 +43,9 @@ class Task:
 
     `setup` builds the networks (the loop has seeded torch before it), places them with `fabric.setup` and
     lists the plain ones in `modules` and `optimizers`; what is listed there is saved and restored by name.
+
+    Attributes:
+        trained_on: digests by file name of what it is trained on; a run resumes only with the same files.
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -50,6 +54,7 @@ class Task:
         self.modules: dict[str, nn.Module] = {}
         self.optimizers: dict[str, Any] = {}
         self.progress: dict[str, float] = {"steps": 0, "images_seen": 0, "seconds": 0.0}
+        self.trained_on: Mapping[str, str] = {}
 
     def setup(self, fabric: Fabric) -> None:
         """Build the networks and optimizers on the fabric's device."""
@@ -139,7 +144,7 @@ def install(folder: str | Path, world: str) -> list[Path]:
     """
     weights = sorted(Path(folder).glob("*.safetensors"))
     if not weights:
-        raise FileNotFoundError(f"{folder} holds no weights (*.safetensors); finish the training first")
+        raise MissingFileError(f"{folder} holds no weights (*.safetensors); finish the training first")
     written = []
     for source in [file for path in weights for file in (path, path.with_suffix(".json")) if file.is_file()]:
         target = paths.world_dir(world) / source.name
@@ -264,7 +269,7 @@ class _Run:
             (self.folder / STATE).unlink(missing_ok=True)
         (self.folder / "sheets").mkdir(exist_ok=True)
         with files.atomic_path(self.folder / "config.yaml") as temporary:
-            Path(temporary).write_text(yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False))
+            Path(temporary).write_text(dump_yaml(self.config.model_dump(mode="json", by_alias=True)))
         with files.atomic_path(self.folder / "versions.json") as temporary:
             precision = self.fabric.strategy.precision.precision  # may be another than was asked for
             versions = environment(self.fabric.device) | {"seed": self.config.seed, "precision": precision}
@@ -291,6 +296,7 @@ class _Run:
             state = {"step": self.step, "seconds": self.seconds, "images": self.images}
             state |= {"sums": sums, "counts": self.counts}
             state["config"] = self.config.model_dump(mode="json")
+            state["trained_on"] = dict(self.task.trained_on)
             state["task"] = own
             state["modules"] = {name: module.state_dict() for name, module in self.task.modules.items()}
             state["optimizers"] = {name: item.state_dict() for name, item in self.task.optimizers.items()}
@@ -317,11 +323,16 @@ class _Run:
                 f"{self.folder / STATE} is of a version with other settings ({'; '.join(problems)}); "
                 "give another folder, or resume=False (--no-resume) to start over"
             ) from error
-        changed = differences(old.fixed(state["task"]), self.config.fixed(state["task"]))
-        if changed:
+        now = self.task.trained_on
+        refuse_changes(
+            self.folder,
+            old.fixed(state["task"]) | _short(state.get("trained_on", now)),
+            self.config.fixed(state["task"]) | _short(now),
+        )
+        if self.config.steps < state["step"]:
             raise ConfigError(
-                f"{self.folder} holds a run with other settings ({'; '.join(changed)}); "
-                "give the old ones, another folder, or resume=False (--no-resume) to start over"
+                f"{self.folder} holds a run of {state['step']} steps, more than steps={self.config.steps}; "
+                "give as many, another folder, or resume=False (--no-resume) to start over"
             )
 
     def _over(self, stop: list[int]) -> bool:
@@ -348,6 +359,11 @@ class _Run:
         total = self.step + self.task.remaining(self.step)
         hidden = not (self.bar_wanted and self.fabric.is_global_zero)
         return tqdm(total=total, initial=self.step, disable=hidden, unit="step", desc=self.folder.name)
+
+
+def _short(digests: Mapping[str, str]) -> dict[str, str]:
+    """Digests of files as they are shown to people."""
+    return {name: digest[:12] for name, digest in digests.items()}
 
 
 @contextmanager

@@ -84,6 +84,7 @@ class PeerConfig(TrainConfig):
     validation_images: int = Field(default=256, ge=8)
 
     free: ClassVar[frozenset[str]] = TrainConfig.free | {"validation_images"}
+    stage: ClassVar[str] = "peer"
     alignment: ClassVar[str] = "off"
     init_from_alignment: ClassVar[bool] = False
     weight_alignment: ClassVar[float] = 0.0
@@ -114,7 +115,7 @@ class PeerTask(InversionTask):
 
     def __init__(self, config: PeerConfig, parts: Parts) -> None:
         Task.__init__(self, config)
-        self.parts, self.seen, self.plateau = parts, 0, None
+        self.parts, self.seen, self.plateau, self.trained_on = parts, 0, None, parts.trained_on
 
     def setup(self, fabric: Fabric) -> None:
         """Build the encoder, its average, the losses and the optimizer."""

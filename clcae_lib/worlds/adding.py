@@ -5,13 +5,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from clcae_lib import paths
+from clcae_lib import checkpoints, paths
 from clcae_lib.files import atomic_path
 from clcae_lib.photos import PhotoError, Refusal, check_image, none_usable
 from clcae_lib.photos.folder import list_files
+from clcae_lib.settings import dump_yaml
 from clcae_lib.worlds._photo_settings import BUILT_IN, FILE, WorldSettings, check_name
 from clcae_lib.worlds.photos import PhotoWorld
 from clcae_lib.worlds.world import WorldError
@@ -77,8 +77,12 @@ def add_world(
     if generator is not None:
         with atomic_path(folder / settings.generator) as partial:
             shutil.copyfile(generator, partial)
+        if generator.suffix == ".safetensors":
+            known = checkpoints.read_card(generator) if generator.with_suffix(".json").is_file() else {}
+            card = {"kind": "generator", "given_as": generator.name, **known}
+            checkpoints.write_card(folder / settings.generator, card)
     with atomic_path(folder / FILE) as partial:
-        partial.write_text(yaml.safe_dump(settings.model_dump(), sort_keys=False), encoding="utf-8")
+        partial.write_text(dump_yaml(settings.model_dump()), encoding="utf-8")
     return PhotoWorld(name, settings)
 
 

@@ -13,12 +13,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clcae_lib import paths
+from clcae_lib.files import atomic_path
 from clcae_lib.models.backbone import ENCODER_SIDE
 from clcae_lib.models.published import CAR_HEIGHT, CAR_ROWS
 from clcae_lib.photos import Alignment, Refusal
 from clcae_lib.photos.cutting import SHARES, Crops, Cutter, prepare, split_of
 from clcae_lib.photos.folder import list_files
-from clcae_lib.worlds._photo_settings import BUILT_IN, FILE, NAME, RESERVED, WorldSettings, read_settings
+from clcae_lib.settings import dump_yaml
+from clcae_lib.worlds._photo_settings import (
+    BUILT_IN,
+    FILE,
+    NAME,
+    RESERVED,
+    WorldSettings,
+    read_settings,
+    training_defaults,
+)
 from clcae_lib.worlds.world import Role, World, WorldError, find_worlds_with, register_world
 
 OFFICIAL = "clcae.pt"
@@ -54,6 +64,10 @@ class PhotoWorld(World):
     def frame(self, path: Path, picture: Any) -> Alignment:
         """Where the world's crop lies in a photograph; see `World.frame`."""
         return self.cutter.alignment(path, picture)
+
+    def training_defaults(self, stage: str) -> dict[str, Any]:
+        """Sizes for photographs; see `World.training_defaults`."""
+        return training_defaults(stage, self.resolution)
 
     @property
     def images_folder(self) -> Path:
@@ -164,6 +178,19 @@ class PhotoWorld(World):
         trained = super().inversion(preset)
         return official if trained is None and preset == "published" and official.is_file() else trained
 
+    def require(self, name: str, *, command: str) -> Path:
+        """The file of weights; see `World.require`. Where they are published, fetching comes first.
+
+        Raises:
+            WorldError: it is not there.
+        """
+        if name == "inversion_published" and self.name in BUILT_IN and not self.has(name):
+            raise WorldError(
+                f"{self.folder / OFFICIAL} is missing: `clcae fetch {self.name}` brings it, or make one of "
+                f"your own with `{command} --install`, or set CLCAE_DATA to the folder that has it"
+            )
+        return super().require(name, command=command)
+
     @property
     def generator_file(self) -> Path:
         """The generator's file: the one that is named, `generator.safetensors`, or the official one.
@@ -190,9 +217,7 @@ class PhotoWorld(World):
 
         del role
         faces = self.settings.kind == "faces"
-        path = self._network(
-            "ir_se50.pth" if faces else "moco_v2_resnet50.pt", "ir-se50" if faces else "moco"
-        )
+        path = self._network(self._identity_file, "ir-se50" if faces else "moco")
         return (load_arcface if faces else load_moco)(path).to(device)
 
     def perceptual(self, role: Role, device="cpu") -> nn.Module:
@@ -205,6 +230,52 @@ class PhotoWorld(World):
 
         del role
         return LpipsAlex(self._network(ALEXNET_FILE, "alexnet")).to(device)
+
+    @property
+    def _identity_file(self) -> str:
+        return "ir_se50.pth" if self.settings.kind == "faces" else "moco_v2_resnet50.pt"
+
+    def judge_file(self, judge: str, role: Role) -> Path | None:
+        """The file of a network that worlds of photographs share; see `World.judge_file`."""
+        from clcae_lib.worlds.perceptual import ALEXNET_FILE
+
+        del role
+        names = {"identity": self._identity_file, "perceptual": ALEXNET_FILE}
+        if judge not in names:
+            return None
+        path = paths.data_dir() / "networks" / names[judge]
+        return path if path.is_file() else None
+
+    @property
+    def untrained(self) -> dict[str, str]:
+        """The generator, which is given, and the judges.
+
+        Raises:
+            WorldError: there is no generator.
+        """
+        given = f"the world has one, {self.generator_file}"
+        factors = "the factors behind a photograph are not known"
+        return {"generator": given, "judges": factors, "body": factors} | self._too_small
+
+    def lend(self, data: Path) -> None:
+        """Write the settings into another data folder, and links to the generator and the networks there.
+
+        Raises:
+            WorldError: there is no generator.
+        """
+        home, generator = data / self.name, self.generator_file
+        given = [generator, generator.with_suffix(".json")]
+        given += [self.folder / name for name in self.settings.lists.values()]
+        networks = [self.judge_file(judge, "train") for judge in ("identity", "perceptual")]
+        targets = {home / path.name: path for path in given if path.is_file()}
+        targets |= {data / "networks" / path.name: path for path in networks if path}
+        for target, path in targets.items():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            target.symlink_to(path.resolve())
+        settings = {"images": str(self.images_folder.resolve()), "generator": generator.name}
+        with atomic_path(home / FILE) as partial:
+            partial.write_text(dump_yaml(self.settings.model_dump() | settings), encoding="utf-8")
 
     def measures_with(self, judge: str) -> bool:
         """Whether a judge is here; photographs have one of a kind, which gives losses and measures."""

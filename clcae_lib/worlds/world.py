@@ -14,14 +14,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clcae_lib import paths
+from clcae_lib.errors import ClcaeError
 
 Role = Literal["train", "measure"]
 #: Copy a of a judge gives losses and labels, copy b measures; photographs have one network for both roles.
 COPIES: dict[str, str] = {"train": "a", "measure": "b"}
 
 
-class WorldError(RuntimeError):
+class WorldError(ClcaeError, RuntimeError):
     """The world lacks what was asked of it; the message names it and the remedy."""
+
+
+class UnknownWorldError(WorldError, ValueError):
+    """There is no world of the name."""
 
 
 @runtime_checkable
@@ -106,9 +111,36 @@ class World:
             )
         return self.weights(name)
 
+    def judge_file(self, judge: str, role: Role) -> Path | None:
+        """The file of `identity`, `perceptual` or `oracle` in this role; None where there is none."""
+        path = self.weights(f"{judge}_{copy_of(role)}")
+        return path if path.is_file() else None
+
+    @property
+    def untrained(self) -> dict[str, str]:
+        """The links of the chain of weights that are not trained for this world, each with the reason."""
+        factors = "it learns from factors, which rendered worlds such as 'portraits' have"
+        return {"judges": factors, "body": factors} | self._too_small
+
+    @property
+    def _too_small(self) -> dict[str, str]:
+        from clcae_lib.models.published import MIN_SIDE
+
+        needs = f"it needs images of {MIN_SIDE} pixels or more, these have {self.resolution}"
+        return {"inversion_published": needs} if self.resolution < MIN_SIDE else {}
+
+    def lend(self, data: Path) -> None:
+        """Put what the world was given, and is not trained, into another data folder as well."""
+        del data
+
     def inversion(self, preset: str) -> Path | None:
         """The file of the inversion encoder of a preset, or None where there is none."""
         return self.weights(f"inversion_{preset}") if self.has(f"inversion_{preset}") else None
+
+    def training_defaults(self, stage: str) -> dict[str, Any]:
+        """Settings of a stage of training, such as "inversion", that differ from its defaults here."""
+        del stage
+        return {}
 
     def images(self, split: str, size: int | None = None) -> Images:
         """The first `size` images of a split, all of them if None."""
@@ -204,7 +236,8 @@ def get_world(name: str | World) -> World:
     """Return the world of this name; a world itself is returned as it is.
 
     Raises:
-        ValueError: no world is registered under it.
+        UnknownWorldError: there is none.
+        WorldError: its `world.yaml` is damaged.
     """
     if isinstance(name, World):
         return name
@@ -212,5 +245,5 @@ def get_world(name: str | World) -> World:
     if found is not None:
         return found
     if name not in _REGISTRY:
-        raise ValueError(f"world: there is no {name!r}; choose one of {', '.join(world_names())}")
+        raise UnknownWorldError(f"there is no world {name!r}; choose one of {', '.join(world_names())}")
     return _REGISTRY[name]()

@@ -122,8 +122,8 @@ def test_a_wrong_entry_is_named(tmp_path, change, said):
         ({"assets": {"weights": ENTRY}, "sets": {"weights": []}}, r"sets\.weights"),
         ({"assets": {"../weights": ENTRY}}, "small letters"),
         ({"assets": {}, "extra": 1}, "extra"),
-        ([], "valid dictionary"),
-        (None, "valid dictionary"),
+        ([], "must hold `name: value` lines"),
+        (None, "assets: Field required"),
     ],
     ids=range(7),
 )
@@ -133,7 +133,7 @@ def test_a_wrong_manifest_is_refused(tmp_path, content, said):
     with pytest.raises(AssetError, match=said):
         read_manifest(path)
     path.write_bytes(b"\xff{")
-    with pytest.raises(AssetError, match="is no YAML"):
+    with pytest.raises(AssetError, match="is not UTF-8 text"):
         read_manifest(path)
     with pytest.raises(AssetError, match="cannot be read"):
         read_manifest(tmp_path / "none.yaml")

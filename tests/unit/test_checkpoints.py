@@ -224,6 +224,35 @@ def test_retrained_parent_breaks_the_chain(tmp_path):
     assert checkpoints.check_chain(tmp_path) == [problem]
 
 
+def test_the_chain_holds_for_published_files_and_for_older_cards(tmp_path):
+    own = tmp_path / "data" / "own"
+    names = {
+        "stylegan2.pt": own,
+        "pair.pt": own / "contrastive",
+        "ir_se50.pth": tmp_path / "data" / "networks",
+        "alexnet-owt-7be5be79.pth": tmp_path / "data" / "networks",
+    }
+    for name, folder in names.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    digests = {name: sha256(folder / name) for name, folder in names.items()}
+    older = {"stylegan2": digests["stylegan2.pt"]}
+    for weights, parents in {"new": digests, "older": older}.items():
+        path = checkpoints.save_weights(own / f"{weights}.safetensors", {"t": torch.ones(1)}, metadata={})
+        checkpoints.write_card(path, {"trained_on": parents})
+    assert checkpoints.check_chain(own) == []
+    for name, folder in names.items():
+        (folder / name).write_bytes(b"another")
+    assert checkpoints.check_chain(own) == [
+        *(f"new.safetensors was trained on another {name}; train it again" for name in sorted(names)),
+        "older.safetensors was trained on another stylegan2.safetensors; train it again",
+    ]
+    for name, folder in names.items():
+        (folder / name).unlink()
+    assert len(checkpoints.check_chain(own)) == 5
+    assert all("missing" in problem for problem in checkpoints.check_chain(own))
+
+
 def test_metadata_is_plain_json(weights):
     with checkpoints.safetensors.safe_open(weights[0], framework="pt") as file:
         assert json.loads(file.metadata()["clcae"])["kind"] == "oracle"

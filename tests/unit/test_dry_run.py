@@ -1,5 +1,6 @@
 """Any preset trains on a world of photographs, and a dry run shows it without leaving anything behind."""
 
+import os
 import re
 from pathlib import Path
 
@@ -7,11 +8,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from clcae_lib import checkpoints
 from clcae_lib.cli import app
-from clcae_lib.training import inversion
+from clcae_lib.models.stylegan2 import Generator, save_generator
+from clcae_lib.settings import parse_yaml
+from clcae_lib.training import inversion, load_config
 from clcae_lib.training._inversion_config import InversionConfig
-from clcae_lib.training.dry import full_size
-from clcae_lib.worlds import get_world
+from clcae_lib.worlds import add_world, get_world, perceptual
 from tests.unit._tiny import WIDTHS, Distance, Embedding, Pictures, tiny_generator
 from tests.unit.test_worlds_photos import album, make, places  # noqa: F401 - fixtures
 
@@ -64,10 +67,144 @@ def test_what_is_missing_is_said_before_anything_runs(album):  # noqa: F811
     assert "clcae fetch" in done.output
 
 
-def test_full_sizes_are_for_large_pictures():
-    assert full_size("inversion", 64) == []
-    assert "body=irse50" in full_size("inversion", 1024)
-    assert any("1024: 32" in setting for setting in full_size("generator", 1024))
+def command(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_a_runs_own_file_is_obeyed_for_photographs_too(album, tmp_path):  # noqa: F811
+    make(album)
+    settings = ["batch_size=8", "lr=3e-5", "body=irse_small", "steps=7", "device=cpu", "alignment=off"]
+    given = [part for setting in settings for part in ("--set", setting)]
+    for world in ("own", "ffhq"):
+        file = tmp_path / f"{world}.yaml"
+        file.write_text(command("train", "inversion", "--world", world, *given, "--show-config").output)
+        shown = command("train", "inversion", "--config", file, "--show-config").output
+        found, wanted = (parse_yaml(text, source="config") for text in (shown, file.read_text()))
+        assert found == wanted
+        assert (found["world"], found["batch_size"], found["lr"]) == (world, 8, 3e-5)
+        assert (found["body"], found["alignment"]) == ("irse_small", "off")
+    other = command("train", "inversion", "--config", file, "--world", "own", "--show-config").output
+    assert parse_yaml(other, source="config")["world"] == "own"
+
+
+CHAIN = ["alignment.steps=1", "alignment.batch_size=4", "alignment.validation_pairs=11"]
+CHAIN += ["alignment.final_pairs=11", "alignment.neighbour_codes=2", "inversion.steps=1"]
+CHAIN += ["inversion.batch_size=2", "inversion.bank=8", "alignment.device=cpu", "inversion.device=cpu"]
+
+
+def train_all(out, *arguments):
+    settings = [part for setting in CHAIN for part in ("--set", setting)]
+    return command("train", "all", "--world", "own", "--out", out, *settings, *arguments)
+
+
+@pytest.mark.parametrize("install", [True, False])
+def test_the_chain_of_ones_own_world_leaves_out_what_it_cannot_have(world, tmp_path, monkeypatch, install):
+    data = tmp_path / "data"
+    networks = [data / "networks" / name for name in ("ir_se50.pth", perceptual.ALEXNET_FILE)]
+    for path in networks:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(path.name)
+    before, environment = files(data), dict(os.environ)
+    done = train_all(tmp_path / "runs", *(["--install"] if install else []))
+    assert done.exit_code == 0, done.output
+    plan, _, rest = done.stdout.partition("alignment:")
+    for part in ("generator", "judges", "inversion_published", "directions", "measure"):
+        assert re.search(rf"^{part} +left out: \w", plan, re.MULTILINE), part
+    assert "trained: " not in plan
+    assert rest.count("trained:") == 2
+    assert dict(os.environ) == environment
+    home = (data if install else tmp_path / "runs" / "data") / "own"
+    made = {home / f"{name}{suffix}" for name in LINKS for suffix in (".safetensors", ".json")}
+    assert files(data) == before | (made if install else set())
+    assert made <= files(home)
+    assert checkpoints.check_chain(home) == []
+    card = checkpoints.read_card(home / "inversion_foundation.safetensors")
+    parents = {"generator.safetensors", "alignment.safetensors", *(path.name for path in networks)}
+    assert card["trained_on"].keys() == parents
+    networks[0].write_text("another")
+    problem = "inversion_foundation.safetensors was trained on another ir_se50.pth; train it again"
+    assert checkpoints.check_chain(home) == [problem]
+    again = train_all(tmp_path / "runs", *(["--install"] if install else []))
+    assert again.exit_code == 2
+    assert "ir_se50.pth" in again.output
+
+
+LINKS = ("alignment", "inversion_foundation")
+
+
+def test_a_chain_that_would_stop_on_its_way_does_not_begin(album, tmp_path):  # noqa: F811
+    make(album)
+    refused = train_all(tmp_path / "runs", "--install")
+    assert refused.exit_code == 2
+    assert "clcae fetch alexnet" in refused.output
+    assert "--set inversion_foundation.weight_perceptual=0" in refused.output
+    assert "trained:" not in refused.output
+    left_out = train_all(tmp_path / "runs", "--install", "--set", "judges.steps=3")
+    assert left_out.exit_code == 2
+    assert "judges is left out: nobody knows the factors" in left_out.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_commands_on_ones_own_world_work_or_say_what_to_do(album):  # noqa: F811
+    folder = make(album).folder
+    before = files(folder)
+    for name, words in {"directions": "SeFa", "measure": "no oracle of factors"}.items():
+        refused = command(name, "--world", "own", "--device", "cpu")
+        assert refused.exit_code == 2
+        assert words in refused.output
+        assert refused.output.count("\n") == 1
+    assert files(folder) == before
+    shown = command("info").output
+    assert "problem" not in shown
+    assert re.search(r"^  generator +\d", shown, re.MULTILINE)
+    save_generator(folder / "generator.safetensors", tiny_generator(64), {})
+    assert "problem: generator.safetensors is not the file its card describes" in command("info").output
+
+
+def test_every_parent_of_an_encoder_for_photographs_is_recorded(album, tmp_path, monkeypatch):  # noqa: F811
+    network = Generator(32)
+    network.measure_w(64)
+    state = {"g_ema": network.state_dict(), "latent_avg": network.w_avg}
+    torch.save(state, tmp_path / "g.pt")
+    own = add_world("own", images=album, generator=tmp_path / "g.pt", kind="other", already_aligned=True)
+    monkeypatch.setattr(type(own), "identity", lambda self, role, device="cpu": Embedding())
+    monkeypatch.setattr(type(own), "perceptual", lambda self, role, device="cpu": Distance())
+    for name in ("moco_v2_resnet50.pt", perceptual.ALEXNET_FILE):
+        path = tmp_path / "data" / "networks" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(name)
+    config = load_config(InversionConfig, None, ["world=own", "alignment=off", "init_from_alignment=false"])
+    parents = inversion.world_parts(config).trained_on
+    assert set(parents) == {"stylegan2.pt", "moco_v2_resnet50.pt", perceptual.ALEXNET_FILE}
+    weights = checkpoints.save_weights(own.weights("inversion_foundation"), {"t": torch.ones(1)}, metadata={})
+    checkpoints.write_card(weights, {"trained_on": dict(parents)})
+    assert "problem" not in command("info").output
+    torch.save({**state, "latent_avg": network.w_avg + 1}, own.folder / "stylegan2.pt")
+    assert "was trained on another stylegan2.pt; train it again" in command("info").output
+
+
+@pytest.mark.parametrize("name", ["ffhq", "cars"])
+def test_without_published_weights_fetching_them_comes_first(name, album, tmp_path):  # noqa: F811
+    refused = command("invert", "--world", name, "--input", album, "--output", tmp_path / "out")
+    assert refused.exit_code == 2
+    assert f"`clcae fetch {name}`" in refused.output
+    assert refused.output.index("clcae fetch") < refused.output.index("clcae train")
+
+
+def test_a_finished_link_whose_parents_have_changed_is_an_error(album, tmp_path):  # noqa: F811
+    folder, out = make(album).folder, tmp_path / "run"
+    settings = [part for s in CHAIN if s.startswith("alignment.") for part in ("--set", s[10:])]
+    again = ("train", "alignment", "--world", "own", "--out", out, *settings)
+    assert command(*again).exit_code == 0
+    assert command(*again).exit_code == 0
+    other = tiny_generator(32)
+    other.w_avg.add_(1)
+    save_generator(folder / "generator.safetensors", other, {})
+    refused = command(*again)
+    assert refused.exit_code == 2
+    assert "generator.safetensors: " in refused.output
+    fewer = command(*again, "--set", "steps=0")
+    assert fewer.exit_code == 2
 
 
 def published(**options):

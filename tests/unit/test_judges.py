@@ -181,6 +181,47 @@ def test_a_finished_judge_is_not_trained_again(tmp_path, monkeypatch):
     train(config, tmp_path, progress=False)
 
 
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [("lr=0.5", "lr: 0.003 -> 0.5"), ("seed=3", "seed: 100 -> 103"), ("size=40", "size: 32 -> 40")],
+)
+def test_a_finished_judge_with_other_settings_is_an_error_that_names_them(tmp_path, setting, words):
+    settings = [*TINY, "kind=oracle", "copy=a", "steps=1"]
+    train(load_config(JudgesConfig, None, settings), tmp_path, progress=False)
+    with pytest.raises(ConfigError, match=words):
+        train(load_config(JudgesConfig, None, [*settings, setting]), tmp_path, progress=False)
+    before = sha256(tmp_path / "oracle_a.safetensors")
+    train(load_config(JudgesConfig, None, [*settings, setting]), tmp_path, progress=False, resume=False)
+    assert sha256(tmp_path / "oracle_a.safetensors") != before
+
+
+def test_a_finished_judge_is_trained_for_more_steps_if_asked(tmp_path):
+    settings = [*TINY, "kind=oracle", "copy=a", "validate_every=9"]
+    for steps in (1, 3):
+        train(load_config(JudgesConfig, None, [*settings, f"steps={steps}"]), tmp_path, progress=False)
+        assert json.loads((tmp_path / "oracle_a.json").read_text())["steps"] == steps
+    with pytest.raises(ConfigError, match="3 steps, more than steps=2"):
+        train(load_config(JudgesConfig, None, [*settings, "steps=2"]), tmp_path, progress=False)
+
+
+def test_a_judge_that_ran_out_of_time_is_not_taken_for_a_finished_one(tmp_path):
+    settings = [*TINY, "kind=oracle", "copy=a", "validate_every=9"]
+    train(load_config(JudgesConfig, None, [*settings, "max_minutes=0"]), tmp_path, progress=False)
+    assert json.loads((tmp_path / "oracle_a.json").read_text())["steps"] == 0
+    train(load_config(JudgesConfig, None, settings), tmp_path, progress=False)
+    assert json.loads((tmp_path / "oracle_a.json").read_text())["steps"] == 3
+
+
+def test_a_judge_that_started_from_another_oracle_is_an_error(tmp_path):
+    settings = [*TINY, "start=oracle", "copy=b", "steps=1"]
+    for kind in ("oracle", "identity"):
+        train(load_config(JudgesConfig, None, [*settings, f"kind={kind}"]), tmp_path, progress=False)
+    again = load_config(JudgesConfig, None, [*settings, "kind=oracle", "lr=0.5"])
+    train(again, tmp_path, progress=False, resume=False)
+    with pytest.raises(ConfigError, match=r"oracle_b\.safetensors: \w+ -> \w+"):
+        train(load_config(JudgesConfig, None, [*settings, "kind=identity"]), tmp_path, progress=False)
+
+
 def test_an_oracle_learns_the_background(tmp_path):
     settings = [*TINY, "kind=oracle", "copy=a", "steps=60", "size=512", "batch_size=32", "lr=4e-3"]
     settings += ["validation_size=64", "validate_every=60"]
@@ -210,7 +251,7 @@ def test_the_others_start_from_the_oracle_of_their_copy(tmp_path):
     for a, b in zip(oracle.trunk.parameters(), identity.trunk.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6)
     card = json.loads((tmp_path / "identity_b.json").read_text())
-    assert card["trained_on"] == {"oracle_b": sha256(tmp_path / "oracle_b.safetensors")}
+    assert card["trained_on"] == {"oracle_b.safetensors": sha256(tmp_path / "oracle_b.safetensors")}
 
 
 def test_without_that_oracle_the_remedy_is_named(tmp_path, monkeypatch):

@@ -56,7 +56,7 @@ def test_shipped_directions_are_read_until_the_generator_is_another(world, only)
     path = install_directions(world, device="cpu")
     assert path == world.weights("directions")
     card = checkpoints.read_card(path)
-    assert card["trained_on"].keys() == {"generator", "oracle_a"}
+    assert card["trained_on"].keys() == {"generator.safetensors", "oracle_a.safetensors"}
     assert {"method", "moved", "leakage"} <= card["measures"]["red"].keys()
     assert checkpoints.check_chain(world.folder) == []
     only()  # nobody can look for directions now

@@ -17,37 +17,120 @@ from clcae_lib.suite import NotebookError, Recorder, SuiteError
 from clcae_lib.suite import _digest as digest
 from clcae_lib.suite._collect import read_figures, read_rows, table
 from clcae_lib.suite._kernel import _looking_again
-from clcae_lib.suite._parameters import declared_parameters, parse_setting
+from clcae_lib.suite._parameters import declared_parameters
 from clcae_lib.suite._plan import plan, read_suite
 from clcae_lib.suite._report import compare, number
+from clcae_lib.suite.sweep import read_sweep
 from tests.notebooks_in_small import PARAMETERS, record, write_notebook
 
 GOOD = record("01_a", "1")
 
 
+TYPED = PARAMETERS + "folder = ''\nedit = 'smile'\nlr = 0.1\nsettings = {}\nflag = True\n"
+
+
+def planned(suite, *settings):
+    """The parameters of a notebook under settings of the command line."""
+    folder = suite({"01_a": [GOOD]})
+    write_notebook(folder / "01_a.ipynb", parameters=TYPED)
+    return plan(folder, "quick", settings=settings)[1][0].parameters
+
+
 @pytest.mark.parametrize(
-    ("text", "value"),
+    ("setting", "value"),
     [
-        ("1e-4", 1e-4),
-        ("2.5E3", 2500.0),
-        ("3", 3),
-        ("off", "off"),
-        ("none", "none"),
-        ("true", True),
-        ("null", None),
-        ("[1, 2]", [1, 2]),
-        ("a=b", "a=b"),
+        ("lr=1e-4", 1e-4),
+        ("lr=2.5E3", 2500.0),
+        ("lr=3", 3),
+        ("flag=true", True),
+        ("settings={alignment: off, bank: 1e3}", {"alignment": "off", "bank": 1000.0}),
+        ("edit=off", "off"),
+        ("edit=none", "none"),
+        ("edit=null", "null"),
+        ("edit=0", "0"),
+        ("edit='0'", "0"),
+        ("edit=true", "true"),
+        ("edit=a=b", "a=b"),
+        ("edit=a: b # c", "a: b # c"),
+        ('edit="a # b"', "a # b"),
+        ("edit=", ""),
+        ("folder=", ""),
+        ("01.edit=1e-4", "1e-4"),
     ],
 )
-def test_settings_are_read_as_people_mean_them(text, value):
-    assert parse_setting(f"name={text}") == ("name", value)
-    assert type(parse_setting(f"name={text}")[1]) is type(value)
+def test_settings_are_read_as_the_parameter_takes_them(suite, setting, value):
+    name = setting.partition("=")[0].removeprefix("01.")
+    found = planned(suite, setting)[name]
+    assert (found, type(found)) == (value, type(value))
 
 
-@pytest.mark.parametrize("text", ["name", "=1", "a=[1"])
-def test_a_malformed_setting_is_an_error(text):
-    with pytest.raises(SuiteError, match="--set"):
-        parse_setting(text)
+def test_a_folder_counts_from_where_the_command_is_given(suite, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for text, path in {
+        "my photos #1": here / "my photos #1",
+        "2024": here / "2024",
+        "album": here / "album",
+        "../album": here / ".." / "album",
+        "~/pictures": tmp_path / "home" / "pictures",
+        str(tmp_path): tmp_path,
+    }.items():
+        assert planned(suite, f"folder={text}")["folder"] == str(path)
+
+
+@pytest.mark.parametrize("text", ["name", "=1", "settings=[1", "lr=[1", "lr=" + "9" * 5000, "lr=", "flag=on"])
+def test_a_malformed_setting_is_an_error(suite, text):
+    with pytest.raises(SuiteError, match=r"--set|takes (float|bool)"):
+        planned(suite, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"common: [1]", "common"),
+        (b"common: {1: 2}", "common"),
+        (b"notebooks: [01_a]", "notebooks"),
+        (b"notebooks: {01_a: [1]}", "01_a"),
+        (b"timeout: long", "timeout"),
+        (b"timeout: -1", "timeout"),
+        (b"about: \xff", "UTF-8"),
+        (b"about: [", "line 1"),
+        (b"timeout: 1\ntimeout: 2", "given twice"),
+    ],
+)
+def test_a_profile_of_the_wrong_shape_is_one_line_that_names_it(suite, text, words):
+    folder = suite({"01_a": [GOOD]})
+    (folder / "profiles" / "quick.yaml").write_bytes(text)
+    with pytest.raises(SuiteError, match=rf"quick\.yaml.*{words}") as error:
+        plan(folder, "quick")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("variants: [1]", "variants"),
+        ("variants: {1: {}}", "variants"),
+        ("variants: {a: [1]}", "a: must be"),
+        ("variants: {a: {}}\nseeds: [1]", "seeds"),
+        ("variants: {a: {}}\nseeds: {a: 100000000}", "seeds: a"),
+        ("variants: {a: {}}\ninputs: 3", "inputs"),
+    ],
+)
+def test_a_sweep_of_the_wrong_shape_is_an_error_that_names_it(suite, text, words):
+    folder = suite({"01_a": [GOOD]})
+    (folder / "own.yaml").write_text(f"notebook: 01_a\n{text}\n")
+    with pytest.raises(SuiteError, match=rf"own\.yaml.*{words}"):
+        read_sweep(folder, "own")
+
+
+def test_a_sweep_of_a_notebook_that_is_not_there_is_an_error(suite):
+    folder = suite({"01_a": [GOOD]})
+    (folder / "own.yaml").write_text("notebook: 09_z\nvariants: {a: {}}\n")
+    with pytest.raises(SuiteError, match=r"09_z\.ipynb"):
+        read_sweep(folder, "own")
 
 
 def test_declared_parameters_are_parsed_not_run(tmp_path):

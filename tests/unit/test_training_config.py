@@ -24,6 +24,39 @@ def test_null_and_lists_parse():
     assert [stage.images for stage in config.stages] == [5]
 
 
+def test_text_is_taken_as_it_is_written():
+    from clcae_lib.training.inversion import InversionConfig
+
+    config = load_config(InversionConfig, None, ["alignment=off", "feature_attention=off", "device=cpu # 1"])
+    assert (config.alignment, config.feature_attention, config.device) == ("off", "off", "cpu # 1")
+
+
+def test_a_short_name_and_the_fields_own_are_one_setting(tmp_path):
+    from clcae_lib.training.judges import JudgesConfig
+
+    (tmp_path / "old.yaml").write_text("copy_: b\nkind: oracle\n")
+    assert load_config(JudgesConfig, tmp_path / "old.yaml").copy_ == "b"
+    assert load_config(JudgesConfig, tmp_path / "old.yaml", ["copy=a"]).copy_ == "a"
+    assert load_config(JudgesConfig, None, ["copy=a", "copy_=b"]).copy_ == "b"
+
+
+@pytest.mark.parametrize(("name", "side"), [("ffhq", 1024), ("cars", 512)])
+def test_a_world_of_photographs_has_the_published_sizes(name, side):
+    from clcae_lib.training.alignment import AlignmentConfig
+    from clcae_lib.training.inversion import InversionConfig
+    from clcae_lib.training.peers import PeerConfig
+
+    for preset in ("foundation", "published"):
+        config = load_config(InversionConfig, None, [f"world={name}", f"preset={preset}"])
+        assert (config.body, config.lr, config.batch_size, config.hidden) == ("irse50", 1e-4, 2, None)
+    assert load_config(AlignmentConfig, None, [f"world={name}"]).body == "irse50"
+    peer = load_config(PeerConfig, None, [f"world={name}"])
+    assert (peer.body, peer.start) == ("irse50", "fresh")
+    generator = load_config(GeneratorConfig, None, [f"world={name}", "stages.0.images=8"])
+    assert (generator.resolution, generator.stages[0].images) == (side, 8)
+    assert generator.channels[side] == 32768 // side
+
+
 def test_one_field_of_one_default_stage_can_be_set():
     config = load_config(GeneratorConfig, None, ["stages.1.images=77", "channels.64=24"])
     defaults = GeneratorConfig()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
+from clcae_lib.errors import ClcaeError
 from clcae_lib.inversion import SPACES
 
 Source = Literal["seed", "gallery", "upload"]
@@ -21,7 +22,7 @@ MAX_JSON = 8_000_000
 """Characters of a state as JSON: room for an uploaded picture of 1024 pixels a side."""
 
 
-class ExplorerError(ValueError):
+class ExplorerError(ClcaeError, ValueError):
     """What the explorer expects to go wrong, said in a sentence for the visitor: plain text, not HTML."""
 
 

@@ -49,6 +49,11 @@ class PortraitsWorld(World):
         """Digest of the program that draws the images: the renderer and all that it imports."""
         return cache.program(self.data.renderer.__name__)[:12]
 
+    @property
+    def untrained(self) -> dict[str, str]:
+        """Nothing: all links of the chain of weights are trained."""
+        return {}
+
     def images(self, split: str, size: int | None = None, *, view: int = 0) -> Portraits:
         """The first `size` renders of a split; `view` 1, 2, ... shows the same people in other states.
 

@@ -1,0 +1,147 @@
+"""The one dialect of YAML: for `--set`, profiles, sweeps, configurations of trainings and `world.yaml`.
+
+It is YAML as people write it: `1e-4` is a number; `off`, `no` and `2024-01-31` are text. Whatever is wrong
+with a file is one sentence with the file's name and the place in it.
+"""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clcae_lib.errors import ClcaeError
+
+__all__ = ["ConfigError", "dump_yaml", "parse_text", "parse_yaml", "read_yaml", "split_setting"]
+
+MAX_DEPTH = 50
+_BOOL, _TIMESTAMP = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp"
+_FLOAT = (
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+class ConfigError(ClcaeError, ValueError):
+    """A setting that does not exist, cannot be read, or must not change; the message names it."""
+
+
+class _Loader(yaml.SafeLoader):
+    """The dialect; what cannot be read is a `yaml.MarkedYAMLError` with its place."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Compose a node, unless it is nested too deeply for the recursive steps that follow."""
+        self.depth += 1
+        try:
+            if self.depth > MAX_DEPTH:
+                problem = f"lists and mappings are nested more than {MAX_DEPTH} deep"
+                raise yaml.composer.ComposerError(None, None, problem, self.peek_event().start_mark)
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        """Construct a value; a number or a date that Python cannot hold is an error with its place."""
+        try:
+            return super().construct_object(node, deep=True)  # at once, so that no node can contain itself
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            problem = f"{str(node.value)[:40]!r} is not a {node.tag.rpartition(':')[2]}: {error}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Construct a mapping; a name that is given twice is an error, not a setting that is ignored."""
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<" and names.count(key.value) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value!r} is given twice", key.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [resolver for resolver in resolvers if resolver[0] not in (_BOOL, _TIMESTAMP)]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_BOOL, re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(*_FLOAT)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what `_Loader`, and any other reader of YAML, reads as the same."""
+
+
+_Dumper.add_implicit_resolver(*_FLOAT)
+
+
+def read_yaml(path: Path | str, *, error: type[ClcaeError] = ConfigError) -> dict[str, Any]:
+    """Return the mapping that a YAML file holds; an empty file holds an empty one.
+
+    Args:
+        path: the file.
+        error: raised if the file cannot be read or holds something else.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as problem:
+        raise error(f"{path}: cannot be read ({problem.strerror})") from problem
+    except UnicodeDecodeError as problem:
+        raise error(f"{path}: is not UTF-8 text (byte {problem.start}); save it as UTF-8") from problem
+    content = parse_yaml(text, source=str(path), error=error)
+    if content is not None and not isinstance(content, dict):
+        raise error(f"{path}: must hold `name: value` lines, not a {type(content).__name__}")
+    for name in content or {}:
+        if not isinstance(name, str):
+            raise error(f"{path}: {name!r} is not a name; put it in quotes")
+    return content or {}
+
+
+def parse_yaml(text: str, *, source: str, error: type[ClcaeError] = ConfigError) -> Any:
+    """Return the value of a YAML text.
+
+    Args:
+        text: YAML.
+        source: the text's origin, with which messages begin.
+        error: raised if the text is not valid YAML.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as problem:
+        mark, what = problem.problem_mark or problem.context_mark, problem.problem or problem.context
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise error(f"{source}{place}: is not valid YAML ({what})") from problem
+    except yaml.YAMLError as problem:
+        raise error(f"{source}: is not valid YAML ({' '.join(str(problem).split())})") from problem
+
+
+def dump_yaml(values: Any) -> str:
+    """Return values as YAML, in their order; each text on one line."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf)
+
+
+def split_setting(text: str, *, error: type[ClcaeError] = ConfigError) -> tuple[str, str]:
+    """Return name and text of `name=text`.
+
+    Args:
+        text: as given to `--set`.
+        error: raised if there is no `=` or no name.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise error(f"--set {text}: write --set name=value, such as seed=1")
+    return name.strip(), value
+
+
+def parse_text(text: str) -> str:
+    """Return the value of a setting that is text: as written, or without the quotes around it."""
+    if text[:1] in ("'", '"'):
+        try:
+            value = yaml.load(text, Loader=_Loader)
+        except yaml.YAMLError:
+            return text
+        return value if isinstance(value, str) else text
+    return text

@@ -1,0 +1,138 @@
+"""The chain of weights of a world: which links are trained, all of it checked before the first one is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clcae_lib.settings import ConfigError, split_setting
+from clcae_lib.training import adversarial, alignment, body, inversion, judges, peers
+from clcae_lib.training.config import TrainConfig, load_config
+from clcae_lib.worlds import World, WorldError, get_world
+
+__all__ = ["LINKS", "STAGES", "Chain", "plan_chain"]
+
+STAGES: dict[str, tuple[Any, type[TrainConfig]]] = {
+    "generator": (adversarial, adversarial.GeneratorConfig),
+    "judges": (judges, judges.JudgesConfig),
+    "body": (body, body.BodyConfig),
+    "alignment": (alignment, alignment.AlignmentConfig),
+    "inversion": (inversion, inversion.InversionConfig),
+    "peer": (peers, peers.PeerConfig),
+}
+"""The trainer of each stage, a module with `train`, and its settings."""
+
+LINKS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "generator": ("generator", ()),
+    "judges": ("judges", ()),
+    "body": ("body", ()),
+    "alignment": ("alignment", ()),
+    "inversion_foundation": ("inversion", ("preset=foundation",)),
+    "inversion_published": ("inversion", ("preset=published",)),
+}
+"""The links in their order: the stage of each, and what makes the link of it."""
+
+_OF_ONE_LINK = ("world", "preset", "devices")
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What is trained for a world, and what is not.
+
+    Attributes:
+        world: its name.
+        links: the settings of each link that is trained, in order.
+        left_out: why each other part of the chain is left out: links, `directions` and `measure`.
+    """
+
+    world: str
+    links: Mapping[str, TrainConfig]
+    left_out: Mapping[str, str]
+
+    def lines(self) -> list[str]:
+        """The plan, one line for each part."""
+        parts = [*LINKS, "directions", "measure"]
+        texts = {part: f"left out: {self.left_out[part]}" for part in parts if part in self.left_out}
+        return [f"{part:<21} {texts.get(part, 'planned')}" for part in parts]
+
+
+def plan_chain(world: str, settings: Sequence[str] = ()) -> Chain:
+    """Return the chain of a world, after everything that it needs was looked for.
+
+    Args:
+        world: the name of the world.
+        settings: `LINK.NAME=VALUE`; "inversion" stands for both presets.
+
+    Raises:
+        ConfigError: a setting is wrong, or is for a link that is left out.
+        WorldError: something is missing that could be here; the message says how to get it.
+    """
+    place = get_world(world)
+    left_out = dict(place.untrained)
+    shares = _share(settings, left_out)
+    links = {
+        link: load_config(STAGES[stage][1], None, [f"world={world}", *fixed, *shares[link]])
+        for link, (stage, fixed) in LINKS.items()
+        if link not in left_out
+    }
+    _check_parts(place, links)
+    if "judges" not in links and (lack := _lack_of_oracle(place)):
+        left_out |= {"directions": lack, "measure": lack}
+    return Chain(world, links, left_out)
+
+
+def _share(settings: Sequence[str], left_out: Mapping[str, str]) -> dict[str, list[str]]:
+    """The settings of each link that is trained."""
+    shares: dict[str, list[str]] = {link: [] for link in LINKS}
+    for setting in settings:
+        name, value = split_setting(setting)
+        prefix, dot, rest = name.partition(".")
+        links = [link for link in LINKS if link == prefix or link.startswith(f"{prefix}_")]
+        if not dot or not links:
+            raise ConfigError(f"--set {setting}: write LINK.NAME=VALUE with a link of {', '.join(LINKS)}")
+        if rest in _OF_ONE_LINK:
+            # Each further process of `devices` would run the whole command, with every link of the chain.
+            raise ConfigError(
+                f"--set {setting}: train this link by itself, `clcae train {LINKS[links[0]][0]}`"
+            )
+        if all(link in left_out for link in links):
+            raise ConfigError(f"--set {setting}: {links[0]} is left out: {left_out[links[0]]}")
+        for link in links:
+            shares[link].append(f"{rest}={value}")
+    return shares
+
+
+def _check_parts(world: World, links: Mapping[str, Any]) -> None:
+    """Refuse a chain that would stop on its way, for want of a file or because two links do not fit."""
+    if "generator" not in links:
+        world.generator()
+    for link in [link for link in links if link.startswith("inversion")]:
+        config = links[link]
+        for split in ("train", "validation"):
+            world.images(split, 1)
+        for judge in ("perceptual", "identity"):
+            if getattr(config, f"weight_{judge}") > 0 and "judges" not in links:
+                _check_judge(world, link, judge)
+        bodies = [(links[name].body, links[name].widths) for name in ("alignment", link)]
+        if config.init_from_alignment and bodies[0] != bodies[1]:
+            raise ConfigError(
+                f"{link}: it starts from the alignment's body, which is {bodies[0]}, not {bodies[1]}; "
+                f"set body and widths of both alike, or {link}.init_from_alignment=false"
+            )
+
+
+def _check_judge(world: World, link: str, judge: str) -> None:
+    try:
+        getattr(world, judge)("train")
+    except WorldError as error:
+        raise WorldError(f"{link}: {error}; or leave it out, --set {link}.weight_{judge}=0") from error
+
+
+def _lack_of_oracle(world: World) -> str:
+    """Why nothing can read the factors of the world's images; nothing where something can."""
+    try:
+        world.oracle("train")
+    except WorldError as error:
+        return str(error)
+    return ""
