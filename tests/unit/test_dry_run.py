@@ -108,7 +108,7 @@ def test_the_chain_of_ones_own_world_leaves_out_what_it_cannot_have(world, tmp_p
     done = train_all(tmp_path / "runs", *(["--install"] if install else []))
     assert done.exit_code == 0, done.output
     plan, _, rest = done.stdout.partition("alignment:")
-    for part in ("generator", "judges", "inversion_published", "directions", "measure"):
+    for part in ("generator", "judges", "body", "inversion_published", "directions", "measure"):
         assert re.search(rf"^{part} +left out: \w", plan, re.MULTILINE), part
     assert "trained: " not in plan
     assert rest.count("trained:") == 2
@@ -141,7 +141,7 @@ def test_a_chain_that_would_stop_on_its_way_does_not_begin(album, tmp_path):  # 
     assert "trained:" not in refused.output
     left_out = train_all(tmp_path / "runs", "--install", "--set", "judges.steps=3")
     assert left_out.exit_code == 2
-    assert "judges is left out: nobody knows the factors" in left_out.output
+    assert "judges is left out: the factors behind a photograph" in left_out.output
     assert not (tmp_path / "runs").exists()
 
 
