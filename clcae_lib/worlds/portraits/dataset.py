@@ -11,7 +11,7 @@ old one.
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,7 +23,6 @@ from clcae_lib import cache, paths
 from clcae_lib.files import atomic_path, to_uint8
 from clcae_lib.worlds.portraits import renderer
 from clcae_lib.worlds.portraits.factors import SPLITS, sample_accessories, sample_factors
-from clcae_lib.worlds.portraits.renderer import Rendering
 
 #: Number of images that make a pixel budget of 64x64x256 a block, about 3 MB at any resolution.
 _BLOCK_AT_64 = 256
@@ -198,7 +197,7 @@ class Portraits(torch.utils.data.Dataset):
         state = (local + self.view * _VIEW_STRIDE) % len(indices)
         return indices.start + local, indices.start + state
 
-    def _rendering(self, local: np.ndarray) -> Rendering:
+    def _rendering(self, local: np.ndarray) -> Any:
         who, state = self._global(local)
         worn = sample_accessories(who) if self.split == "accessories" else None
         factors = self.sample_factors(who, state_indices=state)
