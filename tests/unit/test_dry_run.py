@@ -227,7 +227,11 @@ def test_the_average_is_mirrored_by_its_own_coin_only_as_published():
     task = published()
     task.setup(make_fabric("cpu"))
     seen = []
-    task.encoder.register_forward_pre_hook(lambda module, _: seen.append(module.average.clone()))
+
+    def note(module, arguments, options):
+        seen.append(options.get("average", module.average).clone())
+
+    task.encoder.register_forward_pre_hook(note, with_kwargs=True)
     target = torch.zeros(64, 3, 64, 64)
     plain = task.encoder.average.clone()
     with torch.no_grad():
@@ -240,7 +244,7 @@ def test_the_average_is_mirrored_by_its_own_coin_only_as_published():
     assert torch.equal(task.encoder.average, plain)
     straight = published(average_flip=False)
     straight.setup(make_fabric("cpu"))
-    straight.encoder.register_forward_pre_hook(lambda module, _: seen.append(module.average.clone()))
+    straight.encoder.register_forward_pre_hook(note, with_kwargs=True)
     with torch.no_grad():
         straight._encode(target)
     assert torch.equal(seen[1], straight.encoder.average)
