@@ -10,20 +10,22 @@ containers.
 import json
 import pickle
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from clcae_lib.errors import ClcaeError, MissingFileError
 from clcae_lib.files import atomic_path, sha256
 
 KEY = "clcae"
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class WeightsError(ClcaeError, ValueError):
@@ -163,6 +165,41 @@ def load_into(
         name = type(module).__name__
         raise WeightsError(f"{source} does not fit {name}; build it with the file's own config\n{report}")
     module.load_state_dict(tensors, assign=assign)
+
+
+def build(make: Callable[[], Network], tensors: dict[str, Tensor], *, source: Path | str) -> Network:
+    """Return the network that `make` builds, with these tensors, frozen and in evaluation mode.
+
+    No initial weights are drawn, so that loading a network leaves the random state of the process alone.
+
+    Args:
+        make: builds the network on the CPU.
+        tensors: name to tensor, as a `state_dict`.
+        source: the origin of the tensors that errors name.
+
+    Raises:
+        ValueError: names or shapes differ; every difference is listed.
+    """
+    with Undrawn():
+        network = make()
+    load_into(network, tensors, source=source)
+    return network.requires_grad_(False).eval()
+
+
+class Undrawn(TorchFunctionMode):
+    """Skip the drawing of random numbers, in this thread only."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.randn:
+            return torch.zeros(*args, **kwargs)
+        if func in (Tensor.normal_, Tensor.uniform_):
+            return args[0]
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def save_state(path: Path | str, state: dict[str, Any]) -> Path:

@@ -66,10 +66,10 @@ class PeerInverter:
         if metadata["method"] not in taken:
             raise ValueError(f"{path}: holds {metadata['method']!r}; wanted is {' or '.join(taken)}")
         generator = generator if generator is not None else world.generator(place)
-        encoder = cls.encoders[metadata["method"]](**metadata["config"])
-        checkpoints.load_into(encoder, tensors, source=path)
+        kind = cls.encoders[metadata["method"]]
+        encoder = checkpoints.build(lambda: kind(**metadata["config"]), tensors, source=path)
         encoder.attach(generator)
-        return cls(encoder.requires_grad_(False).to(place), generator)
+        return cls(encoder.to(place), generator)
 
     @torch.no_grad()
     def invert(self, images: Float[Tensor, "batch 3 side side"], *, batch_size: int = 64) -> Inversion:

@@ -35,13 +35,14 @@ def load_encoder(
         FileNotFoundError, ValueError: the file is missing, holds something else, or does not fit.
     """
     tensors, metadata = checkpoints.load_weights(path, kind="inversion")
-    encoder = build_encoder(metadata["preset"], metadata["config"])
-    checkpoints.load_into(encoder, tensors, source=path)
+    encoder = checkpoints.build(
+        lambda: build_encoder(metadata["preset"], metadata["config"]), tensors, source=path
+    )
     if encoder.config["style_dim"] != generator.style_dim or encoder.n_latent != generator.n_latent:
         raise checkpoints.WeightsError(
             f"{path} was trained for another generator: its codes have another shape"
         )
-    encoder = encoder.requires_grad_(False).eval().to(device)
+    encoder = encoder.to(device)
     encoder.attach(generator)
     return encoder
 
@@ -67,12 +68,10 @@ def load_alignment(
     """
     tensors, metadata = checkpoints.load_weights(path, kind="alignment")
     config = metadata["config"]
-    both = nn.ModuleDict(
-        {
-            "image_encoder": ImageEncoder(**config["image_encoder"]),
-            "latent_encoder": LatentEncoder(**config["latent_encoder"]),
-        }
-    )
-    checkpoints.load_into(both, tensors, source=path)
-    both = both.requires_grad_(False).eval().to(device)
+    kinds = {"image_encoder": ImageEncoder, "latent_encoder": LatentEncoder}
+
+    def make() -> nn.ModuleDict:
+        return nn.ModuleDict({name: kind(**config[name]) for name, kind in kinds.items()})
+
+    both = checkpoints.build(make, tensors, source=path).to(device)
     return both["image_encoder"], both["latent_encoder"], float(config["scale"])

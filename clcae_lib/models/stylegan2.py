@@ -462,8 +462,7 @@ def load_generator(path: Path | str, device: torch.device | str = "cpu") -> Gene
     """
     tensors, metadata = checkpoints.load_weights(path, kind="generator")
     statistics = {name: tensors.pop(name) for name in ("w_avg", "w_std") if name in tensors}
-    generator = Generator(**metadata["config"])
-    checkpoints.load_into(generator, tensors, source=path)
+    generator = checkpoints.build(lambda: Generator(**metadata["config"]), tensors, source=path)
     for name, value in statistics.items():
         getattr(generator, name).copy_(value)
-    return generator.requires_grad_(False).eval().to(device)
+    return generator.to(device)

@@ -73,7 +73,8 @@ def _empty_lpips() -> nn.Module:
         warnings.simplefilter("ignore")  # the package calls torchvision by its former names
         import lpips
 
-        return lpips.LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False)
+        with checkpoints.Undrawn():
+            return lpips.LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False)
 
 
 def lpips_from_published(tensors: dict[str, Tensor]) -> nn.Module:

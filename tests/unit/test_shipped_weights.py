@@ -6,6 +6,7 @@ import torch
 from clcae_lib import checkpoints, paths
 from clcae_lib.editing import named_directions, response
 from clcae_lib.inversion import ClcaeInverter
+from clcae_lib.models import load_alignment, load_encoder
 from clcae_lib.models.backbone import make_body
 from clcae_lib.training.body import pretrained_body
 from clcae_lib.worlds import get_world
@@ -98,3 +99,19 @@ def test_the_reference_inverter_reconstructs_better_in_each_wider_space():
     assert errors["f"] < errors["w_plus"] < errors["w"], errors
     blank = float((images - images.mean(0)).square().mean())
     assert errors["w"] < 0.5 * blank
+
+
+@pytest.mark.parametrize("name", ["portraits", "portraits with encoders"])
+def test_loading_networks_draws_no_random_numbers(name):
+    world = get_world("portraits")
+    torch.manual_seed(3)
+    wanted = torch.rand(4)
+    torch.manual_seed(3)
+    generator = world.generator("cpu")
+    for judge in ("oracle", "identity", "perceptual"):
+        getattr(world, judge)("measure")
+    if name != "portraits":
+        for preset in ("foundation", "published"):
+            load_encoder(world.weights(f"inversion_{preset}"), generator)
+        load_alignment(world.weights("alignment"))
+    assert torch.equal(torch.rand(4), wanted)

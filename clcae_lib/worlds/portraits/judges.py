@@ -16,7 +16,7 @@ import torch.nn.functional as nnf
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clcae_lib.checkpoints import load_into, load_weights
+from clcae_lib.checkpoints import build, load_weights
 from clcae_lib.worlds.portraits.factors import FACTORS
 
 SIDE = 64
@@ -236,6 +236,5 @@ def load_judge(path: Path, kind: str, *, device="cpu", factors: Sequence = FACTO
         ValueError: it holds something else, or does not fit.
     """
     tensors, metadata = load_weights(path, kind=kind)
-    judge = build_judge(kind, factors=factors, **metadata["config"])
-    load_into(judge, tensors, source=path)
-    return judge.requires_grad_(False).eval().to(device)
+    judge = build(lambda: build_judge(kind, factors=factors, **metadata["config"]), tensors, source=path)
+    return judge.to(device)
