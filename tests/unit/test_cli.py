@@ -237,10 +237,10 @@ def test_train_all_shows_every_link_and_says_nothing_is_left_out():
     assert result.exit_code == 0, result.output
     links = {part.split("\n")[0].removeprefix("# "): part for part in result.output.split("---\n")}
     assert list(links) == [
-        *("generator", "judges", "alignment", "inversion_foundation", "inversion_published")
+        *("generator", "judges", "body", "alignment", "inversion_foundation", "inversion_published")
     ]
     steps = [parse_yaml(part, source=name)["steps"] for name, part in links.items()]
-    assert steps == [load_config(GeneratorConfig).steps, 4, 1500, 3, 3]
+    assert steps == [load_config(GeneratorConfig).steps, 4, 600, 1500, 3, 3]
 
 
 @pytest.mark.parametrize(
