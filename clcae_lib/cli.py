@@ -9,7 +9,7 @@ import typer
 
 from clcae_lib import paths
 from clcae_lib.commands import files, invert, suite, train, worlds
-from clcae_lib.commands.common import World, check_device, report_user_errors
+from clcae_lib.commands.common import World, report_user_errors
 from clcae_lib.commands.train import install_directions, measure_generator
 
 app = typer.Typer(
@@ -39,7 +39,9 @@ def measure(
 ) -> None:
     """Measure the shipped generator against the world's images and write the numbers on its card."""
     with report_user_errors():
-        check_device(device)
+        from clcae_lib.devices import resolve_device
+
+        resolve_device(device)
         for name, value in measure_generator(world, samples=samples, device=device).items():
             typer.echo(f"{name:<18} {value}")
 
@@ -51,7 +53,9 @@ def directions(
 ) -> None:
     """Find the named directions of a world anew and keep them beside its weights."""
     with report_user_errors():
-        check_device(device)
+        from clcae_lib.devices import resolve_device
+
+        resolve_device(device)
         install_directions(world, device=device)
 
 
@@ -66,7 +70,9 @@ def explore(
 ) -> None:
     """Serve the latent explorer as a page of its own, with Voila."""
     with report_user_errors():
-        check_device(device)
+        from clcae_lib.devices import resolve_device
+
+        resolve_device(device)
         from clcae_lib.visuals.explorer.server import serve
         from clcae_lib.worlds import get_world
 

@@ -14,7 +14,18 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy, Strategy
 
-__all__ = ["best_device", "check_card", "device_label", "has_kernels", "make_fabric", "resolve_device"]
+from clcae_lib.errors import ClcaeError
+
+__all__ = [
+    "DeviceError",
+    "best_device",
+    "check_card",
+    "check_devices",
+    "device_label",
+    "has_kernels",
+    "make_fabric",
+    "resolve_device",
+]
 
 Capability = tuple[int, int]
 """A CUDA card's compute capability, such as (8, 0)."""
@@ -23,24 +34,28 @@ BFLOAT16: Capability = (8, 0)
 """The first cards that compute in bfloat16 by themselves; older ones emulate it, many times slower."""
 
 
+class DeviceError(ClcaeError, ValueError):
+    """A device is not here, or not one that this build of torch can use; the message names it."""
+
+
 def resolve_device(name: str = "auto") -> torch.device:
     """Return the device called `name`; "auto" takes the first usable CUDA card, else the CPU.
 
     Apple's MPS is used only where it is named: it has no float64, which directions and measures need.
 
     Raises:
-        ValueError: `name` is not a device, or not one that this machine and this build of torch can use.
+        DeviceError: `name` is not a device, or not one that this machine and this build of torch can use.
     """
     if name == "auto":
         return torch.device(_auto())
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"device={name!r} is no device; use auto, cpu, cuda, cuda:1, mps, ...") from error
+        raise DeviceError(f"device={name!r} is no device; use auto, cpu, cuda, cuda:1, mps, ...") from error
     if device.type == "cuda":
         check_card(name, device.index or 0, _capabilities(), torch.cuda.get_arch_list())
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError(f"device={name!r}: this torch finds no MPS device; use device=auto or device=cpu")
+        raise DeviceError(f"device={name!r}: this torch finds no MPS device; use device=auto or device=cpu")
     return device
 
 
@@ -87,15 +102,29 @@ def check_card(
         architectures: of the build.
 
     Raises:
-        ValueError: it cannot be used.
+        DeviceError: it cannot be used.
     """
     remedy, count = "use device=auto or device=cpu", len(capabilities)
     if not count:
-        raise ValueError(f"device={name!r}: torch {torch.__version__} finds no CUDA device; {remedy}")
+        raise DeviceError(f"device={name!r}: torch {torch.__version__} finds no CUDA device; {remedy}")
     if index >= count:
-        raise ValueError(f"device={name!r}: torch finds {count} CUDA device(s), from cuda:0 on; {remedy}")
+        raise DeviceError(f"device={name!r}: torch finds {count} CUDA device(s), from cuda:0 on; {remedy}")
     if not has_kernels(capabilities[index], architectures):
-        raise ValueError(f"device={name!r}: {_no_kernels(capabilities[index], architectures)}; {remedy}")
+        raise DeviceError(f"device={name!r}: {_no_kernels(capabilities[index], architectures)}; {remedy}")
+
+
+def check_devices(device: str, devices: int = 1) -> torch.device:
+    """Return the device that a training on `devices` devices of one kind is given.
+
+    Raises:
+        DeviceError: an unknown device, an index together with several devices, or more GPUs than there are.
+    """
+    chosen = resolve_device(device)
+    if chosen.index is not None and devices > 1:
+        raise DeviceError(f"device={device!r} names one device but devices={devices}; leave out the index")
+    if chosen.type == "cuda" and devices > len(_capabilities()):
+        raise DeviceError(f"devices={devices}: torch finds {len(_capabilities())} CUDA device(s)")
+    return chosen
 
 
 def make_fabric(device: str = "auto", *, devices: int = 1, precision: str = "32-true") -> Fabric:
@@ -108,16 +137,11 @@ def make_fabric(device: str = "auto", *, devices: int = 1, precision: str = "32-
             "bf16-mixed" becomes "32-true", and a line is printed that says so.
 
     Raises:
-        ValueError: an unknown device, an index together with several devices, or more GPUs than there are.
+        DeviceError: as `check_devices`.
     """
-    chosen = resolve_device(device)
-    if chosen.index is not None and devices > 1:
-        raise ValueError(f"device={device!r} names one device but devices={devices}; drop the index")
+    chosen = check_devices(device, devices)
     if chosen.type == "cuda":
-        capabilities = _capabilities()
-        if devices > len(capabilities):
-            raise ValueError(f"devices={devices}: torch finds {len(capabilities)} CUDA device(s)")
-        precision = usable_precision(precision, capabilities[chosen.index or 0])
+        precision = usable_precision(precision, _capabilities()[chosen.index or 0])
     wanted: int | list[int] = devices if chosen.index is None or chosen.type == "cpu" else [chosen.index]
     return Fabric(accelerator=chosen.type, devices=wanted, strategy=_strategy(devices), precision=precision)
 

@@ -89,17 +89,3 @@ def report_user_errors() -> Iterator[None]:
     except ClcaeError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
-
-
-def check_device(name: str) -> None:
-    """Refuse a device that is not here.
-
-    Raises:
-        RequestError: it is not.
-    """
-    from clcae_lib.devices import resolve_device
-
-    try:
-        resolve_device(name)
-    except ValueError as error:
-        raise RequestError(str(error)) from error

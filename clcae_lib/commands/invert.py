@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from clcae_lib.commands.common import RequestError, check_device, report_user_errors
+from clcae_lib.commands.common import RequestError, report_user_errors
 
 app = typer.Typer()
 SPACES = ("w", "w_plus", "f")
@@ -25,7 +25,6 @@ def invert(
     """Invert every photograph of a folder: pictures, codes and measures.csv; goes on where it stopped."""
     wanted = spaces or ["f"]
     with report_user_errors():
-        check_device(device)
         from clcae_lib.inversion import ClcaeInverter
         from clcae_lib.inversion.album import TABLE, Album
         from clcae_lib.worlds import PhotoWorld, get_world

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from clcae_lib import paths
-from clcae_lib.commands.common import Settings, World, check_device, report_user_errors
+from clcae_lib.commands.common import Settings, World, report_user_errors
 
 app = typer.Typer(help="Train the networks, one link of the chain or all.", no_args_is_help=True)
 
@@ -51,6 +51,7 @@ def _add_stage(stage: str, text: str) -> None:
         show_config: ShowConfig = False,
     ) -> None:
         with report_user_errors():
+            from clcae_lib.devices import check_devices
             from clcae_lib.training.chain import STAGES
             from clcae_lib.training.config import resolve_config
 
@@ -60,7 +61,7 @@ def _add_stage(stage: str, text: str) -> None:
             if show_config:
                 typer.echo(_as_yaml(resolved, sources), nl=False)
                 return
-            check_device(resolved.device)
+            check_devices(resolved.device, resolved.devices)
             if dry_run:
                 from clcae_lib.training.dry import rehearse
 
@@ -95,6 +96,7 @@ def train_all(
     """
     folder = (out or paths.root() / "runs" / world).resolve()
     with report_user_errors():
+        from clcae_lib.devices import check_devices
         from clcae_lib.training.chain import LINKS, plan_chain
         from clcae_lib.worlds import get_world
 
@@ -105,7 +107,7 @@ def train_all(
             )
             return
         for config in chain.links.values():
-            check_device(config.device)
+            check_devices(config.device, config.devices)
         typer.echo("\n".join(chain.lines()))
         if not install:
             get_world(world).lend(folder / "data")
@@ -113,11 +115,12 @@ def train_all(
             for link, config in chain.links.items():
                 typer.echo(f"{link}:")
                 _train(LINKS[link][0], config, folder / link, resume=not no_resume, install=True)
+            device = list(chain.links.values())[-1].device
             if "directions" not in chain.left_out:
                 typer.echo("directions:")
-                install_directions(world, device="auto")
+                install_directions(world, device=device)
             if measured and "measure" not in chain.left_out:
-                measure_generator(world, samples=measured, device="auto")
+                measure_generator(world, samples=measured, device=device)
 
 
 def _train(stage: str, config: Any, folder: Path, *, resume: bool, install: bool) -> None:

@@ -7,7 +7,6 @@ again what has changed (protocol of arXiv 2211.11448, section 4.1).
 """
 
 import csv
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clcae_lib import checkpoints
+from clcae_lib import cache, checkpoints
 from clcae_lib.evaluation.metrics import psnr, ssim
 from clcae_lib.files import atomic_path, save_image, sha256
 from clcae_lib.inversion.inverter import Inverter
@@ -97,8 +96,9 @@ class Album:
             return [{"file": path.name, "error": " ".join(str(error).split())}]
 
     def _key(self, path: Path) -> str:
-        parts = [self.world.cutter.key(path), str(self.world.cutter), *self.weights, *self.spaces]
-        return hashlib.sha256("|".join([*parts, *self.judges]).encode()).hexdigest()
+        judges = {name: self.world.judge_file(name, "measure") for name in self.judges}
+        parts = [self.world.cutter.key(path), str(self.world.cutter), *self.weights, *self.spaces, *judges]
+        return cache.key(*parts, modules=[__name__], files=filter(None, judges.values()))
 
     def _kept(self, path: Path, target: Path) -> list[Row] | None:
         """The rows of a photograph that was done before, from the same file, weights and judges."""

@@ -180,7 +180,7 @@ class AdversarialTask(Task):
         stage, config = self.stages[self.stage], self.config
         widths = config.discriminator_channels or config.channels
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed + 1 + self.stage)
+            torch.default_generator.manual_seed(config.seed + 1 + self.stage)
             network = Discriminator(stage.resolution, channels=widths)
         network = common.channels_last(network).to(self.fabric.device)
         self.modules["discriminator"] = network

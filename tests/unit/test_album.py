@@ -57,6 +57,19 @@ def test_what_is_no_fault_of_a_photograph_ends_the_run_and_the_rest_is_kept(albu
     assert len(inverted) == 1 + 24 - 2
 
 
+def test_another_judge_measures_again(album, inverts, tmp_path, monkeypatch):  # noqa: F811
+    judge = tmp_path / "judge"
+    judge.write_text("one")
+    monkeypatch.setattr(type(inverts.world), "judge_file", lambda self, name, role: judge)
+    inverts.judges["identity"] = lambda a, b: torch.tensor(0.25)
+    plain, inverted = inverts.inverter.invert, []
+    inverts.inverter.invert = lambda images: inverted.append(None) or plain(images)
+    for content, expected in (("one", 24), ("one", 24), ("two", 48)):
+        judge.write_text(content)
+        inverts.invert(album, tmp_path / "out", tell=lambda _: None)
+        assert len(inverted) == expected
+
+
 def test_results_do_not_go_among_the_photographs(album, inverts, tmp_path):  # noqa: F811
     before = sorted(album.iterdir())
     with pytest.raises(PhotoError, match="is the folder of the photographs; name another one"):

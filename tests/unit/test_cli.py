@@ -232,6 +232,15 @@ def test_a_device_that_is_not_here_is_told_before_training(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("extra", [["--dry-run"], []])
+def test_one_device_by_index_is_not_taken_for_several(tmp_path, extra):
+    options = ["--set", "device=cpu:0", "--set", "devices=2", "--out", str(tmp_path / "run")]
+    result = call("train", "alignment", *options, *extra)
+    assert result.exit_code == 2
+    assert result.output == "error: device='cpu:0' names one device but devices=2; leave out the index\n"
+    assert not (tmp_path / "run").exists()
+
+
 def test_train_all_shows_every_link_and_says_nothing_is_left_out():
     result = call("train", "all", "--set", "inversion.steps=3", "--set", "judges.steps=4", "--show-config")
     assert result.exit_code == 0, result.output
@@ -271,6 +280,7 @@ TINY = {
         "mapping_layers=1",
     ],
     "judges": ["size=8", "validation_size=4", "start=random", "steps=1"],
+    "body": ["images=8", "validation_images=4", "steps=1"],
     "alignment": ["validation_pairs=11", "final_pairs=11", "neighbour_codes=2"],
     "inversion": ["images=8", "validation_images=8", "bank=8"],
 }
@@ -293,7 +303,7 @@ def test_train_all_goes_down_the_chain_and_leaves_data_and_environment_alone(tmp
     assert checkpoints.check_chain(folder) == []
     assert {path.stem for path in folder.glob("*.safetensors")} >= {
         *("generator", "oracle_a", "perceptual_b", "alignment", "inversion_foundation"),
-        *("inversion_published", "directions"),
+        *("body", "inversion_published", "directions"),
     }
     trained_on = checkpoints.read_card(folder / "inversion_published.safetensors")["trained_on"]
     assert set(trained_on) == {
