@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from clcae_lib import checkpoints, cli, errors
-from clcae_lib.assets import AssetError
+from clcae_lib.weights.manifest import AssetError
 from clcae_lib.commands.common import expand_lists, report_user_errors
 from clcae_lib.formats._errors import FormatError
 from clcae_lib.photos import PhotoError
