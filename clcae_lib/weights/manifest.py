@@ -1,4 +1,4 @@
-"""Read `data/manifest.yaml`, the list of published files; what was not published is `unknown`, not guessed."""
+"""Read `data/manifest.yaml`, the list of published files; what was not published is `unknown` in it."""
 
 import difflib
 import re
