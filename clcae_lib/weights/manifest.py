@@ -5,10 +5,11 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from clcae_lib import paths
+from clcae_lib.errors import ClcaeError
+from clcae_lib.settings import read_yaml
 
 #: Google Drive's addresses of a file. The first one downloads it: `confirm=t` is the answer to the question
 #: whether to download a file that is too large for the virus scan.
@@ -23,7 +24,7 @@ _PLACE = re.compile(rf"(?!portraits/){_PART}(?:/{_PART})+", re.ASCII | re.IGNORE
 Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,99}$")]
 
 
-class AssetError(ValueError):
+class AssetError(ClcaeError, ValueError):
     """A published file cannot be fetched or is not the right one; the message names it and the remedy."""
 
 
@@ -117,11 +118,10 @@ def read_manifest(path: Path | None = None) -> Manifest:
     """
     own = paths.data_dir() / "manifest.yaml"
     path = path or (own if own.is_file() else paths.root() / "data" / "manifest.yaml")
+    content = read_yaml(path, error=AssetError)
     try:
-        return Manifest.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Manifest.model_validate(content)
     except ValidationError as error:
         mistakes = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
         text = "; ".join(mistake.removeprefix(": ") for mistake in dict.fromkeys(mistakes))
         raise AssetError(f"{path}: {text}") from error
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise AssetError(f"{path} cannot be read: restore it from the repository ({error})") from error
