@@ -19,7 +19,8 @@ def fetch(
 ) -> None:
     """Fetch published files into data/, resumed and checked, or say where to put them by hand."""
     with report_user_errors():
-        from clcae_lib.assets import Fetcher, read_manifest
+        from clcae_lib.weights.fetch import Fetcher
+        from clcae_lib.weights.manifest import read_manifest
 
         fetcher = Fetcher(read_manifest(), paths.data_dir(), tell=lambda text: typer.echo(text, err=True))
         if listed:
@@ -35,7 +36,7 @@ def fetch(
 
 def _fetch_one(fetcher: Any, name: str) -> bool:
     """Whether an asset is there in the end; tells what happened."""
-    from clcae_lib.assets import AssetError
+    from clcae_lib.weights.manifest import AssetError
 
     try:
         path, fetched = fetcher.fetch(name)

@@ -302,13 +302,14 @@ class PhotoWorld(World):
         return super().published_view(pictures)
 
     def _network(self, file: str, asset: str) -> Path:
-        from clcae_lib.assets import AssetError, asset_path
+        from clcae_lib.weights.fetch import Fetcher
+        from clcae_lib.weights.manifest import AssetError, read_manifest
 
         path = paths.data_dir() / "networks" / file
         if not path.is_file():
             raise WorldError(f"{path} is missing: `clcae fetch {asset}` brings it, or put it there by hand")
         try:
-            return asset_path(asset)
+            return Fetcher(read_manifest(), paths.data_dir()).check(asset)
         except AssetError as error:
             raise WorldError(str(error)) from error
 

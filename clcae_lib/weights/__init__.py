@@ -1,0 +1,1 @@
+"""Weights files: the list of published files, and fetching and checking them."""
