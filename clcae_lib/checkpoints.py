@@ -10,7 +10,7 @@ containers.
 import json
 import pickle
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -115,74 +115,87 @@ def _sound(path: Path | str) -> Iterator[None]:
         ) from error
 
 
-def read_plain(path: Path | str) -> Any:
-    """What a published `.pt` file of tensors and plain containers holds, on the CPU; nothing in it is run.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or holds more than plain data.
-    """
-    if not Path(path).is_file():
-        raise MissingFileError(f"{path} does not exist; give the path of a published weights file")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # a damaged pickle can fail in any way
-        reason = str(error).partition("\n")[0]
-        raise WeightsError(
-            f"{path} is damaged or holds more than tensors; fetch it again ({reason})"
-        ) from error
-
-
-def load_into(
-    module: nn.Module, tensors: dict[str, Tensor], *, source: Path | str, assign: bool = False
-) -> None:
+def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Path | str) -> None:
     """Copy tensors into a module whose names and shapes must agree exactly.
 
     Args:
-        module: to be filled.
+        module: the module to be filled.
         tensors: name to tensor, as a `state_dict`.
         source: what errors name as the tensors' origin.
-        assign: take the tensors themselves, without a copy; the module may then have been built on no device.
 
     Raises:
-        ValueError: naming `source` and listing every missing, unexpected and misshapen tensor; the module is
-            left as it was.
+        ValueError: the tensors do not fit, see `require_fit`; the module is left as it was.
+    """
+    require_fit(module, tensors, source=source)
+    module.load_state_dict(tensors)
+
+
+def require_fit(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Path | str) -> None:
+    """Compare tensors with those of a module, which may lie on the device `meta` and then takes no memory.
+
+    Raises:
+        ValueError: naming `source` and what is missing, unexpected, of another shape, of whole numbers where
+            weights belong, or not finite.
     """
     own = module.state_dict()
-    shapes = [
-        f"{name} is {list(tensors[name].shape)} in the file, {list(own[name].shape)} in the network"
-        for name in own.keys() & tensors.keys()
-        if tensors[name].shape != own[name].shape
+    differing = [
+        f"{name}: {_shape(tensors.get(name))} in the file, {_shape(own.get(name))} expected"
+        for name in sorted(own.keys() | tensors.keys())
+        if _shape(own.get(name)) != _shape(tensors.get(name))
     ]
-    findings = {
-        "missing": sorted(own.keys() - tensors.keys()),
-        "unexpected": sorted(tensors.keys() - own.keys()),
-        "shape": sorted(shapes),
-    }
-    lines = [f"  {kind}: {', '.join(names)}" for kind, names in findings.items() if names]
-    if lines:
-        report = "\n".join(lines)
-        name = type(module).__name__
-        raise WeightsError(f"{source} does not fit {name}; build it with the file's own config\n{report}")
-    module.load_state_dict(tensors, assign=assign)
+    if differing:
+        more = f"; and {len(differing) - 8} more" if len(differing) > 8 else ""
+        raise WeightsError(
+            f"{source} has {len(differing)} tensor(s) that do not fit {type(module).__name__}: "
+            f"{'; '.join(differing[:8])}{more}"
+        )
+    for name, tensor in tensors.items():
+        if own[name].is_floating_point() and not tensor.is_floating_point():
+            kind = f"{source} has whole numbers ({tensor.dtype}) in {name}"
+            raise WeightsError(f"{kind}, where weights belong; save them in float32")
+    require_finite(tensors, source=source)
 
 
-def build(make: Callable[[], Network], tensors: dict[str, Tensor], *, source: Path | str) -> Network:
-    """Return the network that `make` builds, with these tensors, frozen and in evaluation mode.
+def require_finite(tensors: Mapping[str, Tensor], *, source: Path | str) -> None:
+    """Refuse tensors with a number that is not finite.
 
-    No initial weights are drawn, so that loading a network leaves the random state of the process alone.
+    Raises:
+        ValueError: naming `source` and the first such tensor.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise WeightsError(f"{source} has numbers that are not finite in {name}; take another file")
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "none" if tensor is None else str(list(tensor.shape))
+
+
+def build(make: Callable[[], Network], tensors: Mapping[str, Tensor], *, source: Path | str) -> Network:
+    """Return the network that `make` builds, with copies of these tensors, frozen and in evaluation mode.
+
+    It is first built on the device `meta` and compared with the tensors, so that a file cannot ask for more
+    memory than its tensors have. No initial weights are drawn, so that loading a network leaves the random
+    state of the process alone.
 
     Args:
-        make: builds the network on the CPU.
+        make: builds the network on the default device.
         tensors: name to tensor, as a `state_dict`.
         source: the origin of the tensors that errors name.
 
     Raises:
-        ValueError: names or shapes differ; every difference is listed.
+        ValueError: the tensors do not fit, see `require_fit`, or the file's configuration builds no network.
     """
     with Undrawn():
+        try:
+            with torch.device("meta"):
+                plan = make()
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            message = f"{source} has a config that builds no network ({error}); fetch it again"
+            raise WeightsError(message) from error
+        require_fit(plan, tensors, source=source)
         network = make()
-    load_into(network, tensors, source=source)
+    network.load_state_dict(tensors)
     return network.requires_grad_(False).eval()
 
 

@@ -67,14 +67,24 @@ def inspect(
 ) -> None:
     """Say what a weights file is, how big, and what takes it; nothing in it is run."""
     with report_user_errors():
-        from clcae_lib.formats import inspect_file
+        from clcae_lib.weights import inspect_file
 
         report = inspect_file(file)
     if as_json:
-        typer.echo(json.dumps(report.as_dict(), indent=2))
+        typer.echo(json.dumps(report, indent=2))
     else:
-        for name, text in report.lines():
-            typer.echo(f"{name:<18} {text}")
+        for name, value in _rows(report).items():
+            typer.echo(f"{name.replace('_', ' '):<18} {value}")
+
+
+def _rows(report: dict[str, Any]) -> dict[str, Any]:
+    """Return what is known of a file, its settings on a level with the rest; what it has not is left out."""
+    rows = report | {name: f"{report[name]:,}" for name in ("parameters", "bytes")}
+    details = rows.pop("details")
+    rows |= {name: value for name, value in details.items() if not isinstance(value, dict)}
+    for config in (value for value in details.values() if isinstance(value, dict)):
+        rows |= {name: value for name, value in config.items() if name not in rows}
+    return {name: value for name, value in rows.items() if value is not None}
 
 
 @app.command()
@@ -89,8 +99,8 @@ def convert(
 ) -> None:
     """Write a weights file from elsewhere as this project's safetensors; nothing in it is run."""
     with report_user_errors():
-        from clcae_lib.formats import convert_file, inspect_file
+        from clcae_lib.weights import convert_file, inspect_file
 
         path = convert_file(source, target, half=half, force=force, part=part)
         report = inspect_file(path)
-    typer.echo(f"written: {path} ({report.bytes / 1e6:.1f} MB, {report.what}) for {report.fits}")
+    typer.echo(f"written: {path} ({report['bytes'] / 1e6:.1f} MB, {report['what']}) for {report['fits']}")

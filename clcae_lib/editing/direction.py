@@ -1,8 +1,7 @@
 """A direction: a step in W, W+ or StyleSpace that changes one attribute (arXiv 2211.11448, section 4.3).
 
-Directions are kept as safetensors with their metadata. The published ones are read too: InterFaceGAN's, an
-array `[1, 512]` or `[1, 18, 512]` in a `.pt` or `.npy` file, and GANSpace's components, a dictionary in a
-`.pt` file.
+Directions are kept as safetensors with their metadata. InterFaceGAN's are read too: an array `[1, 512]` or
+`[1, 18, 512]` in a `.pt` or `.npy` file.
 """
 
 from collections.abc import Sequence
@@ -10,13 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from clcae_lib import checkpoints
-from clcae_lib.errors import MissingFileError
+from clcae_lib.weights import load_direction
 
 Space = Literal["w", "w_plus", "s"]
 Strength = float | int | Float[Tensor, " n"]
@@ -80,14 +78,10 @@ class Direction:
 def save_directions(path: Path | str, directions: dict[str, Direction]) -> Path:
     """Write directions in full precision to one safetensors file, and return its path."""
     tensors = {key: direction.vector for key, direction in directions.items()}
-    return checkpoints.save_weights(path, tensors, metadata=directions_metadata(directions), half=False)
-
-
-def directions_metadata(directions: dict[str, Direction]) -> dict[str, Any]:
-    """What a file of directions says of them, in JSON values."""
     fields = ("name", "space", "unit", "layers", "provenance")
     details = {key: {f: getattr(d, f) for f in fields} for key, d in directions.items()}
-    return {"kind": "directions", "directions": details}
+    metadata = {"kind": "directions", "directions": details}
+    return checkpoints.save_weights(path, tensors, metadata=metadata, half=False)
 
 
 def load_directions(path: Path | str) -> dict[str, Direction]:
@@ -97,59 +91,27 @@ def load_directions(path: Path | str) -> dict[str, Direction]:
         FileNotFoundError, ValueError: the file is missing, damaged or holds something else.
     """
     tensors, metadata = checkpoints.load_weights(path, kind="directions")
+    checkpoints.require_finite(tensors, source=path)
     directions = {}
-    for key, details in metadata["directions"].items():
-        layers = details["layers"] if details["layers"] is None else tuple(details["layers"])
-        directions[key] = Direction(tensors[key], **(details | {"layers": layers}))
+    try:
+        for key, details in metadata["directions"].items():
+            layers = details["layers"] if details["layers"] is None else tuple(details["layers"])
+            directions[key] = Direction(tensors[key], **(details | {"layers": layers}))
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        message = f"{path} is damaged ({error!r}); write it again with save_directions"
+        raise checkpoints.WeightsError(message) from error
     return directions
 
 
 def load_interfacegan(path: Path | str, *, name: str | None = None) -> Direction:
-    """A published InterFaceGAN direction.
-
-    Equal rows become one vector in W; the published code reads row 0 alone, which is then the same.
+    """Return a published InterFaceGAN direction.
 
     Args:
-        path: a `.pt` file with a tensor `[1, D]` or `[1, L, D]`, or a `.npy` file with such an array.
-        name: of the attribute; the file's own name if None.
+        path: a file with an array `[1, D]` or `[1, L, D]`, such as a `.pt` or a `.npy` file.
+        name: name of the attribute; the file's own name if None.
 
     Raises:
-        FileNotFoundError, ValueError: the file is missing or holds no such tensor.
+        FileNotFoundError, ValueError: the file is missing, unsafe, damaged or holds no such array.
     """
-    vector = _read_array(path) if Path(path).suffix == ".npy" else checkpoints.read_plain(path)
-    return interfacegan_direction(vector, path, name=name)
-
-
-def interfacegan_direction(vector: Any, path: Path | str, *, name: str | None = None) -> Direction:
-    """The direction of an array as InterFaceGAN publishes it, `[1, D]` or `[1, L, D]`.
-
-    Args:
-        vector: the array.
-        path: the file that it was read from.
-        name: of the attribute; the file's own name if None.
-
-    Raises:
-        ValueError: it has another shape.
-    """
-    if not isinstance(vector, Tensor) or vector.ndim not in (2, 3) or len(vector) != 1:
-        raise checkpoints.WeightsError(
-            f"{path}: expected an array [1, D] or [1, L, D], the layout InterFaceGAN publishes"
-        )
-    vector = vector[0].float()
-    if vector.ndim == 2 and bool((vector == vector[0]).all()):
-        vector = vector[0]
-    source = {"method": "interfacegan", "file": Path(path).name}
-    space: Space = "w" if vector.ndim == 1 else "w_plus"
-    return Direction(vector, name or Path(path).stem, space, provenance=source)
-
-
-def _read_array(path: Path | str) -> Tensor:
-    """The numbers of a `.npy` file; one that holds a pickle is refused."""
-    if not Path(path).is_file():
-        raise MissingFileError(f"{path} does not exist; give the path of a published .npy file")
-    try:
-        return torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32))
-    except (ValueError, EOFError) as error:
-        raise checkpoints.WeightsError(
-            f"{path} is damaged or holds more than numbers; fetch it again"
-        ) from error
+    vector, details = load_direction(path)
+    return Direction(vector, **(details | ({"name": name} if name else {})))

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clcae_lib import checkpoints
 from clcae_lib.editing.direction import Direction
+from clcae_lib.weights import load_components
 
 
 @dataclass(frozen=True)
@@ -88,20 +88,11 @@ def set_coordinate(
 
 
 def load_ganspace(path: Path | str) -> Components:
-    """The published components of a `.pt` file, or of the safetensors file that `clcae convert` makes of it.
-
-    Either holds `mean [1, D]`, `comp [K, 1, D]` and `std [K]`.
+    """Return the components of a published `.pt` file, or of the safetensors file of `clcae convert`.
 
     Raises:
-        FileNotFoundError, ValueError: the file is missing or holds something else.
+        FileNotFoundError, ValueError: the file is missing, unsafe, damaged or holds something else.
     """
-    converted = Path(path).suffix == ".safetensors"
-    content = (
-        checkpoints.load_weights(path, kind="components")[0] if converted else checkpoints.read_plain(path)
-    )
-    if not isinstance(content, dict) or not {"mean", "comp", "std"} <= content.keys():
-        raise checkpoints.WeightsError(
-            f'{path}: expected a dictionary with "mean", "comp" and "std", as GANSpace publishes'
-        )
-    mean, vectors, std = (content[key].float() for key in ("mean", "comp", "std"))
-    return Components(mean.flatten(), vectors.reshape(len(std), -1), std.flatten())
+    tensors = load_components(path)
+    std = tensors["std"].flatten()
+    return Components(tensors["mean"].flatten(), tensors["comp"].reshape(len(std), -1), std)

@@ -14,9 +14,8 @@ from clcae_lib.devices import resolve_device
 from clcae_lib.inversion.inversion import Inversion
 from clcae_lib.models import Generator
 from clcae_lib.models.foundation import FoundationEncoder
-from clcae_lib.models.official import load_official_inversion
-from clcae_lib.models.presets import load_encoder
 from clcae_lib.models.published import PublishedEncoder
+from clcae_lib.weights import load_inversion
 from clcae_lib.worlds import World, get_world
 
 
@@ -66,7 +65,7 @@ class ClcaeInverter:
             device: "auto", "cpu", "cuda", ...
             generator: the world's own generator, if it is loaded already; an official checkpoint brings its
                 own copy, which is taken in its place.
-            path: other weights than the world's: `.safetensors`, or an official checkpoint.
+            path: weights other than the world's: trained here, or an official checkpoint.
 
         Raises:
             WorldError: the world has no such weights; the message has the command that trains them.
@@ -78,14 +77,10 @@ class ClcaeInverter:
             command = f"clcae train inversion --world {world.name} --set preset={preset}"
             path = world.inversion(preset) or world.require(f"inversion_{preset}", command=command)
         generator = generator if generator is not None else world.generator(place)
-        if Path(path).suffix == ".safetensors":
-            encoder = load_encoder(path, generator, device=place)
-            published = isinstance(encoder, PublishedEncoder)
-            return cls(encoder, generator, view=world.published_view if published else None)
         domain = "faces" if world.published_height is None else "cars"
-        options = {"size": generator.size, "latent_avg": generator.w_avg.cpu()}
-        network = load_official_inversion(path, domain=domain, **options).to(place)
-        return cls(network.encoder, network.decoder, view=world.published_view)
+        encoder, generator = load_inversion(path, generator, domain=domain, device=place)
+        published = isinstance(encoder, PublishedEncoder)
+        return cls(encoder, generator, view=world.published_view if published else None)
 
     @torch.no_grad()
     def invert(

@@ -1,22 +1,16 @@
 """The networks and nothing else: they know neither worlds nor training."""
 
+from clcae_lib.models._ops import make_kernel
 from clcae_lib.models.arcface import ArcFace
 from clcae_lib.models.attention import CrossAttention
 from clcae_lib.models.codes import Codes
 from clcae_lib.models.contrastive import ImageEncoder, LatentEncoder
 from clcae_lib.models.foundation import FoundationEncoder
 from clcae_lib.models.moco import MocoFeatures
-from clcae_lib.models.official import (
-    load_arcface,
-    load_moco,
-    load_official_contrastive,
-    load_official_generator,
-    load_official_inversion,
-)
 from clcae_lib.models.presets import build_encoder, load_alignment, load_encoder, save_alignment
 from clcae_lib.models.published import PublishedEncoder, PublishedInversion
 from clcae_lib.models.published_contrastive import PublishedImageEncoder, PublishedLatentEncoder
-from clcae_lib.models.stylegan2 import Discriminator, Generator, load_generator, save_generator
+from clcae_lib.models.stylegan2 import Discriminator, Generator, save_generator
 
 __all__ = [
     "ArcFace",
@@ -34,13 +28,8 @@ __all__ = [
     "PublishedLatentEncoder",
     "build_encoder",
     "load_alignment",
-    "load_arcface",
     "load_encoder",
-    "load_generator",
-    "load_moco",
-    "load_official_contrastive",
-    "load_official_generator",
-    "load_official_inversion",
+    "make_kernel",
     "save_alignment",
     "save_generator",
 ]

@@ -401,3 +401,17 @@ class PublishedInversion(nn.Module):
         They are the right rows of 256 alone; a picture of 512 that is not pooled comes out 192x512.
         """
         return picture if self.domain == "faces" else picture[:, :, CAR_ROWS]
+
+
+def build_inversion(size: int, *, domain: str = "faces") -> PublishedInversion:
+    """The official inversion network, untrained.
+
+    Args:
+        size: side of the generator's pictures, 1024 for the published faces, 512 for cars.
+        domain: `faces`, whose encoder reads 256x256 pixels, or `cars`, whose reads 192x256.
+
+    Raises:
+        ValueError: there is no such domain.
+    """
+    encoder = PublishedEncoder(size, height=CAR_HEIGHT if domain == "cars" else None)
+    return PublishedInversion(encoder, Generator(size), domain=domain)

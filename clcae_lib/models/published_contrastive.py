@@ -110,3 +110,41 @@ class PublishedLatentEncoder(nn.Module):
         for layer in (self.coarse, self.medium, self.fine):
             x = layer(x)
         return x[:, 0]
+
+
+class OfficialImageEncoder(nn.Module):
+    """The official image encoder with the interface of `ImageEncoder`: the mean code's image is its own.
+
+    It was trained on squares of 256 pixels, of cars too; the inversion shows it cars of 192x256, as they are.
+    """
+
+    average: Tensor
+
+    def __init__(self, encoder: PublishedImageEncoder, average: Tensor) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.register_buffer("average", average, persistent=False)
+
+    @property
+    def body(self) -> nn.Module:
+        """What an inversion encoder of the same layout can start from."""
+        return self.encoder.encoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Unit vectors of images in [-1, 1]."""
+        return self.encoder(images, self.average)
+
+
+class OfficialLatentEncoder(nn.Module):
+    """The official latent encoder with the interface of `LatentEncoder`: the mean code is its own."""
+
+    w_avg: Tensor
+
+    def __init__(self, encoder: PublishedLatentEncoder, w_avg: Tensor) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.register_buffer("w_avg", w_avg, persistent=False)
+
+    def forward(self, w: Tensor) -> Tensor:
+        """Unit vectors of codes."""
+        return self.encoder(w, self.w_avg[None])

@@ -30,7 +30,7 @@ from clcae_lib.models._ops import (
     upsample,
 )
 
-__all__ = ["Discriminator", "Generator", "load_generator", "save_generator"]
+__all__ = ["Discriminator", "Generator", "save_generator"]
 
 Noise = Literal["fixed", "random", "none"]
 
@@ -452,17 +452,3 @@ def save_generator(path: Path | str, generator: Generator, metadata: dict[str, A
     tensors = {**generator.state_dict(), "w_avg": generator.w_avg, "w_std": generator.w_std}
     details = {**metadata, "kind": "generator", "config": generator.config}
     checkpoints.save_weights(path, tensors, metadata=details)
-
-
-def load_generator(path: Path | str, device: torch.device | str = "cpu") -> Generator:
-    """Return the generator of a weights file: frozen, in evaluation mode, with `w_avg` and `w_std` set.
-
-    Raises:
-        FileNotFoundError, ValueError: if the file is missing, is no generator or does not fit.
-    """
-    tensors, metadata = checkpoints.load_weights(path, kind="generator")
-    statistics = {name: tensors.pop(name) for name in ("w_avg", "w_std") if name in tensors}
-    generator = checkpoints.build(lambda: Generator(**metadata["config"]), tensors, source=path)
-    for name, value in statistics.items():
-        getattr(generator, name).copy_(value)
-    return generator.to(device)

@@ -477,14 +477,12 @@ def world_parts(config: TrainConfig) -> Parts:
 def _alignment(world: Any, config: TrainConfig) -> tuple[Any, Path]:
     """The alignment trained here or, of `published` without one, the official pair of the world's folder."""
     from clcae_lib.models import load_alignment
-    from clcae_lib.models.official import load_official_alignment
+    from clcae_lib.weights import load_contrastive
 
     official = world.folder / "contrastive"
     trained = world.weights("alignment").is_file()
     if config.preset == "published" and not trained and official.is_dir():
-        return load_official_alignment(
-            official, world.generator("cpu"), height=world.published_height
-        ), official
+        return load_contrastive(official, world.generator("cpu"), height=world.published_height), official
     path = world.require("alignment", command=f"clcae train alignment --world {world.name}")
     return load_alignment(path), path
 

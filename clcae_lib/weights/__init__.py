@@ -1,1 +1,31 @@
-"""Weights files: the list of published files, and fetching and checking them."""
+"""Weights files: fetched, read without running them, recognised, built into networks, converted."""
+
+from clcae_lib.weights._errors import UnsafeFileError, WeightsError
+from clcae_lib.weights.build import (
+    load_arcface,
+    load_contrastive,
+    load_generator,
+    load_inversion,
+    load_moco,
+)
+from clcae_lib.weights.convert import convert_file, inspect_file
+from clcae_lib.weights.edits import load_components, load_direction
+from clcae_lib.weights.layouts import recognise
+from clcae_lib.weights.read import Contents, read_weights
+
+__all__ = [
+    "Contents",
+    "UnsafeFileError",
+    "WeightsError",
+    "convert_file",
+    "inspect_file",
+    "load_arcface",
+    "load_components",
+    "load_contrastive",
+    "load_direction",
+    "load_generator",
+    "load_inversion",
+    "load_moco",
+    "read_weights",
+    "recognise",
+]

@@ -31,8 +31,8 @@ def add_world(
     Args:
         name: of the world; `ffhq` and `cars` may be given their photographs so.
         images: the folder of photographs.
-        generator: a StyleGAN2: `.pt` in the official layout or `.safetensors`, which are copied, or a
-            snapshot of NVIDIA's, `.pkl`, which is converted; nothing in it is run.
+        generator: a StyleGAN2 in any layout that `clcae inspect` knows; what is not in this project's
+            format is converted, and nothing in it is run.
         resolution: side of its pictures; read off the generator if None.
         replace: whether a world of that name may be replaced.
         options: more of `WorldSettings`.
@@ -46,29 +46,37 @@ def add_world(
     if not Path(images).is_dir():
         raise WorldError(f"{images} is no folder; name one that holds photographs")
     _check_photographs(Path(images), recursive=bool(options.get("recursive")))
-    if generator is not None and generator.suffix == ".pkl":
-        with tempfile.TemporaryDirectory(prefix="clcae-world-") as scratch:
-            converted = _converted(generator, Path(scratch) / "generator.safetensors")
-            same = {"images": images, "resolution": resolution, "replace": replace}
-            return add_world(name, generator=converted, **same, **options)
-    base = BUILT_IN.get(name)
+    if generator is None:
+        return _write_world(name, None, None, images=images, resolution=resolution, **options)
+    with tempfile.TemporaryDirectory(prefix="clcae-world-") as scratch:
+        own, size = _in_own_format(Path(generator), Path(scratch) / "generator.safetensors")
+        return _write_world(name, own, size, images=images, resolution=resolution, **options)
+
+
+def _write_world(
+    name: str,
+    generator: Path | None,
+    size: int | None,
+    *,
+    images: Path,
+    resolution: int | None,
+    **options: Any,
+) -> PhotoWorld:
+    folder, base = paths.world_dir(name), BUILT_IN.get(name)
     if generator is None and base is None:
         raise WorldError(
             f"{name!r} needs a generator: --generator FILE, a StyleGAN2 (.pt, .pkl or .safetensors)"
         )
     values = base.model_dump() if base else {}
-    size = _checked_size(Path(generator)) if generator is not None else None
     if size is not None and resolution not in (None, size):
-        raise WorldError(f"{generator} draws {size} pixels, not --resolution {resolution}")
+        raise WorldError(f"--generator draws {size} pixels, not --resolution {resolution}")
     values |= {
         "images": str(Path(images).resolve()),
         "resolution": resolution or size or values["resolution"],
     }
     values |= {key: value for key, value in options.items() if value is not None}
     if generator is not None:
-        values["generator"] = (
-            "generator.safetensors" if generator.suffix == ".safetensors" else "stylegan2.pt"
-        )
+        values["generator"] = "generator.safetensors"
     try:
         settings = WorldSettings.model_validate(values)
     except ValidationError as error:
@@ -77,10 +85,9 @@ def add_world(
     if generator is not None:
         with atomic_path(folder / settings.generator) as partial:
             shutil.copyfile(generator, partial)
-        if generator.suffix == ".safetensors":
-            known = checkpoints.read_card(generator) if generator.with_suffix(".json").is_file() else {}
-            card = {"kind": "generator", "given_as": generator.name, **known}
-            checkpoints.write_card(folder / settings.generator, card)
+        known = checkpoints.read_card(generator) if generator.with_suffix(".json").is_file() else {}
+        card = {"kind": "generator", "given_as": generator.name, **known}
+        checkpoints.write_card(folder / settings.generator, card)
     with atomic_path(folder / FILE) as partial:
         partial.write_text(dump_yaml(settings.model_dump()), encoding="utf-8")
     return PhotoWorld(name, settings)
@@ -122,22 +129,18 @@ def _check_photographs(folder: Path, *, recursive: bool) -> None:
     raise WorldError(none_usable(folder, refused))
 
 
-def _converted(source: Path, target: Path) -> Path:
-    from clcae_lib.formats import FormatError, convert_file
+def _in_own_format(source: Path, target: Path) -> tuple[Path, int]:
+    """Return a generator's file in this project's format and the side of its images in pixels.
+
+    A file that has that format is returned itself, any other is converted to `target`.
+    """
+    from clcae_lib.weights import WeightsError, convert_file, load_generator, read_weights, recognise
 
     try:
-        return convert_file(source, target)
-    except (FileNotFoundError, FormatError) as error:
-        raise WorldError(f"--generator: {error}") from error
-
-
-def _checked_size(path: Path) -> int:
-    """The side of a generator's pictures, after it has been loaded once."""
-    from clcae_lib.models.official import load_official_generator
-    from clcae_lib.models.stylegan2 import load_generator
-
-    try:
-        load = load_generator if path.suffix == ".safetensors" else load_official_generator
-        return load(path).size
-    except (FileNotFoundError, ValueError, KeyError) as error:
+        kind = recognise(read_weights(source)).kind
+        if kind != "own:generator":
+            part = "generator" if kind == "inversion_checkpoint" else None
+            source = convert_file(source, target, part=part)
+        return source, load_generator(source).size
+    except (FileNotFoundError, WeightsError) as error:
         raise WorldError(f"--generator: {error}") from error

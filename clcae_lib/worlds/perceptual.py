@@ -9,12 +9,12 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from clcae_lib import checkpoints, paths, vision_repair
 from clcae_lib.files import sha256
+from clcae_lib.weights import read_weights
 
 #: The file as torchvision publishes it; the name ends in the first digits of its SHA-256.
 ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
@@ -48,7 +48,7 @@ class LpipsAlex(nn.Module):
                 f"{weights} is not torchvision's AlexNet: its SHA-256 should begin with "
                 f"{_DIGEST_START}; delete the file or fetch it again"
             )
-        self.lpips = _lpips_with_trunk(torch.load(weights, map_location="cpu", weights_only=True))
+        self.lpips = _lpips_with_trunk(read_weights(weights).tensors)
         self.requires_grad_(False).eval()
 
     def forward(

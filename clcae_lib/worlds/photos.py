@@ -157,14 +157,10 @@ class PhotoWorld(World):
         Raises:
             WorldError: there is none, or it draws pictures of another size.
         """
-        from clcae_lib.models.official import load_official_generator
-        from clcae_lib.models.stylegan2 import load_generator
+        from clcae_lib.weights import load_generator
 
         path = self.generator_file
-        if path.suffix == ".safetensors":
-            network = load_generator(path, device=device)
-        else:
-            network = load_official_generator(path).to(device)
+        network = load_generator(path, device=device)
         if network.size != self.resolution:
             raise WorldError(
                 f"{path} draws {network.size} pixels, {self.name!r} has resolution {self.resolution}; "
@@ -213,7 +209,7 @@ class PhotoWorld(World):
         Raises:
             WorldError: the weights are not here.
         """
-        from clcae_lib.models.official import load_arcface, load_moco
+        from clcae_lib.weights import load_arcface, load_moco
 
         del role
         faces = self.settings.kind == "faces"

@@ -162,7 +162,7 @@ class World:
 
     def generator(self, device="cpu") -> nn.Module:
         """The world's StyleGAN2, frozen, in evaluation mode, with `w_avg` set."""
-        from clcae_lib.models.stylegan2 import load_generator
+        from clcae_lib.weights import load_generator
 
         command = f"clcae train generator --world {self.name}"
         return load_generator(self.require("generator", command=command), device=device)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clcae_lib import checkpoints
 from clcae_lib.models import (
     ArcFace,
     Codes,
@@ -14,9 +15,9 @@ from clcae_lib.models import (
     PublishedImageEncoder,
     PublishedInversion,
     PublishedLatentEncoder,
-    official,
 )
 from clcae_lib.models._ops import make_kernel
+from clcae_lib.models.published import build_inversion
 from clcae_lib.worlds.perceptual import lpips_from_published
 from tests.conformance import fill, golden
 
@@ -40,7 +41,7 @@ class Bench:
 
     @cached_property
     def inversion(self) -> PublishedInversion:
-        network = filled(lambda: official.build_inversion(self.size, domain=self.domain))
+        network = filled(lambda: build_inversion(self.size, domain=self.domain))
         network.encoder.w_avg.copy_(fill.latent_avg())
         network.encoder.average = self.average
         return network
@@ -105,7 +106,7 @@ def filled(make: Callable[[], nn.Module]) -> nn.Module:
     """A network with filled weights, frozen, in evaluation mode; its own initial weights are never drawn."""
     with torch.device("meta"):
         shapes = {name: tuple(value.shape) for name, value in make().state_dict().items()}
-    return official.assemble(make, filled_tensors(shapes), source="the filler")
+    return checkpoints.build(make, filled_tensors(shapes), source="the filler")
 
 
 def filled_tensors(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-# from clcae_lib.formats import convert_file
-from clcae_lib.formats import convert_file
-from clcae_lib.formats.contents import read_contents
-from clcae_lib.formats.nvidia import find_generator, to_generator
-from clcae_lib.models import load_generator
+from clcae_lib.weights import convert_file, load_generator, read_weights
+from clcae_lib.weights.build import to_generator
+from clcae_lib.weights.nvidia import find_generator
 from tests.conformance import fill, golden
 from tests.nvidia_pickle import write_snapshot
 
@@ -49,7 +47,7 @@ def snapshot(tensors, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def generator(snapshot):
-    return to_generator(find_generator(read_contents(snapshot).tree))
+    return to_generator(find_generator(read_weights(snapshot).tree))
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +63,10 @@ def assert_picture(picture, expected, name):
 
 
 def test_every_tensor_of_the_pickle_is_read_bit_for_bit(snapshot, tensors):
-    found = read_contents(snapshot).tensors
+    found = read_weights(snapshot).tensors
     assert {name.removeprefix("G_ema.") for name in found} == tensors.keys()
     for name, tensor in tensors.items():
-        assert torch.equal(found[f"G_ema.{name}"].load(), tensor), name
+        assert torch.equal(found[f"G_ema.{name}"], tensor), name
 
 
 @pytest.mark.parametrize("psi", [1.0, 0.7])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from clcae_lib.models import ArcFace, PublishedImageEncoder, PublishedLatentEncoder
-from clcae_lib.models.official import build_inversion
+from clcae_lib.models.published import build_inversion
 from tests.conformance import golden
 
 

@@ -109,13 +109,13 @@ def test_load_into_lists_everything_that_does_not_fit():
     module = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
     before = {key: value.clone() for key, value in module.state_dict().items()}
     tensors = {"0.weight": torch.zeros(2, 4), "0.bias": torch.zeros(2), "1.weight": torch.zeros(2, 2)}
-    with pytest.raises(ValueError, match="does not fit Sequential") as caught:
+    with pytest.raises(ValueError, match="do not fit Sequential") as caught:
         checkpoints.load_into(module, {**tensors, "2.bias": torch.zeros(1)}, source="some.safetensors")
     message = str(caught.value)
     assert "some.safetensors" in message
-    assert "missing: 1.bias" in message
-    assert "unexpected: 2.bias" in message
-    assert "shape: 0.weight is [2, 4] in the file, [2, 3] in the network" in message
+    assert "1.bias: none in the file, [2] expected" in message
+    assert "2.bias: [1] in the file, none expected" in message
+    assert "0.weight: [2, 4] in the file, [2, 3] expected" in message
     assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
 
 

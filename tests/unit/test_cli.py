@@ -10,13 +10,13 @@ from typer.testing import CliRunner
 
 from clcae_lib import checkpoints, cli, errors
 from clcae_lib.commands.common import expand_lists, report_user_errors
-from clcae_lib.formats._errors import FormatError
 from clcae_lib.photos import PhotoError
 from clcae_lib.settings import ConfigError, parse_yaml
 from clcae_lib.suite import SuiteError
 from clcae_lib.training.adversarial import GeneratorConfig
 from clcae_lib.training.config import load_config
 from clcae_lib.visuals.explorer.state import ExplorerError
+from clcae_lib.weights import UnsafeFileError
 from clcae_lib.weights.manifest import AssetError
 from clcae_lib.worlds import World, WorldError, register_world, world
 from tests.notebooks_in_small import record
@@ -66,7 +66,7 @@ def test_a_sweep_is_named_after_its_lists(suite, arguments):
         AssetError,
         ConfigError,
         ExplorerError,
-        FormatError,
+        UnsafeFileError,
         PhotoError,
         SuiteError,
         WorldError,

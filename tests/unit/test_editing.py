@@ -8,6 +8,7 @@ import torch
 from sklearn.decomposition import PCA
 from torch import nn
 
+from clcae_lib.checkpoints import WeightsError, save_weights
 from clcae_lib.editing import (
     Components,
     Direction,
@@ -108,7 +109,7 @@ def test_bad_files_are_named(tmp_path):
     torch.save({"a": 1}, tmp_path / "dict.pt")
     with pytest.raises(FileNotFoundError, match=r"missing\.pt"):
         load_interfacegan(tmp_path / "missing.pt")
-    with pytest.raises(ValueError, match=r"code\.pt.*more than tensors"):
+    with pytest.raises(ValueError, match=r"code\.pt is refused: it names torch\.nn"):
         load_interfacegan(tmp_path / "code.pt")
     with pytest.raises(ValueError, match=r"dict\.pt.*\[1, D\]"):
         load_interfacegan(tmp_path / "dict.pt")
@@ -543,7 +544,31 @@ def test_published_boundaries_of_interfacegan_load(tmp_path):
     found = load_interfacegan(tmp_path / "age.npy")
     assert (found.name, found.space, found.vector.dtype) == ("age", "w", torch.float32)
     assert np.allclose(found.vector.numpy(), boundary[0], atol=1e-6)
-    with pytest.raises(ValueError, match=r"code\.npy.*more than numbers"):
+    with pytest.raises(ValueError, match=r"code\.npy is damaged"):
         load_interfacegan(tmp_path / "code.npy")
     with pytest.raises(FileNotFoundError, match=r"missing\.npy"):
         load_interfacegan(tmp_path / "missing.npy")
+
+
+DAMAGED = {
+    "a list": [1],
+    "a text": {"smile": "x"},
+    "no layers": {"smile": {"name": "smile"}},
+    "no vector": {"other": {}},
+}
+
+
+@pytest.mark.parametrize("directions", [*DAMAGED.values(), None])
+def test_a_damaged_file_of_directions_is_named(tmp_path, directions):
+    metadata = {"kind": "directions"} | ({} if directions is None else {"directions": directions})
+    path = save_weights(tmp_path / "d.safetensors", {"smile": torch.ones(4)}, metadata=metadata)
+    with pytest.raises(
+        WeightsError, match=r"d\.safetensors is damaged .*write it again with save_directions"
+    ):
+        load_directions(path)
+
+
+def test_a_direction_that_is_not_finite_is_refused(tmp_path):
+    torch.save(torch.full((1, 4), torch.nan), tmp_path / "nan.pt")
+    with pytest.raises(WeightsError, match=r"nan\.pt has numbers that are not finite"):
+        load_interfacegan(tmp_path / "nan.pt")

@@ -8,10 +8,10 @@ from typer.testing import CliRunner
 
 from clcae_lib.checkpoints import load_weights
 from clcae_lib.cli import app
-from clcae_lib.models import official
+from clcae_lib.models.published import build_inversion
 from clcae_lib.worlds.photos import BUILT_IN
 from tests.conformance import fill
-from tests.unit.test_official import written
+from tests.unit.test_weights_build import written
 
 
 def filled(make):
@@ -24,7 +24,7 @@ def filled(make):
 
 
 def official_files(folder, size, domain):
-    state = filled(lambda: official.build_inversion(size, domain=domain))
+    state = filled(lambda: build_inversion(size, domain=domain))
     written(folder / "clcae.pt", {"state_dict": state, "iter": 5})
     decoder = {name.removeprefix("decoder."): v for name, v in state.items() if name.startswith("decoder.")}
     written(folder / "stylegan2.pt", {"g_ema": decoder, "latent_avg": torch.full((512,), 0.2)})

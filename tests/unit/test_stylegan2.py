@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clcae_lib import checkpoints
-from clcae_lib.models import Discriminator, Generator, _ops, load_generator, save_generator, stylegan2
+from clcae_lib.models import Discriminator, Generator, _ops, save_generator, stylegan2
 from clcae_lib.models._discriminator import ResBlock, minibatch_deviation
 from clcae_lib.models.stylegan2 import StyledConv
+from clcae_lib.weights import load_generator
 
 CHANNELS = {4: 12, 8: 10, 16: 8, 32: 6}
 STYLE = 7
@@ -383,7 +384,7 @@ def test_saving_keeps_a_mean_that_was_set(generator, tmp_path):
 
 def test_loading_another_kind_is_refused(tmp_path):
     path = checkpoints.save_weights(tmp_path / "o.safetensors", {}, metadata={"kind": "oracle"})
-    with pytest.raises(ValueError, match='holds the weights of "oracle", not of "generator"'):
+    with pytest.raises(ValueError, match="kind 'oracle'; give a file of this kind: StyleGAN2 generator"):
         load_generator(path)
 
 

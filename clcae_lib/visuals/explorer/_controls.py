@@ -13,7 +13,6 @@ from typing import Literal
 
 import torch
 
-from clcae_lib.checkpoints import read_metadata, read_plain
 from clcae_lib.devices import resolve_device
 from clcae_lib.editing import (
     Direction,
@@ -27,6 +26,7 @@ from clcae_lib.editing import (
 )
 from clcae_lib.editing.named import SAMPLES
 from clcae_lib.models import Generator
+from clcae_lib.weights import read_weights, recognise
 from clcae_lib.worlds import World, WorldError
 
 Group = Literal["directions", "GANSpace", "SeFa"]
@@ -116,16 +116,13 @@ def _from_folder(world: World, generator: Generator) -> list[Control]:
 
 def _read(path: Path) -> list[tuple[Group, Direction]]:
     """The directions of a file with the group that shows them; none where it is not a file of directions."""
-    if path.suffix == ".safetensors" and read_metadata(path).get("kind") == "components":
+    if path.suffix not in (".safetensors", ".npy", ".pt"):
+        return []
+    kind = recognise(read_weights(path)).kind
+    if kind.endswith("components"):
         return _components(path)
     if path.suffix == ".safetensors":
         return [("directions", direction) for direction in load_directions(path).values()]
-    if path.suffix == ".npy":
-        return [("directions", load_interfacegan(path))]
-    if path.suffix != ".pt":
-        return []
-    if isinstance(read_plain(path), dict):
-        return _components(path)
     return [("directions", load_interfacegan(path))]
 
 

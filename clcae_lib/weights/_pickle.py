@@ -1,0 +1,195 @@
+"""Reading pickles as data: torch's files and NVIDIA's snapshots are pickles, programs that Python would run.
+
+A pickle is read in two passes. `Reader.check` decodes its instructions, executing none, and refuses those
+that data do not need, and work that the size of the file does not justify. Then `pickle.Unpickler` runs it
+with a `find_class` that knows a table of names: each stands for a class that only keeps what it is given
+(`_inert`). Any other name is refused before anything could be called.
+
+`torch.load(weights_only=True)` is not used for files from elsewhere. It calls what 1 kB of pickle can make
+take gigabytes (`bytearray(n)`, `codecs.encode(..., "hex")` over and over), allocates the storages of files
+without an archive before it compares their sizes with the file's, and reads pickle protocol 2 only.
+"""
+
+import io
+import pickle
+import pickletools
+import struct
+from collections.abc import Callable, Iterator
+from mmap import mmap
+from typing import Any
+
+from clcae_lib.weights._errors import UnsafeFileError, WeightsError
+from clcae_lib.weights._inert import NAMES, Call, Module, Storage, View
+
+WORK = 1_000_000
+"""Instructions, and items that they copy, that any file may have: ten times those of NVIDIA's snapshots."""
+DEEPEST = 100
+_OTHER_WAYS_TO_CALL = {"INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"}
+_OTHER_OBJECTS = {"PERSID", "DUP", "NEXT_BUFFER", "READONLY_BUFFER", "BYTEARRAY8"}
+REFUSED = _OTHER_WAYS_TO_CALL | _OTHER_OBJECTS
+_CHANGE_WHAT_IS_BELOW = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"}
+_MAGIC = 0x1950A86A20F9469CFC6C
+MAGIC_START = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+
+
+class _Unpickler(pickle.Unpickler):
+    """Python's own unpickler, which can name the keys of `names` only."""
+
+    def __init__(self, file: Any, names: dict[str, Any], storage: Callable[..., Storage] | None) -> None:
+        super().__init__(file, encoding="latin1")
+        self.names, self.storage = names, storage
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what a name stands for here; nothing is imported."""
+        full = f"{module}.{name}"
+        if full not in self.names:
+            shown = "".join(filter(str.isprintable, full[:100]))
+            raise UnsafeFileError(f"it names {shown}, which is no part of such a file")
+        return self.names[full]
+
+    def persistent_load(self, identity: Any) -> Storage:
+        """Return the storage that torch refers to."""
+        if self.storage is None or type(identity) is not tuple or identity[:1] != ("storage",):
+            raise UnsafeFileError("it refers to an object outside itself (a persistent id)")
+        return self.storage(*identity[1:])
+
+
+def _follow(opcode: Any, argument: Any, stack: list[list[int]], marks: list[int]) -> None:
+    """Replace what an instruction takes from the stack by what it leaves there."""
+    changes = opcode.name in _CHANGE_WHAT_IS_BELOW
+    marked = pickletools.markobject in opcode.stack_before
+    first = marks.pop() if marked else len(stack) - len(opcode.stack_before) + changes
+    if first < changes:
+        raise ValueError(f"the instruction {opcode.name} finds nothing to work on")
+    items = stack[first:]
+    del stack[first:]
+    if not opcode.stack_after:
+        return
+    if not changes:
+        stack.append([1 + (len(argument) // 64 if isinstance(argument, (str, bytes)) else 0), 0])
+    stack[-1][0] += sum(size for size, _ in items)
+    stack[-1][1] = max([stack[-1][1], *(depth + 1 for _, depth in items)])
+    if stack[-1][1] > DEEPEST:
+        raise UnsafeFileError(f"its contents are nested more than {DEEPEST} deep")
+
+
+class Reader:
+    """Reads the pickles of one file.
+
+    Args:
+        size: bytes of the file; the work that its pickles may ask for grows with it.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.left = WORK + size // 16
+
+    def load(self, file: Any, storage: Callable[..., Storage] | None = None, *, inside: bool = False) -> Any:
+        """Return what the pickle at the position of a file holds; the position is then behind it.
+
+        Args:
+            file: open for reading bytes.
+            storage: makes a storage of torch's persistent id; None refuses those.
+            inside: whether the pickle lies in a tensor of another one.
+        """
+        start = file.tell()
+        self.check(file)
+        file.seek(start)
+        names = NAMES if inside else NAMES | {"torch.storage._load_from_bytes": Call(self._load_from_bytes)}
+        return _Unpickler(file, names, storage).load()
+
+    def check(self, file: Any) -> None:
+        """Decode the instructions of a pickle, and refuse what data do not need.
+
+        The unpickler's stack is followed as pairs: an item's size, in which what is shared counts as often as
+        it occurs, for hashing or copying the item takes as long, and its depth.
+
+        Raises:
+            UnsafeFileError: an instruction, a number, a depth or the work is out of bounds.
+            ValueError: the pickle is cut off or damaged.
+        """
+        stack: list[list[int]] = []
+        marks: list[int] = []
+        memo: dict[int, list[int]] = {}
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+            name, work = opcode.name, 1
+            if name in REFUSED:
+                raise UnsafeFileError(f"it uses the instruction {name}, which plain data do not need")
+            if isinstance(argument, int) and argument.bit_length() > 256:
+                raise UnsafeFileError(f"it has a number of {argument.bit_length()} bits")
+            if name.endswith("GET"):
+                stack.append(memo[argument])
+                work += stack[-1][0]
+            elif name == "MEMOIZE" or name.endswith("PUT"):
+                index = len(memo) if name == "MEMOIZE" else argument
+                if index > count:  # the unpickler allocates as far as the index
+                    raise UnsafeFileError(f"its instruction {count} asks for place {index} of the memo")
+                memo[index] = stack[-1]
+            elif name == "MARK":
+                marks.append(len(stack))
+            elif name == "POP" and marks and marks[-1] == len(stack):
+                marks.pop()
+            else:
+                _follow(opcode, argument, stack, marks)
+            self._spend(work)
+
+    def _spend(self, work: int) -> None:
+        self.left -= work
+        if self.left < 0:
+            raise UnsafeFileError(f"it asks for more work than {WORK:,} instructions and its size justify")
+
+    def _load_from_bytes(self, data: Any) -> Storage:
+        """Return the storage of a tensor in a snapshot, which is a torch stream of its own."""
+        if not isinstance(data, bytes):
+            raise UnsafeFileError("it reads a tensor from something other than bytes")
+        found = self.load_stream(memoryview(data), io.BytesIO(data), inside=True)
+        if not isinstance(found, Storage):
+            raise UnsafeFileError("it has something other than numbers where a tensor's belong")
+        return found
+
+    def load_stream(self, view: memoryview, file: io.BytesIO | mmap, *, inside: bool = False) -> Any:
+        """Return what a torch file from before the archives holds: five pickles, then the storages' numbers.
+
+        Args:
+            view: all bytes of the file.
+            file: the same, at its start.
+            inside: whether the stream lies in a pickle.
+        """
+        storages: dict[str, Storage] = {}
+
+        def storage(dtype: Any, key: str, _: Any, count: Any, part: Any = None) -> Storage:
+            if part is not None:
+                raise WeightsError("has a layout of torch 0.3; load and save it with a later one")
+            return storages.setdefault(key, Storage(dtype, count))
+
+        magic, protocol, _, tree, keys = (self.load(file, storage, inside=inside) for _ in range(5))
+        if (magic, protocol) != (_MAGIC, 1001):
+            raise WeightsError("is no file of torch; fetch it again")
+        if sorted(keys) != sorted(storages):
+            raise UnsafeFileError("it lists other storages than its tensors have")
+        start = file.tell()
+        for found in (storages[key] for key in keys):
+            if struct.unpack_from("<q", view, start)[0] != found.count:
+                raise UnsafeFileError("it lies about the size of its data")
+            found.attach(view[start + 8 : start + 8 + found.size])
+            start += 8 + found.size
+        return tree
+
+
+def walk(tree: Any) -> Iterator[tuple[str, View]]:
+    """Yield every tensor in nested containers with its dotted name; a container is visited once."""
+    yield from _walk(tree, "", set(), 0)
+
+
+def _walk(tree: Any, name: str, seen: set[int], depth: int) -> Iterator[tuple[str, View]]:
+    if isinstance(tree, View) and tree.storage:
+        yield name, tree
+    if isinstance(tree, Module):
+        tree = tree.children
+    if not isinstance(tree, (dict, list, tuple)) or id(tree) in seen:
+        return
+    seen.add(id(tree))
+    if depth > DEEPEST or len(name) > 1000:
+        raise UnsafeFileError(f"its contents are nested more than {DEEPEST} deep, or have endless names")
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+        if isinstance(value, (View, Module, dict, list, tuple)):
+            yield from _walk(value, f"{name}.{key}" if name else str(key), seen, depth + 1)

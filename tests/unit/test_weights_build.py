@@ -1,0 +1,231 @@
+"""Networks from files in the official layouts, as published and as they are passed on, of any width."""
+
+import argparse
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from PIL import Image
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from clcae_lib.cli import app
+from clcae_lib.inversion import ClcaeInverter
+from clcae_lib.models import ArcFace, Generator, PublishedImageEncoder, PublishedLatentEncoder
+from clcae_lib.models.moco import MocoFeatures
+from clcae_lib.models.published import resize_as_pil
+from clcae_lib.training.inversion import AlignmentTerm
+from clcae_lib.weights import (
+    WeightsError,
+    inspect_file,
+    load_arcface,
+    load_contrastive,
+    load_generator,
+    load_inversion,
+    load_moco,
+)
+from clcae_lib.worlds import get_world
+from clcae_lib.worlds.photos import BUILT_IN
+from tests.nvidia_pickle import small_tensors, write_snapshot
+from tests.unit._tiny import tiny_generator
+from tests.unit.test_weights import BODY, DIM, tiny_inversion
+
+
+def written(path, content, **options):
+    torch.save(content, path, **options)
+    return path
+
+
+def state(generator=None, prefix=""):
+    return {f"{prefix}{name}": t.clone() for name, t in (generator or tiny_generator()).state_dict().items()}
+
+
+MEAN = torch.full((8,), 0.25)
+LAYOUTS = {  # as they are met in reports; what is written, and the name of the file
+    "as published": (lambda: {"g_ema": state(), "latent_avg": MEAN, "args": argparse.Namespace(a=1)}, "a.pt"),
+    "a mean code for every layer": (lambda: {"g_ema": state(), "latent_avg": MEAN.repeat(8, 1)}, "a.pt"),
+    "DataParallel's names": (lambda: state(prefix="module."), "a.pt"),
+    "wrapped DataParallel": (lambda: {"state_dict": state(prefix="module."), "epoch": 1}, "a.pth"),
+    "a bare state dict": (state, "a.PT"),
+    "g only": (lambda: {"g": state()}, "a.pt"),
+    "generator": (lambda: {"generator": state()}, "a.ckpt"),
+    "one dictionary under two names": (lambda: dict.fromkeys(("g", "g_ema"), state()), "a.pt"),
+    "another ending": (lambda: {"g_ema": state()}, "a.weights.pkl"),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_generators_as_they_are_passed_on(tmp_path, name):
+    make, file = LAYOUTS[name]
+    path, original = written(tmp_path / file, make()), tiny_generator()
+    assert inspect_file(path)["kind"] == "generator"
+    loaded = load_generator(path)
+    w = torch.randn(2, 8)
+    assert torch.equal(loaded.synthesis(w), original.synthesis(w))
+    assert not loaded.training
+    assert not any(p.requires_grad for p in loaded.parameters())
+    expected = MEAN if "mean" in name or "published" in name else original.w_avg
+    torch.testing.assert_close(loaded.w_avg, expected, atol=0.1, rtol=0.1)
+    assert loaded.w_std.min() > 0
+
+
+@pytest.mark.parametrize("layers", [2, 5, 8])
+@pytest.mark.parametrize("multiplier", [1, 2])
+def test_generators_of_other_widths_and_mapping_layers(tmp_path, layers, multiplier):
+    channels = {4: 8, 8: 8, 16: 4 * multiplier, 32: 2 * multiplier}
+    path = tmp_path / "foreign.safetensors"
+    save_file(state(Generator(32, 8, layers, channels=channels)), path)  # no metadata: written elsewhere
+    loaded = load_generator(path)
+    assert (loaded.channels, len(loaded.style) - 1) == (channels, layers)
+
+
+@pytest.mark.parametrize("file", ["plain.pkl", "plain.PKL", "called.pt", "called.pth"])
+def test_a_world_takes_every_generator_that_convert_reads(tmp_path, monkeypatch, file):
+    monkeypatch.setenv("CLCAE_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("CLCAE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "album").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "album" / "a.png")
+    write_snapshot(tmp_path / file, small_tensors(32))
+    written(tmp_path / "module.pt", state(prefix="module."))
+    (tmp_path / "page.pt").write_text("<html>Quota exceeded</html>")
+
+    def add(name, generator):
+        command = ["world", "add", name, "--images", str(tmp_path / "album"), "--kind", "other"]
+        return CliRunner().invoke(app, [*command, "--generator", str(tmp_path / generator)])
+
+    for name, generator in (("one", file), ("two", "module.pt")):
+        done = add(name, generator)
+        assert done.exit_code == 0, done.output
+        assert get_world(name).generator().size == 32
+    refused = add("three", "page.pt")
+    assert refused.exit_code == 2
+    assert "page.pt is a web page" in refused.output
+    assert "weights_only" not in refused.output
+
+
+def test_what_is_wrong_with_a_generator_is_named(tmp_path):
+    for wrong, message in ((torch.randn(4, 8), "rows that differ"), (torch.ones(7), r"w_avg \[7\]")):
+        path = written(tmp_path / "wrong.pt", {"g_ema": state(), "latent_avg": wrong})
+        with pytest.raises(WeightsError, match=rf"wrong\.pt has .*{message}"):
+            load_generator(path)
+    tensors = state() | {"conv2.bias": torch.ones(2), "conv1.noise.weight": torch.ones(3)}
+    del tensors["noises.noise_0"]
+    with pytest.raises(WeightsError, match=r"other\.pt has 3 tensor\(s\) that do not fit Generator") as error:
+        load_generator(written(tmp_path / "other.pt", {"g_ema": tensors}))
+    for part in ("conv2.bias: [2] in the file, none expected", "noises.noise_0: none in the file"):
+        assert part in str(error.value)
+    assert "conv1.noise.weight: [3] in the file, [1] expected" in str(error.value)
+    assert "\n" not in str(error.value)
+    with pytest.raises(
+        WeightsError, match=r"no\.pt is unknown \(tensors: latent_avg\); give a file of this kind: StyleGAN2"
+    ):
+        load_generator(written(tmp_path / "no.pt", {"latent_avg": MEAN}))
+    with pytest.raises(FileNotFoundError, match=r"absent\.pt does not exist"):
+        load_generator(tmp_path / "absent.pt")
+
+
+def checkpoint(path, network, **settings):
+    return written(
+        path, {"state_dict": network.state_dict(), "opts": argparse.Namespace(**settings), "iter": 5}
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("domain", ["faces", "cars"])
+def test_an_inversion_checkpoint_takes_its_mean_code_from_the_worlds_generator(tmp_path, domain):
+    network = tiny_inversion().eval()
+    path, world = checkpoint(tmp_path / "best.pt", network), network.decoder
+    world.w_avg.fill_(0.3)
+    encoder, decoder = load_inversion(path, world, domain=domain)
+    assert torch.equal(encoder.w_avg, world.w_avg)
+    assert torch.equal(decoder.w_avg, world.w_avg)
+    assert encoder.average.shape[-2:] == ((48, 64) if domain == "cars" else (64, 64))
+    network.encoder.config["height"] = encoder.config["height"]
+    network.encoder.attach(world)
+    images = torch.rand(2, 3, *encoder.average.shape[-2:]) * 2 - 1
+    for mine, official in zip(encoder(images), network.encoder(images), strict=True):
+        assert torch.equal(mine, official)
+    assert not any(t.is_meta for net in (encoder, decoder) for t in [*net.parameters(), *net.buffers()])
+
+
+def test_what_is_wrong_with_an_inversion_checkpoint_is_named(tmp_path):
+    network = tiny_inversion()
+    tensors = {name: t for name, t in network.state_dict().items() if name != "encoder.latlayer1.bias"}
+    with pytest.raises(
+        WeightsError, match=r"short\.pt has 1 tensor.*latlayer1\.bias: none in the file, \[12\]"
+    ):
+        load_inversion(written(tmp_path / "short.pt", {"state_dict": tensors}), network.decoder)
+    with pytest.raises(WeightsError, match="is for images of 64 pixels, not of 32"):
+        load_inversion(checkpoint(tmp_path / "best.pt", network), Generator(32, DIM, 2))
+    with pytest.raises(WeightsError, match=r"g\.pt is StyleGAN2 .* .*kind: CLCAE inversion checkpoint"):
+        load_inversion(written(tmp_path / "g.pt", {"g_ema": state()}), network.decoder)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("ffhq", "faces"), ("cars", "cars")])
+def test_a_world_inverts_with_the_official_checkpoint_in_its_folder(tmp_path, monkeypatch, name, kind):
+    monkeypatch.setenv("CLCAE_DATA", str(tmp_path))
+    (tmp_path / name).mkdir()
+    network = tiny_inversion().eval()
+    checkpoint(tmp_path / name / "clcae.pt", network)
+    official = {"g_ema": network.decoder.state_dict(), "latent_avg": torch.full((DIM,), 0.2)}
+    written(tmp_path / name / "stylegan2.pt", official)
+    monkeypatch.setitem(BUILT_IN, name, BUILT_IN[name].model_copy(update={"resolution": 64}))
+    inverter = ClcaeInverter.load(name, "published", "cpu")
+    assert torch.equal(inverter.encoder.w_avg, torch.full((DIM,), 0.2))
+    inversion = inverter.invert(torch.zeros(1, 3, 64, 64))
+    assert inversion.w_plus.shape == (1, 10, DIM)
+    assert inversion.feature.shape == (1, 6, 16, 16)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_the_identity_network(tmp_path, prefix):
+    network = ArcFace(6, **BODY).eval()
+    path = written(tmp_path / "irse50.pth", state(network, prefix), _use_new_zipfile_serialization=False)
+    images = torch.rand(1, 3, 64, 256)
+    assert torch.equal(load_arcface(path)(images), network(images))
+    with pytest.raises(WeightsError, match=r"g\.pt is StyleGAN2 .* .*kind: IR-SE50"):
+        load_arcface(written(tmp_path / "g.pt", {"g_ema": state()}))
+
+
+def test_moco_leaves_its_head_and_its_key_encoder_out(tmp_path):
+    names = {
+        name.replace("net.", "module.encoder_q.", 1): t for name, t in MocoFeatures().state_dict().items()
+    }
+    more = {"module.encoder_q.fc.0.weight": torch.ones(2, 2), "module.queue": torch.ones(2)}
+    path = written(tmp_path / "moco.pth.tar", {"epoch": 800, "arch": "resnet50", "state_dict": names | more})
+    images = torch.rand(2, 3, 192, 256) * 2 - 1
+    torch.testing.assert_close(load_moco(path)(images).norm(dim=1), torch.ones(2))
+    odd = names | {"module.encoder_q.other": torch.ones(1)}
+    with pytest.raises(
+        WeightsError, match=r"odd\.pth has 1 tensor.*net\.other: \[1\] in the file, none expected"
+    ):
+        load_moco(written(tmp_path / "odd.pth", {"state_dict": odd}))
+    with pytest.raises(WeightsError, match="kind: MoCo v2 ResNet-50"):
+        load_moco(written(tmp_path / "plain.pth", {"conv1.weight": torch.ones(1)}))
+
+
+@torch.no_grad()
+def test_the_official_pair_is_an_alignment(tmp_path):
+    generator = tiny_inversion().decoder.eval()
+    pair = PublishedImageEncoder(64, dim=DIM, **BODY).eval(), PublishedLatentEncoder(DIM).eval()
+    with pytest.raises(WeightsError, match="has to hold the official"):
+        load_contrastive(tmp_path, generator)
+    written(tmp_path / "b.pt", {"state_dict": pair[0].state_dict()})
+    written(tmp_path / "a.pt", state(pair[1], "module."), _use_new_zipfile_serialization=False)
+    images, codes, scale = load_contrastive(tmp_path, generator)
+    image, w = torch.rand(2, 3, 64, 64) * 2 - 1, torch.randn(2, DIM)
+    average = generator.synthesis(generator.w_avg[None])
+    assert torch.allclose(images(image), pair[0](image, average), atol=1e-5)
+    assert torch.allclose(codes(w), pair[1](w, generator.w_avg[None]), atol=1e-5)
+    assert scale == pytest.approx(1 / 0.07, rel=1e-4)
+
+    flat = load_contrastive(tmp_path, generator, height=48)[0]
+    squeezed, cars = resize_as_pil(average, 48, 64), image[:, :, 8:56]
+    assert torch.allclose(flat(cars), pair[0](cars, squeezed), atol=1e-5)
+
+    term = AlignmentTerm((images, codes, scale))
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # as a training calls it
+        loss = term(image, w, fabric=Fabric(accelerator="cpu", devices=1))
+    assert loss.dtype == torch.float32
+    assert loss.isfinite()
