@@ -184,6 +184,7 @@ class PhotoWorld(World):
             raise WorldError(
                 f"{self.folder / OFFICIAL} is missing: `clcae fetch {self.name}` brings it, or make one of "
                 f"your own with `{command} --install`, or set CLCAE_DATA to the folder that has it"
+                f"{self._other_preset(name)}"
             )
         return super().require(name, command=command)
 

@@ -107,9 +107,14 @@ class World:
         if not self.has(name):
             raise WorldError(
                 f"{self.weights(name)} is missing: make it with `{command} --install`, "
-                "or set CLCAE_DATA to the folder that has it"
+                f"or set CLCAE_DATA to the folder that has it{self._other_preset(name)}"
             )
         return self.weights(name)
+
+    def _other_preset(self, name: str) -> str:
+        """The end of a message that an encoder is missing: the preset whose encoder is here, if one is."""
+        other = {"inversion_foundation": "published", "inversion_published": "foundation"}.get(name)
+        return f", or take preset={other}, which is here" if other and self.inversion(other) else ""
 
     def judge_file(self, judge: str, role: Role) -> Path | None:
         """The file of `identity`, `perceptual` or `oracle` in this role; None where there is none."""

@@ -1,4 +1,4 @@
-"""Notebook 08 on a folder of one's own, by the command that the README gives."""
+"""The notebooks on a world of one's own photographs, by the command that the README gives."""
 
 import os
 import shutil
@@ -30,9 +30,9 @@ def pictures(tmp_path, repository, monkeypatch):
     return folder
 
 
-def run(repository, folder, *settings):
-    command = [sys.executable, "-m", "clcae_lib.cli", "run", "--profile", "smoke", "--only", "08"]
-    options = [f"--set={setting}" for setting in (f"folder={folder}", "photographs=9", *settings)]
+def run(repository, *settings, only="08"):
+    command = [sys.executable, "-m", "clcae_lib.cli", "run", "--profile", "smoke", "--only", only]
+    options = [f"--set={setting}" for setting in settings]
     environment = {**os.environ, "PYTHONPATH": str(repository)}
     return subprocess.run(
         [*command, *options], cwd=repository, env=environment, capture_output=True, text=True, check=False
@@ -46,7 +46,7 @@ def test_a_world_without_attributes_and_files_of_all_kinds(pictures, repository,
     shutil.copy(pictures / "portrait_01.jpg", pictures / "portrait_00.png")
     (pictures / "portrait_00.landmarks.json").rename(pictures / "portrait_00.jpg.landmarks.json")
     shutil.copy(pictures / "portrait_01.landmarks.json", pictures / "portrait_00.png.landmarks.json")
-    done = run(repository, pictures, "world=family")
+    done = run(repository, f"folder={pictures}", "photographs=9", "world=family")
     assert done.returncode == 0, done.stdout + done.stderr
     results = tmp_path / "results" / "smoke" / "08_your_own_photographs"
     used = ["portrait_00.jpg", "portrait_00.png", "portrait_01.jpg", "portrait_02.jpg"]
@@ -57,9 +57,21 @@ def test_a_world_without_attributes_and_files_of_all_kinds(pictures, repository,
 def test_plain_photographs_end_with_the_reason_for_each_file(pictures, repository):
     for path in pictures.glob("*.landmarks.json"):
         path.unlink()
-    done = run(repository, pictures)
+    done = run(repository, f"folder={pictures}", "photographs=9")
     assert done.returncode == 1
     assert "has no photograph that can be used" in done.stdout
     assert "portrait_02.jpg: nobody said where the face is; " in done.stdout
     assert "write the landmarks into portrait_02.landmarks.json beside it" in done.stdout
     assert "stack expects" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("only", "remedy"),
+    [("00", "the tour needs a drawn world"), ("04", "explore this one with `clcae explore --world family`")],
+)
+@pytest.mark.usefixtures("pictures")
+def test_a_notebook_that_needs_factors_says_so_at_the_start(repository, only, remedy):
+    done = run(repository, "world=family", only=only)
+    assert done.returncode == 1
+    assert "WorldError: world='family': th" in done.stdout
+    assert remedy in done.stdout

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from clcae_lib.cli import app
 from clcae_lib.files import sha256, to_uint8
+from clcae_lib.inversion import ClcaeInverter
 from clcae_lib.models.stylegan2 import save_generator
 from clcae_lib.photos import read_folder
 from clcae_lib.photos.cutting import split_of
@@ -356,6 +357,20 @@ def test_pictures_that_are_cut_already(album):
     world = make(album, already_aligned=True)
     assert {refusal.path.name for refusal in world.refused} == {"broken.jpg", "notes.txt"}
     assert sum(map(len, world.split_files.values())) == 25
+
+
+def test_a_missing_encoder_names_the_preset_that_is_here(tmp_path):
+    """After `clcae fetch ffhq` there is the published encoder alone."""
+    world = get_world("ffhq")
+    world.folder.mkdir(parents=True)
+    with pytest.raises(WorldError, match=r"or set CLCAE_DATA to the folder that has it$"):
+        ClcaeInverter.load(world, "foundation", "cpu")
+    (world.folder / "clcae.pt").touch()
+    with pytest.raises(WorldError, match=r"or take preset=published, which is here$"):
+        ClcaeInverter.load(world, "foundation", "cpu")
+    (world.folder / "clcae.pt").rename(world.folder / "inversion_foundation.safetensors")
+    with pytest.raises(WorldError, match=r"or take preset=foundation, which is here$"):
+        ClcaeInverter.load(world, "published", "cpu")
 
 
 def test_the_commands(album):
