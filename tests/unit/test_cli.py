@@ -19,6 +19,7 @@ from clcae_lib.visuals.explorer.state import ExplorerError
 from clcae_lib.weights import UnsafeFileError
 from clcae_lib.weights.manifest import AssetError
 from clcae_lib.worlds import World, WorldError, register_world, world
+from clcae_lib.worlds.portraits import dataset
 from tests.notebooks_in_small import record
 
 GOOD = record("01_a", "seed + 1")
@@ -115,7 +116,7 @@ def test_a_wrong_request_gives_status_2_and_one_line(suite, arguments):
     assert "Traceback" not in result.output
 
 
-LINKS = ["generator", "judges", "alignment", "inversion", "peer"]
+LINKS = ["generator", "judges", "body", "alignment", "inversion", "peer"]
 
 
 def shown(*arguments):
@@ -175,6 +176,7 @@ def test_a_runs_own_file_gives_the_same_configuration(link, tmp_path):
 
 def test_the_configuration_that_a_run_wrote_trains_what_it_says(tmp_path, monkeypatch):
     monkeypatch.setenv("CLCAE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(dataset, "_BLOCK_AT_64", 32)  # render no more than this test asks for
     run = tmp_path / "run"
     settings = [
         "batch_size=8",
@@ -206,6 +208,7 @@ def test_the_configuration_that_a_run_wrote_trains_what_it_says(tmp_path, monkey
         (b"1: 2", "1 is not a name"),
         (b"seed: !!python/object:os.system x", "line 1, column 7"),
     ],
+    ids=range(11),
 )
 def test_a_wrong_file_is_one_line_with_its_name_and_place(tmp_path, text, words):
     file = tmp_path / "bad.yaml"
@@ -217,7 +220,11 @@ def test_a_wrong_file_is_one_line_with_its_name_and_place(tmp_path, text, words)
     assert words in result.output
 
 
-@pytest.mark.parametrize("setting", ["a" + ".a" * 5000 + "=1", "steps=" + "9" * 5000, "steps=[" * 2000])
+@pytest.mark.parametrize(
+    "setting",
+    ["a" + ".a" * 5000 + "=1", "steps=" + "9" * 5000, "steps=[" * 2000],
+    ids=["parts", "digits", "brackets"],
+)
 def test_a_hostile_setting_is_one_line(setting):
     result = call("train", "inversion", "--set", setting)
     assert result.exit_code == 2
@@ -278,6 +285,7 @@ TINY = {
         "channels={4: 8, 8: 8, 16: 8, 32: 8, 64: 8}",
         "style_dim=16",
         "mapping_layers=1",
+        "measure_every=null",
     ],
     "judges": ["size=8", "validation_size=4", "start=random", "steps=1"],
     "body": ["images=8", "validation_images=4", "steps=1"],
@@ -289,6 +297,7 @@ TINY = {
 @pytest.mark.slow
 def test_train_all_goes_down_the_chain_and_leaves_data_and_environment_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("CLCAE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(dataset, "_BLOCK_AT_64", 32)  # render no more than this test asks for
     monkeypatch.setenv("CLCAE_DATA", str(tmp_path / "elsewhere"))
     monkeypatch.setattr("clcae_lib.editing.named.SAMPLES", 40)
     monkeypatch.setattr("clcae_lib.editing.named.METHODS", ("interfacegan",))

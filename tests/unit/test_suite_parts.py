@@ -80,7 +80,9 @@ def test_a_folder_counts_from_where_the_command_is_given(suite, tmp_path, monkey
         assert planned(suite, f"folder={text}")["folder"] == str(path)
 
 
-@pytest.mark.parametrize("text", ["name", "=1", "settings=[1", "lr=[1", "lr=" + "9" * 5000, "lr=", "flag=on"])
+@pytest.mark.parametrize(
+    "text", ["name", "=1", "settings=[1", "lr=[1", f"lr={'9' * 5000}", "lr=", "flag=on"], ids=range(7)
+)
 def test_a_malformed_setting_is_an_error(suite, text):
     with pytest.raises(SuiteError, match=r"--set|takes (float|bool)"):
         planned(suite, text)
