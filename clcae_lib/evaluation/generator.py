@@ -37,8 +37,8 @@ class GeneratorMeasure:
         self.world, self.samples, self.seed = world, samples, seed
         self.device = resolve_device(device) if isinstance(device, str) else device
         self.split, self.batch_size = split, batch_size
+        self.oracle = world.oracle("measure", self.device)  # first: a world without one has no remedy
         self.perceptual = world.perceptual("measure", self.device)
-        self.oracle = world.oracle("measure", self.device)
         self._renders: Tensor | None = None
         self._best: dict[str, object] = {}
 

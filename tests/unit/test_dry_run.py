@@ -14,7 +14,7 @@ from clcae_lib.models.stylegan2 import Generator, save_generator
 from clcae_lib.settings import parse_yaml
 from clcae_lib.training import inversion, load_config
 from clcae_lib.training._inversion_config import InversionConfig
-from clcae_lib.worlds import add_world, get_world, perceptual
+from clcae_lib.worlds import get_world, perceptual
 from tests.unit._tiny import WIDTHS, Distance, Embedding, Pictures, tiny_generator
 from tests.unit.test_worlds_photos import album, make, places  # noqa: F401 - fixtures
 
@@ -165,8 +165,10 @@ def test_every_parent_of_an_encoder_for_photographs_is_recorded(album, tmp_path,
     network = Generator(32)
     network.measure_w(64)
     state = {"g_ema": network.state_dict(), "latent_avg": network.w_avg}
-    torch.save(state, tmp_path / "g.pt")
-    own = add_world("own", images=album, generator=tmp_path / "g.pt", kind="other", already_aligned=True)
+    own = make(album, kind="other", already_aligned=True)
+    torch.save(state, own.folder / "stylegan2.pt")
+    text = (own.folder / "world.yaml").read_text().replace("generator.safetensors", "stylegan2.pt")
+    (own.folder / "world.yaml").write_text(text)
     monkeypatch.setattr(type(own), "identity", lambda self, role, device="cpu": Embedding())
     monkeypatch.setattr(type(own), "perceptual", lambda self, role, device="cpu": Distance())
     for name in ("moco_v2_resnet50.pt", perceptual.ALEXNET_FILE):
