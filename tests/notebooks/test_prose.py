@@ -238,10 +238,10 @@ def test_the_time_that_a_notebook_names_is_that_of_the_committed_run(notebook):
 
 
 def test_the_time_that_the_readme_names_is_that_of_the_committed_run():
-    assert "takes about a quarter of an hour on a\nlaptop with two cores" in README
+    assert "takes about ten minutes on a\nlaptop with two cores" in README
     status = json.loads((REFERENCE / "status.json").read_text())
     taken = sum(part["seconds"] for part in status["notebooks"])
-    assert taken / 1.5 <= 15 * 60 <= taken * 1.5
+    assert taken / 1.5 <= 10 * 60 <= taken * 1.5
 
 
 def test_the_starts_of_compared_encoders_are_those_of_the_cards():
