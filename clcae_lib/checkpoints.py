@@ -200,7 +200,10 @@ def build(make: Callable[[], Network], tensors: Mapping[str, Tensor], *, source:
 
 
 class Undrawn(TorchFunctionMode):
-    """Skip the drawing of random numbers, in this thread only."""
+    """Give zeros in the place of random numbers, in this thread only.
+
+    Zeros, and not what lies in memory: `trunc_normal_` draws again until all numbers are within its bounds.
+    """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -209,7 +212,7 @@ class Undrawn(TorchFunctionMode):
         if func is torch.randn:
             return torch.zeros(*args, **kwargs)
         if func in (Tensor.normal_, Tensor.uniform_):
-            return args[0]
+            return args[0].zero_()
         if getattr(func, "__module__", "") == "torch.nn.init":
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
         return func(*args, **kwargs)

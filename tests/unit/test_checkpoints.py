@@ -256,3 +256,14 @@ def test_the_chain_holds_for_published_files_and_for_older_cards(tmp_path):
 def test_metadata_is_plain_json(weights):
     with checkpoints.safetensors.safe_open(weights[0], framework="pt") as file:
         assert json.loads(file.metadata()["clcae"])["kind"] == "oracle"
+
+
+def test_a_network_that_is_to_be_filled_draws_nothing_and_ends():
+    state = torch.get_rng_state()
+    with checkpoints.Undrawn():
+        bounded = torch.nn.init.trunc_normal_(torch.full((4,), 9.0), std=0.02)
+        layer, drawn = torch.nn.Linear(2, 3), torch.randn(2, 2)
+    assert not bounded.any()
+    assert not drawn.any()
+    assert layer.weight.shape == (3, 2)
+    assert torch.equal(torch.get_rng_state(), state)
