@@ -1,6 +1,6 @@
 """The `clcae` command, with every code cell of a notebook executed and then executed once more in one kernel.
 
-    python -m tests.cells_twice run --profile smoke --only 03 --output /tmp/twice --force
+    python -m tests.cells_twice run --profile smoke --only 03 --output results/twice --force
 
 The executed copy shows each cell's first run. What a cell raises the second time ends no run: it is printed
 at the end, and stands in the copy's metadata (see `failures`).
