@@ -370,4 +370,4 @@ def test_nothing_of_a_fetch_is_committed(repository):
     lines = (repository / ".gitignore").read_text().splitlines()
     assert lines.index("/data/*") < lines.index("!/data/*.yaml")
     kept = {line for line in lines if line.startswith("!/data/")}
-    assert kept == {"!/data/README.md", "!/data/*.yaml", "!/data/portraits/"}
+    assert kept == {"!/data/README.md", "!/data/*.yaml", "!/data/portraits/", "!/data/portraits2/"}
