@@ -203,10 +203,10 @@ def test_photographs_that_are_added_or_replaced_make_the_run_anew(suite, tmp_pat
     album.mkdir()
     for name, content, total in (("a.jpg", b"1", 1), ("b.jpg", b"22", 3), ("a.jpg", b"333", 5)):
         (album / name).write_bytes(content)
-        summary = run_suite("quick", settings=["folder=album"])
+        summary = run_suite("quick", settings=[f"folder={album}"])
         assert states(summary) == {"01_a": "done"}
         assert pd.read_csv(summary.folder / "metrics.csv")["value"].tolist() == [total]
-        assert states(run_suite("quick", settings=["folder=album"])) == {"01_a": "unchanged"}
+        assert states(run_suite("quick", settings=[f"folder={album}"])) == {"01_a": "unchanged"}
 
 
 def test_a_notebook_that_takes_too_long_fails(suite):
