@@ -52,6 +52,7 @@ class Album:
         self.shown = world.published_view if published else world.view
         self.world, self.inverter, self.spaces = world, inverter, tuple(spaces)
         self.weights = [sha256(path) for path in made_by]
+        self.made_with = ""
         self.judges: dict[str, Any] = {}
         self.missing: list[str] = []
         for name in ("perceptual", "identity"):
@@ -79,6 +80,7 @@ class Album:
                 "be taken for photographs"
             )
         target.mkdir(parents=True, exist_ok=True)
+        self.made_with = self._digest()  # once a run: it reads the judges' files whole
         for line in self.missing:
             tell(line)
         for path in good:
@@ -95,10 +97,14 @@ class Album:
         except PhotoError as error:
             return [{"file": path.name, "error": " ".join(str(error).split())}]
 
-    def _key(self, path: Path) -> str:
+    def _digest(self) -> str:
+        """Return a digest of what every result depends on besides its photograph."""
         judges = {name: self.world.judge_file(name, "measure") for name in self.judges}
-        parts = [self.world.cutter.key(path), str(self.world.cutter), *self.weights, *self.spaces, *judges]
+        parts = [str(self.world.cutter), *self.weights, *self.spaces, *judges]
         return cache.key(*parts, modules=[__name__], files=filter(None, judges.values()))
+
+    def _key(self, path: Path) -> str:
+        return f"{self.world.cutter.key(path)}-{self.made_with}"
 
     def _kept(self, path: Path, target: Path) -> list[Row] | None:
         """The rows of a photograph that was done before, from the same file, weights and judges."""
