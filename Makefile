@@ -45,6 +45,7 @@ test: $(STAMP) ## Run every test; the notebooks' smoke profile is one of them
 lint: $(STAMP) ## Check style, notebooks included, and that notebooks carry no outputs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	PYTHONPATH=. $(BIN)/lint-imports --no-logo --no-cache
 	@find notebooks -name '*.ipynb' -not -path '*/.*' -exec $(BIN)/nbstripout --keep-id --verify {} +
 
 format: $(STAMP) ## Rewrite sources and notebooks in the project's style

@@ -11,12 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-import torch
-from jaxtyping import Float
-from PIL import Image
-from torch import Tensor
-
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
@@ -54,57 +48,3 @@ def sha256(path: Path | str) -> str:
     """Return the SHA-256 digest of a file in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def to_uint8(image: Float[Tensor, "*batch channels height width"]) -> Tensor:
-    """Return images of [-1, 1] as bytes 0 to 255, rounded, not cut off; values outside are clamped."""
-    scaled = (image.detach().float() + 1.0) * 127.5
-    return scaled.round().clamp(0, 255).to(torch.uint8)
-
-
-def save_image(path: Path | str, image: Image.Image | Float[Tensor, "3 height width"]) -> Path:
-    """Write one picture, whole or not at all, and return its path.
-
-    Args:
-        path: its suffix names the format: .jpg, .jpeg (quality 95, full colour resolution) or .webp
-            (lossless); anything else becomes PNG. Only pixels are written, no place, date or name.
-        image: in [-1, 1], or a PIL image of mode RGB.
-
-    Raises:
-        ValueError: `image` is neither, or has no pixels or more a side than the format can hold.
-    """
-    picture = image if isinstance(image, Image.Image) else _picture(path, image)
-    if picture.mode != "RGB" or min(picture.size) < 1:
-        raise ValueError(f"{path}: save_image takes an RGB picture, not {picture.mode} of {picture.size}")
-    kind, options = _FORMATS.get(Path(path).suffix.lower(), ("PNG", {}))
-    if max(picture.size) > _SIDES.get(kind, 2**31 - 1):
-        raise ValueError(f"{path}: {kind} holds {_SIDES[kind]} pixels a side; save {picture.size} as .png")
-    with atomic_path(path) as partial:
-        Image.frombytes("RGB", picture.size, picture.tobytes()).save(partial, format=kind, **options)
-    return Path(path)
-
-
-_FORMATS = {
-    ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
-    ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
-    ".webp": ("WEBP", {"lossless": True}),
-}
-_SIDES = {"JPEG": 65535, "WEBP": 16383}
-
-
-def _picture(path: Path | str, image: Float[Tensor, "..."]) -> Image.Image:
-    """A tensor as a picture, if it is one picture."""
-    if image.ndim != 3 or image.shape[0] != 3:
-        raise ValueError(f"{path}: save_image takes one image [3, H, W], not {tuple(image.shape)}")
-    return Image.fromarray(np.ascontiguousarray(to_uint8(image).permute(1, 2, 0).cpu().numpy()))
-
-
-def load_image(path: Path | str) -> Float[Tensor, "3 height width"]:
-    """Return the picture in a file, in [-1, 1].
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    with Image.open(path) as image:
-        pixels = torch.from_numpy(np.array(image.convert("RGB")))
-    return pixels.permute(2, 0, 1).float() / 127.5 - 1

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from clcae_lib.editing.direction import Direction, Strength
 from clcae_lib.inversion import Inversion
-from clcae_lib.inversion._tuned import activation
+from clcae_lib.inversion.tuned import activation
 
 
 def apply(

@@ -13,8 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clcae_lib import checkpoints
-from clcae_lib.weights import load_direction
+from clcae_lib.weights import checkpoints, load_direction
 
 Space = Literal["w", "w_plus", "s"]
 Strength = float | int | Float[Tensor, " n"]

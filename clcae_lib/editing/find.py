@@ -20,7 +20,7 @@ from clcae_lib.editing.response import Labelled, label_codes, response
 from clcae_lib.editing.sampling import sample_codes
 from clcae_lib.editing.sefa import sefa
 from clcae_lib.editing.stylespace import channel_effects, channel_spread, stylespace
-from clcae_lib.models import load_alignment
+from clcae_lib.weights import load_alignment
 from clcae_lib.worlds import World
 
 Method = Literal["interfacegan", "ganspace", "sefa", "stylespace", "alignment"]

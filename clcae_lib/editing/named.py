@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from clcae_lib import checkpoints
 from clcae_lib.devices import resolve_device
 from clcae_lib.editing.direction import Direction, load_directions, save_directions
 from clcae_lib.editing.find import Method, cached_directions
@@ -22,6 +21,7 @@ from clcae_lib.editing.response import response
 from clcae_lib.editing.sampling import sample_codes
 from clcae_lib.editing.stylespace import channel_spread
 from clcae_lib.files import sha256
+from clcae_lib.weights import checkpoints
 from clcae_lib.worlds import World, WorldError
 
 FACTORS = (

@@ -10,6 +10,7 @@ from clcae_lib.editing.apply import apply
 from clcae_lib.editing.direction import Direction
 from clcae_lib.editing.sampling import in_batches, sample_codes
 from clcae_lib.inversion import Inversion
+from clcae_lib.spaces import broadcast_w
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def response(
     """
 
     def difference(part: Tensor) -> Tensor:
-        codes = Inversion(part, part[:, None].expand(-1, generator.n_latent, -1))
+        codes = Inversion(part, broadcast_w(part, generator.n_latent))
         ends = (apply(generator, codes, direction, sign * strength) for sign in (1, -1))
         up, down = (oracle(generator.synthesis(end.w_plus, style_offsets=end.styles)) for end in ends)
         return (up - down) / 2

@@ -19,7 +19,21 @@ from clcae_lib.evaluation.details import detail_kept, detail_mask, detail_table
 from clcae_lib.evaluation.editability import effect_matrix, measure_edits, summarise_edits, true_edit
 from clcae_lib.evaluation.generator import GeneratorMeasure, evaluate_generator
 from clcae_lib.evaluation.judges import Judges, same_person_similarity
-from clcae_lib.evaluation.metrics import (
+from clcae_lib.evaluation.paths import measure_paths, summarise_paths
+from clcae_lib.evaluation.precision import StyleSpace, code_distance, style_alignment
+from clcae_lib.evaluation.reconstruction import decode, evaluate_inversion, oracle_check, r_squared
+from clcae_lib.evaluation.records import reconstruction_records, write_records
+from clcae_lib.evaluation.retrieval import neighbour_retrieval
+from clcae_lib.evaluation.sets import set_distances
+from clcae_lib.evaluation.statistics import (
+    Interval,
+    bootstrap_ci,
+    hierarchical_ci,
+    paired_difference,
+    student_ci,
+    summarise,
+)
+from clcae_lib.metrics import (
     PrecisionRecall,
     factor_distribution_distance,
     frechet_distance,
@@ -29,21 +43,8 @@ from clcae_lib.evaluation.metrics import (
     mse,
     precision_recall,
     psnr,
+    recall_at_k,
     ssim,
-)
-from clcae_lib.evaluation.paths import measure_paths, summarise_paths
-from clcae_lib.evaluation.precision import StyleSpace, code_distance, style_alignment
-from clcae_lib.evaluation.reconstruction import decode, evaluate_inversion, oracle_check, r_squared
-from clcae_lib.evaluation.records import reconstruction_records, write_records
-from clcae_lib.evaluation.retrieval import neighbour_retrieval, recall_at_k
-from clcae_lib.evaluation.sets import set_distances
-from clcae_lib.evaluation.statistics import (
-    Interval,
-    bootstrap_ci,
-    hierarchical_ci,
-    paired_difference,
-    student_ci,
-    summarise,
 )
 
 __all__ = [

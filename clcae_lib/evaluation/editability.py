@@ -15,10 +15,10 @@ from torch import Tensor
 
 from clcae_lib.editing import Direction, apply
 from clcae_lib.evaluation.judges import Judges
-from clcae_lib.evaluation.metrics import psnr
 from clcae_lib.evaluation.reconstruction import decode
 from clcae_lib.evaluation.statistics import summarise
 from clcae_lib.inversion import Inversion, Inverter
+from clcae_lib.metrics import psnr
 
 ENOUGH = 0.5
 """An edit of strength 1 counts as done from half a standard deviation on."""

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from clcae_lib.devices import resolve_device
 from clcae_lib.editing import in_batches, sample_codes
-from clcae_lib.evaluation.metrics import factor_distribution_distance, frechet_distance, precision_recall
+from clcae_lib.metrics import factor_distribution_distance, frechet_distance, precision_recall
 from clcae_lib.worlds import World
 
 

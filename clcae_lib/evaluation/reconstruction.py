@@ -6,8 +6,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clcae_lib.evaluation.judges import Judges
-from clcae_lib.evaluation.metrics import mse, psnr, ssim
 from clcae_lib.inversion import Inversion, Inverter
+from clcae_lib.metrics import mse, psnr, r_squared, ssim
 
 
 @torch.no_grad()
@@ -85,12 +85,6 @@ def oracle_check(
             **{f"r2_{name}": values[judges.state_columns].tolist() for name, values in rows.items()},
         }
     )
-
-
-def r_squared(predicted: Float[Tensor, "n k"], truth: Float[Tensor, "n k"]) -> Float[Tensor, " k"]:
-    """The share of each column's variance that is predicted: 1 at best, 0 for its mean, or even less."""
-    error = (predicted - truth).double().square().sum(dim=0)
-    return 1 - error / (truth - truth.mean(dim=0)).double().square().sum(dim=0)
 
 
 def _compare(pictures: Tensor, images: Tensor, judges: Judges) -> dict[str, list[float]]:

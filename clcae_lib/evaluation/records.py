@@ -9,11 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clcae_lib.evaluation.judges import Judges
-from clcae_lib.evaluation.metrics import ms_ssim, ms_ssim_scales, mse, psnr, ssim
 from clcae_lib.evaluation.reconstruction import decode
 from clcae_lib.evaluation.statistics import summarise
 from clcae_lib.files import atomic_path
 from clcae_lib.inversion import Inversion, Inverter
+from clcae_lib.metrics import ms_ssim, ms_ssim_scales, mse, psnr, ssim
 from clcae_lib.provenance import commit, device_text, versions
 from clcae_lib.worlds.perceptual import LpipsAlex, distance_name, find_alexnet
 

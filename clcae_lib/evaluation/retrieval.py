@@ -14,44 +14,6 @@ from torch.nn.functional import normalize
 
 
 @torch.no_grad()
-def recall_at_k(
-    queries: Float[Tensor, "m e"],
-    keys: Float[Tensor, "n e"],
-    ks: Sequence[int] = (1, 10),
-    *,
-    chunk: int = 1024,
-) -> dict[int, float]:
-    """The share (0 to 1) of queries whose own key, the one in the same row, is among the k most similar keys.
-
-    Similarity is the cosine. A tie counts against the query, so a collapsed embedding scores zero, and
-    so does one that is not a number.
-
-    Args:
-        queries: one embedding a row.
-        keys: row i belongs to query i. Swap the two arguments for the other direction.
-        ks: how far down the ranking the key may be.
-        chunk: rows compared at once; memory is `chunk * n` floats.
-
-    Raises:
-        ValueError: the two do not have the same, positive number of rows.
-    """
-    if queries.shape != keys.shape or len(queries) == 0:
-        shapes = f"queries {tuple(queries.shape)} and keys {tuple(keys.shape)}"
-        raise ValueError(f"recall_at_k: {shapes} must be pairs, row by row")
-    queries, keys = normalize(queries.float(), dim=1), normalize(keys.float(), dim=1)
-    ranks = torch.cat([_ranks(queries[i : i + chunk], keys, first=i) for i in range(0, len(queries), chunk)])
-    return {k: (ranks < k).double().mean().item() for k in ks}
-
-
-def _ranks(queries: Float[Tensor, "c e"], keys: Float[Tensor, "n e"], *, first: int) -> Tensor:
-    """For each query the number of foreign keys not less similar than its own."""
-    similarity = queries @ keys.T
-    rows = torch.arange(len(queries), device=similarity.device)
-    own = similarity[rows, rows + first]
-    return (~(similarity < own[:, None])).sum(dim=1) - 1
-
-
-@torch.no_grad()
 def neighbour_retrieval(
     image_encoder: Callable[[Tensor], Tensor],
     latent_encoder: Callable[[Tensor], Tensor],

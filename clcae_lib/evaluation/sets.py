@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from clcae_lib.evaluation.judges import Judges
-from clcae_lib.evaluation.metrics import frechet_distance, kernel_distance
+from clcae_lib.metrics import frechet_distance, kernel_distance
 
 
 @torch.no_grad()

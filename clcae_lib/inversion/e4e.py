@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from clcae_lib.inversion._peer import PeerInverter
+from clcae_lib.inversion.peer import PeerInverter
 from clcae_lib.inversion.psp import PspEncoder
 from clcae_lib.models.codes import Codes
 

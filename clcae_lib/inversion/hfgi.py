@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample, interpolate, leaky_relu
 
-from clcae_lib.inversion._peer import PeerInverter
 from clcae_lib.inversion.e4e import E4eEncoder
 from clcae_lib.inversion.inversion import Inversion
+from clcae_lib.inversion.peer import PeerInverter
 from clcae_lib.models.backbone import ResidualBlock, to_encoder_side
 from clcae_lib.models.codes import Codes
 

@@ -13,11 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clcae_lib.inversion._tuned import synthesise
+from clcae_lib.inversion.tuned import synthesise
 from clcae_lib.models import Generator
 from clcae_lib.models.codes import Codes
-
-SPACES = ("w", "w_plus", "f")
+from clcae_lib.spaces import SPACES
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clcae_lib import cache, checkpoints, paths
+from clcae_lib import cache, paths
 from clcae_lib.inversion.inversion import Inversion
-from clcae_lib.models import Generator, load_alignment
+from clcae_lib.models import Generator
+from clcae_lib.spaces import broadcast_w
+from clcae_lib.weights import checkpoints, load_alignment
 from clcae_lib.worlds import World
 
 BLOCK = 1000
@@ -24,7 +26,7 @@ BLOCK = 1000
 
 def in_w(w: Float[Tensor, "batch dim"], generator: Generator) -> Inversion:
     """The inversion that a code of W is: the same code in every row of W+."""
-    return Inversion(w, w[:, None].expand(-1, generator.n_latent, -1))
+    return Inversion(w, broadcast_w(w, generator.n_latent))
 
 
 class MeanFaceInverter:

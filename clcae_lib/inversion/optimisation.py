@@ -18,10 +18,11 @@ from tqdm.auto import tqdm
 
 from clcae_lib.inversion import _noise
 from clcae_lib.inversion._budget import Budget, Clock
-from clcae_lib.inversion._tuned import activation
 from clcae_lib.inversion.inversion import SPACES, Inversion
+from clcae_lib.inversion.tuned import activation
 from clcae_lib.models import Generator
 from clcae_lib.models.backbone import to_encoder_side
+from clcae_lib.spaces import broadcast_w
 from clcae_lib.worlds.perceptual import distance_name
 
 RISE, FALL, QUIET = 0.05, 0.25, 0.75
@@ -161,7 +162,7 @@ class OptimisationInverter:
         """The mean code; its F, where that is sought, is what the generator makes of it."""
         generator = self.generator
         w = generator.w_avg.expand(count, -1)
-        w_plus = w[:, None].expand(-1, generator.n_latent, -1)
+        w_plus = broadcast_w(w, generator.n_latent)
         if self.space != "f":
             return Inversion(w, w_plus)
         with torch.no_grad():
@@ -199,7 +200,7 @@ class _Search:
         tuned = {**(self.begin.tuned or {}), **self.maps} or None
         if self.space == "w":
             w = self.begin.w + step
-            rows = w[:, None].expand(-1, self.generator.n_latent, -1)
+            rows = broadcast_w(w, self.generator.n_latent)
             return replace(self.begin, w=w, w_plus=rows, tuned=tuned)
         w_plus = self.begin.w_plus + step
         w = w_plus.mean(dim=1) if self.tied else self.begin.w

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clcae_lib.inversion._peer import PeerInverter
+from clcae_lib.inversion.peer import PeerInverter
 from clcae_lib.models.backbone import Pyramid, StyleBlock, make_body, to_encoder_side
 from clcae_lib.models.codes import Codes
 from clcae_lib.models.foundation import level_of

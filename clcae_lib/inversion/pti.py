@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from clcae_lib.inversion._budget import Budget, Clock
-from clcae_lib.inversion._tuned import synthesise
 from clcae_lib.inversion.inversion import Inversion
 from clcae_lib.inversion.inverter import Inverter
 from clcae_lib.inversion.nearest import in_w
 from clcae_lib.inversion.optimisation import OptimisationInverter, objective_name, picture_loss, schedule
+from clcae_lib.inversion.tuned import synthesise
 
 MAPPING = "style."
 Tuned = dict[str, Tensor]

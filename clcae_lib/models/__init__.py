@@ -7,10 +7,9 @@ from clcae_lib.models.codes import Codes
 from clcae_lib.models.contrastive import ImageEncoder, LatentEncoder
 from clcae_lib.models.foundation import FoundationEncoder
 from clcae_lib.models.moco import MocoFeatures
-from clcae_lib.models.presets import build_encoder, load_alignment, load_encoder, save_alignment
 from clcae_lib.models.published import PublishedEncoder, PublishedInversion
 from clcae_lib.models.published_contrastive import PublishedImageEncoder, PublishedLatentEncoder
-from clcae_lib.models.stylegan2 import Discriminator, Generator, save_generator
+from clcae_lib.models.stylegan2 import Discriminator, Generator
 
 __all__ = [
     "ArcFace",
@@ -26,10 +25,5 @@ __all__ = [
     "PublishedImageEncoder",
     "PublishedInversion",
     "PublishedLatentEncoder",
-    "build_encoder",
-    "load_alignment",
-    "load_encoder",
     "make_kernel",
-    "save_alignment",
-    "save_generator",
 ]

@@ -21,11 +21,11 @@ from clcae_lib.models.backbone import ENCODER_SIDE, upsample_add
 from clcae_lib.models.codes import Codes
 from clcae_lib.models.irse import IrBody
 from clcae_lib.models.stylegan2 import Generator
+from clcae_lib.spaces import SPACES
 
 FEATURE_SIDE = 16
 MIN_SIDE = 64
 """Images that are smaller leave nothing of the coarsest map."""
-SPACES = ("w", "w_plus", "f")
 DOMAINS = ("faces", "cars")
 CAR_ROWS = slice(32, 224)
 CAR_HEIGHT = CAR_ROWS.stop - CAR_ROWS.start

@@ -7,9 +7,7 @@ names and arithmetic are those of the published PyTorch layout, so that its chec
 Activations are kept in torch's channels_last order, which is faster; pictures come out in the ordinary one.
 """
 
-import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -17,7 +15,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clcae_lib import checkpoints
 from clcae_lib.models._discriminator import Discriminator, Widths, resolve_channels
 from clcae_lib.models._ops import (
     GAIN,
@@ -29,8 +26,9 @@ from clcae_lib.models._ops import (
     PixelNorm,
     upsample,
 )
+from clcae_lib.spaces import broadcast_w, num_layers
 
-__all__ = ["Discriminator", "Generator", "save_generator"]
+__all__ = ["Discriminator", "Generator"]
 
 Noise = Literal["fixed", "random", "none"]
 
@@ -163,7 +161,7 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         self.channels = widths = resolve_channels(size, channels)
-        self.size, self.style_dim, self.n_latent = size, style_dim, 2 * int(math.log2(size)) - 2
+        self.size, self.style_dim, self.n_latent = size, style_dim, num_layers(size)
         self.config = {
             "size": size,
             "style_dim": style_dim,
@@ -390,7 +388,7 @@ class Generator(nn.Module):
         return list(self.channels).index(stop_at)
 
     def _per_layer(self, w: Tensor) -> Float[Tensor, "n l d"]:
-        codes = w[:, None].expand(-1, self.n_latent, -1) if w.ndim == 2 else w
+        codes = broadcast_w(w, self.n_latent) if w.ndim == 2 else w
         if codes.ndim != 3 or codes.shape[1:] != (self.n_latent, self.style_dim):
             one, many = f"[N, {self.style_dim}]", f"[N, {self.n_latent}, {self.style_dim}]"
             raise ValueError(f"w has shape {tuple(w.shape)}; this generator takes {one} or {many}")
@@ -443,12 +441,3 @@ def _insert(
 def _check_shape(name: str, value: Tensor, expected: tuple[int, ...], index: int) -> None:
     if tuple(value.shape) != expected:
         raise ValueError(f"{name} has shape {tuple(value.shape)}; activation {index} has {expected}")
-
-
-def save_generator(path: Path | str, generator: Generator, metadata: dict[str, Any]) -> None:
-    """Write a generator with its arguments and the statistics of w, measuring those where nobody has."""
-    if not generator.w_avg.any():
-        generator.measure_w()
-    tensors = {**generator.state_dict(), "w_avg": generator.w_avg, "w_std": generator.w_std}
-    details = {**metadata, "kind": "generator", "config": generator.config}
-    checkpoints.save_weights(path, tensors, metadata=details)

@@ -1,6 +1,6 @@
 """Photographs: read or refused by name, aligned as FFHQ was, and pasted back (no section of the paper)."""
 
-from clcae_lib.files import save_image
+from clcae_lib.images import save_image
 from clcae_lib.photos.alignment import Alignment, align, centred, to_tensor
 from clcae_lib.photos.detection import FacesError, detect_faces, find_faces
 from clcae_lib.photos.folder import Refusal, none_usable, read_folder

@@ -15,8 +15,9 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from clcae_lib.photos._warp import apply_affine, blurred, inverse, warp
+from clcae_lib.images import from_array
 from clcae_lib.photos.landmarks import Landmarks, LandmarksError
+from clcae_lib.photos.warp import apply_affine, blurred, inverse, warp
 
 _PER_EYES, _PER_MOUTH = 4.0, 3.6
 _DOWN = 0.1
@@ -139,8 +140,7 @@ def centred(size: tuple[int, int], *, side: int) -> Alignment:
 
 def to_tensor(picture: Image.Image) -> Float[Tensor, "3 height width"]:
     """An RGB picture as float32 in [-1, 1]."""
-    pixels = torch.from_numpy(np.array(picture.convert("RGB")))
-    return pixels.permute(2, 0, 1).float() / 127.5 - 1
+    return from_array(np.array(picture.convert("RGB")))
 
 
 def check_size(alignment: Alignment, photograph: Tensor) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from clcae_lib import cache, paths
-from clcae_lib.files import load_image, save_image, to_uint8
+from clcae_lib.images import from_uint8, load_image, save_image, to_uint8
 from clcae_lib.photos.alignment import Alignment, align, centred, from_square, to_tensor
 from clcae_lib.photos.detection import find_faces
 from clcae_lib.photos.folder import Refusal
@@ -158,7 +158,7 @@ class Cutter:
                 bar = self.side // 8
                 crop[:, :bar], crop[:, -bar:] = -1, -1
             save_image(self.folder / f"{known.name}.png", crop)
-            crop = to_uint8(crop).float() / 127.5 - 1
+            crop = from_uint8(to_uint8(crop))
         self._index.add(path, stamp, known)
         return known, crop
 

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from clcae_lib.photos._warp import blurred, warp
 from clcae_lib.photos.alignment import Alignment, check_size
+from clcae_lib.photos.warp import blurred, warp
 
 Blend = Literal["replace", "add"]
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from clcae_lib import paths
-from clcae_lib.files import atomic_path, save_image
+from clcae_lib.files import atomic_path
+from clcae_lib.images import save_image
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -154,7 +154,7 @@ def _run_jobs(
     """Runs the jobs in order and tells how every notebook of the suite fared."""
     by_name = {job.name: job for job in jobs}
     outcomes: dict[str, Outcome] = {}
-    code = _digest.code_digest(without=("suite", "commands", "cli.py"))
+    code = _digest.code_digest(without=("suite", "cli"))
     with Display(profile.name, len(jobs)) as display:
         for device in sorted({device_text(str(job.parameters["device"])) for job in jobs}):
             logger.info("device %s", device)

@@ -21,7 +21,6 @@ from clcae_lib import paths
 from clcae_lib.files import atomic_path
 from clcae_lib.settings import read_yaml
 from clcae_lib.suite import _digest
-from clcae_lib.suite._cluster import VISIBLE, Place, check_place, connect, gpu_of, worker_count
 from clcae_lib.suite._collect import SWEEP_COLUMNS, complete_record, provenance_rows, read_runs, table
 from clcae_lib.suite._console import Board, log_to
 from clcae_lib.suite._errors import NotebookError, SuiteError
@@ -31,10 +30,11 @@ from clcae_lib.suite._parameters import check_value, declared_parameters, sectio
 from clcae_lib.suite._perform import perform, restore, running
 from clcae_lib.suite._plan import Job, Profile, plan
 from clcae_lib.suite._record import RECORD, Record, read_record
+from clcae_lib.suite.cluster import VISIBLE, Place, check_place, connect, gpu_of, worker_count
 
 logger = logging.getLogger("clcae_lib.suite")
 MAX_SEEDS = 10_000
-_UNIMPORTANT = ("suite", "commands", "cli.py", "visuals")
+_UNIMPORTANT = ("suite", "cli", "plots", "explorer")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from clcae_lib import files
+from clcae_lib.images import from_uint8, to_uint8
 from clcae_lib.models import Generator
 from clcae_lib.models.backbone import to_encoder_side
 from clcae_lib.training._logging import environment
@@ -38,7 +39,7 @@ def placed(network: nn.Module, device: torch.device | str) -> nn.Module:
 
 def from_bytes(images: UInt8[Tensor, "n 3 h w"], device: torch.device | str) -> Float[Tensor, "n 3 h w"]:
     """Images of 0..255 as float32 in [-1, 1] on a device, in channels-last order."""
-    return (images.to(device).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+    return from_uint8(images.to(device)).contiguous(memory_format=torch.channels_last)
 
 
 class InMemory:
@@ -49,7 +50,7 @@ class InMemory:
         if hasattr(source, "prepare"):
             source.prepare()
         blocks = [range(at, min(at + 1024, len(source))) for at in range(0, len(source), 1024)]
-        read = getattr(source, "uint8", None) or (lambda block: files.to_uint8(source.images(block)))
+        read = getattr(source, "uint8", None) or (lambda block: to_uint8(source.images(block)))
         self.bytes = torch.cat([read(block) for block in blocks])
 
     def __len__(self) -> int:

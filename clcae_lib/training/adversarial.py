@@ -18,10 +18,9 @@ from jaxtyping import Float, Int
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from clcae_lib import checkpoints
 from clcae_lib.devices import resolve_device
 from clcae_lib.evaluation.generator import GeneratorMeasure
-from clcae_lib.models.stylegan2 import Discriminator, Generator, save_generator
+from clcae_lib.models.stylegan2 import Discriminator, Generator
 from clcae_lib.training import _common as common
 from clcae_lib.training._ema import half_life, update_average
 from clcae_lib.training._generator_config import GeneratorConfig, Stage
@@ -30,6 +29,7 @@ from clcae_lib.training._objectives import discriminator_loss, generator_loss, g
 from clcae_lib.training._seeds import Shuffled, step_generator
 from clcae_lib.training.config import ConfigError
 from clcae_lib.training.loop import Task, fit
+from clcae_lib.weights import checkpoints, save_generator
 from clcae_lib.worlds import World, get_world
 
 __all__ = ["AdversarialTask", "GeneratorConfig", "ImageSource", "Stage", "train"]

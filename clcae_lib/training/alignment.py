@@ -15,14 +15,16 @@ from lightning_fabric import Fabric
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from clcae_lib import checkpoints, files
-from clcae_lib.evaluation.retrieval import neighbour_retrieval, recall_at_k
+from clcae_lib.evaluation.retrieval import neighbour_retrieval
+from clcae_lib.images import to_uint8
 from clcae_lib.losses import ContrastiveLoss, SigmoidContrastiveLoss
-from clcae_lib.models import Generator, ImageEncoder, LatentEncoder, save_alignment
+from clcae_lib.metrics import recall_at_k
+from clcae_lib.models import Generator, ImageEncoder, LatentEncoder
 from clcae_lib.training import _common as common
 from clcae_lib.training._seeds import Shuffled
 from clcae_lib.training.config import Precision, TrainConfig
 from clcae_lib.training.loop import Task, fit
+from clcae_lib.weights import checkpoints, save_alignment
 
 __all__ = ["AlignmentConfig", "AlignmentTask", "Pairs", "train"]
 
@@ -89,7 +91,7 @@ class Pairs:
         noise = common.noise_of(generator, training=False)
         with torch.no_grad():
             batches = (common.draw(generator, w, noise=noise) for w in self.w.split(batch_size))
-            self.bytes = torch.cat([files.to_uint8(images).cpu() for images in batches])
+            self.bytes = torch.cat([to_uint8(images).cpu() for images in batches])
 
     def __len__(self) -> int:
         """How many pairs."""

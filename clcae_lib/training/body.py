@@ -18,13 +18,14 @@ from lightning_fabric import Fabric
 from pydantic import Field
 from torch import Tensor, nn
 
-from clcae_lib import cache, checkpoints, paths
-from clcae_lib.evaluation.reconstruction import r_squared
+from clcae_lib import cache, paths
+from clcae_lib.metrics import r_squared
 from clcae_lib.models.backbone import StyleBlock, make_body, to_encoder_side
 from clcae_lib.training import _common as common
 from clcae_lib.training._seeds import Shuffled
 from clcae_lib.training.config import ConfigError, Precision, TrainConfig
 from clcae_lib.training.loop import Task, fit
+from clcae_lib.weights import checkpoints
 from clcae_lib.worlds import World, get_world
 
 __all__ = ["BodyConfig", "BodyTask", "FactorReader", "pretrained_body", "train"]

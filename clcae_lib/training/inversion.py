@@ -18,8 +18,6 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from clcae_lib import checkpoints
-from clcae_lib.evaluation.metrics import psnr
 from clcae_lib.losses import (
     ContrastiveLoss,
     IdentityLoss,
@@ -28,10 +26,12 @@ from clcae_lib.losses import (
     feature_blend,
     feature_loss,
 )
-from clcae_lib.models import Codes, Generator, ImageEncoder, LatentEncoder, build_encoder
+from clcae_lib.metrics import psnr
+from clcae_lib.models import Codes, Generator, ImageEncoder, LatentEncoder
 from clcae_lib.models.backbone import to_encoder_side
 from clcae_lib.models.published import MIN_SIDE
 from clcae_lib.models.stylegan2 import second_activation
+from clcae_lib.spaces import broadcast_w
 from clcae_lib.training import _common as common
 from clcae_lib.training._ema import half_life, update_average
 from clcae_lib.training._inversion_config import InversionConfig
@@ -41,6 +41,7 @@ from clcae_lib.training._seeds import Shuffled, step_generator
 from clcae_lib.training.body import pretrained_body
 from clcae_lib.training.config import ConfigError, TrainConfig
 from clcae_lib.training.loop import Task, fit
+from clcae_lib.weights import build_encoder, checkpoints
 
 __all__ = ["InversionConfig", "InversionTask", "Parts", "train", "world_parts"]
 
@@ -401,7 +402,7 @@ class InversionTask(Task):
     def _decode(self, codes: Codes, *, blend: float, noise: str) -> tuple[dict[str, Tensor], Tensor]:
         """All reconstructions in one call of the generator, and its own activation where F goes in."""
         count, layers = len(codes.w), self.generator.n_latent
-        w = codes.w[:, None].expand(-1, layers, -1)
+        w = broadcast_w(codes.w, layers)
         if codes.feature is None:
             images, features = self.generator.synthesis(
                 torch.cat([codes.w_plus, w]), noise=noise, return_features=True
@@ -476,8 +477,7 @@ def world_parts(config: TrainConfig) -> Parts:
 
 def _alignment(world: Any, config: TrainConfig) -> tuple[Any, Path]:
     """The alignment trained here or, of `published` without one, the official pair of the world's folder."""
-    from clcae_lib.models import load_alignment
-    from clcae_lib.weights import load_contrastive
+    from clcae_lib.weights import load_alignment, load_contrastive
 
     official = world.folder / "contrastive"
     trained = world.weights("alignment").is_file()

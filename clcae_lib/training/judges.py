@@ -23,12 +23,13 @@ from pydantic import Field, model_validator
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from clcae_lib import checkpoints, paths
-from clcae_lib.evaluation.reconstruction import r_squared
+from clcae_lib import paths
+from clcae_lib.metrics import r_squared
 from clcae_lib.training import _common as common
 from clcae_lib.training._seeds import Shuffled, step_generator
 from clcae_lib.training.config import ConfigError, Precision, TrainConfig, refuse_changes
 from clcae_lib.training.loop import Task, fit
+from clcae_lib.weights import checkpoints
 from clcae_lib.worlds.portraits import Portraits, PortraitsWorld
 from clcae_lib.worlds.portraits.judges import JUDGES, Judge, build_judge
 from clcae_lib.worlds.portraits.renderer import LANDMARKS

@@ -25,13 +25,14 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from clcae_lib import checkpoints, files, paths
+from clcae_lib import files, images, paths
 from clcae_lib.devices import make_fabric
 from clcae_lib.errors import MissingFileError
 from clcae_lib.settings import dump_yaml
 from clcae_lib.training._logging import MetricsFile, Scalars, environment
 from clcae_lib.training._seeds import randomness_restored, seed_step
 from clcae_lib.training.config import ConfigError, TrainConfig, refuse_changes
+from clcae_lib.weights import checkpoints
 
 __all__ = ["Task", "fit", "install"]
 
@@ -259,7 +260,7 @@ class _Run:
     def _sheet(self) -> None:
         picture = self.task.sheet(self.step)
         if picture is not None:
-            files.save_image(self.folder / "sheets" / f"{self.step:07d}.png", picture)
+            images.save_image(self.folder / "sheets" / f"{self.step:07d}.png", picture)
 
     def _open(self, *, fresh: bool) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -19,8 +19,6 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss, softplus
 
-from clcae_lib import checkpoints
-from clcae_lib.inversion._peer import PeerInverter
 from clcae_lib.inversion.e4e import (
     CodePool,
     E4eEncoder,
@@ -31,6 +29,7 @@ from clcae_lib.inversion.e4e import (
     stage_at,
 )
 from clcae_lib.inversion.hfgi import HfgiEncoder, HfgiInverter, low_rate, moved
+from clcae_lib.inversion.peer import PeerInverter
 from clcae_lib.inversion.psp import PspEncoder, PspInverter
 from clcae_lib.inversion.restyle import RestyleInverter, refine
 from clcae_lib.models.stylegan2 import second_activation
@@ -40,6 +39,7 @@ from clcae_lib.training._seeds import Shuffled, step_generator
 from clcae_lib.training.config import Precision, TrainConfig
 from clcae_lib.training.inversion import InversionTask, Parts, world_parts
 from clcae_lib.training.loop import Task, fit
+from clcae_lib.weights import checkpoints
 
 __all__ = ["METHODS", "PeerConfig", "PeerTask", "task_of", "train"]
 
@@ -164,7 +164,7 @@ class PeerTask(InversionTask):
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
         """Mean PSNR in dB of held-out images, in each space that the method has."""
-        from clcae_lib.evaluation.metrics import psnr
+        from clcae_lib.metrics import psnr
 
         images = self._held_out()
         found: dict[str, list[Tensor]] = {}

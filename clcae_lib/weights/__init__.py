@@ -11,21 +11,35 @@ from clcae_lib.weights.build import (
 from clcae_lib.weights.convert import convert_file, inspect_file
 from clcae_lib.weights.edits import load_components, load_direction
 from clcae_lib.weights.layouts import recognise
+from clcae_lib.weights.networks import (
+    ENCODERS,
+    build_encoder,
+    load_alignment,
+    load_encoder,
+    save_alignment,
+    save_generator,
+)
 from clcae_lib.weights.read import Contents, read_weights
 
 __all__ = [
+    "ENCODERS",
     "Contents",
     "UnsafeFileError",
     "WeightsError",
+    "build_encoder",
     "convert_file",
     "inspect_file",
+    "load_alignment",
     "load_arcface",
     "load_components",
     "load_contrastive",
     "load_direction",
+    "load_encoder",
     "load_generator",
     "load_inversion",
     "load_moco",
     "read_weights",
     "recognise",
+    "save_alignment",
+    "save_generator",
 ]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import safetensors
 
-from clcae_lib.checkpoints import WeightsError
+from clcae_lib.weights.checkpoints import WeightsError
 
 #: What reading a damaged file raises, here and in the libraries that read it.
 _DAMAGE = (

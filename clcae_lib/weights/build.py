@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clcae_lib.checkpoints import build, require_finite
 from clcae_lib.models import (
     ArcFace,
     Generator,
@@ -19,13 +18,13 @@ from clcae_lib.models import (
     PublishedEncoder,
     PublishedImageEncoder,
     PublishedLatentEncoder,
-    load_encoder,
 )
 from clcae_lib.models.published import CAR_HEIGHT, mean_picture
 from clcae_lib.models.published_contrastive import OfficialImageEncoder, OfficialLatentEncoder
 from clcae_lib.weights import nvidia
 from clcae_lib.weights._errors import WeightsError, naming
 from clcae_lib.weights._inert import Module
+from clcae_lib.weights.checkpoints import build, require_finite
 from clcae_lib.weights.layouts import (
     TITLES,
     Recognised,
@@ -35,6 +34,7 @@ from clcae_lib.weights.layouts import (
     recognise,
     under,
 )
+from clcae_lib.weights.networks import load_encoder
 from clcae_lib.weights.read import Contents, read_weights
 
 

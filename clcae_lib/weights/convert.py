@@ -9,10 +9,9 @@ import safetensors
 import torch
 from torch import Tensor
 
-from clcae_lib import checkpoints
 from clcae_lib.files import atomic_path, sha256
 from clcae_lib.models import ArcFace, PublishedImageEncoder, PublishedLatentEncoder
-from clcae_lib.weights import nvidia
+from clcae_lib.weights import checkpoints, nvidia
 from clcae_lib.weights._errors import WeightsError, naming
 from clcae_lib.weights.build import encoder_of, generator_of
 from clcae_lib.weights.edits import components_of, direction_details, direction_of

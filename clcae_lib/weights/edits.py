@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from clcae_lib import checkpoints
+from clcae_lib.weights import checkpoints
 from clcae_lib.weights._errors import WeightsError, naming
 from clcae_lib.weights.read import Contents, read_weights
 

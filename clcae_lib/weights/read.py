@@ -12,8 +12,8 @@ import safetensors
 import torch
 from torch import Tensor
 
-from clcae_lib import checkpoints
 from clcae_lib.errors import MissingFileError
+from clcae_lib.weights import checkpoints
 from clcae_lib.weights._archive import read_archive
 from clcae_lib.weights._errors import UnsafeFileError, WeightsError, naming
 from clcae_lib.weights._inert import Network

@@ -7,11 +7,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from clcae_lib import checkpoints, paths
+from clcae_lib import paths
 from clcae_lib.files import atomic_path
 from clcae_lib.photos import PhotoError, Refusal, check_image, none_usable
 from clcae_lib.photos.folder import list_files
 from clcae_lib.settings import dump_yaml
+from clcae_lib.weights import checkpoints
 from clcae_lib.worlds._photo_settings import BUILT_IN, FILE, WorldSettings, check_name
 from clcae_lib.worlds.photos import PhotoWorld
 from clcae_lib.worlds.world import WorldError

@@ -12,9 +12,9 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clcae_lib import checkpoints, paths, vision_repair
+from clcae_lib import paths, vision_repair
 from clcae_lib.files import sha256
-from clcae_lib.weights import read_weights
+from clcae_lib.weights import checkpoints, read_weights
 
 #: The file as torchvision publishes it; the name ends in the first digits of its SHA-256.
 ALEXNET_FILE = "alexnet-owt-7be5be79.pth"

@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from clcae_lib.explorer import State, Studio
 from clcae_lib.models import Generator
-from clcae_lib.visuals.explorer import State, Studio
 from clcae_lib.worlds import World
 from tests.browser.conftest import Visit, chromium, find_browser, voila
 

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clcae_lib import checkpoints
 from clcae_lib.models import (
     ArcFace,
     Codes,
@@ -18,6 +17,7 @@ from clcae_lib.models import (
 )
 from clcae_lib.models._ops import make_kernel
 from clcae_lib.models.published import build_inversion
+from clcae_lib.weights import checkpoints
 from clcae_lib.worlds.perceptual import lpips_from_published
 from tests.conformance import fill, golden
 

@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from clcae_lib.checkpoints import save_weights
+from clcae_lib.explorer import Studio
 from clcae_lib.models import FoundationEncoder
-from clcae_lib.visuals.explorer import Studio
+from clcae_lib.weights.checkpoints import save_weights
 from clcae_lib.worlds import World
 from tests.unit._tiny import WIDTHS, Embedding, Pictures, tiny_generator
 

@@ -12,14 +12,13 @@ import pytest
 import torch
 from torch import nn
 
-from clcae_lib import checkpoints
 from clcae_lib.devices import make_fabric
 from clcae_lib.models.stylegan2 import Discriminator, Generator
 from clcae_lib.training import ConfigError, adversarial, fit
 from clcae_lib.training._ema import half_life, update_average
 from clcae_lib.training._objectives import discriminator_loss, generator_loss, gradient_penalty
 from clcae_lib.training.adversarial import AdversarialTask, GeneratorConfig
-from clcae_lib.weights import load_generator
+from clcae_lib.weights import checkpoints, load_generator
 from clcae_lib.worlds import get_world
 from clcae_lib.worlds.portraits import dataset
 from clcae_lib.worlds.portraits.judges import build_judge

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
+from clcae_lib.cli.album import Album
 from clcae_lib.inversion import MeanFaceInverter
-from clcae_lib.inversion.album import Album
 from clcae_lib.photos import Landmarks, PhotoError, save_landmarks
 from tests.unit._tiny import tiny_generator
 from tests.unit.test_worlds_photos import album, make, places  # noqa: F401 - fixtures

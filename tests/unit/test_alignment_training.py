@@ -4,11 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from clcae_lib import checkpoints
-from clcae_lib.models import load_alignment
 from clcae_lib.training import ConfigError, fit, load_config
 from clcae_lib.training import _common as common
 from clcae_lib.training.alignment import AlignmentConfig, AlignmentTask, Pairs
+from clcae_lib.weights import checkpoints, load_alignment
 from tests.unit._tiny import WIDTHS, tiny_generator
 
 SMALL = {

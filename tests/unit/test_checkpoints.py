@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from clcae_lib import checkpoints
 from clcae_lib.files import sha256
+from clcae_lib.weights import checkpoints
 
 
 @pytest.fixture

@@ -8,15 +8,15 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from clcae_lib import checkpoints, cli, errors
-from clcae_lib.commands.common import expand_lists, report_user_errors
+from clcae_lib import cli, errors
+from clcae_lib.cli.common import expand_lists, report_user_errors
+from clcae_lib.explorer.state import ExplorerError
 from clcae_lib.photos import PhotoError
 from clcae_lib.settings import ConfigError, parse_yaml
 from clcae_lib.suite import SuiteError
 from clcae_lib.training.adversarial import GeneratorConfig
 from clcae_lib.training.config import load_config
-from clcae_lib.visuals.explorer.state import ExplorerError
-from clcae_lib.weights import UnsafeFileError
+from clcae_lib.weights import UnsafeFileError, checkpoints
 from clcae_lib.weights.manifest import AssetError
 from clcae_lib.worlds import World, WorldError, register_world, world
 from clcae_lib.worlds.portraits import dataset

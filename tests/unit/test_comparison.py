@@ -8,9 +8,9 @@ import pytest
 from clcae_lib.editing import Direction
 from clcae_lib.evaluation import Bench, Judges
 from clcae_lib.inversion import METHODS, MeanFaceInverter, make_inverter
+from clcae_lib.plots import show_methods
 from clcae_lib.suite import sweep_tables
 from clcae_lib.training.comparison import train_inverter
-from clcae_lib.visuals import show_methods
 from clcae_lib.worlds import get_world
 
 

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from clcae_lib.models import ImageEncoder, LatentEncoder, load_alignment, save_alignment
+from clcae_lib.models import ImageEncoder, LatentEncoder
 from clcae_lib.models.backbone import Backbone, Pyramid, StyleBlock, make_body, to_encoder_side
+from clcae_lib.weights import load_alignment, save_alignment
 
 WIDTHS = (4, 6, 8, 8, 8)
 

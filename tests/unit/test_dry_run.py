@@ -8,12 +8,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from clcae_lib import checkpoints
 from clcae_lib.cli import app
-from clcae_lib.models.stylegan2 import Generator, save_generator
+from clcae_lib.models.stylegan2 import Generator
 from clcae_lib.settings import parse_yaml
 from clcae_lib.training import inversion, load_config
 from clcae_lib.training._inversion_config import InversionConfig
+from clcae_lib.weights import checkpoints, save_generator
 from clcae_lib.worlds import get_world, perceptual
 from tests.unit._tiny import WIDTHS, Distance, Embedding, Pictures, tiny_generator
 from tests.unit.test_worlds_photos import album, make, places  # noqa: F401 - fixtures

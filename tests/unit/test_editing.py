@@ -8,7 +8,6 @@ import torch
 from sklearn.decomposition import PCA
 from torch import nn
 
-from clcae_lib.checkpoints import WeightsError, save_weights
 from clcae_lib.editing import (
     Components,
     Direction,
@@ -45,6 +44,7 @@ from clcae_lib.editing import (
 )
 from clcae_lib.inversion import Inversion
 from clcae_lib.models.stylegan2 import Generator
+from clcae_lib.weights.checkpoints import WeightsError, save_weights
 
 DIM, ROWS = 8, 8
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clcae_lib.checkpoints import load_weights
+from clcae_lib.explorer import State, as_text, codes, gif, png, snippet
+from clcae_lib.explorer._decode import pixels
 from clcae_lib.inversion import Inversion
-from clcae_lib.visuals.explorer import State, as_text, codes, gif, png, snippet
-from clcae_lib.visuals.explorer._decode import pixels
+from clcae_lib.weights.checkpoints import load_weights
 from clcae_lib.worlds import world
 from tests.unit._explorer import SIDE, open_studio
 
@@ -73,7 +73,7 @@ def test_codes_decode_to_the_picture_and_hold_the_state(studio, space, tmp_path)
     ],
 )
 def test_the_snippet_draws_the_picture_again(studio, state, monkeypatch):
-    monkeypatch.setattr("clcae_lib.visuals.explorer.studio.find_controls", lambda *_, **__: studio.controls)
+    monkeypatch.setattr("clcae_lib.explorer.studio.find_controls", lambda *_, **__: studio.controls)
     names = {}
     exec(snippet(state), names)
     assert (names["picture"] == studio.picture(state)).all()

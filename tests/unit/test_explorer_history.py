@@ -1,7 +1,7 @@
 import threading
 from dataclasses import replace
 
-from clcae_lib.visuals.explorer import History, State
+from clcae_lib.explorer import History, State
 
 
 class Clock:

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from clcae_lib.visuals.explorer import ExplorerError, State
+from clcae_lib.explorer import ExplorerError, State
 
 FULL = State(
     source="upload",

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from clcae_lib.editing import apply
+from clcae_lib.explorer import ExplorerError, State, Studio, as_text, find_controls, identity_basis
+from clcae_lib.explorer._decode import pixels
 from clcae_lib.inversion import ClcaeInverter
-from clcae_lib.visuals.explorer import ExplorerError, State, Studio, as_text, find_controls, identity_basis
-from clcae_lib.visuals.explorer._decode import pixels
 from tests.unit._explorer import SIDE, BareWorld, TinyWorld, open_studio
 from tests.unit._tiny import Embedding, tiny_generator
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from clcae_lib.explorer import ExplorerError, as_text, from_text, read_upload
+from clcae_lib.explorer.uploads import MAX_BYTES
 from clcae_lib.photos import PhotoError
 from clcae_lib.photos.alignment import from_square
-from clcae_lib.visuals.explorer import ExplorerError, as_text, from_text, read_upload
-from clcae_lib.visuals.explorer.uploads import MAX_BYTES
 
 
 def encoded(image, kind="PNG", **options):
@@ -123,12 +123,12 @@ def test_a_large_webp_is_refused_before_it_is_opened(monkeypatch, options):
     image = halves()
     extra = {"append_images": [image.rotate(90)]} if options.get("save_all") else {}
     data = encoded(image, "WEBP", **options, **extra)
-    monkeypatch.setattr("clcae_lib.visuals.explorer.uploads.MAX_PIXELS", 799)
+    monkeypatch.setattr("clcae_lib.explorer.uploads.MAX_PIXELS", 799)
     with monkeypatch.context() as patch:
         patch.setattr(Image, "open", lambda *_, **__: pytest.fail("opened"))
         with pytest.raises(ExplorerError, match="pixels"):
             read_upload(data, name="x", side=16)
-    monkeypatch.setattr("clcae_lib.visuals.explorer.uploads.MAX_PIXELS", 800)  # it has 40 x 20
+    monkeypatch.setattr("clcae_lib.explorer.uploads.MAX_PIXELS", 800)  # it has 40 x 20
     assert read_upload(data, name="x", side=16).shape == (16, 16, 3)
 
 

@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 from tornado.web import HTTPError
 
-from clcae_lib.visuals.explorer import app, server
-from clcae_lib.visuals.explorer.app import Explorer
-from clcae_lib.visuals.explorer.server import configuration, write_page
-from clcae_lib.visuals.explorer.state import ExplorerError, State
-from clcae_lib.visuals.explorer.widgets import readout_table
+from clcae_lib.explorer import app, server
+from clcae_lib.explorer.app import Explorer
+from clcae_lib.explorer.server import configuration, write_page
+from clcae_lib.explorer.state import ExplorerError, State
+from clcae_lib.explorer.widgets import readout_table
 from tests.unit._explorer import open_studio
 
 WORLD = "tiny"
@@ -294,7 +294,7 @@ def test_serving_leaves_the_environment_as_it_was(monkeypatch):
         assert "voila" in os.environ["JUPYTER_PATH"] or "explorer" in os.environ["JUPYTER_PATH"]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("clcae_lib.visuals.explorer.studio.Studio.open", lambda *_, **__: None)
+    monkeypatch.setattr("clcae_lib.explorer.studio.Studio.open", lambda *_, **__: None)
     monkeypatch.setattr("voila.app.Voila.launch_instance", launch)
     for before in (None, "/somewhere"):
         monkeypatch.delenv("JUPYTER_PATH", raising=False)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from clcae_lib.visuals.explorer._recent import Recent
-from clcae_lib.visuals.explorer.state import ExplorerError, State
-from clcae_lib.visuals.explorer.studio import Frame
-from clcae_lib.visuals.explorer.worker import Worker
+from clcae_lib.explorer._recent import Recent
+from clcae_lib.explorer.state import ExplorerError, State
+from clcae_lib.explorer.studio import Frame
+from clcae_lib.explorer.worker import Worker
 
 PIXEL = np.zeros((1, 1, 3), np.uint8)
 FRAME = Frame(PIXEL, PIXEL, PIXEL)

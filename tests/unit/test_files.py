@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from clcae_lib.files import atomic_path, load_image, save_image, sha256, to_uint8
+from clcae_lib.files import atomic_path, sha256
+from clcae_lib.images import load_image, save_image, to_uint8
 
 
 def test_atomic_path_renames_on_success_and_makes_folders(tmp_path):

@@ -3,7 +3,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from clcae_lib import checkpoints
 from clcae_lib.devices import make_fabric
 from clcae_lib.editing import Direction, activation, apply
 from clcae_lib.inversion import ClcaeInverter
@@ -11,6 +10,7 @@ from clcae_lib.models import ImageEncoder, LatentEncoder
 from clcae_lib.training import ConfigError, fit, load_config
 from clcae_lib.training._inversion_config import DEPARTURES, PRESETS
 from clcae_lib.training.inversion import AlignmentTerm, InversionConfig, InversionTask, Parts
+from clcae_lib.weights import checkpoints
 from clcae_lib.worlds import World
 from tests.unit._tiny import WIDTHS, Distance, Embedding, Pictures, tiny_generator
 

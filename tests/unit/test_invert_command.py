@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from clcae_lib.checkpoints import load_weights
 from clcae_lib.cli import app
 from clcae_lib.models.published import build_inversion
+from clcae_lib.weights.checkpoints import load_weights
 from clcae_lib.worlds.photos import BUILT_IN
 from tests.conformance import fill
 from tests.unit.test_weights_build import written

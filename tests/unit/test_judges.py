@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
-from clcae_lib.checkpoints import load_state
 from clcae_lib.files import sha256
 from clcae_lib.training import judges
 from clcae_lib.training.config import ConfigError, load_config
 from clcae_lib.training.judges import JudgesConfig, JudgeTask, augment, train, verification, verification_auc
+from clcae_lib.weights.checkpoints import load_state
 from clcae_lib.worlds import get_world
 from clcae_lib.worlds.portraits import dataset
 from clcae_lib.worlds.portraits.factors import MEAN, NAMES, STD
@@ -81,7 +81,7 @@ def test_missing_weights_tell_the_command(tmp_path, monkeypatch):
 
 
 def test_roles_never_share_a_file(tmp_path, monkeypatch):
-    from clcae_lib import checkpoints
+    from clcae_lib.weights import checkpoints
 
     monkeypatch.setenv("CLCAE_DATA", str(tmp_path))
     (tmp_path / "portraits").mkdir()

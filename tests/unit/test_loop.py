@@ -14,9 +14,10 @@ import pytest
 import torch
 from torch import nn
 
-from clcae_lib import checkpoints, paths
+from clcae_lib import paths
 from clcae_lib.training import ConfigError, Shuffled, Task, TrainConfig, fit, install, tile
 from clcae_lib.training._common import card
+from clcae_lib.weights import checkpoints
 
 
 class Regression(Task):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from clcae_lib import checkpoints
 from clcae_lib.editing import Direction, install_directions, named_directions, response, save_directions
-from clcae_lib.visuals.explorer import find_controls
+from clcae_lib.explorer import find_controls
+from clcae_lib.weights import checkpoints
 from tests.unit._explorer import TinyWorld
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from clcae_lib.files import to_uint8
+from clcae_lib.images import to_uint8
 from clcae_lib.photos import detection
 from clcae_lib.photos.detection import FacesError, detect_faces, find_faces, has_detector
 from clcae_lib.photos.landmarks import Landmarks, save_landmarks

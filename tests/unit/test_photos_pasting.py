@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from clcae_lib.files import to_uint8
+from clcae_lib.images import to_uint8
 from clcae_lib.photos.alignment import align
 from clcae_lib.photos.pasting import paste, paste_mask
 from tests.unit.test_photos_alignment import similarity_photo

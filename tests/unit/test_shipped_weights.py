@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from clcae_lib import checkpoints, paths
+from clcae_lib import paths
 from clcae_lib.editing import named_directions, response
 from clcae_lib.inversion import ClcaeInverter
-from clcae_lib.models import load_alignment, load_encoder
 from clcae_lib.models.backbone import make_body
 from clcae_lib.training.body import pretrained_body
+from clcae_lib.weights import checkpoints, load_alignment, load_encoder
 from clcae_lib.worlds import get_world
 
 FOLDER = paths.root() / "data" / "portraits"

@@ -8,11 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clcae_lib import checkpoints
-from clcae_lib.models import Discriminator, Generator, _ops, save_generator, stylegan2
+from clcae_lib.models import Discriminator, Generator, _ops, stylegan2
 from clcae_lib.models._discriminator import ResBlock, minibatch_deviation
 from clcae_lib.models.stylegan2 import StyledConv
-from clcae_lib.weights import load_generator
+from clcae_lib.weights import checkpoints, load_generator, save_generator
 
 CHANNELS = {4: 12, 8: 10, 16: 8, 32: 6}
 STYLE = 7

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from clcae_lib.suite import SuiteError, read_runs
-from clcae_lib.suite._cluster import Place, check_place
+from clcae_lib.suite.cluster import Place, check_place
 from clcae_lib.suite.sweep import plan_sweep, run_sweep
 from tests.notebooks_in_small import PARAMETERS, record, write_notebook
 

@@ -23,8 +23,8 @@ from tests.notebooks_in_small import record, write_notebook
 GOOD = record("01_a", "1")
 SHOWN = """
 import sys
-import clcae_lib.visuals
-theme, calls = sys.modules["clcae_lib.visuals.theme"], []
+import clcae_lib.plots
+theme, calls = sys.modules["clcae_lib.plots.theme"], []
 as_png = theme.Drawing._repr_png_
 theme.Drawing._repr_png_ = lambda figure: calls.append(1) or as_png(figure)
 """
@@ -39,7 +39,7 @@ SERVER = """
 import sys
 from pathlib import Path
 from voila.app import Voila
-from clcae_lib.visuals.explorer.server import configuration
+from clcae_lib.explorer.server import configuration
 page, port = Path(sys.argv[1]), int(sys.argv[2])
 config = configuration(host="127.0.0.1", port=port, visitors=1, idle=900, folder=page.parent)
 Voila.launch_instance([str(page)], config=config)
@@ -141,7 +141,7 @@ def served(tmp_path, foreign):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     root = Path(__file__).resolve().parents[2]
-    templates = root / "clcae_lib" / "visuals" / "explorer"
+    templates = root / "clcae_lib" / "explorer"
     environment = {"PYTHONPATH": str(root), "JUPYTER_PATH": f"{templates}{os.pathsep}{foreign}"}
     log = tmp_path / "voila.log"
     with log.open("wb") as output:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from clcae_lib import paths
-from clcae_lib.suite import SuiteError, _cluster, ablation_runs, read_runs
+from clcae_lib.suite import SuiteError, ablation_runs, cluster, read_runs
 from clcae_lib.suite.sweep import plan_sweep, run_sweep
 from tests.notebooks_in_small import PARAMETERS, record, write_notebook
 
@@ -99,9 +99,9 @@ pathlib.Path(output_dir, "given.json").write_text(json.dumps(given))
 def test_a_sweep_uses_no_gpu_that_it_was_not_given(ablation, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    monkeypatch.setattr(_cluster, "gpu_count", lambda: 2)  # what torch would find
+    monkeypatch.setattr(cluster, "gpu_count", lambda: 2)  # what torch would find
     ablation(RECORD_ENVIRONMENT, COUNT)
-    summary = run_sweep(seeds=[0], place=_cluster.Place(jobs=2))
+    summary = run_sweep(seeds=[0], place=cluster.Place(jobs=2))
     assert (summary.complete, summary.failed) == (2, {})
     found = [json.loads(file.read_text()) for file in summary.folder.rglob("given.json")]
     assert {given["CUDA_VISIBLE_DEVICES"] for given in found} <= {"2", "3"}
@@ -121,18 +121,18 @@ def test_a_sweep_uses_no_gpu_that_it_was_not_given(ablation, monkeypatch):
     ],
 )
 def test_workers_take_the_gpus_they_were_given_in_turn(visible, count, expected):
-    assert [_cluster.gpu_of(visible, count, worker) for worker in range(4)] == expected
+    assert [cluster.gpu_of(visible, count, worker) for worker in range(4)] == expected
 
 
 def test_a_notebook_a_gpu_that_was_given_and_the_cores_that_may_be_used(monkeypatch):
-    monkeypatch.setattr(_cluster, "gpu_count", lambda: 1)
+    monkeypatch.setattr(cluster, "gpu_count", lambda: 1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a,MIG-b,MIG-c")
-    assert _cluster.worker_count(None, 9) == 3
-    monkeypatch.setattr(_cluster, "gpu_count", lambda: 0)
+    assert cluster.worker_count(None, 9) == 3
+    monkeypatch.setattr(cluster, "gpu_count", lambda: 0)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
-    assert _cluster.worker_count(None, 9) == 4
-    assert _cluster.worker_count(None, 2) == 2
+    assert cluster.worker_count(None, 9) == 4
+    assert cluster.worker_count(None, 2) == 2
 
 
 def test_a_damaged_result_is_made_anew_and_loses_no_other(ablation):

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from clcae_lib import checkpoints
 from clcae_lib.training import fit
 from clcae_lib.training.alignment import AlignmentConfig, AlignmentTask
 from clcae_lib.training.inversion import InversionConfig, InversionTask
+from clcae_lib.weights import checkpoints
 from tests.unit._tiny import WIDTHS, tiny_generator
 from tests.unit.test_alignment_training import SMALL as ALIGNMENT
 from tests.unit.test_inversion_training import SMALL as INVERSION

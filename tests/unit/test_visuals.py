@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from clcae_lib.visuals import (
+from clcae_lib.plots import (
     PALETTE,
     heatmap,
     image_grid,
@@ -29,7 +29,7 @@ from clcae_lib.visuals import (
     show_verdicts,
     theme,
 )
-from clcae_lib.visuals.comparison import VERDICT_COLOURS
+from clcae_lib.plots.comparison import VERDICT_COLOURS
 
 
 def flat(*levels, side=2):

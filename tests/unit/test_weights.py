@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from clcae_lib import checkpoints, cli
+from clcae_lib import cli
 from clcae_lib.editing import load_directions, load_ganspace, load_interfacegan
 from clcae_lib.files import sha256
 from clcae_lib.models import (
@@ -18,14 +18,15 @@ from clcae_lib.models import (
     PublishedImageEncoder,
     PublishedInversion,
     PublishedLatentEncoder,
-    load_encoder,
 )
 from clcae_lib.models.arcface import ArcFace
 from clcae_lib.weights import (
     Contents,
     WeightsError,
+    checkpoints,
     convert_file,
     inspect_file,
+    load_encoder,
     load_generator,
     read_weights,
     recognise,

@@ -5,7 +5,8 @@ import torch
 
 from clcae_lib import vision_repair
 from clcae_lib.evaluation import Judges
-from clcae_lib.models.stylegan2 import Generator, save_generator
+from clcae_lib.models.stylegan2 import Generator
+from clcae_lib.weights import save_generator
 from clcae_lib.worlds import (
     Images,
     LpipsAlex,

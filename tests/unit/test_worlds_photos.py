@@ -16,12 +16,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from clcae_lib.cli import app
-from clcae_lib.files import sha256, to_uint8
+from clcae_lib.files import sha256
+from clcae_lib.images import to_uint8
 from clcae_lib.inversion import ClcaeInverter
-from clcae_lib.models.stylegan2 import save_generator
 from clcae_lib.photos import read_folder
 from clcae_lib.photos.cutting import split_of
 from clcae_lib.photos.landmarks import Landmarks, save_landmarks
+from clcae_lib.weights import save_generator
 from clcae_lib.worlds import WorldError, add_world, get_world, remove_world, world_names
 from tests.nvidia_pickle import small_tensors, write_snapshot
 from tests.unit._tiny import tiny_generator

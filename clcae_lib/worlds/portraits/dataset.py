@@ -20,7 +20,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from clcae_lib import cache, paths
-from clcae_lib.files import atomic_path, to_uint8
+from clcae_lib.files import atomic_path
+from clcae_lib.images import from_uint8, to_uint8
 from clcae_lib.worlds.portraits import renderer
 from clcae_lib.worlds.portraits.factors import SPLITS, sample_accessories, sample_factors
 
@@ -34,7 +35,7 @@ Indices = Tensor | np.ndarray | Sequence[int] | slice | range
 
 def to_float(images: UInt8[Tensor, "n 3 height width"]) -> Float[Tensor, "n 3 height width"]:
     """Images of 0..255 as float32 in [-1, 1]."""
-    return images.float() / 127.5 - 1
+    return from_uint8(images)
 
 
 def renderer_digest(drawn: ModuleType = renderer) -> str:

@@ -16,7 +16,7 @@ import torch.nn.functional as nnf
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clcae_lib.checkpoints import build, load_weights
+from clcae_lib.weights.checkpoints import build, load_weights
 from clcae_lib.worlds.portraits.factors import FACTORS
 
 SIDE = 64

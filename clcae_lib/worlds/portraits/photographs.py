@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clcae_lib.files import atomic_path, to_uint8
+from clcae_lib.files import atomic_path
+from clcae_lib.images import to_array
 from clcae_lib.photos import Landmarks, save_landmarks
-from clcae_lib.photos._warp import apply_affine, inverse, warp
+from clcae_lib.photos.warp import apply_affine, inverse, warp
 from clcae_lib.worlds.portraits.factors import SPLITS
 from clcae_lib.worlds.world import World, get_world
 
@@ -50,7 +51,7 @@ def write_photographs(
         photo = _photographed(photo, source)
         path = Path(folder) / f"portrait_{number:02}.jpg"
         with atomic_path(path) as partial:
-            pixels = to_uint8(photo).permute(1, 2, 0).contiguous().numpy()
+            pixels = to_array(photo)
             Image.fromarray(pixels).save(partial, format="JPEG", quality=92)
         points = apply_affine(inverse(matrix), drawn.landmarks[0][:5])
         save_landmarks(path, [Landmarks(points)], size=size)

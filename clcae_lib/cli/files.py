@@ -1,0 +1,106 @@
+"""Files from elsewhere: `clcae fetch`, `inspect` and `convert`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clcae_lib import paths
+from clcae_lib.cli.common import RequestError, report_user_errors
+
+app = typer.Typer()
+
+
+@app.command()
+def fetch(
+    names: Annotated[list[str] | None, typer.Argument(help="Sets or single files, such as: ffhq")] = None,
+    listed: Annotated[bool, typer.Option("--list", help="Show what there is and what is here.")] = False,
+) -> None:
+    """Fetch published files into data/, resumed and checked, or say where to put them by hand."""
+    with report_user_errors():
+        from clcae_lib.weights.fetch import Fetcher
+        from clcae_lib.weights.manifest import read_manifest
+
+        fetcher = Fetcher(read_manifest(), paths.data_dir(), tell=lambda text: typer.echo(text, err=True))
+        if listed:
+            typer.echo("\n".join(_asset_lines(fetcher)))
+            return
+        if not names:
+            raise RequestError(f"name what to fetch: {', '.join(fetcher.manifest.sets)}, or see --list")
+        missing = [name for name in fetcher.manifest.select(names) if not _fetch_one(fetcher, name)]
+    if missing:
+        typer.echo(f"not there: {', '.join(missing)}", err=True)
+        raise typer.Exit(1)
+
+
+def _fetch_one(fetcher: Any, name: str) -> bool:
+    """Whether an asset is there in the end; tells what happened."""
+    from clcae_lib.weights.manifest import AssetError
+
+    try:
+        path, fetched = fetcher.fetch(name)
+    except AssetError as error:
+        typer.echo(f"error: {error}", err=True)
+        return False
+    licence = fetcher.manifest.assets[name].licence
+    typer.echo(f"{name}: {'fetched to' if fetched else 'already'} {path} (licence {licence})")
+    return True
+
+
+def _asset_lines(fetcher: Any) -> list[str]:
+    """The sets, then each asset with whether it is here and what is known of it."""
+    manifest = fetcher.manifest
+    lines = [f"set {name:<16} {', '.join(members)}" for name, members in manifest.sets.items()]
+    for name, asset in manifest.assets.items():
+        state = "here" if fetcher.is_there(name) else "by hand" if asset.by_hand else "to fetch"
+        digest = f"{asset.sha256_begins}…" if asset.sha256_begins else asset.sha256[:12]
+        facts = f"size {asset.size}, sha256 {digest}, licence {asset.licence}"
+        lines.append(f"{name:<20} {state:<8} data/{asset.place}: {asset.about} ({facts}; {asset.address})")
+    return lines
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="Weights of any layout: .safetensors, .pt, .pth, .pkl, .npy.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Say what a weights file is, how big, and what takes it; nothing in it is run."""
+    with report_user_errors():
+        from clcae_lib.weights import inspect_file
+
+        report = inspect_file(file)
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+    else:
+        for name, value in _rows(report).items():
+            typer.echo(f"{name.replace('_', ' '):<18} {value}")
+
+
+def _rows(report: dict[str, Any]) -> dict[str, Any]:
+    """Return what is known of a file, its settings on a level with the rest; what it has not is left out."""
+    rows = report | {name: f"{report[name]:,}" for name in ("parameters", "bytes")}
+    details = rows.pop("details")
+    rows |= {name: value for name, value in details.items() if not isinstance(value, dict)}
+    for config in (value for value in details.values() if isinstance(value, dict)):
+        rows |= {name: value for name, value in config.items() if name not in rows}
+    return {name: value for name, value in rows.items() if value is not None}
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="What `clcae inspect` knows.")],
+    target: Annotated[Path, typer.Argument(help="A .safetensors file.")],
+    half: Annotated[bool, typer.Option("--half", help="Store matrices as float16.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the target.")] = False,
+    part: Annotated[
+        str | None, typer.Option(help="Of a CLCAE checkpoint: encoder (the default) or generator.")
+    ] = None,
+) -> None:
+    """Write a weights file from elsewhere as this project's safetensors; nothing in it is run."""
+    with report_user_errors():
+        from clcae_lib.weights import convert_file, inspect_file
+
+        path = convert_file(source, target, half=half, force=force, part=part)
+        report = inspect_file(path)
+    typer.echo(f"written: {path} ({report['bytes'] / 1e6:.1f} MB, {report['what']}) for {report['fits']}")

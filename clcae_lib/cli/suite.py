@@ -1,0 +1,150 @@
+"""The notebooks: `clcae run`, `keep`, `sweep`, `report` and `check`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clcae_lib import paths
+from clcae_lib.cli.common import Force, Lists, Settings, report_user_errors
+
+app = typer.Typer()
+
+
+@app.command(cls=Lists)
+def run(
+    profile: Annotated[str, typer.Option(help="A file in notebooks/profiles/.")] = "quick",
+    only: Annotated[list[str] | None, typer.Option(help="Notebooks, such as: --only 01 02")] = None,
+    settings: Settings = None,
+    force: Force = False,
+    output: Annotated[Path | None, typer.Option(help="Folder; results/<profile> by default.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds for one notebook.")] = None,
+    start_timeout: Annotated[float | None, typer.Option(help="Seconds for a kernel to start.")] = None,
+) -> None:
+    """Run the notebooks in order and write the report."""
+    with report_user_errors():
+        from clcae_lib.suite.runner import run_suite
+
+        summary = run_suite(
+            profile,
+            only=only or [],
+            settings=settings or [],
+            force=force,
+            output=output,
+            timeout=timeout,
+            start_timeout=start_timeout,
+        )
+    typer.echo(f"report: {summary.report}")
+    if not summary.ok:
+        failed = [outcome.notebook for outcome in summary.outcomes if outcome.state == "failed"]
+        typer.echo(f"failed: {', '.join(failed)}; see {summary.folder / 'failed'}", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def keep(
+    profile: Annotated[str, typer.Option(help="Which run under results/.")] = "quick",
+) -> None:
+    """Keep a run's report, without the executed notebooks, as results/reference to commit."""
+    with report_user_errors():
+        from clcae_lib.suite.keep import keep_report
+
+        page = keep_report(paths.results_dir() / profile)
+    typer.echo(f"kept: {page}")
+
+
+Seeds = Annotated[
+    list[int] | None,
+    typer.Option(help="Such as: --seeds 0 1 2; as many as the sweep's file says by default."),
+]
+Pem = Annotated[Path | None, typer.Option(help="A PEM file, for a tls:// scheduler.")]
+
+
+@app.command(cls=Lists)
+def sweep(
+    name: Annotated[str, typer.Argument(help="A file in notebooks/ without .yaml, such as ablations.")],
+    seeds: Seeds = None,
+    variants: Annotated[list[str] | None, typer.Option(help="Names in that file; all by default.")] = None,
+    profile: Annotated[str, typer.Option(help="A file in notebooks/profiles/.")] = "quick",
+    jobs: Annotated[int | None, typer.Option("--jobs", "--workers", min=1, help="Notebooks at once.")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Of a Dask cluster: tcp://127.0.0.1:8786, beyond it tls://host:8786.")
+    ] = None,
+    tls_ca: Pem = None,
+    tls_cert: Pem = None,
+    tls_key: Pem = None,
+    retries: Annotated[int, typer.Option(min=0, help="Further tries of a run that fails.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what it would cost, and stop.")] = False,
+    settings: Settings = None,
+    force: Force = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep complete runs although code or weights have changed.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option(help="Folder; results/sweeps/<name> by default.")] = None,
+) -> None:
+    """Run a notebook with every variant and seed; what is complete is not run again."""
+    with report_user_errors():
+        from clcae_lib.suite.cluster import Place, check_place
+        from clcae_lib.suite.sweep import plan_sweep, run_sweep
+
+        place = Place(jobs=jobs, scheduler=scheduler, ca=tls_ca, cert=tls_cert, key=tls_key)
+        check_place(place)
+        options: dict[str, Any] = {"profile": profile, "seeds": seeds}
+        options |= {"variants": variants or [], "settings": settings or [], "force": force, "keep": keep}
+        for line in plan_sweep(name, output=output, **options).cost(jobs).lines():
+            typer.echo(line)
+        if dry_run:
+            return
+        summary = run_sweep(name, place=place, retries=retries, output=output, **options)
+    typer.echo(f"{summary.complete} runs complete: {summary.folder / 'runs.csv'}")
+    for run_name, reason in summary.failed.items():
+        typer.echo(f"failed: {run_name}: {reason}", err=True)
+    if summary.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    results: Annotated[Path | None, typer.Option(help="A run's folder; results/quick by default.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder; <results>/report by default.")] = None,
+) -> None:
+    """Write a run's report as one page that needs no other file, and all its tables as tables.csv."""
+    with report_user_errors():
+        from clcae_lib.suite.portable import portable_report
+
+        page = portable_report(results or paths.results_dir() / "quick", target=output)
+    typer.echo(f"report: {page}")
+
+
+@app.command(cls=Lists)
+def check(
+    against: Annotated[Path | None, typer.Option(help="Results kept; results/reference by default.")] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Results to check, not run anew: of a sweep or of a run.")
+    ] = None,
+    seeds: Annotated[list[int] | None, typer.Option(help="Such as: --seeds 0 (the default)")] = None,
+    variants: Annotated[list[str] | None, typer.Option(help="Names in notebooks/ablations.yaml.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Notebooks at once.")] = None,
+) -> None:
+    """Run the quick ablations anew and fail where a headline measure leaves its kept interval."""
+    with report_user_errors():
+        from clcae_lib.suite.check import check_runs
+        from clcae_lib.suite.cluster import Place
+        from clcae_lib.suite.sweep import run_sweep
+
+        failed: dict[str, str] = {}
+        asked: dict[str, Any] = {"variants": variants or [], "seeds": seeds or []}
+        if results is None:
+            asked["seeds"] = seeds or [0]
+            folder = paths.results_dir() / "check"
+            summary = run_sweep("ablations", place=Place(jobs=jobs), output=folder, **asked)
+            results, failed = summary.folder, dict(summary.failed)
+        outcome = check_runs(results, against or paths.results_dir() / "reference", **asked)
+    for name, reason in failed.items():
+        typer.echo(f"failed: {name}: {reason}", err=True)
+    for deviation in outcome.deviations:
+        typer.echo(str(deviation), err=True)
+    inside = outcome.compared - len(outcome.deviations)
+    typer.echo(f"{inside} of {outcome.compared} headline measures are inside their intervals")
+    if failed or not outcome.ok:
+        raise typer.Exit(1)

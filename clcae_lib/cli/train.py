@@ -1,0 +1,176 @@
+"""Training: `clcae train`, one link of the chain of weights or all of it."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clcae_lib import paths
+from clcae_lib.cli.common import Settings, World, report_user_errors
+
+app = typer.Typer(help="Train the networks, one link of the chain or all.", no_args_is_help=True)
+
+_STAGES = {
+    "generator": "The StyleGAN2, adversarially on the world's images.",
+    "judges": "The oracle, the identity embedding and the perceptual features, two copies each.",
+    "body": "The backbone that compared encoders start from, supervised with the world's factors.",
+    "alignment": "The two encoders that align images and W, by contrast.",
+    "inversion": "The encoder from image to w, W+ and F (--set preset=foundation or published).",
+    "peer": "A method to compare with (--set method=psp, e4e, restyle_psp, restyle_e4e or hfgi).",
+}
+
+OfWorld = Annotated[
+    str | None, typer.Option("--world", help="What to train on; as --config says, else portraits.")
+]
+Out = Annotated[Path | None, typer.Option(help="Folder of the run; runs/<world>/<link> by default.")]
+File = Annotated[Path | None, typer.Option("--config", help="A YAML of parameters.", exists=True)]
+NoResume = Annotated[bool, typer.Option("--no-resume", help="Start afresh in the folder.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Build all at full size, train two steps, estimate, keep nothing.")
+]
+ShowConfig = Annotated[
+    bool, typer.Option("--show-config", help="Print every setting with its origin as YAML; train nothing.")
+]
+Install = Annotated[bool, typer.Option("--install", help="Put the weights into data/<world>/.")]
+
+
+def _add_stage(stage: str, text: str) -> None:
+    """Declares `clcae train <stage>`."""
+
+    @app.command(stage, help=text)
+    def command(
+        world: OfWorld = None,
+        config: File = None,
+        settings: Settings = None,
+        out: Out = None,
+        no_resume: NoResume = False,
+        install: Install = False,
+        dry_run: DryRun = False,
+        show_config: ShowConfig = False,
+    ) -> None:
+        with report_user_errors():
+            from clcae_lib.devices import check_devices
+            from clcae_lib.training.chain import STAGES
+            from clcae_lib.training.config import resolve_config
+
+            overrides = [*([f"world={world}"] if world else []), *(settings or [])]
+            trainer, kind = STAGES[stage]
+            resolved, sources = resolve_config(kind, config, overrides)
+            if show_config:
+                typer.echo(_as_yaml(resolved, sources), nl=False)
+                return
+            check_devices(resolved.device, resolved.devices)
+            if dry_run:
+                from clcae_lib.training.dry import rehearse
+
+                typer.echo("\n".join(rehearse(trainer, resolved).lines()))
+                return
+            folder = out or paths.root() / "runs" / resolved.world / _link(stage, resolved)
+            _train(stage, resolved, folder, resume=not no_resume, install=install)
+
+
+for _stage, _text in _STAGES.items():
+    _add_stage(_stage, _text)
+
+
+@app.command("all")
+def train_all(
+    world: World = "portraits",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="LINK.NAME=VALUE", help="Such as generator.steps=100."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the runs; runs/<world> by default.")] = None,
+    no_resume: NoResume = False,
+    install: Install = False,
+    show_config: ShowConfig = False,
+    measured: Annotated[
+        int, typer.Option(help="Pictures the generator is measured on at the end; 0: it is not.")
+    ] = 5000,
+) -> None:
+    """Rebuild the whole chain in order, each link on the one before; what is finished is not trained again.
+
+    Without --install the chain is built in <out>/data and data/ is left alone.
+    """
+    folder = (out or paths.root() / "runs" / world).resolve()
+    with report_user_errors():
+        from clcae_lib.devices import check_devices
+        from clcae_lib.training.chain import LINKS, plan_chain
+        from clcae_lib.worlds import get_world
+
+        chain = plan_chain(world, settings or [])
+        if show_config:
+            typer.echo(
+                "---\n".join(f"# {link}\n{_as_yaml(c, {})}" for link, c in chain.links.items()), nl=False
+            )
+            return
+        for config in chain.links.values():
+            check_devices(config.device, config.devices)
+        typer.echo("\n".join(chain.lines()))
+        if not install:
+            get_world(world).lend(folder / "data")
+        with nullcontext() if install else paths.using_data_dir(folder / "data"):
+            for link, config in chain.links.items():
+                typer.echo(f"{link}:")
+                _train(LINKS[link][0], config, folder / link, resume=not no_resume, install=True)
+            device = list(chain.links.values())[-1].device
+            if "directions" not in chain.left_out:
+                typer.echo("directions:")
+                install_directions(world, device=device)
+            if measured and "measure" not in chain.left_out:
+                measure_generator(world, samples=measured, device=device)
+
+
+def _train(stage: str, config: Any, folder: Path, *, resume: bool, install: bool) -> None:
+    """Trains one link in a folder and, if asked, puts its weights into the world's data."""
+    from clcae_lib import training
+    from clcae_lib.training.chain import STAGES
+
+    STAGES[stage][0].train(config, folder, resume=resume)
+    typer.echo(f"trained: {folder}")
+    for path in training.install(folder, config.world) if install else []:
+        typer.echo(f"installed: {path}")
+
+
+def _link(stage: str, config: Any) -> str:
+    """The link's name: the stage, with the preset where there are several."""
+    return f"{stage}_{config.preset}" if hasattr(config, "preset") else stage
+
+
+def _as_yaml(config: Any, sources: Mapping[str, str]) -> str:
+    """Settings as a `--config` file; each has its origin beside it, unless it is the default."""
+    from clcae_lib.settings import dump_yaml
+
+    names = {field.alias or name: name for name, field in type(config).model_fields.items()}
+    lines = []
+    for name, value in config.model_dump(mode="json", by_alias=True).items():
+        first, newline, rest = dump_yaml({name: value}).partition("\n")
+        source = sources.get(names[name])
+        lines.append(first + (f"  # {source}" if source else "") + newline + rest)
+    return "".join(lines)
+
+
+def measure_generator(world: str, *, samples: int, device: str) -> dict[str, Any]:
+    """Writes on the generator's card how near its samples come to the world's images."""
+    from clcae_lib.evaluation import evaluate_generator
+    from clcae_lib.weights.checkpoints import read_card, write_card
+    from clcae_lib.worlds import get_world
+
+    place = get_world(world)
+    measures = evaluate_generator(place, samples=samples, device=device)
+    weights = place.generator_file
+    write_card(weights, {**read_card(weights), "measures": measures})
+    return measures
+
+
+def install_directions(world: str, *, device: str) -> None:
+    """Writes the directions and their card, and prints what each does."""
+    from clcae_lib.editing import install_directions as install
+    from clcae_lib.weights.checkpoints import read_card
+    from clcae_lib.worlds import get_world
+
+    path = install(get_world(world), device=device)
+    for name, facts in read_card(path)["measures"].items():
+        typer.echo(f"{name:<22} " + "  ".join(f"{key} {value}" for key, value in facts.items()))

@@ -1,1 +1,0 @@
-"""The parts of the `clcae` command; `clcae_lib.cli` puts them together."""

@@ -1,0 +1,150 @@
+"""The explorer as a page of its own, served by Voila: sliders without code (no section of the paper).
+
+Each visitor has a kernel and with it a state of their own. It serves this machine alone, unless asked;
+messages are limited in size, visitors in number; idle kernels end. The page is made in an empty temporary
+folder, so nothing else can be fetched, and needs nothing from other machines.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+from tornado import web
+from traitlets import Int
+from traitlets.config import Config
+
+from clcae_lib.explorer.state import ExplorerError
+
+MESSAGE_BYTES = 10_000_000
+"""A websocket message above this ends the connection before it is read: room for an upload of 8 MB."""
+_TEMPLATES = Path(__file__).parent / "voila"
+_PAGE = """\
+from clcae_lib.explorer.app import Explorer
+
+Explorer({world!r}, device={device!r}).show()
+"""
+
+
+def configuration(*, host: str, port: int, visitors: int, idle: int, folder: Path) -> Config:
+    """Voila's settings.
+
+    Args:
+        host: the address served; 127.0.0.1 is reached from this machine alone.
+        port: of the page.
+        visitors: kernels at once.
+        idle: seconds without a message after which a kernel ends.
+        folder: an empty one, for the page.
+    """
+    config = Config()
+    config.Voila.update(ip=host, port=port, port_retries=0, open_browser=False, root_dir=str(folder))
+    config.Voila.tornado_settings = {"websocket_max_message_size": MESSAGE_BYTES}
+    config.VoilaConfiguration.update(
+        template="clcae", theme="light", allow_template_override="NO", allow_theme_override="NO"
+    )
+    config.VoilaConfiguration.update(show_tracebacks=False, file_allowlist=[], prelaunch_hook=give_token)
+    config.VoilaConfiguration.multi_kernel_manager_class = CappedKernels
+    config.VoilaConfiguration.kernel_spec_manager_class = OwnInterpreter
+    # Voila's own limits, 60 and 4 seconds, leave a page blank on a busy machine.
+    config.VoilaExecutor.update(startup_timeout=1200, iopub_timeout=1200)
+    config.CappedKernels.visitors = visitors
+    config.MappingKernelManager.update(
+        cull_idle_timeout=idle, cull_interval=max(1, min(60, idle // 2)), cull_connected=True
+    )
+    return config
+
+
+class OwnInterpreter(KernelSpecManager):
+    """Knows one kernel, this interpreter's; kernels that the machine has registered play no part."""
+
+    def _kernel_dirs_default(self) -> list[str]:
+        return []
+
+
+class CappedKernels(AsyncMappingKernelManager):
+    """The visitors' kernels, never more than `visitors`, those that are starting counted too."""
+
+    visitors = Int(4, help="Kernels at once.").tag(config=True)
+    _starting = 0
+
+    async def start_kernel(self, **options: Any) -> str:
+        """Start a kernel and return its name.
+
+        Raises:
+            HTTPError: all places are taken; the page shows it as a sentence.
+        """
+        if len(self.list_kernel_ids()) + self._starting >= self.visitors:
+            text = f"All {self.visitors} places are taken. Please come back in a few minutes."
+            raise web.HTTPError(503, text, reason="All places are taken")
+        self._starting += 1
+        try:
+            return await super().start_kernel(**options)
+        finally:
+            self._starting -= 1
+
+
+def give_token(request: web.RequestHandler, **_: Any) -> None:
+    """Voila's hook before a page: set the cookie without which a closed page cannot end its kernel.
+
+    Reading the token sets it. Voila itself does not (its issue 1458), and the place would stay taken until
+    the kernel counts as idle.
+    """
+    _ = request.xsrf_token
+
+
+def write_page(folder: Path, *, world: str, device: str) -> Path:
+    """Write the page, a notebook of one cell, and return its path."""
+    cell = nbformat.v4.new_code_cell(_PAGE.format(world=world, device=device))
+    kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    node = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel, "title": "Latent explorer"})
+    path = folder / "explorer.ipynb"
+    nbformat.write(node, path)
+    return path
+
+
+def serve(
+    world: str = "portraits",
+    *,
+    device: str = "auto",
+    host: str = "127.0.0.1",
+    port: int = 8866,
+    visitors: int = 4,
+    idle: int = 900,
+) -> None:
+    """Serve the explorer until interrupted.
+
+    Directions are looked for before the first visitor comes, so that none of them waits for it.
+
+    Args:
+        world: shown first.
+        device: where the networks run.
+        host: address to serve; put a proxy with authentication before any other than 127.0.0.1.
+        port: of the page.
+        visitors: at once; each has a kernel of some 600 MB.
+        idle: seconds after which a visitor who does nothing loses the kernel.
+
+    Raises:
+        ExplorerError: the world cannot be shown.
+    """
+    from voila.app import Voila
+
+    from clcae_lib.explorer.studio import Studio
+
+    if visitors < 1 or idle < 1:
+        raise ExplorerError("visitors and idle must be 1 or more")
+    Studio.open(world, device=device)
+    known = os.environ.get("JUPYTER_PATH")
+    os.environ["JUPYTER_PATH"] = os.pathsep.join([str(_TEMPLATES.parent), *([known] if known else [])])
+    try:
+        with tempfile.TemporaryDirectory(prefix="clcae-explorer-") as folder:
+            page = write_page(Path(folder), world=world, device=device)
+            config = configuration(host=host, port=port, visitors=visitors, idle=idle, folder=Path(folder))
+            Voila.launch_instance([str(page)], config=config)
+    finally:
+        if known is None:
+            del os.environ["JUPYTER_PATH"]
+        else:
+            os.environ["JUPYTER_PATH"] = known

@@ -1,0 +1,135 @@
+"""Numbers drawn: what edits change, and means with their intervals."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from clcae_lib.plots.theme import DIVERGING, PALETTE, new_figure
+
+
+def heatmap(
+    table: pd.DataFrame,
+    *,
+    unit: str = "standard deviations",
+    limit: float | None = None,
+    title: str | None = None,
+    cell: float = 0.48,
+    decimals: int = 1,
+) -> Figure:
+    """A figure of a table of signed numbers, zero white, with each number written into its cell.
+
+    Args:
+        table: for example from `evaluation.effect_matrix`: edits in rows, measured factors in columns.
+        unit: of the numbers, beside the colour bar.
+        limit: the number drawn in full colour; the table's greatest if None.
+        title: of the figure.
+        cell: side of a cell, in inches.
+        decimals: of the numbers written.
+    """
+    values = table.to_numpy(dtype=float)
+    limit = float(abs(values).max()) if limit is None else limit
+    rows, columns = values.shape
+    figure, axes = new_figure(width=columns * cell + 3.0, height=rows * cell + 1.9)
+    axis = axes[0, 0]
+    mesh = axis.pcolormesh(values, cmap=DIVERGING, vmin=-limit, vmax=limit, edgecolors="white", linewidth=1)
+    for (row, column), value in np.ndenumerate(values):
+        text = f"{round(value, decimals) + 0.0:.{decimals}f}"  # adding zero turns -0.0 into 0.0
+        colour = "white" if abs(value) > 0.7 * limit else "black"
+        axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=9, color=colour)
+    axis.set_xticks(np.arange(columns) + 0.5, table.columns, rotation=45, ha="right", rotation_mode="anchor")
+    axis.set_yticks(np.arange(rows) + 0.5, table.index)
+    axis.set(xlim=(0, columns), ylim=(rows, 0), aspect="equal")
+    axis.grid(visible=False)
+    axis.spines[:].set_visible(False)
+    figure.colorbar(mesh, ax=axis, label=unit, shrink=0.8)
+    if title:
+        axis.set_title(title, loc="left")
+    return figure
+
+
+def show_intervals(
+    table: pd.DataFrame,
+    *,
+    label: str,
+    hue: str | None = None,
+    colours: Mapping[str, str] | None = None,
+    unit: str = "",
+    title: str | None = None,
+    width: float = 7.0,
+) -> Figure:
+    """A figure of means as dots with their intervals as lines, one row for each label.
+
+    Args:
+        table: with columns `value`, `low` and `high`, for example from `evaluation.summarise`.
+        label: the column that names a row.
+        hue: the column that is told apart by colour, drawn side by side within a row.
+        colours: a colour for each value of `hue`; the palette's in order where None.
+        unit: of the numbers, below the axis.
+        title: of the figure.
+        width: in inches.
+    """
+    names = list(dict.fromkeys(table[label]))
+    groups = list(dict.fromkeys(table[hue])) if hue else [None]
+    colours = colours or dict(zip(groups, PALETTE, strict=False))
+    figure, axes = new_figure(width=width, height=1.2 + 0.34 * len(names) * max(1.0, 0.6 * len(groups)))
+    axis = axes[0, 0]
+    for i, group in enumerate(groups):
+        part = table if group is None else table[table[hue] == group]
+        shift = 0.0 if len(groups) == 1 else 0.45 * (i / (len(groups) - 1) - 0.5)
+        places = [names.index(name) + shift for name in part[label]]
+        axis.hlines(places, part["low"], part["high"], color=colours[group], linewidth=2.5, alpha=0.6)
+        axis.plot(part["value"], places, "o", color=colours[group], markersize=6, label=group)
+    axis.set(yticks=range(len(names)), yticklabels=names, xlabel=unit)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.grid(visible=False, axis="y")
+    if hue:
+        axis.legend(title=hue, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    if title:
+        axis.set_title(title, loc="left")
+    return figure
+
+
+def show_curves(
+    table: pd.DataFrame,
+    *,
+    x: str,
+    hue: str | None = None,
+    y_label: str = "",
+    x_label: str | None = None,
+    title: str | None = None,
+    log_x: bool = False,
+    ticks: Sequence[float | int] | None = None,
+) -> Figure:
+    """A figure of curves of `value` over `x`, with their interval as a band where there is one.
+
+    Args:
+        table: with the columns `x`, `value` and, if known, `low` and `high`.
+        x: the column on the horizontal axis.
+        hue: the column that has one curve for each of its values.
+        y_label: of the vertical axis, with its unit.
+        x_label: of the horizontal axis; the column's name if None.
+        title: of the figure.
+        log_x: a logarithmic horizontal axis.
+        ticks: where the horizontal axis has marks.
+    """
+    figure, axes = new_figure(width=6.5, height=4.0)
+    axis = axes[0, 0]
+    groups = table.groupby(hue, sort=False) if hue else [(None, table)]
+    for i, (name, part) in enumerate(groups):
+        part, colour = part.sort_values(x), PALETTE[i % len(PALETTE)]
+        axis.plot(part[x], part["value"], "o-", color=colour, linewidth=2, label=name)
+        if {"low", "high"} <= set(part.columns):
+            axis.fill_between(part[x], part["low"], part["high"], color=colour, alpha=0.18, linewidth=0)
+    axis.set(xlabel=x if x_label is None else x_label, ylabel=y_label)
+    if log_x:
+        axis.set_xscale("log")
+    if ticks is not None:
+        axis.set_xticks(list(ticks), [f"{tick:g}" for tick in ticks])
+        axis.minorticks_off()
+    if hue:
+        axis.legend(title=hue, frameon=False)
+    if title:
+        axis.set_title(title, loc="left")
+    return figure

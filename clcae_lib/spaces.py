@@ -1,0 +1,19 @@
+"""The latent spaces of StyleGAN2 and their shapes (arXiv 2211.11448, section 3; arXiv 1904.03189 for W+)."""
+
+import math
+
+from jaxtyping import Float
+from torch import Tensor
+
+SPACES = ("w", "w_plus", "f")
+"""W, W+, and the feature map F (with W+ for the layers after it)."""
+
+
+def num_layers(resolution: int) -> int:
+    """Return L, the number of codes in W+: `2 * log2(resolution) - 2`."""
+    return 2 * int(math.log2(resolution)) - 2
+
+
+def broadcast_w(w: Float[Tensor, "n d"], layers: int) -> Float[Tensor, "n l d"]:
+    """Return the point of W+ that has the code `w` at every layer (a view of `w`)."""
+    return w[:, None].expand(-1, layers, -1)
