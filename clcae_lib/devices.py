@@ -38,14 +38,18 @@ class DeviceError(ClcaeError, ValueError):
     """A device is not here, or not one that this build of torch can use; the message names it."""
 
 
-def resolve_device(name: str = "auto") -> torch.device:
+def resolve_device(name: torch.device | str = "auto") -> torch.device:
     """Return the device called `name`; "auto" takes the first usable CUDA card, else the CPU.
+
+    A `torch.device` is returned as it is.
 
     Apple's MPS is used only where it is named: it has no float64, which directions and measures need.
 
     Raises:
         DeviceError: `name` is not a device, or not one that this machine and this build of torch can use.
     """
+    if isinstance(name, torch.device):
+        return name
     if name == "auto":
         return torch.device(_auto())
     try:
