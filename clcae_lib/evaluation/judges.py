@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -15,34 +16,46 @@ from clcae_lib.worlds import World
 from clcae_lib.worlds.perceptual import distance_name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Judges:
-    """What pictures of one world are measured with.
+    """The networks that measure images of one world, in the role "measure", each loaded when first used.
 
     Attributes:
-        world: whose factors they are.
-        oracle: images to factors.
-        identity: images to unit vectors.
-        perceptual: pairs of images to distances; its `name` belongs beside every number it gives.
-        device: where they run.
+        world: the world whose factors are read.
+        device: where the networks run.
+
+    Raises:
+        WorldError: (on use) the world lacks the judge.
     """
 
     world: World
-    oracle: nn.Module
-    identity: nn.Module
-    perceptual: Callable[[Tensor, Tensor], Tensor]
     device: torch.device
 
     @classmethod
     def of(cls, world: World, device: torch.device | str = "cpu") -> Judges:
-        """The world's judges in the role "measure".
+        """Return all the judges of a world, loaded.
 
         Raises:
             WorldError: the world lacks one of them.
         """
-        device = resolve_device(device) if isinstance(device, str) else device
-        oracle, identity = world.oracle("measure", device), world.identity("measure", device)
-        return cls(world, oracle, identity, world.perceptual("measure", device), device)
+        judges = cls(world, resolve_device(device) if isinstance(device, str) else device)
+        _ = judges.oracle, judges.identity, judges.perceptual
+        return judges
+
+    @cached_property
+    def oracle(self) -> nn.Module:
+        """The attribute regressor: images to factors."""
+        return self.world.oracle("measure", self.device)
+
+    @cached_property
+    def identity(self) -> nn.Module:
+        """The identity network: images to unit vectors."""
+        return self.world.identity("measure", self.device)
+
+    @cached_property
+    def perceptual(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The perceptual distance of pairs of images; its `name` belongs beside every number it gives."""
+        return self.world.perceptual("measure", self.device)
 
     @property
     def perceptual_name(self) -> str:
@@ -55,15 +68,18 @@ class Judges:
         return [list(self.world.factor_names).index(name) for name in self.world.state_names]
 
     def factors(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n k"]:
-        """Every factor as the oracle reads it, in standard deviations of its distribution, not centred."""
+        """Return every factor as the oracle reads it, in its standard deviations, not centred."""
         return (
             in_batches(lambda part: self.oracle(part.to(self.device)).cpu(), images) / self.world.factor_std
         )
 
     def similarity(self, a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
-        """Cosines, -1 to 1, of the identities in pairs of pictures."""
-        embedded = [in_batches(lambda part: self.identity(part.to(self.device)).cpu(), x) for x in (a, b)]
-        return (embedded[0] * embedded[1]).sum(dim=1)
+        """Return the identity similarities, -1 to 1, of pairs of images."""
+        return (self.embed(a) * self.embed(b)).sum(dim=1)
+
+    def embed(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n e"]:
+        """Return the identity embeddings, unit vectors."""
+        return in_batches(lambda part: self.identity(part.to(self.device)).cpu(), images)
 
     def distance(self, a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
         """Perceptual distances of pairs of pictures."""

@@ -114,7 +114,7 @@ class _Twice:
 
 def test_every_image_and_space_is_a_row_with_its_origin(judges, monkeypatch):
     monkeypatch.setattr("clcae_lib.evaluation.records.find_alexnet", lambda: None)
-    judges = Judges(judges.world, judges.oracle, judges.identity, judges.perceptual, judges.device)
+    judges = Judges(judges.world, judges.device)
     ids = [f"test/{i}" for i in range(5)]
     frame = records(judges, image_ids=ids)
     assert len(frame) == 15
