@@ -20,7 +20,7 @@ WORKERS ?= 2
 export NVIDIA_TF32_OVERRIDE ?= 0
 ARGS ?=
 
-.PHONY: help install suite test lint format lab explore bench clean
+.PHONY: help install suite test lint format site lab explore bench clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ format: $(STAMP) ## Rewrite sources and notebooks in the project's style
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 	@find notebooks -name '*.ipynb' -not -path '*/.*' -exec $(BIN)/nbstripout --keep-id {} +
+
+site: $(STAMP) ## Build the website of the course from executed notebooks and docs into build/site
+	$(BIN)/python docs/site/build.py --strict
 
 lab: $(STAMP) ## Open JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks

@@ -1,0 +1,44 @@
+"""Gather the sources of the website and build it into build/site: `python docs/site/build.py [--strict]`."""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from sphinx.cmd.build import main as sphinx
+
+ROOT = Path(__file__).parents[2]
+SOURCE, TARGET = ROOT / "build" / "site-source", ROOT / "build" / "site"
+COPIED = ("README.md", "LICENSE", "CITATION.cff", "environment.yml", "docs", "notebooks", "data/README.md")
+
+
+def gather() -> None:
+    """Lay README, docs, figures and the executed notebooks out as in the repository, so that links hold."""
+    for folder in (SOURCE, TARGET):
+        shutil.rmtree(folder, ignore_errors=True)
+    for name in COPIED:
+        path = ROOT / name
+        if path.is_dir():
+            shutil.copytree(path, SOURCE / name, ignore=shutil.ignore_patterns(".*", "*.py"))
+        elif path.is_file():
+            (SOURCE / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, SOURCE / name)
+    reference = ROOT / "results" / "reference"
+    without = shutil.ignore_patterns("sweeps", "*.ipynb", "index.html")
+    shutil.copytree(reference, SOURCE / "results" / "reference", ignore=without)
+    for executed in sorted((reference / "notebooks").glob("*.ipynb")):
+        shutil.copyfile(executed, SOURCE / "notebooks" / executed.name)
+    for page in (ROOT / "docs" / "site").glob("*.md"):
+        shutil.copyfile(page, SOURCE / page.name)
+
+
+def main() -> int:
+    """Build the site and return Sphinx's exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--strict", action="store_true", help="fail on a warning")
+    strict = ["-W", "--keep-going"] if parser.parse_args().strict else []
+    gather()
+    return sphinx(["-b", "html", "-q", *strict, "-c", str(ROOT / "docs" / "site"), str(SOURCE), str(TARGET)])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
