@@ -16,6 +16,9 @@ from clcae_lib.evaluation import LEAST_STEPS, gain_over_seeds, images_at_respons
 ROOT = Path(__file__).parents[2]
 REFERENCE, WEIGHTS = ROOT / "results" / "reference", ROOT / "data" / "portraits"
 README, RESULTS = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/results.md"))
+PAGES = sorted(
+    page for pattern in ("*.md", "docs/*.md", "data/*.md", "results/*.md") for page in ROOT.glob(pattern)
+)
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 METHODS = {
     "optimisation in F, 400 steps": "optimisation_f",
@@ -319,9 +322,7 @@ def test_the_readmes_example_prints_what_stands_below_it():
         assert abs(float(found) - float(stated)) <= 1.0001 * unit, (found, stated)
 
 
-@pytest.mark.parametrize(
-    "page", sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")]), ids=lambda path: path.name
-)
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_relative_links_lead_to_files_and_headings(page):
     broken = []
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
