@@ -14,6 +14,11 @@ def num_layers(resolution: int) -> int:
     return 2 * int(math.log2(resolution)) - 2
 
 
+def feature_layer(side: int) -> int:
+    """Return the number of the generator's second activation at a side, which F replaces: 5 at 16 pixels."""
+    return 2 * int(math.log2(side)) - 3
+
+
 def broadcast_w(w: Float[Tensor, "n d"], layers: int) -> Float[Tensor, "n l d"]:
     """Return the point of W+ that has the code `w` at every layer (a view of `w`)."""
     return w[:, None].expand(-1, layers, -1)

@@ -1,7 +1,7 @@
 """Finding directions that change one attribute, and applying them to an inverted picture."""
 
 from clcae_lib.editing._published_sefa import published_eigen, published_sefa
-from clcae_lib.editing.apply import activation, apply, apply_all, carry_feature, interpolate, mix, traverse
+from clcae_lib.editing.apply import apply, apply_all, interpolate, mix, traverse
 from clcae_lib.editing.calibrate import calibrate
 from clcae_lib.editing.direction import Direction, load_directions, load_interfacegan, save_directions
 from clcae_lib.editing.find import cached_directions, effects, find_directions, pick
@@ -25,13 +25,11 @@ __all__ = [
     "Direction",
     "Labelled",
     "LinearProbe",
-    "activation",
     "alignment_probe",
     "apply",
     "apply_all",
     "cached_directions",
     "calibrate",
-    "carry_feature",
     "channel_effects",
     "channel_spread",
     "condition",

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from clcae_lib.editing.direction import Direction, Strength
 from clcae_lib.inversion import Inversion
-from clcae_lib.inversion.tuned import activation
 
 
 def apply(
@@ -62,26 +61,14 @@ def apply_all(
         if chosen.space == "w":
             w = w + step
         w_plus = w_plus + per_row
-    after = replace(inversion, w=w, w_plus=w_plus, styles=styles)
-    return _with_feature(generator, inversion, after)
+    return _with_feature(generator, inversion, replace(inversion, w=w, w_plus=w_plus, styles=styles))
 
 
 def _with_feature(generator: nn.Module, before: Inversion, after: Inversion) -> Inversion:
-    """The codes `after`, with the F of `before` carried to them, each picture by its own generator.
-
-    Where the inverter restores F from what the codes have lost, it does so again.
-    """
+    """The codes `after`, with the F of `before` carried to them by its decoder."""
     if before.feature is None:
         return after
-    if before.restore is not None and before.lost is not None:
-        feature = before.restore.feature(generator, before.lost, after.w_plus, styles=after.styles)
-        return replace(after, feature=feature)
-    side = before.feature.shape[-1]
-    moved = (
-        activation(generator, codes.w_plus, side=side, styles=codes.styles, tuned=codes.tuned)
-        for codes in (after, before)
-    )
-    return replace(after, feature=before.feature + next(moved) - next(moved))
+    return replace(after, feature=before.decoder.carry(generator, before, after))
 
 
 def _per_channel(generator: nn.Module, direction: Direction, step: Tensor, *, count: int) -> Tensor:
@@ -122,20 +109,6 @@ def _per_row(direction: Direction, step: Tensor, *, like: Float[Tensor, "n l d"]
 
 
 @torch.no_grad()
-def carry_feature(
-    generator: nn.Module,
-    feature: Tensor | None,
-    before: Float[Tensor, "n l d"],
-    after: Float[Tensor, "n l d"],
-) -> Tensor | None:
-    """F moved by the difference between the generator's own activations of two codes; None stays None."""
-    if feature is None:
-        return None
-    side = feature.shape[-1]
-    return feature + activation(generator, after, side=side) - activation(generator, before, side=side)
-
-
-@torch.no_grad()
 def mix(generator: nn.Module, a: Inversion, b: Inversion, layers: Sequence[int]) -> Inversion:
     """The inversion `a` with these rows of W+ from `b`: style mixing (arXiv 1812.04948, section 3.1).
 
@@ -170,16 +143,14 @@ def interpolate(a: Inversion, b: Inversion, amount: float) -> Inversion:
     F and what was tuned for the pictures are interpolated where both have them, and left out where one has
     none.
     """
-    feature = styles = tuned = None
+    feature = styles = None
     if a.feature is not None and b.feature is not None:
         feature = torch.lerp(a.feature, b.feature, amount)
     if a.styles is not None or b.styles is not None:
         ours, theirs = (0.0 if x.styles is None else x.styles for x in (a, b))
         styles = (1 - amount) * ours + amount * theirs
-    if a.tuned is not None and b.tuned is not None:
-        tuned = {name: torch.lerp(value, b.tuned[name], amount) for name, value in a.tuned.items()}
     w, w_plus = torch.lerp(a.w, b.w, amount), torch.lerp(a.w_plus, b.w_plus, amount)
-    return Inversion(w, w_plus, feature, styles, tuned)
+    return Inversion(w, w_plus, feature, styles, a.decoder.interpolate(b.decoder, amount))
 
 
 @torch.no_grad()

@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from clcae_lib.editing import activation
 from clcae_lib.images import to_array
 from clcae_lib.inversion import Inversion
 from clcae_lib.models import Generator
@@ -20,7 +19,8 @@ def feature_offset(generator: Generator, inversion: Inversion) -> Float[Tensor, 
     if inversion.feature is None:
         return None
     side = inversion.feature.shape[-1]
-    return inversion.feature - activation(generator, inversion.w_plus, side=side, styles=inversion.styles)
+    own = generator.activation(inversion.w_plus, side=side, style_offsets=inversion.styles)
+    return inversion.feature - own
 
 
 def pixels(image: Float[Tensor, "3 h w"]) -> UInt8[np.ndarray, "h w 3"]:

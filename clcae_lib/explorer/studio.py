@@ -16,7 +16,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from clcae_lib.devices import resolve_device
-from clcae_lib.editing import Direction, activation, apply_all, channel_spread
+from clcae_lib.editing import Direction, apply_all, channel_spread
 from clcae_lib.editing.named import SAMPLES
 from clcae_lib.explorer._controls import Control, find_controls
 from clcae_lib.explorer._decode import feature_offset, pixels
@@ -203,7 +203,7 @@ class Studio:
         styles = offset if offset.any() else None
         if start.offset is None:
             return Inversion(w, rows, None, styles)
-        feature = activation(self.generator, rows, styles=styles) + start.offset
+        feature = self.generator.activation(rows, style_offsets=styles) + start.offset
         return Inversion(w, rows, feature, styles)
 
     def original(self, state: State) -> Picture | None:

@@ -1,5 +1,6 @@
 """Pictures to codes and back: CLCAE's encoder, the methods it is compared with, and all of them by name."""
 
+from clcae_lib.inversion.decoder import Plain, Restoring, Tuned
 from clcae_lib.inversion.hybrid import HybridInverter
 from clcae_lib.inversion.inversion import SPACES, Inversion
 from clcae_lib.inversion.inverter import ClcaeInverter, Inverter
@@ -19,6 +20,9 @@ __all__ = [
     "Method",
     "NearestCodeInverter",
     "OptimisationInverter",
+    "Plain",
     "PtiInverter",
+    "Restoring",
+    "Tuned",
     "make_inverter",
 ]

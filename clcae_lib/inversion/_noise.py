@@ -9,18 +9,12 @@ from collections.abc import Iterable
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from clcae_lib.models import Generator
 
 SMALLEST = 8
 """Side of the smallest halved map."""
-
-
-def is_used(generator: Generator) -> bool:
-    """Whether any layer's noise has a strength."""
-    layers: list[nn.Module] = [generator.conv1, *generator.convs]
-    return any(bool(layer.noise.weight.any()) for layer in layers)
 
 
 def starting(generator: Generator, count: int) -> dict[str, Float[Tensor, "count 1 1 side side"]]:
@@ -31,7 +25,7 @@ def starting(generator: Generator, count: int) -> dict[str, Float[Tensor, "count
     }
 
 
-def unlikeness(maps: Iterable[Float[Tensor, "count 1 1 side side"]]) -> Float[Tensor, ""]:
+def noise_regularization(maps: Iterable[Float[Tensor, "count 1 1 side side"]]) -> Float[Tensor, ""]:
     """How much maps agree with themselves shifted by a pixel each way, summed; near zero for noise."""
     return sum((_agreement(value.flatten(0, 1)) for value in maps), start=torch.zeros(()))
 

@@ -15,11 +15,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample, interpolate, leaky_relu
 
+from clcae_lib.inversion.decoder import Restoring
 from clcae_lib.inversion.e4e import E4eEncoder
 from clcae_lib.inversion.inversion import Inversion
 from clcae_lib.inversion.peer import PeerInverter
 from clcae_lib.models.backbone import ResidualBlock, to_encoder_side
 from clcae_lib.models.codes import Codes
+from clcae_lib.spaces import feature_layer
 
 
 class Aligner(nn.Module):
@@ -134,25 +136,9 @@ class HfgiEncoder(nn.Module):
         styles: Float[Tensor, "n s"] | None = None,
     ) -> Float[Tensor, "n c s s"]:
         """F for codes: the generator's activation, corrected by the map aligned to the codes' picture."""
-        picture, activation = low_rate(generator, w_plus, side=self.consultant.side, styles=styles)
-        return self.consultant(self.aligner(to_encoder_side(picture), distortion), activation)
-
-
-def low_rate(
-    generator: nn.Module,
-    w_plus: Float[Tensor, "n l d"],
-    *,
-    side: int,
-    styles: Float[Tensor, "n s"] | None = None,
-    noise: str = "fixed",
-) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n c s s"]]:
-    """The image of codes without correction, and the generator's second activation at a side.
-
-    The noise is by default that of `Inversion.decode`, so what an image lost is what its decoded codes lack.
-    """
-    options = {"noise": noise, "style_offsets": styles, "return_features": True}
-    picture, features = generator.synthesis(w_plus, **options)
-    return picture, features[2 * (side.bit_length() - 1) - 3]
+        image, activations = generator.run_with_activations(w_plus, style_offsets=styles)
+        aligned = self.aligner(to_encoder_side(image), distortion)
+        return self.consultant(aligned, activations[feature_layer(self.consultant.side)])
 
 
 def moved(
@@ -173,9 +159,7 @@ class HfgiInverter(PeerInverter):
 
     def _encode(self, images: Float[Tensor, "batch 3 side side"]) -> Inversion:
         codes = self.encoder(images)
-        side = self.encoder.consultant.side
-        picture, _ = low_rate(self.generator, codes.w_plus, side=side)
-        lost = to_encoder_side(images) - to_encoder_side(picture)
+        lost = to_encoder_side(images) - to_encoder_side(self.generator.synthesis(codes.w_plus))
         feature = self.encoder.feature(self.generator, lost, codes.w_plus)
         parts = [part.detach().float() for part in (codes.w, codes.w_plus, feature)]
-        return Inversion(*parts, lost=lost.float(), restore=self.encoder)
+        return Inversion(*parts, decoder=Restoring(self.encoder, lost.float()))

@@ -1,4 +1,4 @@
-"""What an inversion is: the codes of a batch of pictures in W, W+ and F (arXiv 2211.11448, section 3.2).
+"""Inversion: the codes of a batch of images in W, W+ and F (arXiv 2211.11448, section 3.2).
 
 No inverter looks for styles; only an edit in StyleSpace adds them, so they are kept as an offset.
 """
@@ -6,72 +6,75 @@ No inverter looks for styles; only an edit in StyleSpace adds them, so they are 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from clcae_lib.inversion.tuned import synthesise
+from clcae_lib.inversion.decoder import Plain
 from clcae_lib.models import Generator
 from clcae_lib.models.codes import Codes
-from clcae_lib.spaces import SPACES
+from clcae_lib.spaces import SPACES, broadcast_w
 
 
 @dataclass(frozen=True)
 class Inversion:
-    """The codes of a batch of pictures.
+    """The codes of a batch of images, and what decodes them.
 
     Attributes:
         w: foundation codes.
-        w_plus: one code a generator layer.
+        w_plus: one code per generator layer.
         feature: F, in the place of the generator's second activation at F's own side (16x16 unless an
             encoder was trained otherwise); None where the inverter has no F.
-        styles: what edits in StyleSpace have added to the styles of every layer; None where none has.
-        tuned: each picture's own values of some of the generator's tensors, by their names, with the batch in
-            front: weights after pivotal tuning, or noise maps; None where it is the generator alone.
-        lost: what the codes' picture lacks of each picture, where F is restored from it (HFGI); else None.
-        restore: the network whose `feature(generator, lost, w_plus, styles=...)` makes F of it, for edits.
+        styles: offset that edits in StyleSpace have added to the styles of every layer; None where none has.
+        decoder: `Plain`, or `Tuned` (PTI, noise maps), or `Restoring` (HFGI).
     """
 
-    w: Float[Tensor, "batch dim"]
-    w_plus: Float[Tensor, "batch layers dim"]
-    feature: Float[Tensor, "batch channels height width"] | None = None
-    styles: Float[Tensor, "batch style_channels"] | None = None
-    tuned: Mapping[str, Tensor] | None = None
-    lost: Float[Tensor, "batch 3 side side"] | None = None
-    restore: nn.Module | None = None
+    w: Float[Tensor, "n d"]
+    w_plus: Float[Tensor, "n l d"]
+    feature: Float[Tensor, "n c h w"] | None = None
+    styles: Float[Tensor, "n s"] | None = None
+    decoder: Plain = field(default_factory=Plain)
 
     @classmethod
     def from_codes(cls, codes: Codes) -> Inversion:
-        """The inversion that a network's output is, in float32 and without gradient."""
+        """Return the inversion of a network's output, in float32 and without gradient."""
         return cls(*(part if part is None else part.detach().float() for part in codes))
 
     @classmethod
+    def from_w(cls, w: Float[Tensor, "n d"], generator: Generator) -> Inversion:
+        """Return the inversion of codes of W: the same code at every layer."""
+        return cls(w, broadcast_w(w, generator.n_latent))
+
+    @classmethod
     def cat(cls, parts: Sequence[Inversion]) -> Inversion:
-        """Return several batches as one; they must have the same kinds of codes.
+        """Return several batches as one; they must have the same kinds of codes and decoders.
 
         Raises:
             ValueError: there is no batch, as of no images.
         """
         if not parts:
             raise ValueError("images: there are none to invert; give at least one")
-        kinds = zip(*(part._parts() for part in parts), strict=True)
-        return cls(*map(_join, kinds))
+        return _join(parts)
 
     def __len__(self) -> int:
-        """How many pictures."""
+        """Return the number of images."""
         return len(self.w)
 
     def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> Inversion:
-        """The codes of some of the pictures; a single index keeps the batch dimension."""
+        """Return the codes of some of the images; a single index keeps the batch dimension."""
         rows = [index] if isinstance(index, int) else index
-        return self._each(lambda part: part[rows])
+        return self.map(lambda part: part[rows])
 
     def to(self, device: torch.device | str) -> Inversion:
-        """The same codes on another device."""
-        return self._each(lambda part: part.to(device))
+        """Return the same codes on another device."""
+        return self.map(lambda part: part.to(device))
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Inversion:
+        """Return the same with `function` applied to every tensor, the decoder's too."""
+        return _map(function, self)
 
     @property
     def spaces(self) -> tuple[str, ...]:
@@ -80,42 +83,45 @@ class Inversion:
 
     def decode(
         self, generator: Generator, space: str = "f", *, noise: str = "fixed"
-    ) -> Float[Tensor, "batch 3 side side"]:
-        """The pictures, nominally in [-1, 1].
+    ) -> Float[Tensor, "n 3 h w"]:
+        """Return the images, nominally in [-1, 1].
 
         Args:
-            generator: of the inverter that made the codes.
+            generator: generator of the inverter that made the codes.
             space: `w`, `w_plus`, or `f`: W+ with F inserted.
-            noise: as in `Generator.synthesis`.
+            noise: noise maps, as in `Generator.synthesis`.
 
         Raises:
-            ValueError: there is no such space, or no F.
+            ValueError: `space` is unknown, or there is no F.
         """
         if space not in self.spaces:
             known = ", ".join(map(repr, self.spaces))
             raise ValueError(f"space={space!r}: this inversion can be decoded from {known}")
-        options: dict[str, Any] = {"noise": noise, "style_offsets": self.styles, "tuned": self.tuned}
+        options: dict[str, Any] = {"noise": noise, "style_offsets": self.styles}
         if space == "w":
-            return synthesise(generator, self.w, **options)
-        return synthesise(generator, self.w_plus, feature=self.feature if space == "f" else None, **options)
-
-    def _parts(self) -> tuple[Any, ...]:
-        return tuple(getattr(self, field.name) for field in fields(self))
-
-    def _each(self, function: Callable[[Tensor], Tensor]) -> Inversion:
-        """The same with every tensor replaced by what the function makes of it."""
-        return Inversion(*(_map(function, part) for part in self._parts()))
+            return self.decoder.decode(generator, self.w, **options)
+        feature = self.feature if space == "f" else None
+        return self.decoder.decode(generator, self.w_plus, feature=feature, **options)
 
 
 def _map(function: Callable[[Tensor], Tensor], part: Any) -> Any:
-    """What the function makes of a tensor, or of each of a mapping's; anything else as it is."""
+    """Apply the function to a tensor, or to all tensors of a mapping or dataclass; leave anything else."""
+    if isinstance(part, Tensor):
+        return function(part)
     if isinstance(part, Mapping):
-        return {name: function(value) for name, value in part.items()}
-    return function(part) if isinstance(part, Tensor) else part
+        return {name: _map(function, value) for name, value in part.items()}
+    if is_dataclass(part):
+        return replace(part, **{f.name: _map(function, getattr(part, f.name)) for f in fields(part)})
+    return part
 
 
 def _join(parts: Sequence[Any]) -> Any:
-    """The same part of several inversions as one; what is no tensor, a network or None, they share."""
-    if isinstance(parts[0], Mapping):
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    return torch.cat(list(parts)) if isinstance(parts[0], Tensor) else parts[0]
+    """Concatenate tensors, also inside mappings and dataclasses; of anything else, return the first."""
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(parts))
+    if isinstance(first, Mapping):
+        return {name: _join([part[name] for part in parts]) for name in first}
+    if is_dataclass(first):
+        return replace(first, **{f.name: _join([getattr(p, f.name) for p in parts]) for f in fields(first)})
+    return first

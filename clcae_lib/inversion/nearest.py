@@ -16,17 +16,11 @@ from torch import Tensor, nn
 from clcae_lib import cache, paths
 from clcae_lib.inversion.inversion import Inversion
 from clcae_lib.models import Generator
-from clcae_lib.spaces import broadcast_w
 from clcae_lib.weights import checkpoints, load_alignment
 from clcae_lib.worlds import World
 
 BLOCK = 1000
 """Codes that are drawn from one seed and embedded at once."""
-
-
-def in_w(w: Float[Tensor, "batch dim"], generator: Generator) -> Inversion:
-    """The inversion that a code of W is: the same code in every row of W+."""
-    return Inversion(w, broadcast_w(w, generator.n_latent))
 
 
 class MeanFaceInverter:
@@ -41,7 +35,7 @@ class MeanFaceInverter:
 
     def invert(self, images: Float[Tensor, "batch 3 side side"]) -> Inversion:
         """The mean code, once for each image."""
-        return in_w(self.generator.w_avg.expand(len(images), -1).clone(), self.generator)
+        return Inversion.from_w(self.generator.w_avg.expand(len(images), -1).clone(), self.generator)
 
 
 class NearestCodeInverter:
@@ -116,7 +110,7 @@ class NearestCodeInverter:
             (self.image_encoder(self.view(batch.to(device))) @ bank.T).argmax(dim=1)
             for batch in images.split(batch_size)
         ]
-        return in_w(self.codes(torch.cat(parts)), self.generator)
+        return Inversion.from_w(self.codes(torch.cat(parts)), self.generator)
 
     def codes(self, indices: Tensor) -> Float[Tensor, "batch dim"]:
         """The codes of the bank at these places."""

@@ -8,7 +8,7 @@ near what the codes would give, so that they keep their say.
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -18,11 +18,11 @@ from tqdm.auto import tqdm
 
 from clcae_lib.inversion import _noise
 from clcae_lib.inversion._budget import Budget, Clock
-from clcae_lib.inversion.inversion import SPACES, Inversion
-from clcae_lib.inversion.tuned import activation
+from clcae_lib.inversion.decoder import Plain
+from clcae_lib.inversion.inversion import Inversion
 from clcae_lib.models import Generator
 from clcae_lib.models.backbone import to_encoder_side
-from clcae_lib.spaces import broadcast_w
+from clcae_lib.spaces import SPACES, broadcast_w
 from clcae_lib.worlds.perceptual import distance_name
 
 RISE, FALL, QUIET = 0.05, 0.25, 0.75
@@ -155,7 +155,7 @@ class OptimisationInverter:
         if "feature" in search.variables:
             loss = loss + self.feature_weight * search.variables["feature"].square().mean(dim=(1, 2, 3)).sum()
         if search.maps:
-            loss = loss + self.noise_weight * _noise.unlikeness(search.maps.values())
+            loss = loss + self.noise_weight * _noise.noise_regularization(search.maps.values())
         return loss
 
     def _mean(self, count: int) -> Inversion:
@@ -166,7 +166,7 @@ class OptimisationInverter:
         if self.space != "f":
             return Inversion(w, w_plus)
         with torch.no_grad():
-            return Inversion(w, w_plus, activation(generator, w_plus))
+            return Inversion(w, w_plus, generator.activation(w_plus))
 
 
 class _Search:
@@ -180,13 +180,13 @@ class _Search:
         if self.space == "f":
             if begin.feature is None:
                 raise ValueError("start: an optimisation in space 'f' begins with an inversion that has F")
-            self.begin = begin = replace(begin, lost=None, restore=None)  # F has more in it from here on
+            self.begin = begin = replace(begin, decoder=begin.decoder.tuned({}))  # F is not restored
             self.side = begin.feature.shape[-1]
             with torch.no_grad():
-                own = self._own(begin.w_plus, begin.tuned)
+                own = self._own(begin.w_plus, begin.decoder)
             self.residual, self.scale = begin.feature - own, own.std(dim=(1, 2, 3), keepdim=True)
             self.variables["feature"] = torch.zeros_like(own)
-        self.maps = _noise.starting(self.generator, len(begin)) if _noise.is_used(self.generator) else {}
+        self.maps = _noise.starting(self.generator, len(begin)) if self.generator.uses_noise else {}
         self.variables |= self.maps
         for value in self.variables.values():
             value.requires_grad_()
@@ -197,17 +197,18 @@ class _Search:
         if wander > 0:
             drawn = torch.randn(step.shape[1:], generator=source).to(step)
             step = step + wander * self.reach * drawn
-        tuned = {**(self.begin.tuned or {}), **self.maps} or None
+        begin = self.begin
+        decoder = begin.decoder.tuned(self.maps) if self.maps else begin.decoder
         if self.space == "w":
             w = self.begin.w + step
             rows = broadcast_w(w, self.generator.n_latent)
-            return replace(self.begin, w=w, w_plus=rows, tuned=tuned)
+            return replace(begin, w=w, w_plus=rows, decoder=decoder)
         w_plus = self.begin.w_plus + step
         w = w_plus.mean(dim=1) if self.tied else self.begin.w
         feature = self.begin.feature
         if self.space == "f":
-            feature = self._own(w_plus, tuned) + self.residual + self.scale * self.variables["feature"]
-        return replace(self.begin, w=w, w_plus=w_plus, feature=feature, tuned=tuned)
+            feature = self._own(w_plus, decoder) + self.residual + self.scale * self.variables["feature"]
+        return replace(begin, w=w, w_plus=w_plus, feature=feature, decoder=decoder)
 
     def settle(self) -> None:
         """Noise maps back to mean 0 and deviation 1."""
@@ -217,11 +218,11 @@ class _Search:
     def found(self) -> Inversion:
         """The codes without noise on them and without gradient."""
         with torch.no_grad():
-            return self.codes()._each(lambda part: part.detach().clone())
+            return self.codes().map(lambda part: part.detach().clone())
 
-    def _own(self, w_plus: Tensor, tuned: Mapping[str, Tensor] | None) -> Tensor:
+    def _own(self, w_plus: Tensor, decoder: Plain) -> Tensor:
         """The generator's activation for these codes."""
-        return activation(self.generator, w_plus, side=self.side, tuned=tuned)
+        return decoder.activation(self.generator, w_plus, side=self.side)
 
 
 def picture_loss(

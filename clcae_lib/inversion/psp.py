@@ -13,6 +13,7 @@ from clcae_lib.inversion.peer import PeerInverter
 from clcae_lib.models.backbone import Pyramid, StyleBlock, make_body, to_encoder_side
 from clcae_lib.models.codes import Codes
 from clcae_lib.models.foundation import level_of
+from clcae_lib.spaces import num_layers
 
 
 class PspEncoder(nn.Module):
@@ -43,7 +44,7 @@ class PspEncoder(nn.Module):
         self.config = {"resolution": resolution, "style_dim": style_dim, "body": body}
         self.config |= {"widths": list(widths) if widths else None, "pictures": pictures, "pyramid": pyramid}
         self.register_buffer("w_avg", torch.zeros(style_dim))
-        self.n_latent = 2 * (resolution.bit_length() - 1) - 2
+        self.n_latent = num_layers(resolution)
         self.body = make_body(body, widths=widths)
         self.pyramid = Pyramid(self.body.channels, style_dim)
         side, hidden = min(resolution, 256) // 16, 3 * style_dim // 8

@@ -10,7 +10,8 @@ picture, since weights that differ share no convolution, and so does every later
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -20,12 +21,10 @@ from tqdm.auto import tqdm
 from clcae_lib.inversion._budget import Budget, Clock
 from clcae_lib.inversion.inversion import Inversion
 from clcae_lib.inversion.inverter import Inverter
-from clcae_lib.inversion.nearest import in_w
 from clcae_lib.inversion.optimisation import OptimisationInverter, objective_name, picture_loss, schedule
-from clcae_lib.inversion.tuned import synthesise
 
 MAPPING = "style."
-Tuned = dict[str, Tensor]
+Tensors = Mapping[str, Tensor]
 
 
 class PtiInverter:
@@ -103,12 +102,12 @@ class PtiInverter:
             pivot = copy.copy(pivot)
             pivot.max_seconds = self.pivot_share * self.max_seconds
         found = pivot.invert(images)
-        plain = in_w(found.w, self.generator)
-        return Inversion(plain.w, plain.w_plus, tuned=found.tuned)
+        plain = Inversion.from_w(found.w, self.generator)
+        return replace(plain, decoder=found.decoder.tuned({}))
 
     def _tune(self, target: Tensor, pivot: Inversion, budget: Budget) -> Inversion:
         """One picture's generator: its pivot, with the weights in front of their noise maps."""
-        weights, fixed = self._weights(), dict(pivot.tuned or {})
+        weights = self._weights()
         optimizer = torch.optim.Adam(list(weights.values()), lr=self.lr)
         source, taken = torch.Generator().manual_seed(self.seed), 0
         with torch.enable_grad():
@@ -116,18 +115,18 @@ class PtiInverter:
                 for group in optimizer.param_groups:
                     group["lr"] = self.lr * schedule(done, 1.0)
                 optimizer.zero_grad(set_to_none=True)
-                picture = synthesise(self.generator, pivot.w, tuned=fixed | weights)
+                picture = pivot.decoder.tuned(weights).decode(self.generator, pivot.w)
                 loss = picture_loss(picture, target, self.perceptual, self.perceptual_weight)
                 if self.locality_weight > 0 and taken % self.locality_every == 0:
-                    loss = loss + self.locality_weight * self._drift(pivot.w, fixed, weights, source)
+                    loss = loss + self.locality_weight * self._drift(pivot, weights, source)
                 loss.backward()
                 optimizer.step()
                 taken += 1
         self.taken.append(taken)
-        tuned = fixed | {name: value.detach() for name, value in weights.items()}
-        return Inversion(pivot.w, pivot.w_plus, tuned=tuned)
+        found = {name: value.detach() for name, value in weights.items()}
+        return replace(pivot, decoder=pivot.decoder.tuned(found))
 
-    def _weights(self) -> Tuned:
+    def _weights(self) -> Tensors:
         """The synthesis network's weights, copied, with a batch of one in front."""
         named = self.generator.named_parameters()
         return {
@@ -136,12 +135,13 @@ class PtiInverter:
             if not name.startswith(MAPPING)
         }
 
-    def _drift(self, w: Tensor, fixed: Tuned, weights: Tuned, source: torch.Generator) -> Tensor:
+    def _drift(self, pivot: Inversion, weights: Tensors, source: torch.Generator) -> Tensor:
         """How far the picture of a code around the pivot is from what it was before (section 3.3)."""
+        w = pivot.w
         with torch.no_grad():
             other = self.generator.sample_w(1, generator=source)
             reach = self.locality_distance * self.generator.w_std.square().sum().sqrt()
             near = w + reach * (other - w) / (other - w).norm(dim=1, keepdim=True).clamp(min=1e-8)
-            before = synthesise(self.generator, near, tuned=fixed or None)
-        now = synthesise(self.generator, near, tuned=fixed | weights)
+            before = pivot.decoder.decode(self.generator, near)
+        now = pivot.decoder.tuned(weights).decode(self.generator, near)
         return picture_loss(now, before, self.perceptual, self.perceptual_weight)

@@ -7,7 +7,7 @@ from clcae_lib.models.codes import Codes
 from clcae_lib.models.contrastive import ImageEncoder, LatentEncoder
 from clcae_lib.models.foundation import FoundationEncoder
 from clcae_lib.models.moco import MocoFeatures
-from clcae_lib.models.published import PublishedEncoder, PublishedInversion
+from clcae_lib.models.published import PublishedEncoder
 from clcae_lib.models.published_contrastive import PublishedImageEncoder, PublishedLatentEncoder
 from clcae_lib.models.stylegan2 import Discriminator, Generator
 
@@ -23,7 +23,6 @@ __all__ = [
     "MocoFeatures",
     "PublishedEncoder",
     "PublishedImageEncoder",
-    "PublishedInversion",
     "PublishedLatentEncoder",
     "make_kernel",
 ]

@@ -15,6 +15,7 @@ from torch.nn.functional import interpolate
 from clcae_lib.models.attention import CrossAttention, sine_positions
 from clcae_lib.models.backbone import Pyramid, StyleBlock, make_body, to_encoder_side
 from clcae_lib.models.codes import Codes
+from clcae_lib.spaces import num_layers
 
 Weights = dict[str, Tensor] | None
 LEVELS = ("coarse", "medium", "fine")
@@ -86,7 +87,7 @@ class FoundationEncoder(nn.Module):
             "feature_attention": check_choice("feature_attention", feature_attention, FEATURE_ATTENTION),
         }
         self.register_buffer("w_avg", torch.zeros(style_dim))
-        self.n_latent = 2 * (resolution.bit_length() - 1) - 2
+        self.n_latent = num_layers(resolution)
         self.body = make_body(body, widths=widths)
         self.pyramid = Pyramid(self.body.channels, style_dim)
         used = LEVELS[2:] if feature_attention == "spatial" else ()

@@ -9,24 +9,22 @@ Sizes are arguments: the defaults are the official ones, a small world passes it
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, dropout, interpolate, pad, relu
+from torch.nn.functional import dropout, interpolate, pad, relu
 
 from clcae_lib.models._ops import EqualLinear
 from clcae_lib.models.backbone import ENCODER_SIDE, upsample_add
 from clcae_lib.models.codes import Codes
 from clcae_lib.models.irse import IrBody
 from clcae_lib.models.stylegan2 import Generator
-from clcae_lib.spaces import SPACES
+from clcae_lib.spaces import num_layers
 
 FEATURE_SIDE = 16
 MIN_SIDE = 64
 """Images that are smaller leave nothing of the coarsest map."""
-DOMAINS = ("faces", "cars")
 CAR_ROWS = slice(32, 224)
 CAR_HEIGHT = CAR_ROWS.stop - CAR_ROWS.start
 
@@ -186,7 +184,7 @@ class PublishedEncoder(IrBody):
             "heads": heads,
             "height": height,
         }
-        self.n_latent = 2 * (resolution.bit_length() - 1) - 2
+        self.n_latent = num_layers(resolution)
         sides = [min(resolution, 256) // shrink for shrink in (16, 8, 4)]
 
         def block(level: int) -> PublishedStyleBlock:
@@ -303,115 +301,3 @@ def _initialise(network: nn.Module, dim: int) -> None:
         if isinstance(block, (PublishedStyleBlock, ContentLayer)):
             for conv in block.convs[::2]:
                 nn.init.normal_(conv.weight, std=0.02 * math.sqrt(512 / conv.in_channels))
-
-
-class PublishedInversion(nn.Module):
-    """Encoder and decoder in one, the layout of the official inversion checkpoints (AFPSP).
-
-    Args:
-        encoder: names start with `encoder.`.
-        decoder: the generator; names start with `decoder.`.
-        domain: `faces` or `cars`. Pictures of cars lose rows above and below what a car's picture shows.
-
-    Raises:
-        ValueError: there is no such domain.
-    """
-
-    def __init__(self, encoder: PublishedEncoder, decoder: Generator, *, domain: str = "faces") -> None:
-        super().__init__()
-        if domain not in DOMAINS:
-            raise ValueError(f"domain={domain!r} is not one of {', '.join(map(repr, DOMAINS))}")
-        self.encoder, self.decoder, self.domain = encoder, decoder, domain
-
-    def forward(
-        self,
-        images: Float[Tensor, "batch 3 height width"],
-        *,
-        edit: Float[Tensor, "#batch dim"] | None = None,
-        blend: float = 1.0,
-        side: int | None = 256,
-        spaces: Sequence[str] = ("f",),
-    ) -> tuple[Codes, dict[str, Float[Tensor, "batch 3 h w"]]]:
-        """The codes, and the pictures asked for.
-
-        With `edit` the feature that is inserted is F of the edited w, plus what the edit does to the
-        generator's own activation; the feature returned is F alone.
-
-        Args:
-            images: in [-1, 1].
-            edit: a step in W, added before attention.
-            blend: 1 inserts F, 0 keeps the generator's activation.
-            side: pictures are average-pooled to it; None leaves them as they are.
-            spaces: which pictures are made: `w`, `w_plus`, `f` (W+ with F inserted). Each costs a pass of
-                the generator, none is made unasked.
-
-        Raises:
-            ValueError: there is no such space.
-        """
-        vectors, fine = self.encoder.read(images)
-        codes = self.encoder.derive(vectors, fine, edit=edit)
-        before = None if edit is None else self.encoder.derive(vectors, fine, feature=False).w_plus
-        del vectors, fine
-        return codes, self.decode(codes, before=before, blend=blend, side=side, spaces=spaces)
-
-    def decode(
-        self,
-        codes: Codes,
-        *,
-        before: Float[Tensor, "batch layers dim"] | None = None,
-        blend: float = 1.0,
-        side: int | None = 256,
-        spaces: Sequence[str] = ("f",),
-    ) -> dict[str, Float[Tensor, "batch 3 h w"]]:
-        """The pictures of codes in the spaces asked for.
-
-        Args:
-            codes: of the encoder.
-            before: W+ before an edit, whose effect on the generator's activation F then follows.
-            blend: as in `forward`, as are the others.
-            side: see there.
-            spaces: see there.
-
-        Raises:
-            ValueError: there is no such space.
-        """
-        unknown = [space for space in spaces if space not in SPACES]
-        if unknown:
-            raise ValueError(f"spaces: {unknown[0]!r} is not one of {', '.join(map(repr, SPACES))}")
-        start = self.decoder.coarse(codes.w_plus) if {"w_plus", "f"} & set(spaces) else None
-        pictures = {}
-        for space in spaces:
-            options: dict[str, Any] = {"start": start}
-            if space == "f":
-                moved = codes.feature
-                if before is not None:
-                    moved = moved + start.features[-1] - self.decoder.coarse(before).features[-1]
-                options |= {"feature": moved, "feature_blend": blend}
-            picture = (
-                self.decoder.synthesis(codes.w)
-                if space == "w"
-                else self.decoder.synthesis(codes.w_plus, **options)
-            )
-            pictures[space] = self._cut(picture if side is None else adaptive_avg_pool2d(picture, side))
-        return pictures
-
-    def _cut(self, picture: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 h2 w"]:
-        """The picture without the bars of a car's: rows 32 to 224 whatever its size, a slip of the original.
-
-        They are the right rows of 256 alone; a picture of 512 that is not pooled comes out 192x512.
-        """
-        return picture if self.domain == "faces" else picture[:, :, CAR_ROWS]
-
-
-def build_inversion(size: int, *, domain: str = "faces") -> PublishedInversion:
-    """The official inversion network, untrained.
-
-    Args:
-        size: side of the generator's pictures, 1024 for the published faces, 512 for cars.
-        domain: `faces`, whose encoder reads 256x256 pixels, or `cars`, whose reads 192x256.
-
-    Raises:
-        ValueError: there is no such domain.
-    """
-    encoder = PublishedEncoder(size, height=CAR_HEIGHT if domain == "cars" else None)
-    return PublishedInversion(encoder, Generator(size), domain=domain)

@@ -8,7 +8,7 @@ Activations are kept in torch's channels_last order, which is faster; pictures c
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ from clcae_lib.models._ops import (
     PixelNorm,
     upsample,
 )
-from clcae_lib.spaces import broadcast_w, num_layers
+from clcae_lib.spaces import broadcast_w, feature_layer, num_layers
 
 __all__ = ["Discriminator", "Generator"]
 
@@ -34,18 +34,6 @@ Noise = Literal["fixed", "random", "none"]
 
 STRIPE = 256
 """Rows of the last block's maps that are made at a time, where there are more and they need not be kept."""
-
-
-class Coarse(NamedTuple):
-    """A picture on its way: the layers up to some side, from which several pictures can be finished.
-
-    Attributes:
-        rgb: the picture so far.
-        features: every activation so far, in the order of `feature_index`.
-    """
-
-    rgb: Float[Tensor, "n 3 h w"]
-    features: list[Tensor]
 
 
 class ConstantInput(nn.Module):
@@ -195,10 +183,10 @@ class Generator(nn.Module):
         """Return codes of `n` fresh latents, drawn on the CPU from `generator` so that devices agree."""
         return self.mapping(torch.randn(n, self.style_dim, generator=generator).to(self.w_avg.device))
 
-    @torch.no_grad()
-    def mean_latent(self, n: int, generator: torch.Generator | None = None) -> Float[Tensor, " d"]:
-        """Return the mean code of `n` fresh latents."""
-        return self.sample_w(n, generator=generator).mean(0)
+    @property
+    def uses_noise(self) -> bool:
+        """Whether the noise of any layer has a strength."""
+        return any(bool(layer.noise.weight.any()) for layer in (self.conv1, *self.convs))
 
     @torch.no_grad()
     def measure_w(self, n: int = 10_000, *, seed: int = 0) -> None:
@@ -246,80 +234,100 @@ class Generator(nn.Module):
         *,
         feature: Float[Tensor, "n c h w"] | None = None,
         feature_blend: float | Float[Tensor, "n 1 1 1"] = 1.0,
-        feature_index: int | None = None,
         feature_offset: Float[Tensor, "#n c h w"] | None = None,
+        feature_index: int | None = None,
         style_offsets: Float[Tensor, "#n s"] | None = None,
         noise: Noise = "fixed",
         stop_at: int | None = None,
-        return_features: bool = False,
-        start: Coarse | None = None,
-    ) -> Tensor | tuple[Tensor, list[Tensor]]:
-        """Return the picture of a code.
+    ) -> Float[Tensor, "n 3 h2 w2"]:
+        """Return the images of codes, S being `size` or `stop_at`, in float32.
+
+        Activations are numbered in the order they run: 0 is the constant, 1 the output of the first
+        convolution, 2 + i that of `convs[i]`. One of them can be replaced, blended or added to, after the
+        image took its contribution from it.
 
         Args:
             w: codes in W or W+.
-            feature: F, put in the place of activation `feature_index` after that was recorded and after the
-                picture took its contribution from it.
-            feature_blend: 1 replaces the activation, 0 keeps it, between them mixes; one for all pictures, or
-                one each.
-            feature_index: 0 is the constant, 1 the first convolution, 2 + i is `convs[i]`. By default the
-                second activation of F's own side: 5 at 16 pixels, the input of `convs[4]`.
-            feature_offset: added to activation `feature_index`, in the same place as F: what F adds to the
-                generator's own activation, as section 3.4 carries it to edited codes. One for all images, or
-                one each.
-            style_offsets: added to the styles that the layers make of `w`, a step in StyleSpace; channels in
+            feature: F, which replaces activation `feature_index`.
+            feature_blend: share of F, 0 to 1; the rest is the activation. One for all images, or one each.
+            feature_offset: addend of activation `feature_index`; one for all images, or one each.
+            feature_index: number of the activation; by default the second one at F's side: 5 at 16 pixels.
+            style_offsets: step in StyleSpace, added to the styles that the layers make of `w`; channels in
                 the order of `modulations`.
             noise: "fixed" uses the stored maps, "random" draws new ones, "none" leaves them out.
-            stop_at: return the picture at this lower resolution and run no layer above it.
-            return_features: also return every activation, in the order of `feature_index`.
-            start: what `coarse` gave for the same codes; its layers are not run again. A feature that would
-                go in below it comes too late and is an error.
-
-        Returns:
-            The picture `[N, 3, S, S]` in float32, S being `size` or `stop_at`; with `return_features` also
-            the list of activations.
+            stop_at: resolution of the images; no layer above it runs.
 
         Raises:
-            ValueError: if an argument does not fit the network.
+            ValueError: an argument does not fit the network.
         """
+        insertion = _Insertion(feature, feature_blend, feature_offset, feature_index)
+        return self._run(w, insertion, style_offsets, noise, stop_at)
+
+    def run_with_activations(
+        self,
+        w: Float[Tensor, "n d"] | Float[Tensor, "n l d"],
+        *,
+        feature: Float[Tensor, "n c h w"] | None = None,
+        feature_blend: float | Float[Tensor, "n 1 1 1"] = 1.0,
+        style_offsets: Float[Tensor, "#n s"] | None = None,
+        noise: Noise = "fixed",
+        stop_at: int | None = None,
+    ) -> tuple[Float[Tensor, "n 3 h2 w2"], list[Tensor]]:
+        """Return the images of codes, and every activation by its number; arguments as in `synthesis`."""
+        activations: list[Tensor] = []
+        insertion = _Insertion(feature, feature_blend)
+        images = self._run(w, insertion, style_offsets, noise, stop_at, activations)
+        return images, activations
+
+    def activation(
+        self,
+        w: Float[Tensor, "n d"] | Float[Tensor, "n l d"],
+        *,
+        side: int = 16,
+        style_offsets: Float[Tensor, "#n s"] | None = None,
+        noise: Noise = "fixed",
+    ) -> Float[Tensor, "n c h w"]:
+        """Return the second activation at a side, which F replaces; no layer above that side runs."""
+        options = {"style_offsets": style_offsets, "noise": noise}
+        return self.run_with_activations(w, stop_at=side, **options)[1][-1]
+
+    def _run(
+        self,
+        w: Tensor,
+        insertion: "_Insertion",
+        style_offsets: Tensor | None,
+        noise: Noise,
+        stop_at: int | None,
+        activations: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Run the synthesis network; append every activation to the list, if there is one."""
         blocks = self._blocks_until(stop_at)
         codes = self._per_layer(w)
         offsets = self._per_modulation(style_offsets)
-        first = 0 if start is None else len(start.features) - 1
-        inserted = feature if feature is not None else feature_offset
-        if inserted is not None and feature_index is None:
-            feature_index = second_activation(inserted.shape[-1])
-        if inserted is not None and not first <= feature_index <= 2 * blocks:
-            raise ValueError(
-                f"feature_index must be {first} to {2 * blocks} (later has no effect), not {feature_index}"
-            )
+        index = insertion.place(last=2 * blocks)
 
         def run(layer: StyledConv, x: Tensor, row: int, offset: Tensor | None) -> Tensor:
-            if inserted is not None and row == feature_index:
-                x = _insert(x, feature, feature_blend, feature_offset, feature_index)
+            x = insertion.apply(x, row) if row == index else x
             x = layer(x, codes[:, row], self._noise(row, noise, len(codes)), offset)
-            if return_features:
-                features.append(x)
+            if activations is not None:
+                activations.append(x)
             return x
 
-        features = [self.input(len(codes))] if start is None else list(start.features)
-        x = features[-1]
-        if start is None:
-            x = run(self.conv1, x, 0, offsets[0])
-            rgb = self.to_rgb1(x, codes[:, 1], None, offsets[1])
-        else:
-            rgb = start.rgb
-        for block in range(first // 2, blocks):
+        x = self.input(len(codes))
+        if activations is not None:
+            activations.append(x)
+        x = run(self.conv1, x, 0, offsets[0])
+        rgb = self.to_rgb1(x, codes[:, 1], None, offsets[1])
+        for block in range(blocks):
             row, own = 2 * block + 1, offsets[3 * block + 2 : 3 * block + 5]
-            alone = not return_features and (inserted is None or feature_index < row)
-            if block == blocks - 1 and alone and x.shape[2] >= STRIPE and not torch.is_grad_enabled():
+            unseen = activations is None and (index is None or index < row)
+            if block == blocks - 1 and unseen and x.shape[2] >= STRIPE and not torch.is_grad_enabled():
                 rgb = self._in_stripes(block, x, rgb, codes[:, row : row + 3], noise, own)
                 continue
             x = run(self.convs[2 * block], x, row, own[0])
             x = run(self.convs[2 * block + 1], x, row + 1, own[1])
             rgb = self.to_rgbs[block](x, codes[:, row + 2], rgb, own[2])
-        image = rgb.contiguous()
-        return (image, features) if return_features else image
+        return rgb.contiguous()
 
     def _in_stripes(
         self,
@@ -350,22 +358,6 @@ class Generator(nn.Module):
             parts.append(self.to_rgbs[block](y, codes[:, 2], None, offsets[2]))
         return torch.cat(parts, dim=2).add_(upsample(rgb, self.to_rgbs[block].upsample.kernel))
 
-    def coarse(
-        self,
-        w: Float[Tensor, "n d"] | Float[Tensor, "n l d"],
-        *,
-        side: int = 16,
-        noise: Noise = "fixed",
-        style_offsets: Float[Tensor, "#n s"] | None = None,
-    ) -> Coarse:
-        """Return the layers up to a side, run once, for `synthesis` to start pictures of the same codes from.
-
-        Raises:
-            ValueError: if an argument does not fit the network.
-        """
-        options: dict[str, Any] = {"noise": noise, "style_offsets": style_offsets}
-        return Coarse(*self.synthesis(w, stop_at=side, return_features=True, **options))
-
     def forward(
         self,
         z: Float[Tensor, "n d"],
@@ -373,7 +365,7 @@ class Generator(nn.Module):
         psi: float = 1.0,
         noise: Noise = "fixed",
         stop_at: int | None = None,
-    ) -> Float[Tensor, "n 3 s s"]:
+    ) -> Float[Tensor, "n 3 h2 w2"]:
         """Return pictures of latents z, truncated toward `w_avg` where `psi` is below 1."""
         w = self.mapping(z)
         if psi != 1.0:
@@ -419,23 +411,35 @@ def _rows(noise: Tensor | None, first: int, end: int) -> Tensor | None:
     return None if noise is None else noise[:, :, first:end]
 
 
-def second_activation(side: int) -> int:
-    """The index of the second activation at this side, which F replaces: 3 at 8 pixels, 5 at 16, 7 at 32."""
-    return 2 * (side.bit_length() - 1) - 3
+class _Insertion(NamedTuple):
+    """A change of one activation: see `Generator.synthesis`."""
 
+    feature: Tensor | None
+    blend: float | Tensor
+    offset: Tensor | None = None
+    index: int | None = None
 
-def _insert(
-    x: Tensor, feature: Tensor | None, blend: float | Tensor, offset: Tensor | None, index: int
-) -> Tensor:
-    """Return the activation, or F in its place, or a mixture; with the offset added."""
-    if feature is not None:
-        _check_shape("feature", feature, tuple(x.shape), index)
-        blend = blend.to(x.dtype) if isinstance(blend, Tensor) else blend
-        x = (1 - blend) * x + blend * feature.to(x.dtype)
-    if offset is None:
-        return x
-    _check_shape("feature_offset", offset, (len(x) if len(offset) > 1 else 1, *x.shape[1:]), index)
-    return x + offset.to(x.dtype)
+    def place(self, *, last: int) -> int | None:
+        """Return the number of the activation, or None where none changes."""
+        inserted = self.feature if self.feature is not None else self.offset
+        if inserted is None:
+            return None
+        index = feature_layer(inserted.shape[-1]) if self.index is None else self.index
+        if not 0 <= index <= last:
+            raise ValueError(f"feature_index must be 0 to {last} (later has no effect), not {index}")
+        return index
+
+    def apply(self, x: Float[Tensor, "n c h w"], index: int) -> Float[Tensor, "n c h w"]:
+        """Return the activation, or F in its place, or a mixture; with the offset added."""
+        if self.feature is not None:
+            _check_shape("feature", self.feature, tuple(x.shape), index)
+            blend = self.blend.to(x.dtype) if isinstance(self.blend, Tensor) else self.blend
+            x = (1 - blend) * x + blend * self.feature.to(x.dtype)
+        if self.offset is None:
+            return x
+        count = len(x) if len(self.offset) > 1 else 1
+        _check_shape("feature_offset", self.offset, (count, *x.shape[1:]), index)
+        return x + self.offset.to(x.dtype)
 
 
 def _check_shape(name: str, value: Tensor, expected: tuple[int, ...], index: int) -> None:

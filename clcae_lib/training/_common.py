@@ -80,8 +80,7 @@ def draw(generator: Generator, w: Float[Tensor, "n d"], *, noise: str) -> Float[
 
 def noise_of(generator: Generator, *, training: bool) -> str:
     """How to treat a generator's noise: not at all where its strengths are zero, else fresh in training."""
-    strengths = [value for name, value in generator.named_parameters() if name.endswith("noise.weight")]
-    if not any(bool(value.any()) for value in strengths):
+    if not generator.uses_noise:
         return "none"
     return "random" if training else "fixed"
 

@@ -30,8 +30,7 @@ from clcae_lib.metrics import psnr
 from clcae_lib.models import Codes, Generator, ImageEncoder, LatentEncoder
 from clcae_lib.models.backbone import to_encoder_side
 from clcae_lib.models.published import MIN_SIDE
-from clcae_lib.models.stylegan2 import second_activation
-from clcae_lib.spaces import broadcast_w
+from clcae_lib.spaces import broadcast_w, feature_layer
 from clcae_lib.training import _common as common
 from clcae_lib.training._ema import half_life, update_average
 from clcae_lib.training._inversion_config import InversionConfig
@@ -147,7 +146,7 @@ class InversionTask(Task):
         self.fabric, config, device = fabric, self.config, fabric.device
         self.generator = common.placed(self.parts.generator, device)
         self.noise = common.noise_of(self.generator, training=True)
-        self.feature_index = second_activation(config.feature_side)
+        self.feature_index = feature_layer(config.feature_side)
         self.encoder = build_encoder(config.preset, self._architecture())
         if config.init_from_alignment:
             self._initialise(self.parts.alignment[0].body.state_dict(), "init_from_alignment")
@@ -404,21 +403,17 @@ class InversionTask(Task):
         count, layers = len(codes.w), self.generator.n_latent
         w = broadcast_w(codes.w, layers)
         if codes.feature is None:
-            images, features = self.generator.synthesis(
-                torch.cat([codes.w_plus, w]), noise=noise, return_features=True
-            )
+            images, features = self.generator.run_with_activations(torch.cat([codes.w_plus, w]), noise=noise)
             seen = self.parts.view(images).split(count)
             return dict(zip(PICTURES[1:], seen, strict=True)), features[self.feature_index][:count]
         share = codes.w.new_zeros(3 * count, 1, 1, 1)
         share[:count] = blend
         feature = torch.cat([codes.feature, torch.zeros_like(codes.feature).repeat(2, 1, 1, 1)])
-        images, features = self.generator.synthesis(
+        images, features = self.generator.run_with_activations(
             torch.cat([codes.w_plus, codes.w_plus, w]),
             feature=feature,
             feature_blend=share,
-            feature_index=self.feature_index,
             noise=noise,
-            return_features=True,
         )
         seen = self.parts.view(images).split(count)
         return dict(zip(PICTURES, seen, strict=True)), features[self.feature_index][:count]

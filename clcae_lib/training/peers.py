@@ -28,11 +28,11 @@ from clcae_lib.inversion.e4e import (
     discriminator_loss,
     stage_at,
 )
-from clcae_lib.inversion.hfgi import HfgiEncoder, HfgiInverter, low_rate, moved
+from clcae_lib.inversion.hfgi import HfgiEncoder, HfgiInverter, moved
 from clcae_lib.inversion.peer import PeerInverter
 from clcae_lib.inversion.psp import PspEncoder, PspInverter
 from clcae_lib.inversion.restyle import RestyleInverter, refine
-from clcae_lib.models.stylegan2 import second_activation
+from clcae_lib.spaces import feature_layer
 from clcae_lib.training import _common as common
 from clcae_lib.training._ema import half_life, update_average
 from clcae_lib.training._seeds import Shuffled, step_generator
@@ -375,15 +375,14 @@ class HfgiTask(E4eTask):
         with torch.no_grad(), self.fabric.autocast():
             encoder.base.requires_grad_(False)
             w_plus = encoder(target).w_plus
-            picture, activation = low_rate(self.generator, w_plus, side=config.feature_side, noise=self.noise)
+            picture, activations = self.generator.run_with_activations(w_plus, noise=self.noise)
             picture = self.parts.view(picture).float()
             lost = target - picture
             shifted = moved(lost, step_generator(config.seed, MOVES, index, self.fabric.global_rank))
         with self.fabric.autocast():
             aligned = encoder.aligner(picture, shifted)
-            feature = encoder.consultant(aligned, activation)
-            options = {"feature": feature, "feature_index": second_activation(config.feature_side)}
-            made = self.parts.view(self.generator.synthesis(w_plus, noise=self.noise, **options))
+            feature = encoder.consultant(aligned, activations[feature_layer(config.feature_side)])
+            made = self.parts.view(self.generator.synthesis(w_plus, noise=self.noise, feature=feature))
             terms, total = self._judge({"f": made}, target)
         terms["align"] = l1_loss(aligned.float(), lost)
         return self._update(terms, total + config.weight_align * terms["align"])

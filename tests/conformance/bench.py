@@ -12,14 +12,13 @@ from clcae_lib.models import (
     Codes,
     Generator,
     PublishedImageEncoder,
-    PublishedInversion,
     PublishedLatentEncoder,
 )
 from clcae_lib.models._ops import make_kernel
-from clcae_lib.models.published import build_inversion
 from clcae_lib.weights import checkpoints
 from clcae_lib.worlds.perceptual import lpips_from_published
 from tests.conformance import fill, golden
+from tests.conformance.official import PublishedInversion, build_inversion
 
 HEIGHTS = {"faces": 256, "cars": 192}
 Key = tuple[str, float]
@@ -90,14 +89,14 @@ class Bench:
         if (space, blend) not in made:
             before = self.codes(edit=False, resize=resize)[0].w_plus if edit else None
             options = {"before": before, "blend": blend, "side": 256 if resize else None}
-            made[space, blend] = self.inversion.decode(codes, spaces=(space,), **options)[space]
+            made[space, blend] = self.inversion.decode(codes, space, **options)
         return made[space, blend]
 
     def _run(self, edit: bool, resize: bool) -> tuple[Codes, dict[Key, Tensor], Tensor]:
         if (edit, resize) not in self.runs:
             step = 3 * fill.direction("edit", (1, 512)) if edit else None
             codes, pictures = self.inversion(self.pictures, edit=step, side=256 if resize else None)
-            activation = self.inversion.decoder.coarse(codes.w_plus).features[-1]
+            activation = self.inversion.decoder.activation(codes.w_plus)
             self.runs[edit, resize] = codes, {("f", 1.0): pictures["f"]}, activation
         return self.runs[edit, resize]
 

@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from clcae_lib.models import PublishedInversion
 from tests.conformance import fill, golden, plain
 from tests.conformance.bench import Bench
+from tests.conformance.official import PublishedInversion
 
 FORMS = ("plain", "all", "f", "load")
 GOALS = {"all": 0.5, "f": 0.25}

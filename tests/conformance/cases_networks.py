@@ -57,7 +57,7 @@ def generator(bench: Bench, name: str, arrays: Arrays) -> Tensor | None:
 
 
 def _activation(bench: Bench, index: int, kind: str | None, expected: NDArray) -> Tensor | None:
-    features = _kept(bench, "features", lambda: _synthesis(bench, return_features=True)[1])
+    features = _kept(bench, "features", lambda: bench.generator.run_with_activations(_w_plus(bench))[1])
     if index >= len(features):
         return None
     feature = features[index]
@@ -80,8 +80,11 @@ def _generated(bench: Bench, root: str) -> Tensor | None:
 
 
 def _synthesis(bench: Bench, **options):
-    w_plus = fill.vector("wplus", (2, bench.generator.n_latent, 512))
-    return bench.generator.synthesis(w_plus, **options)
+    return bench.generator.synthesis(_w_plus(bench), **options)
+
+
+def _w_plus(bench: Bench) -> Tensor:
+    return fill.vector("wplus", (2, bench.generator.n_latent, 512))
 
 
 def _codes(bench: Bench) -> dict[str, Tensor]:

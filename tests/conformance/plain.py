@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clcae_lib.models import Codes, Generator, PublishedInversion
+from clcae_lib.models import Codes, Generator
+from tests.conformance.official import PublishedInversion
 
 
 def invert(network: PublishedInversion, images: Tensor) -> tuple[Codes, dict[str, Tensor]]:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from clcae_lib.models import PublishedInversion
 from tests.conformance import bench, cases, check, golden
+from tests.conformance.official import PublishedInversion
 
 pytestmark = pytest.mark.xdist_group("conformance")
 NAMES = (

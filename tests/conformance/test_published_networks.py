@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from clcae_lib.models import ArcFace, PublishedImageEncoder, PublishedLatentEncoder
-from clcae_lib.models.published import build_inversion
 from tests.conformance import golden
+from tests.conformance.official import build_inversion
 
 
 @pytest.mark.parametrize(

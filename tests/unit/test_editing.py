@@ -12,7 +12,6 @@ from clcae_lib.editing import (
     Components,
     Direction,
     Labelled,
-    activation,
     alignment_probe,
     apply,
     apply_all,
@@ -201,8 +200,8 @@ def test_sefa_edits_the_layers_that_it_factorised(generator):
     w_plus = torch.randn(2, ROWS, DIM)
     inversion = Inversion(w_plus[:, 0], w_plus, None)
     edited = apply(generator, inversion, direction, 1.0)
-    before = generator.synthesis(w_plus, return_features=True)[1]
-    after = generator.synthesis(edited.w_plus, return_features=True)[1]
+    before = generator.run_with_activations(w_plus)[1]
+    after = generator.run_with_activations(edited.w_plus)[1]
     assert [torch.equal(a, b) for a, b in zip(before, after, strict=True)] == [True] * 3 + [False] * 5
 
 
@@ -213,9 +212,7 @@ def test_an_edit_moves_all_three_codes(generator, inversion):
     edited = apply(generator, inversion, Direction(unit(2), "yaw", unit=0.5), 3.0)
     assert torch.allclose(edited.w - inversion.w, 1.5 * unit(2).expand(3, DIM), atol=1e-6)
     assert torch.allclose(edited.w_plus - inversion.w_plus, 1.5 * unit(2).expand(3, ROWS, DIM), atol=1e-6)
-    five = [
-        generator.synthesis(codes, return_features=True)[1][5] for codes in (edited.w_plus, inversion.w_plus)
-    ]
+    five = [generator.run_with_activations(codes)[1][5] for codes in (edited.w_plus, inversion.w_plus)]
     assert torch.allclose(edited.feature, inversion.feature + five[0] - five[1], atol=1e-5)
     assert (edited.feature - inversion.feature).abs().max() > 1e-3
 
@@ -234,7 +231,7 @@ def test_an_edit_of_the_generators_own_codes_is_exact(generator):
     """With F the generator's own activation, decoding with it must equal decoding the edited W+ alone."""
     w = generator.sample_w(2, generator=torch.Generator().manual_seed(4))
     w_plus = w[:, None].expand(-1, ROWS, -1)
-    own = Inversion(w, w_plus, activation(generator, w_plus))
+    own = Inversion(w, w_plus, generator.activation(w_plus))
     edited = apply(generator, own, Direction(unit(3), "age"), 1.0)
     assert torch.allclose(
         generator.synthesis(edited.w_plus, feature=edited.feature), generator.synthesis(edited.w), atol=1e-5
@@ -399,8 +396,8 @@ def test_an_edit_in_stylespace_carries_f_and_adds_up(generator, inversion):
     edited = apply(generator, inversion, direction, torch.tensor([0.0, 1.0, -2.0]))
     assert torch.equal(edited.w_plus, inversion.w_plus)
     assert torch.allclose(edited.styles[2], -0.4 * vector, atol=1e-6)
-    expected = inversion.feature - activation(generator, inversion.w_plus)
-    expected = expected + activation(generator, inversion.w_plus, styles=edited.styles)
+    expected = inversion.feature - generator.activation(inversion.w_plus)
+    expected = expected + generator.activation(inversion.w_plus, style_offsets=edited.styles)
     assert torch.allclose(edited.feature, expected, atol=1e-5)
     assert (edited.feature - inversion.feature)[1].abs().max() > 1e-3
     twice = apply(generator, apply(generator, inversion, direction, 0.5), direction, 0.5)
@@ -521,7 +518,7 @@ def test_mixing_takes_rows_from_the_other_and_carries_f(generator, inversion):
     assert torch.equal(mixed.w_plus[:, 5:], b.w_plus[:, 5:].expand(2, -1, -1))
     assert torch.allclose(mixed.feature, a.feature, atol=1e-6)  # only layers above F were mixed
     low = mix(generator, a, b, [0, 1])
-    moved = activation(generator, low.w_plus) - activation(generator, a.w_plus)
+    moved = generator.activation(low.w_plus) - generator.activation(a.w_plus)
     assert torch.allclose(low.feature, a.feature + moved, atol=1e-5)
     assert moved.abs().max() > 1e-3
     with pytest.raises(ValueError, match=r"W\+ are 0 to 7"):

@@ -86,13 +86,12 @@ class Painter(Generator):
     def sample_w(self, n, *, generator):
         return self.spread * torch.randn(n, DIM, generator=generator) * STD
 
-    def synthesis(
-        self, w, *, feature=None, style_offsets=None, noise="fixed", stop_at=None, return_features=False
-    ):
+    def activation(self, w, *, side=16, style_offsets=None, noise="fixed"):
         w = w.mean(dim=1) if w.ndim == 3 else w
-        own = w[:, :, None, None].expand(-1, -1, 2, 2)
-        image = paint((own if feature is None else feature).mean(dim=(2, 3)))
-        return (image, [own] * 6) if return_features else image
+        return w[:, :, None, None].expand(-1, -1, 2, 2)
+
+    def synthesis(self, w, *, feature=None, style_offsets=None, noise="fixed", stop_at=None):
+        return paint((self.activation(w) if feature is None else feature).mean(dim=(2, 3)))
 
 
 class Exact:

@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from clcae_lib.inversion import Inversion, OptimisationInverter
+from clcae_lib.inversion import Inversion, OptimisationInverter, Tuned
 from clcae_lib.worlds import WorldError
 from tests.unit._tiny import Distance, Pictures, tiny_generator
 
@@ -24,14 +24,15 @@ def some(generator, count=3, *, feature=True):
 def test_indexing_keeps_the_batch_and_joins_again(generator):
     plain = some(generator)
     styles, tuned = torch.randn(3, sum(generator.style_sizes)), {"input.input": torch.randn(3, 1, 8, 4, 4)}
-    found = Inversion(plain.w, plain.w_plus, plain.feature, styles, tuned)
+    found = Inversion(plain.w, plain.w_plus, plain.feature, styles, Tuned(tuned))
     assert len(found) == 3
     assert found[1].w.shape == (1, 8)
     assert torch.equal(found[[0, 2]].w_plus, found.w_plus[[0, 2]])
     again = Inversion.cat([found[:1], found[1:]])
-    for part, other in zip(again._parts(), found._parts(), strict=True):
-        torch.testing.assert_close(part, other, atol=0, rtol=0)
-    assert found[1].tuned["input.input"].shape == (1, 1, 8, 4, 4)
+    for name in ("w", "w_plus", "feature", "styles"):
+        assert torch.equal(getattr(again, name), getattr(found, name))
+    assert torch.equal(again.decoder.tensors["input.input"], tuned["input.input"])
+    assert found[1].decoder.tensors["input.input"].shape == (1, 1, 8, 4, 4)
     assert Inversion.cat([found[:1]]).to("cpu").feature is not None
 
 
@@ -49,7 +50,7 @@ def test_tuned_images_and_plain_ones_can_be_decoded_at_once(generator):
     plain = some(generator, 2, feature=False)
     weights = dict(generator.named_parameters())
     tuned = {name: torch.stack([weights[name] + 1] * 2) for name in ("conv1.conv.weight", "to_rgb1.bias")}
-    both = (plain, Inversion(plain.w, plain.w_plus, tuned=tuned))
+    both = (plain, Inversion(plain.w, plain.w_plus, decoder=Tuned(tuned)))
     alone = [found.decode(generator, "w_plus") for found in both]
 
     def decode(number):

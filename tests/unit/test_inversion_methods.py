@@ -1,5 +1,6 @@
 """The methods that need no training, on a generator small enough for a test."""
 
+from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -16,6 +17,7 @@ from clcae_lib.inversion import (
     NearestCodeInverter,
     OptimisationInverter,
     PtiInverter,
+    Tuned,
     _noise,
     make_inverter,
 )
@@ -145,7 +147,7 @@ def test_f_is_held_near_the_generators_own_activation(generator, targets):
     def added(weight):
         inverter = OptimisationInverter(generator, space="f", steps=20, lr=0.2, feature_weight=weight)
         found = inverter.invert(targets)
-        own = generator.synthesis(found.w_plus, return_features=True)[1][5]
+        own = generator.run_with_activations(found.w_plus)[1][5]
         return (found.feature - own).square().mean()
 
     assert added(10.0) < 0.1 * added(0.0)
@@ -171,22 +173,23 @@ def test_maps_are_optimised_and_kept_noise_like_where_noise_is_used(targets):
         return OptimisationInverter(noisy, space="w", steps=25, noise_weight=weight).invert(targets)
 
     kept, free = found(1e5), found(0.0)
-    assert set(kept.tuned) == {f"noises.noise_{i}" for i in range(7)}
-    finest = kept.tuned["noises.noise_6"]
+    assert set(kept.decoder.tensors) == {f"noises.noise_{i}" for i in range(7)}
+    finest = kept.decoder.tensors["noises.noise_6"]
     assert finest.shape == (3, 1, 1, 32, 32)
     assert not torch.equal(finest[0], finest[1])
     torch.testing.assert_close(finest.mean(dim=(1, 2, 3, 4)), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(finest.std(dim=(1, 2, 3, 4), correction=0), torch.ones(3))
-    assert _noise.unlikeness(kept.tuned.values()) < 0.5 * _noise.unlikeness(free.tuned.values())
+    penalties = [_noise.noise_regularization(x.decoder.tensors.values()) for x in (kept, free)]
+    assert penalties[0] < 0.5 * penalties[1]
     alone = torch.cat([kept[i].decode(noisy, "w") for i in range(3)])
     torch.testing.assert_close(kept.decode(noisy, "w"), alone, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(alone, noisy.synthesis(kept.w))
 
 
-def test_unlikeness_of_a_smooth_map_is_large():
+def test_the_regularization_of_a_smooth_map_is_large():
     white = torch.randn(2, 1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     smooth = torch.ones(2, 1, 1, 32, 32)
-    assert _noise.unlikeness([white]) < 0.05 * _noise.unlikeness([smooth])
+    assert _noise.noise_regularization([white]) < 0.05 * _noise.noise_regularization([smooth])
 
 
 def test_f_needs_an_f_to_begin_with(generator, targets):
@@ -241,7 +244,7 @@ def test_tuning_comes_nearer_than_its_pivot(generator, tuned):
     pivot = Inversion(found.w, found.w_plus)
     assert (error(found, generator, targets) < 0.7 * error(pivot, generator, targets)).all()
     assert inverter.taken == [30, 30]
-    assert not any(name.startswith("style.") for name in found.tuned)
+    assert not any(name.startswith("style.") for name in found.decoder.tensors)
     reference = tiny_generator().state_dict()
     for name, value in generator.state_dict().items():
         assert torch.equal(value, reference[name]), f"{name}: the shared generator has changed"
@@ -256,24 +259,26 @@ def test_tuned_pictures_index_join_and_edit_by_their_own_generator(generator, tu
     own = []
     for i, strength in enumerate((0.5, -0.5)):
         alone = tiny_generator()
-        alone.load_state_dict({n: v[i] for n, v in found.tuned.items()}, strict=False)
+        alone.load_state_dict({n: v[i] for n, v in found.decoder.tensors.items()}, strict=False)
         own.append(alone.synthesis(found.w[i : i + 1] + strength * direction.step(1.0)))
     torch.testing.assert_close(edited.decode(generator, "w"), torch.cat(own), atol=1e-4, rtol=1e-4)
     mixed = mix(generator, found, found[[1, 0]], [0, 1])
-    assert mixed.tuned is found.tuned
+    assert mixed.decoder is found.decoder
     half = interpolate(found[0], found[1], 0.5)
     name = "conv1.conv.weight"
-    torch.testing.assert_close(half.tuned[name], found.tuned[name].mean(dim=0, keepdim=True))
+    torch.testing.assert_close(
+        half.decoder.tensors[name], found.decoder.tensors[name].mean(dim=0, keepdim=True)
+    )
 
 
 def test_f_follows_an_edit_by_the_pictures_own_generator(generator, tuned):
     _, found, _ = tuned
     feature = torch.randn(2, 6, 16, 16)
-    with_f = Inversion(found.w, found.w_plus, feature, None, found.tuned)
+    with_f = replace(found, feature=feature)
     edited = apply(generator, with_f, Direction(torch.ones(8), name="d"), 0.5)
     alone = tiny_generator()
-    alone.load_state_dict({n: v[1] for n, v in found.tuned.items()}, strict=False)
-    moved = [alone.synthesis(w[1:], return_features=True)[1][5] for w in (edited.w_plus, found.w_plus)]
+    alone.load_state_dict({n: v[1] for n, v in found.decoder.tensors.items()}, strict=False)
+    moved = [alone.run_with_activations(w[1:])[1][5] for w in (edited.w_plus, found.w_plus)]
     torch.testing.assert_close(edited.feature[1:], feature[1:] + moved[0] - moved[1], atol=1e-4, rtol=1e-4)
 
 
@@ -285,8 +290,8 @@ def test_locality_holds_the_generator_around_the_pivot(generator, tuned):
         options = {"steps": 30, "lr": 0.01, "locality_weight": weight, "locality_every": 1}
         found = PtiInverter(pivot, **options).invert(targets[:1])
         codes = generator.sample_w(8, generator=torch.Generator().manual_seed(1))
-        tuned = {name: value.expand(8, *value.shape[1:]) for name, value in found.tuned.items()}
-        moved = Inversion(codes, found.w_plus.expand(8, -1, -1), tuned=tuned).decode(generator, "w")
+        tuned = {name: value.expand(8, *value.shape[1:]) for name, value in found.decoder.tensors.items()}
+        moved = Inversion(codes, found.w_plus.expand(8, -1, -1), decoder=Tuned(tuned)).decode(generator, "w")
         return (moved - generator.synthesis(codes)).square().mean()
 
     assert drift(10.0) < 0.7 * drift(0.0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from clcae_lib.devices import make_fabric
-from clcae_lib.editing import Direction, activation, apply
+from clcae_lib.editing import Direction, apply
 from clcae_lib.inversion import ClcaeInverter
 from clcae_lib.models import ImageEncoder, LatentEncoder
 from clcae_lib.training import ConfigError, fit, load_config
@@ -158,7 +158,7 @@ def test_one_call_decodes_what_three_would(parts, tmp_path):
     with torch.no_grad():
         codes = task.encoder(images)
         pictures, activation = task._decode(codes, blend=0.3, noise="none")
-        plus, features = parts.generator.synthesis(codes.w_plus, noise="none", return_features=True)
+        plus, features = parts.generator.run_with_activations(codes.w_plus, noise="none")
         blended = parts.generator.synthesis(
             codes.w_plus, feature=codes.feature, feature_blend=0.3, noise="none"
         )
@@ -315,13 +315,13 @@ def test_f_can_sit_at_another_side_and_edits_follow_it(published_parts, side, in
     generator, images = task.generator, published_parts.validation.images(range(2))
     inversion = ClcaeInverter(task.result, generator).invert(images)
     assert inversion.feature.shape[1:] == (generator.channels[side], side, side)
-    own = activation(generator, inversion.w_plus, side=side)
+    own = generator.activation(inversion.w_plus, side=side)
     inside = generator.synthesis(inversion.w_plus, feature=own, feature_index=index)
     torch.testing.assert_close(inside, inversion.decode(generator, "w_plus"))
     nothing = apply(generator, inversion, Direction(torch.ones(8), "none", "w"), 0.0)
     torch.testing.assert_close(nothing.feature, inversion.feature)
     moved = apply(generator, inversion, Direction(torch.ones(8), "some", "w"), 1.0)
-    difference = activation(generator, moved.w_plus, side=side) - own
+    difference = generator.activation(moved.w_plus, side=side) - own
     torch.testing.assert_close(moved.feature, inversion.feature + difference)
 
 

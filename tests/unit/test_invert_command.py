@@ -7,10 +7,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from clcae_lib.cli import app
-from clcae_lib.models.published import build_inversion
 from clcae_lib.weights.checkpoints import load_weights
 from clcae_lib.worlds.photos import BUILT_IN
 from tests.conformance import fill
+from tests.conformance.official import build_inversion
 from tests.unit.test_weights_build import written
 
 

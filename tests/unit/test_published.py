@@ -7,7 +7,6 @@ from clcae_lib.models import (
     Generator,
     PublishedEncoder,
     PublishedImageEncoder,
-    PublishedInversion,
     PublishedLatentEncoder,
 )
 from clcae_lib.models.published import (
@@ -89,54 +88,14 @@ def test_attention_adds_no_query_twice():
     torch.testing.assert_close(block(q, key), expected)
 
 
-def test_the_edited_feature_is_corrected_per_sample(encoder, generator):
-    both = PublishedInversion(encoder, generator)
-    x, step = images(2), torch.randn(1, 8)
-    pictures = both(x, edit=step, side=None)[1]
-    for row in range(2):
-        alone = both(x[row : row + 1], edit=step, side=None)[1]
-        torch.testing.assert_close(pictures["f"][row : row + 1], alone["f"], atol=1e-4, rtol=1e-3)
-    _, pooled = both(x, side=32, spaces=("w",))
-    assert pooled["w"].shape == (2, 3, 32, 32)
-    plus = both(x, spaces=("w_plus",))[1]["w_plus"]
-    torch.testing.assert_close(both(x, blend=0.0)[1]["f"], plus)
-
-
-def test_only_the_pictures_asked_for_are_made(encoder, generator, monkeypatch):
-    made = []
-    synthesis = type(generator).synthesis
-
-    def counted(self, codes, **options):
-        if options.get("stop_at") is None:
-            made.append(codes.ndim)
-        return synthesis(self, codes, **options)
-
-    monkeypatch.setattr(type(generator), "synthesis", counted)
-    both = PublishedInversion(encoder, generator)
-    for spaces, expected in [((), []), (("f",), [3]), (("w",), [2]), (("w", "w_plus", "f"), [2, 3, 3])]:
-        made.clear()
-        codes, pictures = both(images(), spaces=spaces)
-        assert made == expected
-        assert set(pictures) == set(spaces)
-        assert codes.feature is not None
-    with pytest.raises(ValueError, match="spaces: 'x' is not one of"):
-        both(images(), spaces=("x",))
-
-
-def test_cars_are_read_flat_and_cut_as_published(generator):
+def test_cars_are_read_flat(generator):
     torch.manual_seed(1)
     net = PublishedEncoder(64, style_dim=8, feature_channels=5, height=48, **SMALL).eval()
     net.attach(generator)
     assert net.average.shape == (1, 3, 48, 64)
-    both = PublishedInversion(net, generator, domain="cars")
-    cars = images()[:, :, :48]
-    codes, pictures = both(cars, spaces=("f", "w"))
-    assert codes.feature.shape == (2, 5, 16, 16)
-    assert pictures["w"].shape == (2, 3, 192, 256)
+    assert net(images()[:, :, :48]).feature.shape == (2, 5, 16, 16)
     with pytest.raises(ValueError, match=r"images are \(64, 64\); this encoder reads pictures of \(48, 64\)"):
-        both(images())
-    with pytest.raises(ValueError, match="domain='boats'"):
-        PublishedInversion(net, generator, domain="boats")
+        net(images())
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from clcae_lib.models import (
     Generator,
     PublishedEncoder,
     PublishedImageEncoder,
-    PublishedInversion,
     PublishedLatentEncoder,
 )
 from clcae_lib.models.arcface import ArcFace
@@ -32,6 +31,7 @@ from clcae_lib.weights import (
     recognise,
 )
 from tests.conformance import golden
+from tests.conformance.official import PublishedInversion
 from tests.nvidia_pickle import small_tensors, write_legacy, write_snapshot
 from tests.unit._tiny import tiny_generator
 

@@ -1,0 +1,154 @@
+"""Decoders of an inversion: the generator as it is, tuned for each image, or with a restored F.
+
+Pivotal tuning (arXiv 2106.05744) gives each image its own weights, and the projector of StyleGAN2 (arXiv
+1912.04958, appendix D) its own noise maps. HFGI (arXiv 2109.06590) restores F from what the codes lost.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from clcae_lib.models import Generator
+
+if TYPE_CHECKING:
+    from clcae_lib.inversion.inversion import Inversion
+
+NOISE = "noises."
+"""Prefix of the names of noise maps, which may have a batch dimension in the generator itself."""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Decode with the generator as it is; the base of the other decoders."""
+
+    def decode(
+        self, generator: Generator, codes: Float[Tensor, "n d"] | Float[Tensor, "n l d"], **options: Any
+    ) -> Float[Tensor, "n 3 h w"]:
+        """Return the images of codes; the options are those of `Generator.synthesis`."""
+        return generator.synthesis(codes, **options)
+
+    def activation(
+        self, generator: Generator, codes: Float[Tensor, "n l d"], **options: Any
+    ) -> Float[Tensor, "n c h w"]:
+        """Return the generator's own activation in the place of F; the options are its `activation`'s."""
+        return generator.activation(codes, **options)
+
+    def carry(self, generator: Generator, before: Inversion, after: Inversion) -> Float[Tensor, "n c h w"]:
+        """Return the F of edited codes: `F + G5(after) - G5(before)` (arXiv 2211.11448, section 3.4)."""
+        side = before.feature.shape[-1]
+        moved, own = (
+            self.activation(generator, codes.w_plus, side=side, style_offsets=codes.styles)
+            for codes in (after, before)
+        )
+        return before.feature + moved - own
+
+    def interpolate(self, other: Plain, amount: float) -> Plain:
+        """Return the decoder `amount` of the way to another one; plain unless both are tuned."""
+        return Plain()
+
+    def tuned(self, tensors: Mapping[str, Tensor]) -> Plain:
+        """Return the decoder with these tensors for each image, and those it has; F is not restored."""
+        return Tuned(tensors) if tensors else Plain()
+
+
+@dataclass(frozen=True)
+class Tuned(Plain):
+    """Decode each image with its own values of some of the generator's tensors.
+
+    Images with their own weights are synthesised one at a time; images with only their own noise maps are
+    batched.
+
+    Attributes:
+        tensors: values by their names in the generator's `state_dict`, with the batch in front.
+    """
+
+    tensors: Mapping[str, Tensor]
+
+    def decode(
+        self, generator: Generator, codes: Float[Tensor, "n d"] | Float[Tensor, "n l d"], **options: Any
+    ) -> Float[Tensor, "n 3 h w"]:
+        """Return the images of codes; tensors among the options have one row per image, or one for all."""
+        return self._call(generator, "synthesis", codes, options)
+
+    def activation(
+        self, generator: Generator, codes: Float[Tensor, "n l d"], **options: Any
+    ) -> Float[Tensor, "n c h w"]:
+        """Return the activation of each image's own generator in the place of F."""
+        return self._call(generator, "activation", codes, options)
+
+    def interpolate(self, other: Plain, amount: float) -> Plain:
+        """Return the decoder with tensors `amount` of the way to another one's."""
+        if not isinstance(other, Tuned):
+            return Plain()
+        return Tuned({k: torch.lerp(value, other.tensors[k], amount) for k, value in self.tensors.items()})
+
+    def tuned(self, tensors: Mapping[str, Tensor]) -> Tuned:
+        """Return the decoder with these tensors for each image, and those it has."""
+        return Tuned({**self.tensors, **tensors})
+
+    def _call(self, generator: Generator, method: str, codes: Tensor, options: dict[str, Any]) -> Tensor:
+        if all(name.startswith(NOISE) for name in self.tensors):
+            maps = {name: value.flatten(0, 1) for name, value in self.tensors.items()}
+            return _call_with(generator, maps, method, codes, options)
+        rows = []
+        for i in range(len(codes)):
+            own = {name: value[i] for name, value in self.tensors.items()}
+            row = {name: _row(value, i, len(codes)) for name, value in options.items()}
+            rows.append(_call_with(generator, own, method, codes[i : i + 1], row))
+        return torch.cat(rows)
+
+
+@dataclass(frozen=True)
+class Restoring(Plain):
+    """Decode with the generator as it is; restore F from a distortion map wherever an edit leads (HFGI).
+
+    Attributes:
+        network: makes F with its `feature(generator, lost, w_plus, styles=...)`.
+        lost: the images minus their reconstructions from `w_plus`, `[N, 3, H, W]`.
+    """
+
+    network: nn.Module
+    lost: Float[Tensor, "n 3 h w"]
+
+    def carry(self, generator: Generator, before: Inversion, after: Inversion) -> Float[Tensor, "n c h w"]:
+        """Return F restored for the edited codes."""
+        return self.network.feature(generator, self.lost, after.w_plus, styles=after.styles)
+
+
+class _Call(nn.Module):
+    """Calls a method of the generator, so that `functional_call` can replace its tensors."""
+
+    def __init__(self, generator: nn.Module, method: str) -> None:
+        super().__init__()
+        self.generator, self.method = generator, method
+
+    def forward(self, codes: Tensor, **options: Any) -> Tensor:
+        return getattr(self.generator, self.method)(codes, **options)
+
+
+def _call_with(
+    generator: nn.Module, values: Mapping[str, Tensor], method: str, codes: Tensor, options: dict[str, Any]
+) -> Tensor:
+    named = {f"generator.{name}": value for name, value in values.items()}
+    return functional_call(_Call(_shell(generator), method), named, (codes,), options)
+
+
+def _shell(module: nn.Module) -> nn.Module:
+    """Return a copy with the same tensors; `functional_call` changes a module that other threads may use."""
+    shell = copy.copy(module)
+    shell._parameters, shell._buffers = dict(module._parameters), dict(module._buffers)
+    shell._modules = {name: part if part is None else _shell(part) for name, part in module._modules.items()}
+    return shell
+
+
+def _row(value: Any, index: int, count: int) -> Any:
+    several = isinstance(value, Tensor) and value.ndim > 0 and len(value) == count
+    return value[index : index + 1] if several else value
