@@ -16,7 +16,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx-mathjax-offline",
 ]
-exclude_patterns = ["README.md", "docs/site", "**/profiles", "data/README.md", "results/README.md"]
+exclude_patterns = ["README.md", "docs/site", "**/profiles", "results/README.md"]
 nb_execution_mode = "off"
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
