@@ -1,0 +1,1 @@
+"""Everything that takes a device, run on an accelerator that is simulated in Python."""
