@@ -338,3 +338,18 @@ def test_relative_links_lead_to_files_and_headings(page):
 def _anchors(page):
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+@cache
+def library():
+    """The code of the library and the Makefile, in which messages over several lines are joined."""
+    files = [ROOT / "Makefile", *sorted((ROOT / "clcae_lib").rglob("*.py"))]
+    return re.sub(r'"\s*\n\s*f?"', "", "\n".join(path.read_text(encoding="utf-8") for path in files))
+
+
+def test_the_messages_in_troubleshooting_are_those_of_the_library():
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    quoted = [text for row in rows_of("| message |", page) for text in re.findall(r"`([^`]+)`", row[0])]
+    parts = [part.strip(" :") for text in quoted for part in text.split("...")]
+    assert len(quoted) >= 10
+    assert [part for part in parts if part and part not in library()] == []
