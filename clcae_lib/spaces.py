@@ -5,8 +5,9 @@ import math
 from jaxtyping import Float
 from torch import Tensor
 
-SPACES = ("w", "w_plus", "f")
-"""W, W+, and the feature map F (with W+ for the layers after it)."""
+SPACE_LABELS = {"w": "W", "w_plus": "W+", "f": "F"}
+"""W, W+, and the feature map F (with W+ for the layers after it), as tables and figures name them."""
+SPACES = tuple(SPACE_LABELS)
 
 
 def num_layers(resolution: int) -> int:

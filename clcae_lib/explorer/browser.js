@@ -5,7 +5,7 @@
   const limit = LIMIT;
   const inside = (selector) => document.querySelectorAll(`.clcae-explorer ${selector}`);
 
-  // A slider's handle carries no name of its own; it takes the label beside it. A picture takes its caption.
+  // A slider's handle carries no name of its own; it takes the label beside it. An image takes its caption.
   const name = () => {
     for (const slider of inside(".widget-hslider, .widget-slider")) {
       const text = slider.querySelector(".widget-label")?.textContent;
@@ -13,9 +13,9 @@
         if (text && part.getAttribute("aria-label") !== text) part.setAttribute("aria-label", text);
       }
     }
-    for (const picture of inside("img.widget-image")) {
-      const text = picture.parentElement.textContent.trim();
-      if (picture.alt !== text) picture.alt = text;
+    for (const image of inside("img.widget-image")) {
+      const text = image.parentElement.textContent.trim();
+      if (image.alt !== text) image.alt = text;
     }
   };
   let due = 0;

@@ -1,4 +1,4 @@
-"""What can be taken along: a picture, an animation, the codes, and the Python that makes them again.
+"""What can be taken along: an image, an animation, the codes, and the Python that makes them again.
 
 The codes are W, W+, F and steps in StyleSpace after the edits (arXiv 2211.11448, section 3.4). Everything is
 made in memory.
@@ -6,19 +6,17 @@ made in memory.
 
 import io
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pprint import pformat
 
 import numpy as np
 import safetensors.torch
-from jaxtyping import UInt8
 from PIL import Image
 
 from clcae_lib.explorer.state import State
 from clcae_lib.explorer.studio import Frame, Studio
+from clcae_lib.explorer.uploads import as_png
 
-Picture = UInt8[np.ndarray, "h w 3"]
 MAX_FRAMES = 120
 _TEMPLATE = """\
 from clcae_lib.explorer import State, Studio
@@ -27,26 +25,26 @@ state = State(
 {fields}
 )
 studio = Studio.open(state.world)
-picture = studio.picture(state)  # bytes [height, width, 3]
+image = studio.image(state)  # bytes [height, width, 3]
 codes = studio.inversion(state)  # w, w_plus, feature and styles after the edits
 """
 
 
 def png(frame: Frame) -> bytes:
-    """The picture after the edits, as a PNG file."""
-    return _file([frame.after], "PNG")
+    """Return the image after the edits, as a PNG file."""
+    return as_png(frame.after)
 
 
 def gif(studio: Studio, state: State, *, frames: int = 24, milliseconds: int = 80) -> bytes:
-    """An animation, there and back, as a GIF file that repeats for ever.
+    """Return an animation, there and back, as a GIF file that repeats for ever.
 
     It runs over the range of the strip's control; without a strip, from no edits to all of them.
 
     Args:
-        studio: draws it.
+        studio: the studio that draws it.
         state: what is drawn.
-        frames: pictures on the way there; those on the way back come on top.
-        milliseconds: how long each is shown.
+        frames: number of images on the way there; those on the way back come on top.
+        milliseconds: time for which each is shown.
 
     Raises:
         ExplorerError: the state asks for what this world does not have.
@@ -54,12 +52,19 @@ def gif(studio: Studio, state: State, *, frames: int = 24, milliseconds: int = 8
     """
     if not 2 <= frames <= MAX_FRAMES:
         raise ValueError(f"frames must be 2 to {MAX_FRAMES}, not {frames}")
-    there = [studio.picture(s) for s in _sweep(state, frames)]
-    return _file([*there, *there[-2:0:-1]], "GIF", duration=milliseconds, loop=0, save_all=True)
+    shares = np.linspace(0, 1, frames).tolist()
+    if state.strip is None:
+        sweep = [replace(state, edits={k: t * s for k, s in state.edits.items()}) for t in shares]
+    else:
+        sweep = [state.with_edit(state.strip, (2 * t - 1) * state.strip_range) for t in shares]
+    there = [Image.fromarray(studio.image(s)) for s in sweep]
+    file, others = io.BytesIO(), [*there[1:], *there[-2:0:-1]]
+    there[0].save(file, "GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)
+    return file.getvalue()
 
 
 def codes(studio: Studio, state: State) -> bytes:
-    """The codes after the edits as a safetensors file, with the state in its metadata.
+    """Return the codes after the edits as a safetensors file, with the state in its metadata.
 
     `checkpoints.load_weights(path, kind="inversion codes")` reads it.
 
@@ -74,31 +79,11 @@ def codes(studio: Studio, state: State) -> bytes:
 
 
 def snippet(state: State) -> str:
-    """Python that draws the state's picture again with the public library; `picture` holds it."""
-    plain = State()
-    given = {name: getattr(state, name) for name in state.__dataclass_fields__}
-    told = {k: v for k, v in given.items() if v != getattr(plain, k) or k in ("world", "source")}
-    fields = (f"    {k}={_literal(v)}," for k, v in told.items())
-    return _TEMPLATE.format(fields="\n".join(fields))
-
-
-def _literal(value: object) -> str:
-    """A value as Python; mappings as plain dictionaries."""
-    return pformat(dict(value) if hasattr(value, "items") else value, width=10**9)
-
-
-def _sweep(state: State, frames: int) -> list[State]:
-    """States over the strip's range, or with a growing share of every edit."""
-    shares = np.linspace(0, 1, frames).tolist()
-    if state.strip is None:
-        return [replace(state, edits={k: t * s for k, s in state.edits.items()}) for t in shares]
-    reach = state.strip_range
-    return [state.with_edit(state.strip, (2 * t - 1) * reach) for t in shares]
-
-
-def _file(pictures: Sequence[Picture], kind: str, **options) -> bytes:
-    first, *others = (Image.fromarray(picture) for picture in pictures)
-    file = io.BytesIO()
-    extra = {"append_images": others, **options} if kind == "GIF" else {}
-    first.save(file, format=kind, **extra)
-    return file.getvalue()
+    """Return Python that draws the state's image again with the public library; `image` holds it."""
+    plain, lines = State(), []
+    for name in (f.name for f in fields(State)):
+        value = getattr(state, name)
+        if value != getattr(plain, name) or name in ("world", "source"):
+            value = dict(value) if name == "edits" else value
+            lines.append(f"    {name}={pformat(value, width=10**9)},")
+    return _TEMPLATE.format(fields="\n".join(lines))

@@ -12,12 +12,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 RANK = 4
-"""How many singular vectors a locked edit loses.
+"""Singular vectors that a locked edit loses.
 
 Four keep most of an edit; with eight, yaw and glasses, which the embedding also sees, hardly move any more.
 """
 _CHUNK = 16
-"""Rows of the Jacobian at once, to bound the memory."""
+"""Rows of the Jacobian in one pass, to bound the memory."""
 
 
 def identity_basis(
@@ -27,32 +27,24 @@ def identity_basis(
     *,
     rank: int = RANK,
 ) -> Float[Tensor, "k d"]:
-    """Orthonormal steps that change the identity most around a code, the worst first.
+    """Return orthonormal steps that change the identity most around a code, the worst first.
 
     Args:
-        embed: images to vectors; the judge in the role "train", for the other one measures.
-        decode: steps `[N, D]` from the code to pictures `[N, 3, R, R]`, differentiable.
-        still: the step that is none, zeros.
-        rank: how many steps.
+        embed: images to vectors; the loss network, for the evaluation network measures.
+        decode: steps `[N, D]` from the code to images `[N, 3, H, W]`, differentiable.
+        still: the step that changes nothing, zeros.
+        rank: number of steps.
     """
-
-    def embedded(steps: Tensor) -> Tensor:
-        return embed(decode(steps))
-
-    count = embedded(still).shape[1]
-    parts = [_gradients(embedded, part, still) for part in torch.arange(count).split(_CHUNK)]
-    jacobian = torch.cat(parts)
-    return torch.linalg.svd(jacobian.double(), full_matrices=False).Vh[:rank].to(still)
-
-
-def _gradients(embedded: Callable[[Tensor], Tensor], entries: Tensor, like: Tensor) -> Float[Tensor, "e d"]:
-    """Gradients of these entries of the embedding at no step, each from its own copy of the code."""
     with torch.enable_grad():
-        steps = like.new_zeros(len(entries), like.shape[-1]).requires_grad_()
-        chosen = embedded(steps).gather(1, entries.to(like.device)[:, None])
-        return torch.autograd.grad(chosen.sum(), steps)[0]
+        count = embed(decode(still)).shape[1]
+        jacobian = []
+        for entries in torch.arange(count, device=still.device).split(_CHUNK):
+            steps = still.new_zeros(len(entries), still.shape[-1]).requires_grad_()
+            chosen = embed(decode(steps)).gather(1, entries[:, None])  # each from its own copy of the code
+            jacobian.append(torch.autograd.grad(chosen.sum(), steps)[0])
+    return torch.linalg.svd(torch.cat(jacobian).double(), full_matrices=False).Vh[:rank].to(still)
 
 
-def off(basis: Float[Tensor, "k d"], step: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows d"]:
-    """The step, row by row, without its part in the span of the basis."""
+def project_off(basis: Float[Tensor, "k d"], step: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+    """Return the step, row by row, without its part in the span of the basis."""
     return step - (step @ basis.T) @ basis

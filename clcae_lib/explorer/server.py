@@ -1,8 +1,8 @@
 """The explorer as a page of its own, served by Voila: sliders without code (no section of the paper).
 
-Each visitor has a kernel and with it a state of their own. It serves this machine alone, unless asked;
-messages are limited in size, visitors in number; idle kernels end. The page is made in an empty temporary
-folder, so nothing else can be fetched, and needs nothing from other machines.
+Each visitor has a kernel and with it a state of their own. Only this machine is served, unless asked
+otherwise; messages are limited in size, visitors in number; idle kernels end. The page is made in an empty
+temporary folder, so nothing else can be fetched, and needs nothing from other machines.
 """
 
 import os
@@ -29,36 +29,95 @@ Explorer({world!r}, device={device!r}).show()
 """
 
 
-def configuration(*, host: str, port: int, visitors: int, idle: int, folder: Path) -> Config:
-    """Voila's settings.
+def serve(
+    world: str = "portraits",
+    *,
+    device: str = "auto",
+    host: str = "127.0.0.1",
+    port: int = 8866,
+    visitors: int = 4,
+    idle: int = 900,
+) -> None:
+    """Serve the explorer until interrupted.
+
+    Directions are looked for before the first visitor comes, so that none of them waits for it.
 
     Args:
-        host: the address served; 127.0.0.1 is reached from this machine alone.
-        port: of the page.
-        visitors: kernels at once.
+        world: the world shown first.
+        device: device of the networks.
+        host: address to serve; put a proxy with authentication before any other than 127.0.0.1.
+        port: port of the page.
+        visitors: the most visitors at the same time; each has a kernel of some 600 MB.
+        idle: seconds after which a visitor who does nothing loses the kernel.
+
+    Raises:
+        ExplorerError: visitors or idle is below 1.
+        WorldError: the world cannot be shown.
+    """
+    from voila.app import Voila
+
+    from clcae_lib.explorer.studio import Studio
+
+    if visitors < 1 or idle < 1:
+        raise ExplorerError("visitors and idle must be 1 or more")
+    Studio.open(world, device=device)
+    paths = os.environ.get("JUPYTER_PATH")
+    os.environ["JUPYTER_PATH"] = os.pathsep.join([str(_TEMPLATES.parent), *([paths] if paths else [])])
+    try:
+        with tempfile.TemporaryDirectory(prefix="clcae-explorer-") as folder:
+            page = write_page(Path(folder), world=world, device=device)
+            config = configuration(host=host, port=port, visitors=visitors, idle=idle, folder=Path(folder))
+            Voila.launch_instance([str(page)], config=config)
+    finally:
+        del os.environ["JUPYTER_PATH"]
+        if paths is not None:
+            os.environ["JUPYTER_PATH"] = paths
+
+
+def write_page(folder: Path, *, world: str, device: str) -> Path:
+    """Write the page, a notebook of one cell, and return its path."""
+    cell = nbformat.v4.new_code_cell(_PAGE.format(world=world, device=device))
+    kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    node = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel, "title": "Latent explorer"})
+    path = folder / "explorer.ipynb"
+    nbformat.write(node, path)
+    return path
+
+
+def configuration(*, host: str, port: int, visitors: int, idle: int, folder: Path) -> Config:
+    """Return Voila's settings.
+
+    Args:
+        host: address to serve; 127.0.0.1 is reached from this machine only.
+        port: port of the page.
+        visitors: the most kernels at the same time.
         idle: seconds without a message after which a kernel ends.
-        folder: an empty one, for the page.
+        folder: an empty folder for the page.
     """
     config = Config()
     config.Voila.update(ip=host, port=port, port_retries=0, open_browser=False, root_dir=str(folder))
     config.Voila.tornado_settings = {"websocket_max_message_size": MESSAGE_BYTES}
     config.VoilaConfiguration.update(
-        template="clcae", theme="light", allow_template_override="NO", allow_theme_override="NO"
+        template="clcae",
+        theme="light",
+        allow_template_override="NO",
+        allow_theme_override="NO",
+        show_tracebacks=False,
+        file_allowlist=[],
+        prelaunch_hook=give_token,
+        multi_kernel_manager_class=CappedKernels,
+        kernel_spec_manager_class=OwnInterpreter,
     )
-    config.VoilaConfiguration.update(show_tracebacks=False, file_allowlist=[], prelaunch_hook=give_token)
-    config.VoilaConfiguration.multi_kernel_manager_class = CappedKernels
-    config.VoilaConfiguration.kernel_spec_manager_class = OwnInterpreter
     # Voila's own limits, 60 and 4 seconds, leave a page blank on a busy machine.
     config.VoilaExecutor.update(startup_timeout=1200, iopub_timeout=1200)
     config.CappedKernels.visitors = visitors
-    config.MappingKernelManager.update(
-        cull_idle_timeout=idle, cull_interval=max(1, min(60, idle // 2)), cull_connected=True
-    )
+    interval = max(1, min(60, idle // 2))
+    config.MappingKernelManager.update(cull_idle_timeout=idle, cull_interval=interval, cull_connected=True)
     return config
 
 
 class OwnInterpreter(KernelSpecManager):
-    """Knows one kernel, this interpreter's; kernels that the machine has registered play no part."""
+    """Offers one kernel, this interpreter's, whatever kernels the machine has registered."""
 
     def _kernel_dirs_default(self) -> list[str]:
         return []
@@ -67,7 +126,7 @@ class OwnInterpreter(KernelSpecManager):
 class CappedKernels(AsyncMappingKernelManager):
     """The visitors' kernels, never more than `visitors`, those that are starting counted too."""
 
-    visitors = Int(4, help="Kernels at once.").tag(config=True)
+    visitors = Int(4, help="The most kernels at the same time.").tag(config=True)
     _starting = 0
 
     async def start_kernel(self, **options: Any) -> str:
@@ -87,64 +146,9 @@ class CappedKernels(AsyncMappingKernelManager):
 
 
 def give_token(request: web.RequestHandler, **_: Any) -> None:
-    """Voila's hook before a page: set the cookie without which a closed page cannot end its kernel.
+    """Set the cookie without which a closed page cannot end its kernel: Voila's hook before a page.
 
     Reading the token sets it. Voila itself does not (its issue 1458), and the place would stay taken until
     the kernel counts as idle.
     """
     _ = request.xsrf_token
-
-
-def write_page(folder: Path, *, world: str, device: str) -> Path:
-    """Write the page, a notebook of one cell, and return its path."""
-    cell = nbformat.v4.new_code_cell(_PAGE.format(world=world, device=device))
-    kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
-    node = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel, "title": "Latent explorer"})
-    path = folder / "explorer.ipynb"
-    nbformat.write(node, path)
-    return path
-
-
-def serve(
-    world: str = "portraits",
-    *,
-    device: str = "auto",
-    host: str = "127.0.0.1",
-    port: int = 8866,
-    visitors: int = 4,
-    idle: int = 900,
-) -> None:
-    """Serve the explorer until interrupted.
-
-    Directions are looked for before the first visitor comes, so that none of them waits for it.
-
-    Args:
-        world: shown first.
-        device: where the networks run.
-        host: address to serve; put a proxy with authentication before any other than 127.0.0.1.
-        port: of the page.
-        visitors: at once; each has a kernel of some 600 MB.
-        idle: seconds after which a visitor who does nothing loses the kernel.
-
-    Raises:
-        ExplorerError: the world cannot be shown.
-    """
-    from voila.app import Voila
-
-    from clcae_lib.explorer.studio import Studio
-
-    if visitors < 1 or idle < 1:
-        raise ExplorerError("visitors and idle must be 1 or more")
-    Studio.open(world, device=device)
-    known = os.environ.get("JUPYTER_PATH")
-    os.environ["JUPYTER_PATH"] = os.pathsep.join([str(_TEMPLATES.parent), *([known] if known else [])])
-    try:
-        with tempfile.TemporaryDirectory(prefix="clcae-explorer-") as folder:
-            page = write_page(Path(folder), world=world, device=device)
-            config = configuration(host=host, port=port, visitors=visitors, idle=idle, folder=Path(folder))
-            Voila.launch_instance([str(page)], config=config)
-    finally:
-        if known is None:
-            del os.environ["JUPYTER_PATH"]
-        else:
-            os.environ["JUPYTER_PATH"] = known

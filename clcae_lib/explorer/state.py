@@ -1,4 +1,4 @@
-"""What a picture of the explorer depends on, and nothing else: one value that can be compared, kept and sent.
+"""What an image of the explorer depends on, as one value that can be compared, kept and sent; its history.
 
 A state asks for codes in W, W+ or F (arXiv 2211.11448, section 3) and for steps along directions (its section
 4.3). It comes from widgets, or from a file that a visitor loads, so each value is checked here.
@@ -6,181 +6,223 @@ A state asks for codes in W, W+ or F (arXiv 2211.11448, section 3) and for steps
 
 import json
 import re
+import reprlib
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
+from functools import wraps
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 from clcae_lib.errors import ClcaeError
-from clcae_lib.inversion import SPACES
 
-Source = Literal["seed", "gallery", "upload"]
-Check = Callable[[str, Any], Any]
 MAX_STRENGTH = 20.0
 """The furthest edit, in standard deviations; no generator draws faces near as far out."""
 MAX_JSON = 8_000_000
-"""Characters of a state as JSON: room for an uploaded picture of 1024 pixels a side."""
+"""Characters of a state as JSON: room for an uploaded image of 1024 pixels a side."""
 
 
 class ExplorerError(ClcaeError, ValueError):
-    """What the explorer expects to go wrong, said in a sentence for the visitor: plain text, not HTML."""
+    """A request that the explorer cannot meet, in a sentence for the visitor: plain text, not HTML."""
 
 
-@dataclass(frozen=True)
+def _in_one_sentence(cls: type) -> type:
+    """Have a pydantic data class raise ExplorerError with the first of its errors."""
+    checked = cls.__init__
+
+    @wraps(checked)
+    def __init__(self, /, **values: Any) -> None:  # noqa: N807
+        try:
+            checked(self, **values)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ": ".join(str(part)[:40] for part in first["loc"] if part != "[key]")
+            fault = first["msg"].replace("Input", "the value", 1)
+            value = reprlib.repr(first["input"])
+            raise ExplorerError(f"{place}: {fault}, not {value}.") from error
+
+    cls.__init__ = __init__
+    return cls
+
+
+def _check_name(name: str) -> str:
+    if not re.fullmatch(r"[\w.-]{1,64}", name):
+        raise PydanticCustomError("name", "the value should be a short name of letters and digits")
+    return name
+
+
+def _sorted_edits(edits: Mapping[str, float]) -> Mapping[str, float]:
+    """Edits in the one form in which equal states are equal."""
+    return MappingProxyType({key: edits[key] for key in sorted(edits) if edits[key] != 0})
+
+
+def _sorted_rows(rows: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(set(rows)))
+
+
+_Name = Annotated[str, AfterValidator(_check_name)]
+_Whole = Annotated[int, Field(ge=0, lt=2**53)]
+_Strength = Annotated[float, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH)]
+_Row = Annotated[int, Field(ge=0, lt=64)]
+
+
+@_in_one_sentence
+@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid", validate_default=True))
 class State:
-    """Everything that a picture of the explorer depends on.
+    """Everything that an image of the explorer depends on.
 
     Attributes:
-        world: its name.
-        source: what is shown: a code drawn by `seed`, or a picture of the gallery or an upload, inverted.
-        seed: of the latent, where `source` is "seed".
-        index: into the gallery, where `source` is "gallery".
+        world: name of the world.
+        source: what is shown: a code drawn by `seed`, or an image of the gallery or an upload, inverted.
+        seed: seed of the latent, where `source` is "seed".
+        index: number of the image in the gallery, where `source` is "gallery".
         upload: a PNG of the world's side in base64, where `source` is "upload"; a state stays self-contained.
-        method: the preset that inverts gallery and uploads.
+        method: preset of the encoder that inverts gallery and uploads.
         space: what is decoded. A sampled code has no F: "f" then means its W+.
         truncation: 0 to 1; how much is left of the code's distance from the mean code.
         edits: strengths of controls, in standard deviations; zeros are dropped.
         mix_seed: rows `mix_layers` of W+ are taken from the code of this seed; None for no mixing.
         mix_layers: rows of W+, rising.
         lock_identity: take out of the edits what changes who is seen.
-        strip: the control that is shown over a range, or None.
+        strip: control that is shown over a range, or None.
         strip_range: strengths of the strip run from minus this to this.
 
     Raises:
         ExplorerError: a value is out of its range; it is a `ValueError`.
     """
 
-    world: str = "portraits"
-    source: Source = "seed"
-    seed: int = 0
-    index: int = 0
-    upload: str | None = field(default=None, repr=False)
-    method: str = "foundation"
+    world: _Name = "portraits"
+    source: Literal["seed", "gallery", "upload"] = "seed"
+    seed: _Whole = 0
+    index: _Whole = 0
+    upload: Annotated[str, Field(max_length=MAX_JSON)] | None = field(default=None, repr=False)
+    method: _Name = "foundation"
     space: Literal["w", "w_plus", "f"] = "f"
-    truncation: float | int = 1.0
-    edits: Mapping[str, float | int] = field(default_factory=dict, hash=False)
-    mix_seed: int | None = None
-    mix_layers: tuple[int, ...] = ()
+    truncation: Annotated[float, Field(ge=0, le=1)] = 1.0
+    edits: Annotated[Mapping[_Name, _Strength], Field(max_length=200), AfterValidator(_sorted_edits)] = field(
+        default_factory=dict, hash=False
+    )
+    mix_seed: _Whole | None = None
+    mix_layers: Annotated[
+        tuple[_Row, ...], Field(max_length=64, strict=False), AfterValidator(_sorted_rows)
+    ] = ()
     lock_identity: bool = False
-    strip: str | None = None
-    strip_range: float | int = 2.0
-
-    def __post_init__(self) -> None:
-        """Check each value; bring edits and layers into the one form in which equal states are equal."""
-        for name, check in _CHECKS.items():
-            object.__setattr__(self, name, check(name, getattr(self, name)))
+    strip: _Name | None = None
+    strip_range: Annotated[float, Field(ge=0.01, le=MAX_STRENGTH)] = 2.0
 
     def to_json(self) -> str:
-        """The state as JSON, which `from_json` reads."""
+        """Return the state as JSON, which `from_json` reads."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return json.dumps(values | {"edits": dict(self.edits)}, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> "State":
-        """The state that `to_json` wrote; what is left out has its default.
+        """Return the state that `to_json` wrote; what is left out has its default.
 
         Raises:
-            ExplorerError: the text is too long, no JSON object, or has a key or value that no state has.
+            ExplorerError: the text is too long, not a JSON object, or has a key or value that no state has.
         """
         if len(text) > MAX_JSON:
-            raise ExplorerError(f"This state has more than {MAX_JSON:,} characters, so it is none of ours.")
+            raise ExplorerError(f"This is not a state of the explorer: it has over {MAX_JSON:,} characters.")
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise ExplorerError("This is no JSON; load a file that the explorer saved.") from error
+            raise ExplorerError("This is not valid JSON; load a file that the explorer saved.") from error
         if not isinstance(values, dict):
-            raise ExplorerError("This JSON is no object; load a file that the explorer saved.")
-        unknown = sorted(values.keys() - _CHECKS.keys())
+            raise ExplorerError("This JSON is not an object; load a file that the explorer saved.")
+        unknown = values.keys() - {f.name for f in fields(cls)}
         if unknown:
-            raise ExplorerError(f"No state has {_short(unknown[0])}; load a file that the explorer saved.")
-        return cls(**{name: _CHECKS[name](name, value) for name, value in values.items()})
+            raise ExplorerError(
+                f"A state has no {reprlib.repr(min(unknown))}; load a file that the explorer saved."
+            )
+        return cls(**values)
 
     def with_edit(self, key: str, strength: float | int) -> "State":
-        """The same state with the control `key` at this strength; 0 takes the edit away."""
+        """Return the same state with the control `key` at this strength; 0 takes the edit away."""
         return replace(self, edits={**self.edits, key: strength})
 
 
-def _short(value: Any) -> str:
-    """A value as a message shows it, at most 60 characters."""
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+class History:
+    """The states so far, for undo and redo; a drag, which sends many states, is one step.
+
+    Args:
+        state: the first one, which `reset` returns to.
+        pause: seconds; changes of one control that follow each other sooner are one step.
+        limit: steps kept; the oldest are forgotten.
+        clock: seconds that only rise.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        *,
+        pause: float = 1.0,
+        limit: int = 200,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._first, self._past, self._future = state, [state], list[State]()
+        self._pause, self._limit, self._clock = pause, limit, clock
+        self._dragged: str | None = None
+        self._last = -float("inf")
+
+    @property
+    def state(self) -> State:
+        """The present one."""
+        return self._past[-1]
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is an earlier one."""
+        return len(self._past) > 1
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether an undo can be taken back."""
+        return bool(self._future)
+
+    def push(self, state: State) -> State:
+        """Make a state the present one; what was undone before is forgotten."""
+        if state == self.state:
+            return state
+        control, now = _only_change(self.state, state), self._clock()
+        drag = control is not None and control == self._dragged and now - self._last < self._pause
+        past = self._past[:-1] if drag else self._past
+        back = state == past[-1]  # where the drag began: its step is gone, the next is another
+        self._dragged, self._last = None if back else control, now
+        self._past = (past if back else [*past, state])[-self._limit :]
+        self._future.clear()
+        return state
+
+    def undo(self) -> State:
+        """Go back one step, if there is one, and return the state there."""
+        if self.can_undo:
+            self._future.append(self._past.pop())
+        self._dragged = None
+        return self.state
+
+    def redo(self) -> State:
+        """Take the last undo back, if there is one, and return the state there."""
+        if self.can_redo:
+            self._past.append(self._future.pop())
+        self._dragged = None
+        return self.state
+
+    def reset(self) -> State:
+        """Return to the first state, as one step that can be undone."""
+        self._dragged = None
+        self.push(self._first)
+        self._dragged = None
+        return self.state
 
 
-def _name(label: str, value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[\w.-]{1,64}", value):
-        raise ExplorerError(f"{label} must be a short name of letters and digits, not {_short(value)}.")
-    return value
-
-
-def _choice(*choices: str) -> Check:
-    def check(label: str, value: Any) -> str:
-        if not isinstance(value, str) or value not in choices:
-            raise ExplorerError(f"{label} must be one of {', '.join(choices)}, not {_short(value)}.")
-        return value
-
-    return check
-
-
-def _whole(label: str, value: Any, *, below: int = 2**53) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < below:
-        raise ExplorerError(f"{label} must be a whole number from 0 to {below - 1}, not {_short(value)}.")
-    return value
-
-
-def _number(low: float, high: float) -> Check:
-    def check(label: str, value: Any) -> float:
-        real = isinstance(value, int | float) and not isinstance(value, bool)
-        if not real or not low <= value <= high:  # not a number compares as false
-            raise ExplorerError(f"{label} must be a number from {low:g} to {high:g}, not {_short(value)}.")
-        return float(value)
-
-    return check
-
-
-def _flag(label: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ExplorerError(f"{label} must be true or false, not {_short(value)}.")
-    return value
-
-
-def _text(label: str, value: Any) -> str:
-    if not isinstance(value, str) or len(value) > MAX_JSON:
-        raise ExplorerError(f"{label} must be a picture as base64 text; upload it again.")
-    return value
-
-
-def _strengths(label: str, value: Any) -> Mapping[str, float]:
-    if not isinstance(value, Mapping) or len(value) > 200:
-        raise ExplorerError(f"{label} must map controls to strengths, not {_short(value)}.")
-    strength = _number(-MAX_STRENGTH, MAX_STRENGTH)
-    checked = {_name(f"{label}: a control", k): strength(f"{label}: {k}", v) for k, v in value.items()}
-    return MappingProxyType({key: checked[key] for key in sorted(checked) if checked[key] != 0})
-
-
-def _rows(label: str, value: Any) -> tuple[int, ...]:
-    if not isinstance(value, tuple | list) or len(value) > 64:
-        raise ExplorerError(f"{label} must be a list of rows of W+, not {_short(value)}.")
-    return tuple(sorted({_whole(f"{label}: a row", row, below=64) for row in value}))
-
-
-def _optional(check: Check) -> Check:
-    return lambda label, value: None if value is None else check(label, value)
-
-
-_CHECKS: dict[str, Check] = {
-    "world": _name,
-    "source": _choice("seed", "gallery", "upload"),
-    "seed": _whole,
-    "index": _whole,
-    "upload": _optional(_text),
-    "method": _name,
-    "space": _choice(*SPACES),
-    "truncation": _number(0.0, 1.0),
-    "edits": _strengths,
-    "mix_seed": _optional(_whole),
-    "mix_layers": _rows,
-    "lock_identity": _flag,
-    "strip": _optional(_name),
-    "strip_range": _number(0.01, MAX_STRENGTH),
-}
-"""What each field may be: a check takes its name and a value, and returns the value as it is kept."""
+def _only_change(old: State, new: State) -> str | None:
+    """The one control that two states differ in, or None where it is not one."""
+    names = [f.name for f in fields(State) if getattr(old, f.name) != getattr(new, f.name)]
+    if names == ["edits"]:
+        keys = old.edits.keys() | new.edits.keys()
+        names = [f"edits {key}" for key in keys if old.edits.get(key, 0) != new.edits.get(key, 0)]
+    return names[0] if len(names) == 1 else None

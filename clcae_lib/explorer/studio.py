@@ -1,43 +1,49 @@
-"""The pure half of the explorer: a state to pictures and measures, or an error in a sentence.
+"""The part of the explorer without widgets: a state to images and measures, or an error in a sentence.
 
 It inverts (arXiv 2211.11448, section 3), edits W+ and carries F along (section 3.4), and measures what an
-edit changed beside what it was asked to change (section 4.3). Nothing here knows of widgets.
+edit changed beside what it was asked to change (section 4.3).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache, partial
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from clcae_lib.devices import resolve_device
-from clcae_lib.editing import Direction, apply_all, channel_spread
+from clcae_lib.editing import Direction, apply_all, channel_spread, sample_codes
 from clcae_lib.editing.named import SAMPLES
-from clcae_lib.explorer._controls import Control, find_controls
-from clcae_lib.explorer._decode import feature_offset, pixels
-from clcae_lib.explorer._meter import Meter
-from clcae_lib.explorer._recent import Recent
-from clcae_lib.explorer._sources import Sources
-from clcae_lib.explorer.identity import identity_basis, off
+from clcae_lib.evaluation import Judges
+from clcae_lib.explorer.controls import Control, find_controls
+from clcae_lib.explorer.identity import identity_basis, project_off
 from clcae_lib.explorer.state import ExplorerError, State
-from clcae_lib.inversion import Inversion
+from clcae_lib.explorer.uploads import from_text
+from clcae_lib.images import from_array, to_array
+from clcae_lib.inversion import ClcaeInverter, Inversion
 from clcae_lib.models import Generator
 from clcae_lib.spaces import broadcast_w
+from clcae_lib.weights.networks import ENCODERS
 from clcae_lib.worlds import World, WorldError, get_world, world_names
 
 KEPT = 24
 """Inversions kept, the least recently used forgotten first."""
+GALLERY = 1000
+"""The most images that a gallery has."""
 STRIP = 5
-"""Pictures of a strip."""
+"""Images of a strip."""
 BRIGHTEN = 3
-"""How much brighter than it is a difference is shown."""
+"""Factor by which a difference is brightened."""
 
-Picture = UInt8[np.ndarray, "h w 3"]
+Pixels = UInt8[np.ndarray, "h w 3"]
+Step = tuple[Tensor, Tensor, Tensor]
+"""What edits add to `w`, `w_plus` and the styles."""
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -45,58 +51,54 @@ class Frame:
     """What the explorer shows of a state.
 
     Attributes:
-        before: the source's picture, without truncation, mixing and edits.
-        after: the state's picture.
+        before: the source's image, without truncation, mixing and edits.
+        after: the state's image.
         difference: their absolute difference, brightened threefold.
-        strip: pictures over the range of the control `strip`; empty for none.
+        strip: images over the range of the control `strip`; empty for none.
         strip_strengths: its strength in each of them.
         readout: a row for each factor; columns before, after and change, in the factor's standard deviations,
             read by the oracle in the role "measure"; None where the world has none.
-        identity: cosine, -1 to 1, of who is seen before and after; None where the world cannot tell.
+        identity: identity similarity, -1 to 1, of before and after; None where the world has no identity
+            network.
     """
 
-    before: Picture
-    after: Picture
-    difference: Picture
-    strip: tuple[Picture, ...] = ()
+    before: Pixels
+    after: Pixels
+    difference: Pixels
+    strip: tuple[Pixels, ...] = ()
     strip_strengths: tuple[float, ...] = ()
     readout: pd.DataFrame | None = None
     identity: float | None = None
 
 
-@dataclass
-class _Start:
-    """A source's code in the space that is decoded, before any change, and what was worked out from it."""
-
-    w: Float[Tensor, "1 d"]
-    rows: Float[Tensor, "1 l d"]
-    offset: Float[Tensor, "1 c h w"] | None
-    facts: Recent = field(default_factory=Recent)
-
-
 class _Codes(NamedTuple):
-    """Codes in W, rows of W+ and an offset in StyleSpace: a source's after changes, or changes alone."""
+    """Codes in the space that is decoded, and what F adds to the generator's activation of the source.
+
+    F follows the codes: `F_edit = F + G5(w_plus edited) - G5(w_plus)`. The pass that draws the edited image
+    makes `G5(w_plus edited)` itself, so F is kept as what it adds to `G5(w_plus)`.
+    """
 
     w: Float[Tensor, "1 d"]
-    rows: Float[Tensor, "1 l d"]
-    styles: Float[Tensor, "1 s"]
+    w_plus: Float[Tensor, "n l d"]
+    styles: Float[Tensor, "n s"] | None = None
+    offset: Float[Tensor, "1 c h w"] | None = None
 
 
 class Studio:
-    """Renders the states of one world; several threads may call it at once.
+    """Renders the states of one world; several threads may call it at the same time.
 
     Args:
-        world: what is shown.
+        world: the world shown.
         generator: the world's own.
-        controls: by key, from `find_controls`.
-        device: where the networks run.
+        controls: the sliders by key, from `find_controls`.
+        device: device of the networks.
 
     Attributes:
         worlds: names of all the worlds there are.
         methods: presets of encoders that the world has weights of.
-        gallery_size: pictures in the gallery.
+        gallery_size: number of images in the gallery.
         rows: L, rows of W+.
-        side: of the pictures, in pixels.
+        side: height and width of the images, in pixels.
         controls: what can be changed, by key, in the order shown.
     """
 
@@ -106,13 +108,22 @@ class Studio:
         self.world, self.generator, self.device = world, generator, device
         self.controls = MappingProxyType(dict(controls))
         self.worlds = world_names()
+        self.methods = tuple(name for name in ENCODERS if world.inversion(name) is not None)
         self.rows, self.side = generator.n_latent, generator.size
-        self._sources = Sources(world, generator, device)
-        self.methods, self.gallery_size = self._sources.methods, self._sources.gallery_size
-        self._meter = Meter.of(world, device)
-        self._starts, self._embed = Recent(KEPT), Recent(1)
+        split = "test" if "test" in world.splits else next(iter(world.splits), None)
+        self._images = None if split is None else _or_none(partial(world.images, split))
+        self.gallery_size = 0 if self._images is None else min(GALLERY, len(self._images))
+        self._judges = Judges(world, device)
         self._spread = channel_spread(generator).clamp(min=1e-6)
+        w = torch.zeros(1, generator.style_dim, device=device)
+        styles = torch.zeros(1, sum(generator.style_sizes), device=device)
+        self._no_step: Step = (w, broadcast_w(w, self.rows), styles)
         self._steps = {key: self._unit_step(control.direction) for key, control in self.controls.items()}
+        self._inverter = lru_cache(len(ENCODERS))(self._load_inverter)
+        self._inverted = lru_cache(KEPT)(self._invert)
+        self._start = lru_cache(KEPT)(self._find_start)
+        self._before = lru_cache(KEPT)(self._read_before)
+        self._basis = lru_cache(2 * KEPT)(self._find_basis)
 
     @classmethod
     def open(
@@ -123,222 +134,264 @@ class Studio:
         samples: int = SAMPLES,
         factors: Sequence[str] | None = None,
     ) -> "Studio":
-        """The studio of a world: a second, or a minute or so the first time, when directions are looked for.
+        """Return the studio of a world, in a second; a minute if directions must be found first.
 
         Args:
-            world: or its name.
+            world: the world, or its name.
             device: "auto", "cpu", "cuda", ...
-            samples: codes that directions are found from.
-            factors: which get a named direction; a choice of the world's state factors if None.
+            samples: number of codes that directions are found from.
+            factors: factors that get a named direction; a choice of the world's state factors if None.
 
         Raises:
-            ExplorerError: there is no such world, or it has no generator.
+            WorldError: there is no such world, or it has no generator.
         """
-        place = resolve_device(device) if isinstance(device, str) else device
-        try:
-            world = get_world(world)
-            generator = world.generator(place)
-            controls = find_controls(world, generator, factors=factors, samples=samples, device=place)
-        except (WorldError, ValueError, FileNotFoundError) as error:
-            raise ExplorerError(str(error)) from error
-        return cls(world, generator, controls, device=place)
+        device, world = resolve_device(device), get_world(world)
+        generator = world.generator(device)
+        controls = find_controls(world, generator, factors=factors, samples=samples, device=device)
+        return cls(world, generator, controls, device=device)
+
+    @property
+    def first(self) -> State:
+        """The state that a visitor sees first."""
+        return State(world=self.world.name, method=(*self.methods, State().method)[0])
+
+    def check(self, state: State) -> None:
+        """Check that a state is of this world and that its controls exist.
+
+        Raises:
+            ExplorerError: it is not, or they do not.
+        """
+        if state.world != self.world.name:
+            raise ExplorerError(
+                f"This state is of the world {state.world}, not {self.world.name}: choose that world first."
+            )
+        unknown = sorted({*state.edits, *([state.strip] if state.strip else [])} - self.controls.keys())
+        if unknown:
+            raise ExplorerError(f"{unknown[0]}: the world {self.world.name} has no such control.")
 
     @torch.inference_mode()
-    def picture(self, state: State) -> Picture:
-        """The state's picture alone: one pass of the generator once the source's code is known.
+    def image(self, state: State, *, side: int | None = None) -> Pixels:
+        """Return only the state's image: one pass of the generator once the source's code is known.
+
+        Args:
+            state: what is drawn.
+            side: for a preview, a lower resolution, which leaves the upper layers out: a power of two from 4
+                to the world's side.
+
+        Raises:
+            ExplorerError: the state asks for what this world does not have, or there is no such resolution.
+        """
+        if side is not None and side not in self.generator.channels:
+            known = ", ".join(map(str, self.generator.channels))
+            raise ExplorerError(f"side={side}: this generator draws at {known} pixels.")
+        return to_array(self._decode(self._edited(state), stop_at=side)[0])
+
+    @torch.no_grad()
+    def frame(self, state: State) -> Frame:
+        """Return everything that is shown of a state.
 
         Raises:
             ExplorerError: the state asks for what this world does not have.
         """
-        return self._draw(state)
-
-    @torch.inference_mode()
-    def preview(self, state: State, side: int) -> Picture:
-        """The picture at a lower resolution, which leaves the upper layers out.
-
-        Args:
-            state: as in `picture`.
-            side: a power of two from 4 to the world's side.
-
-        Raises:
-            ExplorerError: as `picture`, or there is no such resolution.
-        """
-        if side not in self.generator.channels:
-            known = ", ".join(map(str, self.generator.channels))
-            raise ExplorerError(f"side={side}: this generator draws at {known} pixels")
-        return self._draw(state, stop_at=side)
-
-    @torch.no_grad()
-    def frame(self, state: State) -> Frame:
-        """Everything that is shown of a state.
-
-        Raises:
-            ExplorerError: as `picture`.
-        """
-        start = self._start(state)
-        before = start.facts.get("image", lambda: self._decode(start, start.rows))
-        strengths = self._strip_strengths(state)
-        shown = [state, *(state.with_edit(state.strip or "", s) for s in strengths)]
-        edited = [self._edited(s, start) for s in shown]
-        rows, styles = torch.cat([e.rows for e in edited]), torch.cat([e.styles for e in edited])
-        images = self._decode(start, rows, styles)
-        seen = start.facts.get("reading", lambda: self._meter.read(before))
-        readout, identity = self._meter.compare(seen, self._meter.read(images[:1]))
-        first, *strip = (pixels(image) for image in images)
-        picture = pixels(before[0])
-        return Frame(picture, first, _difference(picture, first), tuple(strip), strengths, readout, identity)
+        strengths = ()
+        if state.strip is not None:
+            strengths = tuple(np.linspace(-state.strip_range, state.strip_range, STRIP).tolist())
+        edited = [self._edited(state), *(self._edited(state.with_edit(state.strip, s)) for s in strengths)]
+        w_plus, styles = (torch.cat([getattr(c, part) for c in edited]) for part in ("w_plus", "styles"))
+        images = self._decode(edited[0]._replace(w_plus=w_plus, styles=styles))
+        original, seen = self._before(_source(state))
+        before, (after, *strip) = to_array(original[0]), map(to_array, images)
+        difference = np.abs(before.astype(np.int16) - after) * BRIGHTEN
+        return Frame(
+            before,
+            after,
+            difference.clip(0, 255).astype(np.uint8),
+            tuple(strip),
+            strengths,
+            *self._compare(seen, self._read(images[:1])),
+        )
 
     @torch.no_grad()
     def inversion(self, state: State) -> Inversion:
-        """The codes after everything the state does.
+        """Return the codes after everything the state does.
 
-        They decode to the picture: from "f" where there is a feature, from "w_plus" elsewhere. In the
+        They decode to the image: from "f" where there is a feature, from "w_plus" elsewhere. In the
         space "w", the rows of `w_plus` start as copies of `w`.
 
         Raises:
-            ExplorerError: as `picture`.
+            ExplorerError: the state asks for what this world does not have.
         """
-        start = self._start(state)
-        w, rows, offset = self._edited(state, start)
-        styles = offset if offset.any() else None
-        if start.offset is None:
-            return Inversion(w, rows, None, styles)
-        feature = self.generator.activation(rows, style_offsets=styles) + start.offset
-        return Inversion(w, rows, feature, styles)
+        codes = self._edited(state)
+        styles = codes.styles if codes.styles.any() else None
+        if codes.offset is None:
+            return Inversion(codes.w, codes.w_plus, None, styles)
+        side = codes.offset.shape[-1]
+        own = self.generator.activation(codes.w_plus, side=side, style_offsets=styles)
+        return Inversion(codes.w, codes.w_plus, own + codes.offset, styles)
 
-    def original(self, state: State) -> Picture | None:
-        """The picture that was inverted; None for a sampled code.
+    def original(self, state: State) -> Pixels | None:
+        """Return the image that was inverted; None for a sampled code.
 
         Raises:
-            ExplorerError: as `picture`.
+            ExplorerError: there is no such image.
         """
-        return None if state.source == "seed" else pixels(self._sources.target(state)[0])
+        return None if state.source == "seed" else to_array(self._target(state)[0])
 
-    def thumbnails(self, indices: Iterable[int]) -> list[Picture]:
-        """Pictures of the gallery.
+    def thumbnails(self, indices: Iterable[int]) -> list[Pixels]:
+        """Return images of the gallery.
 
         Raises:
-            ExplorerError: an index is outside it.
+            ExplorerError: there is no gallery, or an index is outside it.
         """
-        return [pixels(image) for image in self._sources.gallery(list(indices))]
+        return [to_array(image) for image in self._gallery(list(indices))]
 
-    def _draw(self, state: State, *, stop_at: int | None = None) -> Picture:
-        start = self._start(state)
-        edited = self._edited(state, start)
-        return pixels(self._decode(start, edited.rows, edited.styles, stop_at=stop_at)[0])
+    def _gallery(self, indices: list[int]) -> Float[Tensor, "n 3 h w"]:
+        if self._images is None:
+            raise ExplorerError(f"The world {self.world.name} has no gallery: draw by seed, or upload.")
+        if not all(0 <= index < self.gallery_size for index in indices):
+            raise ExplorerError(f"index: the gallery has images 0 to {self.gallery_size - 1}.")
+        return self._images.images(indices)
 
-    def _decode(
-        self,
-        start: _Start,
-        rows: Float[Tensor, "n l d"],
-        styles: Float[Tensor, "#n s"] | None = None,
-        *,
-        stop_at: int | None = None,
-    ) -> Float[Tensor, "n 3 side side"]:
-        """Return images of edited codes in [-1, 1], with what F adds; a preview may end below F's layer."""
-        offset = start.offset
-        if offset is not None and stop_at is not None and stop_at <= offset.shape[-1]:
-            offset = None
-        options = {"style_offsets": styles, "feature_offset": offset, "stop_at": stop_at}
-        return self.generator.synthesis(rows, **options)
+    def _target(self, state: State) -> Float[Tensor, "1 3 h w"]:
+        """The image to invert, in [-1, 1]."""
+        if state.source == "gallery":
+            return self._gallery([state.index])
+        if state.upload is None:
+            raise ExplorerError("Nothing is uploaded yet: choose an image.")
+        return from_array(from_text(state.upload, side=self.side))[None]
 
-    def _edited(self, state: State, start: _Start) -> _Codes:
-        """The codes after mixing, truncation and edits, in this order."""
-        mean, psi = self.generator.w_avg, state.truncation
-        rows = self.generator.truncate(self._mixed(state, start.rows), mean, psi)
-        w, step = self.generator.truncate(start.w, mean, psi), self._step(state, start)
-        return _Codes(w + step.w, rows + step.rows, step.styles)
+    def _invert(self, source: State) -> Inversion:
+        if source.source == "seed":
+            return Inversion.from_w(sample_codes(self.generator, 1, seed=source.seed), self.generator)
+        if source.method not in self.methods:
+            known = ", ".join(self.methods) or "no method"
+            raise ExplorerError(f"{source.method}: the world {self.world.name} has weights of {known}.")
+        return self._inverter(source.method).invert(self._target(source))
 
-    def _mixed(self, state: State, rows: Float[Tensor, "1 l d"]) -> Float[Tensor, "1 l d"]:
-        if state.mix_seed is None or not state.mix_layers:
-            return rows
-        if max(state.mix_layers) >= self.rows:
-            raise ExplorerError(f"mix_layers: this world's W+ has rows 0 to {self.rows - 1}")
-        rows, other = rows.clone(), self._sources.sampled(state.mix_seed)
-        rows[:, list(state.mix_layers)] = other.w[:, None]
-        return rows
-
-    def _unit_step(self, direction: Direction) -> _Codes:
-        """What strength 1 adds: tried on a code of zeros, for it adds the same everywhere."""
-        zero = self._still()
-        moved = apply_all(self.generator, Inversion(zero.w, zero.rows), [(direction, 1.0)])
-        return _Codes(moved.w, moved.w_plus, zero.styles if moved.styles is None else moved.styles)
-
-    def _still(self) -> _Codes:
-        """The step that changes nothing."""
-        w = torch.zeros(1, self.generator.style_dim, device=self.device)
-        styles = torch.zeros(1, sum(self.generator.style_sizes), device=self.device)
-        return _Codes(w, broadcast_w(w, self.rows), styles)
-
-    def _step(self, state: State, start: _Start) -> _Codes:
-        """What all edits together add."""
-        w, rows, styles = self._still()
-        for key, strength in state.edits.items():
-            unit = self._steps[self._control(key).key]
-            w, rows, styles = (
-                w + strength * unit.w,
-                rows + strength * unit.rows,
-                styles + strength * unit.styles,
-            )
-        if not state.lock_identity or not state.edits:
-            return _Codes(w, rows, styles)
-        return self._locked(start, _Codes(w, rows, styles))
-
-    def _control(self, key: str) -> Control:
-        if key not in self.controls:
-            raise ExplorerError(f"{key}: the world {self.world.name} has no such control.")
-        return self.controls[key]
-
-    def _locked(self, start: _Start, step: _Codes) -> _Codes:
-        """The step without what changes the identity; in StyleSpace measured in spreads of the channels."""
-        w, rows, styles = step
-        if rows.any():
-            basis = start.facts.get("w basis", lambda: self._basis(start, styled=False))
-            w, rows = off(basis, w), off(basis, rows)
-        if styles.any():
-            basis = start.facts.get("s basis", lambda: self._basis(start, styled=True))
-            styles = off(basis, styles / self._spread) * self._spread
-        return _Codes(w, rows, styles)
-
-    @torch.inference_mode(False)
-    def _basis(self, start: _Start, *, styled: bool) -> Float[Tensor, "k d"]:
-        """Found once for each code; the judge too is loaded here, where gradients may flow."""
-        try:
-            embed = self._embed.get("train", lambda: self.world.identity("train", self.device))
-        except WorldError as error:
-            raise ExplorerError(f"The identity cannot be locked: {error}") from error
-
-        def stepped(steps: Tensor) -> Tensor:
-            if not styled:
-                return self._decode(start, start.rows + steps[:, None])
-            return self._decode(start, start.rows.expand(len(steps), -1, -1), steps * self._spread)
-
-        still = self._still()
-        return identity_basis(embed, stepped, still.styles if styled else still.w)
-
-    def _strip_strengths(self, state: State) -> tuple[float, ...]:
-        if state.strip is None:
-            return ()
-        self._control(state.strip)
-        return tuple(np.linspace(-state.strip_range, state.strip_range, STRIP).tolist())
-
-    def _start(self, state: State) -> _Start:
-        if state.world != self.world.name:
-            raise ExplorerError(f"This studio shows the world {self.world.name}, not {state.world}.")
-        key = (*self._sources.key(state), state.space)
-        return self._starts.get(key, lambda: self._begin(state))
+    def _load_inverter(self, method: str) -> ClcaeInverter:
+        return ClcaeInverter.load(self.world, method, self.device, generator=self.generator)
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _begin(self, state: State) -> _Start:
-        codes = self._sources.codes(state)
-        if state.space == "w":
-            return _Start(codes.w, broadcast_w(codes.w, self.rows), None)
-        offset = feature_offset(self.generator, codes) if state.space == "f" else None
-        return _Start(codes.w, codes.w_plus, offset)
+    def _find_start(self, source: State) -> _Codes:
+        """The source's code in the space that is decoded, before any change."""
+        codes = self._inverted(replace(source, space="f"))
+        if source.space == "w":
+            return _Codes(codes.w, broadcast_w(codes.w, self.rows))
+        if source.space == "w_plus" or codes.feature is None:
+            return _Codes(codes.w, codes.w_plus)
+        side = codes.feature.shape[-1]
+        own = self.generator.activation(codes.w_plus, side=side)
+        return _Codes(codes.w, codes.w_plus, offset=codes.feature - own)
+
+    def _edited(self, state: State) -> _Codes:
+        """The codes after mixing, truncation and edits, in this order."""
+        self.check(state)
+        start, truncate = self._start(_source(state)), self.generator.truncate
+        mean, psi = self.generator.w_avg, state.truncation
+        w, w_plus, styles = self._step(state)
+        mixed = self._mixed(state, start.w_plus)
+        return _Codes(
+            truncate(start.w, mean, psi) + w, truncate(mixed, mean, psi) + w_plus, styles, start.offset
+        )
+
+    def _mixed(self, state: State, w_plus: Float[Tensor, "1 l d"]) -> Float[Tensor, "1 l d"]:
+        if state.mix_seed is None or not state.mix_layers:
+            return w_plus
+        if max(state.mix_layers) >= self.rows:
+            raise ExplorerError(f"mix_layers: this world's W+ has rows 0 to {self.rows - 1}.")
+        w_plus = w_plus.clone()
+        w_plus[:, list(state.mix_layers)] = sample_codes(self.generator, 1, seed=state.mix_seed)[:, None]
+        return w_plus
+
+    def _unit_step(self, direction: Direction) -> Step:
+        """What strength 1 adds: tried on a code of zeros, for it adds the same everywhere."""
+        w, w_plus, styles = self._no_step
+        moved = apply_all(self.generator, Inversion(w, w_plus), [(direction, 1.0)])
+        return moved.w, moved.w_plus, styles if moved.styles is None else moved.styles
+
+    def _step(self, state: State) -> Step:
+        """What all edits together add; in StyleSpace the lock is measured in spreads of the channels."""
+        w, w_plus, styles = self._no_step
+        for key, strength in state.edits.items():
+            unit = self._steps[key]
+            w, w_plus, styles = (
+                w + strength * unit[0],
+                w_plus + strength * unit[1],
+                styles + strength * unit[2],
+            )
+        if state.lock_identity and w_plus.any():
+            basis = self._basis(_source(state), in_styles=False)
+            w, w_plus = project_off(basis, w), project_off(basis, w_plus)
+        if state.lock_identity and styles.any():
+            basis = self._basis(_source(state), in_styles=True)
+            styles = project_off(basis, styles / self._spread) * self._spread
+        return w, w_plus, styles
+
+    @torch.inference_mode(False)
+    def _find_basis(self, source: State, *, in_styles: bool) -> Float[Tensor, "k d"]:
+        """The steps that change the identity most; the network too is loaded where gradients may flow."""
+        start, (no_w, _, no_styles) = self._start(source), self._no_step
+
+        def in_w(steps: Tensor) -> Tensor:
+            return self._decode(start._replace(w_plus=start.w_plus + steps[:, None]))
+
+        def in_s(steps: Tensor) -> Tensor:
+            w_plus = start.w_plus.expand(len(steps), -1, -1)
+            return self._decode(start._replace(w_plus=w_plus, styles=steps * self._spread))
+
+        decode, zero = (in_s, no_styles) if in_styles else (in_w, no_w)
+        return identity_basis(self._loss_identity, decode, zero)
+
+    @cached_property
+    def _loss_identity(self) -> nn.Module:
+        try:
+            return self.world.identity("train", self.device)
+        except WorldError as error:
+            raise ExplorerError(f"The identity cannot be locked: {error}") from error
+
+    def _decode(self, codes: _Codes, *, stop_at: int | None = None) -> Float[Tensor, "n 3 h w"]:
+        """Images in [-1, 1], with what F adds; a preview may end below F's layer."""
+        offset = codes.offset
+        if offset is not None and stop_at is not None and stop_at <= offset.shape[-1]:
+            offset = None
+        options = {"style_offsets": codes.styles, "feature_offset": offset, "stop_at": stop_at}
+        return self.generator.synthesis(codes.w_plus, **options)
+
+    def _read_before(self, source: State) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
+        """The source's image, and what the networks read in it."""
+        image = self._decode(self._start(source))
+        return image, self._read(image)
+
+    def _read(self, image: Float[Tensor, "1 3 h w"]) -> tuple[Tensor | None, Tensor | None]:
+        """Factors in standard deviations and the identity embedding; None where the network is missing."""
+        factors = _or_none(lambda: self._judges.factors(image)[0])
+        return factors, _or_none(lambda: self._judges.embed(image)[0])
+
+    def _compare(
+        self, before: tuple[Tensor | None, Tensor | None], after: tuple[Tensor | None, Tensor | None]
+    ) -> tuple[pd.DataFrame | None, float | None]:
+        """The table of factors, and the identity similarity."""
+        table = identity = None
+        if after[0] is not None:
+            columns = {"before": before[0], "after": after[0], "change": after[0] - before[0]}
+            values = {name: column.numpy() for name, column in columns.items()}
+            table = pd.DataFrame(values, index=pd.Index(self.world.factor_names, name="factor"))
+        if after[1] is not None:
+            identity = float(before[1] @ after[1])
+        return table, identity
 
 
-def _difference(a: Picture, b: Picture) -> Picture:
-    """How far two pictures are apart, pixel by pixel, brightened."""
-    apart = np.abs(a.astype(np.int16) - b.astype(np.int16)) * BRIGHTEN
-    return apart.clip(0, 255).astype(np.uint8)
+def _source(state: State) -> State:
+    """The part of a state that the source's code depends on, with the space that is decoded."""
+    parts = {"seed": ("seed",), "gallery": ("index", "method"), "upload": ("upload", "method")}
+    kept = ("world", "source", "space", *parts[state.source])
+    return State(**{name: getattr(state, name) for name in kept})
+
+
+def _or_none(find: Callable[[], Found]) -> Found | None:
+    """What is found, or None where the world lacks it."""
+    try:
+        return find()
+    except WorldError:
+        return None

@@ -1,4 +1,4 @@
-"""Pictures from strangers: looked at before they are decoded, kept as pixels alone (no section of the paper).
+"""Images from visitors, checked before they are decoded; only pixels are kept (no section of the paper).
 
 The reader of one's own photographs (`clcae_lib.photos`) reads these too: size and first bytes are checked
 before the decoder sees the file, the number of pixels before it decodes one. Limits are tighter here, a
@@ -6,7 +6,6 @@ stranger's colour profile is not parsed, nothing is written to disk, and no visi
 """
 
 import base64
-import binascii
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +14,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
-from clcae_lib.explorer._decode import pixels
 from clcae_lib.explorer.state import ExplorerError
+from clcae_lib.images import to_array
 from clcae_lib.photos import Alignment, PhotoError, decode_image
 from clcae_lib.photos.alignment import to_tensor
 
@@ -24,72 +23,77 @@ MAX_BYTES = 8_000_000
 MAX_PIXELS = 40_000_000
 MIN_SIDE = 16
 
-_NOWHERE = Path("an upload has no landmarks beside it", "photograph")
-Frame = Callable[[Path, Image.Image], Alignment]
-Upload = UInt8[np.ndarray, "side side 3"]
+_NO_PATH = Path("an upload has no landmarks beside it", "photograph")
 
 
-def read_upload(data: bytes, *, name: str, side: int, frame: Frame | None = None) -> Upload:
-    """The picture in an uploaded file, upright, cut as the world's pictures are, and resized.
+def read_upload(
+    data: bytes,
+    *,
+    name: str,
+    side: int,
+    align: Callable[[Path, Image.Image], Alignment] | None = None,
+) -> UInt8[np.ndarray, "side side 3"]:
+    """Return the image in an uploaded file, upright, cut as the world's images are, and resized.
 
-    It is cut where `frame` says; without one, or where that finds no face, its centre is. A picture of the
-    right side is taken whole. Transparency is laid on white; of an animation, the first picture is taken.
+    It is cut where `align` says; without one, or where that finds no face, its centre is. An image of the
+    right side is taken whole. Transparency becomes white; of an animation, the first image is taken.
 
     Args:
-        data: the file's content; what it is told by its bytes, not by its name.
-        name: what the visitor calls it, for messages alone.
-        side: of the result, in pixels.
-        frame: the world's, which finds the crop in a photograph.
+        data: content of the file; its format is recognised by its bytes, not by its name.
+        name: the visitor's name for it, used only in messages.
+        side: height and width of the result, in pixels.
+        align: the world's `frame`, which finds the crop in a photograph.
 
     Raises:
-        ExplorerError: the file is too large, no PNG, JPEG or WebP, has too many pixels, or is damaged.
+        ExplorerError: the file is too large, not a PNG, JPEG or WebP, has too many pixels, or is damaged.
     """
-    shown = _shown(name)
-    if len(data) > MAX_BYTES:
-        limit = MAX_BYTES // 1_000_000
-        raise ExplorerError(
-            f"{shown} has {len(data) / 1e6:.0f} MB; at most {limit} are taken: make it smaller."
-        )
+    shown = "".join(c for c in name.replace("\\", "/").rsplit("/", 1)[-1] if c.isprintable())[:40].strip()
+    shown = shown or "The file"
+    check_size(len(data), shown)
     try:
-        picture = decode_image(data, name=shown, max_pixels=MAX_PIXELS, min_side=MIN_SIDE, profile=False)
+        image = decode_image(data, name=shown, max_pixels=MAX_PIXELS, min_side=MIN_SIDE, profile=False)
     except PhotoError as error:
         raise ExplorerError(str(error)) from error
-    framed = None if picture.size == (side, side) else _framed(picture, frame)
-    if framed is not None:
-        return pixels(framed.resized(side).crop(to_tensor(picture)))
-    return np.array(ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS))
+    if align is not None and image.size != (side, side):
+        try:
+            return to_array(align(_NO_PATH, image).resized(side).crop(to_tensor(image)))
+        except PhotoError:  # no face, or no detector
+            pass
+    return np.array(ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS))
 
 
-def _framed(picture: Image.Image, frame: Frame | None) -> Alignment | None:
-    """Where the world's crop lies; None without a frame, a face, or the detector of the extra `faces`."""
-    try:
-        return None if frame is None else frame(_NOWHERE, picture)
-    except PhotoError:
-        return None
-
-
-def as_text(picture: Upload) -> str:
-    """A picture as a state keeps it: PNG in base64."""
-    file = io.BytesIO()
-    Image.fromarray(picture).save(file, format="PNG")
-    return base64.b64encode(file.getvalue()).decode("ascii")
-
-
-def from_text(text: str, *, side: int) -> Upload:
-    """The picture that a state keeps, checked as an upload is: a state may come from a stranger too.
+def check_size(size: int, name: str) -> None:
+    """Refuse a file of too many bytes.
 
     Raises:
-        ExplorerError: the text is no base64, or `read_upload` refuses the picture.
+        ExplorerError: it is too large.
+    """
+    if size > MAX_BYTES:
+        raise ExplorerError(
+            f"{name} has {size / 1e6:.0f} MB; at most {MAX_BYTES // 1_000_000} are taken: make it smaller."
+        )
+
+
+def as_text(image: UInt8[np.ndarray, "h w 3"]) -> str:
+    """Return an image as a state keeps it: PNG in base64."""
+    return base64.b64encode(as_png(image)).decode("ascii")
+
+
+def from_text(text: str, *, side: int) -> UInt8[np.ndarray, "side side 3"]:
+    """Return the image that a state keeps, checked as an upload is: a state may come from a stranger too.
+
+    Raises:
+        ExplorerError: the text is not base64, or `read_upload` refuses the image.
     """
     try:
         data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ExplorerError("The picture in this state is damaged; upload it again.") from error
-    return read_upload(data, name="the picture in this state", side=side)
+    except ValueError as error:
+        raise ExplorerError("The image in this state is damaged; upload it again.") from error
+    return read_upload(data, name="the image in this state", side=side)
 
 
-def _shown(name: str) -> str:
-    """A visitor's name for a file in a message: its last part, printable and short."""
-    last = name.replace("\\", "/").rsplit("/", 1)[-1]
-    kept = "".join(c for c in last if c.isprintable())[:40].strip()
-    return kept or "The file"
+def as_png(image: UInt8[np.ndarray, "h w 3"], *, level: int = 6) -> bytes:
+    """Return an image as a PNG file; level 1 packs fast, 9 tight."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, format="PNG", compress_level=level)
+    return file.getvalue()

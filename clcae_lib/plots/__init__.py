@@ -15,11 +15,11 @@ from clcae_lib.plots.theme import (
     ORIGIN_COLOURS,
     PALETTE,
     SPACE_COLOURS,
-    SPACE_LABELS,
     new_figure,
     save_figure,
     theme,
 )
+from clcae_lib.spaces import SPACE_LABELS
 
 __all__ = [
     "KIND_COLOURS",

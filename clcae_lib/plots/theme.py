@@ -15,7 +15,6 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#3
 """Okabe and Ito's colours (2008), the strongest first; yellow, which vanishes on white, is left out."""
 
 SPACE_COLOURS = {"w": PALETTE[0], "w_plus": PALETTE[1], "f": PALETTE[2]}
-SPACE_LABELS = {"w": "W", "w_plus": "W+", "f": "F"}
 ORIGIN_COLOURS = {"live": PALETTE[1], "sweep": PALETTE[4], "reference": PALETTE[0]}
 
 DIVERGING = "vlag"

@@ -54,11 +54,11 @@ def large(moves: int) -> dict[int, np.ndarray]:
     studio = Studio(world, Generator(1024).eval(), {}, device=torch.device("cpu"))
     state, times = State(world="large", mix_seed=1, mix_layers=(8,)), {}
     for side in (64, 128, 1024):
-        studio.preview(state, side)
+        studio.image(state, side=side)
         times[side] = []
         for move in range(moves if side < 1024 else 3):
             begun = time.perf_counter()
-            studio.preview(replace(state, mix_seed=move), side)
+            studio.image(replace(state, mix_seed=move), side=side)
             times[side].append(1000 * (time.perf_counter() - begun))
     return {side: np.array(taken) for side, taken in times.items()}
 

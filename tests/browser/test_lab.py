@@ -77,7 +77,7 @@ def test_the_notebook_runs_and_its_explorer_works(browser, lab, tmp_path):
     assert download.value.suggested_filename == "explorer.png"
     download.value.save_as(tmp_path / "explorer.png")
     visit.open("Source")
-    visit.upload("Upload a picture", tmp_path / "explorer.png")
+    visit.upload("Upload an image", tmp_path / "explorer.png")
     visit.changes_from(before)
     visit.check()
     visit.close()

@@ -82,7 +82,7 @@ def test_a_hundred_quick_moves_end_in_the_picture_of_the_last(visit):
 def test_uploads_are_inverted_and_hostile_ones_refused_in_a_sentence(visit, portrait, tmp_path):
     visit.open("Source")
     before = visit.picture()
-    visit.upload("Upload a picture", portrait)
+    visit.upload("Upload an image", portrait)
     shown = visit.changes_from(before)
     assert "clcae-error" not in visit.page.locator(".clcae-status").inner_html()
     script = tmp_path / "<b>face.png"
@@ -93,7 +93,7 @@ def test_uploads_are_inverted_and_hostile_ones_refused_in_a_sentence(visit, port
     with huge.open("wb") as file:
         file.truncate(100_000_000)
     for path, words in ((script, "no PNG, JPEG or WebP"), (bomb, "pixels"), (huge, "more than 8 MB")):
-        visit.upload("Upload a picture", path)
+        visit.upload("Upload an image", path)
         alert = visit.page.locator(".clcae-status p[role=alert]", has_text=words)
         alert.wait_for(timeout=30_000)
         assert visit.page.locator(".clcae-status p b").count() == 0, "a visitor's text became markup"

@@ -1,4 +1,4 @@
-"""Worlds small enough to explore in a test: one with everything, one with a generator alone."""
+"""Worlds small enough to explore in a test: one with everything, one with only a generator."""
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ SIDE = 32
 
 
 class Colours(nn.Module):
-    """An oracle: how red and how green a picture is on average."""
+    """An oracle: how red and how green an image is on average."""
 
     def forward(self, images):
         return images[:, :2].mean(dim=(2, 3))
@@ -44,24 +44,19 @@ class TinyWorld(World):
 
 
 class BareWorld(TinyWorld):
-    """A generator and nothing else, as published weights are."""
+    """A generator and an encoder, as published weights are."""
 
     name, splits, factor_names, state_names, factor_texts = "bare", (), (), (), ()
     images, oracle, identity = World.images, World.oracle, World.identity
 
 
-def install_encoder(world):
-    """Write an untrained encoder where the world's weights lie."""
-    torch.manual_seed(3)
-    net = FoundationEncoder(SIDE, style_dim=8, feature_channels=6, widths=WIDTHS)
-    metadata = {"kind": "inversion", "preset": "foundation", "config": net.config}
-    save_weights(world.weights("inversion_foundation"), net.state_dict(), metadata=metadata)
-
-
-def open_studio(patch, folder, world=None):
-    """The studio of a tiny world, whose weights and cache lie in `folder`."""
+def open_studio(patch, folder, world=None, *, encoder="foundation"):
+    """The studio of a tiny world, with its weights and cache in `folder`, an untrained encoder among them."""
     patch.setenv("CLCAE_DATA", str(folder / "data"))
     patch.setenv("CLCAE_CACHE", str(folder / "cache"))
     world = world or TinyWorld()
-    install_encoder(world)
+    torch.manual_seed(3)
+    net = FoundationEncoder(SIDE, style_dim=8, feature_channels=6, widths=WIDTHS)
+    metadata = {"kind": "inversion", "preset": "foundation", "config": net.config}
+    save_weights(world.weights(f"inversion_{encoder}"), net.state_dict(), metadata=metadata)
     return Studio.open(world, device="cpu", samples=200)

@@ -1,3 +1,5 @@
+"""A studio draws what the library computes, and measures what a state changes."""
+
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -8,8 +10,9 @@ import torch
 
 from clcae_lib.editing import apply
 from clcae_lib.explorer import ExplorerError, State, Studio, as_text, find_controls, identity_basis
-from clcae_lib.explorer._decode import pixels
+from clcae_lib.images import to_array
 from clcae_lib.inversion import ClcaeInverter
+from clcae_lib.worlds import WorldError
 from tests.unit._explorer import SIDE, BareWorld, TinyWorld, open_studio
 from tests.unit._tiny import Embedding, tiny_generator
 
@@ -39,10 +42,10 @@ def test_a_studio_knows_what_its_world_has(studio):
 
 def test_a_seed_is_drawn_as_the_generator_draws_it(studio):
     w = studio.generator.sample_w(1, generator=torch.Generator().manual_seed(2))
-    assert apart(studio.picture(SEED), pixels(studio.generator.synthesis(w)[0])) == 0
+    assert apart(studio.image(SEED), to_array(studio.generator.synthesis(w)[0])) == 0
 
 
-def test_a_gallery_picture_is_inverted_once(studio, monkeypatch):
+def test_a_gallery_image_is_inverted_once(studio, monkeypatch):
     calls, invert = [], ClcaeInverter.invert
 
     def counted(self, images):
@@ -51,7 +54,7 @@ def test_a_gallery_picture_is_inverted_once(studio, monkeypatch):
 
     monkeypatch.setattr(ClcaeInverter, "invert", counted)
     for space in ("f", "w_plus", "w"):
-        studio.picture(replace(GALLERY, index=4, space=space, edits={"red": 1.0}))
+        studio.image(replace(GALLERY, index=4, space=space, edits={"red": 1.0}))
     assert calls == [1]
 
 
@@ -61,9 +64,9 @@ def test_an_edit_is_what_the_library_applies(studio, state, space):
     start = studio.inversion(replace(state, space=space))
     edited = apply(studio.generator, start, studio.controls["red"].direction, 1.5)
     expected = edited.decode(studio.generator, space if space != "f" else edited.spaces[-1])
-    found = studio.picture(replace(state, space=space, edits={"red": 1.5}))
-    assert apart(found, pixels(expected[0])) <= 1
-    assert apart(found, studio.picture(replace(state, space=space))) > 5
+    found = studio.image(replace(state, space=space, edits={"red": 1.5}))
+    assert apart(found, to_array(expected[0])) <= 1
+    assert apart(found, studio.image(replace(state, space=space))) > 5
 
 
 @pytest.mark.parametrize(
@@ -76,18 +79,18 @@ def test_an_edit_is_what_the_library_applies(studio, state, space):
     ],
 )
 @pytest.mark.parametrize("space", ["w", "w_plus", "f"])
-def test_every_control_shows_and_the_codes_decode_to_the_picture(studio, change, space):
+def test_every_control_shows_and_the_codes_decode_to_the_image(studio, change, space):
     state = replace(GALLERY, space=space)
-    found = studio.picture(replace(state, **change))
-    assert apart(found, studio.picture(state)) > 0
+    found = studio.image(replace(state, **change))
+    assert apart(found, studio.image(state)) > 0
     codes = studio.inversion(replace(state, **change))
     assert (codes.feature is not None) == (space == "f")
-    assert apart(found, pixels(codes.decode(studio.generator, codes.spaces[-1])[0])) <= 1
+    assert apart(found, to_array(codes.decode(studio.generator, codes.spaces[-1])[0])) <= 1
 
 
 def test_no_truncation_left_is_the_mean_face(studio):
-    mean = pixels(studio.generator.synthesis(studio.generator.w_avg[None])[0])
-    assert apart(studio.picture(replace(SEED, truncation=0.0)), mean) <= 1
+    mean = to_array(studio.generator.synthesis(studio.generator.w_avg[None])[0])
+    assert apart(studio.image(replace(SEED, truncation=0.0)), mean) <= 1
 
 
 def test_mixed_rows_come_from_the_other_seed(studio):
@@ -98,36 +101,36 @@ def test_mixed_rows_come_from_the_other_seed(studio):
 
 
 def test_edits_of_one_source_do_not_reach_another_state(studio):
-    first = studio.picture(GALLERY)
+    first = studio.image(GALLERY)
     studio.frame(replace(GALLERY, edits={"red": 3.0}, mix_seed=1, mix_layers=(0,), strip="green"))
-    assert apart(studio.picture(GALLERY), first) == 0
+    assert apart(studio.image(GALLERY), first) == 0
 
 
-def test_a_picture_depends_on_its_state_and_not_on_what_other_threads_draw(studio):
+def test_a_image_depends_on_its_state_and_not_on_what_other_threads_draw(studio):
     spaces = ("f", "w_plus", "w", "f")
     states = [
         replace(GALLERY, index=k % 5, space=spaces[k % 4], edits={"red": 0.2 * k, "sefa-0": 1.0})
         for k in range(20)
     ]
-    alone = [studio.picture(state) for state in states]
+    alone = [studio.image(state) for state in states]
     begin = threading.Barrier(4)
 
     def draw(first):
         begin.wait(30)
         order = [*range(first, 20), *range(first)] * 4
-        return [(k, studio.picture(states[k])) for k in order]
+        return [(k, studio.image(states[k])) for k in order]
 
     with ThreadPoolExecutor(4) as threads:
         drawn = [pair for part in threads.map(draw, (0, 5, 10, 15)) for pair in part]
-    wrong = [k for k, picture in drawn if apart(picture, alone[k])]
+    wrong = [k for k, image in drawn if apart(image, alone[k])]
     assert not wrong, f"{len(wrong)} of {len(drawn)} images differ"
 
 
 def test_a_frame_shows_and_measures_the_change(studio):
     state = replace(SEED, edits={"red": 2.0})
     frame = studio.frame(state)
-    assert apart(frame.before, studio.picture(SEED)) == 0
-    assert apart(frame.after, studio.picture(state)) <= 1
+    assert apart(frame.before, studio.image(SEED)) == 0
+    assert apart(frame.after, studio.image(state)) <= 1
     assert (frame.difference > 0).any()
     assert frame.strip == ()
     assert list(frame.readout.columns) == ["before", "after", "change"]
@@ -151,24 +154,24 @@ def test_a_strip_covers_its_range(studio):
     state = replace(SEED, edits={"red": 1.0}, strip="green", strip_range=3.0)
     frame = studio.frame(state)
     assert frame.strip_strengths == (-3.0, -1.5, 0.0, 1.5, 3.0)
-    for picture, strength in zip(frame.strip, frame.strip_strengths, strict=True):
-        assert apart(picture, studio.picture(state.with_edit("green", strength))) <= 1
+    for image, strength in zip(frame.strip, frame.strip_strengths, strict=True):
+        assert apart(image, studio.image(state.with_edit("green", strength))) <= 1
 
 
 def test_a_preview_is_smaller(studio):
-    assert studio.preview(GALLERY, 16).shape == (16, 16, 3)
-    assert studio.preview(GALLERY, 8).shape == (8, 8, 3)
-    assert apart(studio.preview(GALLERY, SIDE), studio.picture(GALLERY)) == 0
+    for side in (8, 16):
+        assert studio.image(GALLERY, side=side).shape == (side, side, 3)
+    assert apart(studio.image(GALLERY, side=SIDE), studio.image(GALLERY)) == 0
     with pytest.raises(ExplorerError, match="side=10"):
-        studio.preview(GALLERY, 10)
+        studio.image(GALLERY, side=10)
 
 
 def test_an_upload_is_inverted(studio):
-    picture = studio.thumbnails([1])[0]
-    uploaded = replace(GALLERY, source="upload", upload=as_text(picture))
-    assert apart(studio.original(uploaded), picture) == 0
+    image = studio.thumbnails([1])[0]
+    uploaded = replace(GALLERY, source="upload", upload=as_text(image))
+    assert apart(studio.original(uploaded), image) == 0
     assert (
-        apart(studio.picture(uploaded), studio.picture(GALLERY)) <= 8
+        apart(studio.image(uploaded), studio.image(GALLERY)) <= 8
     )  # bytes are not the floats they came from
     assert studio.original(SEED) is None
 
@@ -199,12 +202,12 @@ def test_the_basis_is_the_jacobians(studio):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"world": "portraits"}, "world tiny, not portraits"),
+        ({"world": "portraits"}, "world portraits, not tiny"),
         ({"edits": {"smile": 1.0}}, "smile"),
         ({"strip": "smile"}, "smile"),
         ({"source": "gallery", "index": 5}, "0 to 4"),
-        ({"source": "upload"}, "choose a picture"),
-        ({"source": "upload", "upload": "aGVsbG8="}, "no PNG"),
+        ({"source": "upload"}, "choose an image"),
+        ({"source": "upload", "upload": "aGVsbG8="}, "PNG"),
         ({"source": "gallery", "method": "published"}, "published: .* foundation"),
         ({"mix_seed": 1, "mix_layers": (8,)}, "rows 0 to 7"),
     ],
@@ -225,9 +228,9 @@ def test_a_world_without_judges_has_components_only(tmp_path, monkeypatch):
     assert (frame.difference > 0).any()
     assert bare.gallery_size == 0
     with pytest.raises(ExplorerError, match="no gallery"):
-        bare.picture(replace(state, source="gallery"))
+        bare.image(replace(state, source="gallery"))
     with pytest.raises(ExplorerError, match="identity cannot be locked"):
-        bare.picture(replace(state, lock_identity=True))
+        bare.image(replace(state, lock_identity=True))
 
 
 def test_a_direction_nobody_can_follow_gets_no_control(tmp_path, monkeypatch, caplog):
@@ -239,8 +242,8 @@ def test_a_direction_nobody_can_follow_gets_no_control(tmp_path, monkeypatch, ca
     assert "No direction for red" in caplog.text
 
 
-def test_an_unknown_world_or_factor_is_said():
-    with pytest.raises(ExplorerError, match="nowhere"):
+def test_an_unknown_world_or_factor_is_named():
+    with pytest.raises(WorldError, match="nowhere"):
         Studio.open("nowhere")
-    with pytest.raises(ExplorerError, match="beauty"):
+    with pytest.raises(ValueError, match="beauty"):
         Studio.open(TinyWorld(), factors=["beauty"], device="cpu")

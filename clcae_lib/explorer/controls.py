@@ -1,0 +1,164 @@
+"""The sliders of a world: named directions where an attribute regressor gives names, components elsewhere.
+
+Named directions are InterFaceGAN's (arXiv 1907.10786) or StyleSpace's (arXiv 2011.12799), which need an
+attribute regressor; GANSpace's (arXiv 2004.02546) and SeFa's (arXiv 2007.06600) components need only the
+generator. Files of directions in a world's folder become sliders too.
+"""
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from clcae_lib.devices import resolve_device
+from clcae_lib.editing import (
+    Direction,
+    ganspace,
+    load_directions,
+    load_ganspace,
+    load_interfacegan,
+    named_directions,
+    sample_codes,
+    sefa,
+)
+from clcae_lib.editing.named import SAMPLES
+from clcae_lib.explorer.state import ExplorerError
+from clcae_lib.models import Generator
+from clcae_lib.weights import read_weights, recognise
+from clcae_lib.worlds import World, WorldError
+
+COMPONENTS = 6
+FOLDER = "directions"
+"""Name of the folder, inside a world's, for files of directions, published ones among them."""
+_METHOD_LABELS = {"interfacegan": "InterFaceGAN", "stylespace": "StyleSpace"}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Control:
+    """One slider: strength 1 is one standard deviation of what it changes.
+
+    Attributes:
+        key: name in a state.
+        label: name that a visitor reads.
+        group: the method behind it.
+        direction: what it changes.
+        text: one sentence that explains it.
+    """
+
+    key: str
+    label: str
+    group: Literal["directions", "GANSpace", "SeFa"]
+    direction: Direction
+    text: str
+
+
+def find_controls(
+    world: World,
+    generator: Generator | None = None,
+    *,
+    factors: Sequence[str] | None = None,
+    samples: int = SAMPLES,
+    device: torch.device | str = "auto",
+) -> dict[str, Control]:
+    """Return the controls of a world by key, in the order in which they are shown.
+
+    Named directions come with the world, or are found first, in a minute or two on two cores. They are not
+    conditioned on each other: among many factors that leaves little to edit with, and the readout shows what
+    else moves. A factor whose direction this generator does not follow gets no control. A file of directions
+    in the world's folder `directions` gives a control for each: what `save_directions` wrote, or a published
+    file of InterFaceGAN (a control) or GANSpace (its first components).
+
+    Args:
+        world: the world; one without an oracle has only components, and what its folder has.
+        generator: the world's own, if it is loaded already.
+        factors: factors that get a named direction; a choice of the world's state factors if None.
+        samples: number of codes that each method looks at.
+        device: device of the networks.
+
+    Raises:
+        WorldError: the world has no generator.
+        ExplorerError: a file of directions was made for another generator.
+        WeightsError: a file of directions is damaged.
+        ValueError: a factor does not exist.
+    """
+    device = resolve_device(device)
+    generator = generator if generator is not None else world.generator(device)
+    codes = sample_codes(generator, samples, seed=0)
+    found = [
+        *_named(world, factors, samples, device),
+        *_from_folder(world, generator),
+        *_ganspace(codes),
+        *_sefa(generator, codes),
+    ]
+    return {control.key: control for control in found}
+
+
+def _named(world: World, factors: Sequence[str] | None, samples: int, device: torch.device) -> list[Control]:
+    try:
+        found = named_directions(world, factors, samples=samples, device=device)
+    except WorldError as lack:
+        _log.info("No named directions: %s", lack)
+        return []
+    meanings = dict(zip(world.factor_names, world.factor_texts, strict=True))
+    controls = []
+    for name, direction in found.items():
+        moved, method = direction.provenance["moved"], _METHOD_LABELS[direction.provenance["method"]]
+        effect = f"{method}'s strength 1 moves it by {moved:.2g} standard deviations on average"
+        text = f"{meanings[name]}; {effect}"
+        controls.append(Control(name, name.replace("_", " "), "directions", direction, text))
+    return controls
+
+
+def _from_folder(world: World, generator: Generator) -> list[Control]:
+    """A control for each direction in the files of the world's folder of directions."""
+    rows, width = generator.n_latent, generator.style_dim
+    shapes = {"w": [(width,)], "w_plus": [(width,), (rows, width)], "s": [(sum(generator.style_sizes),)]}
+    controls = []
+    for path in sorted((world.folder / FOLDER).glob("*.*")):
+        group, directions = _read(path)
+        for direction in directions:
+            shape = tuple(direction.vector.shape)
+            if shape not in shapes[direction.space]:
+                raise ExplorerError(
+                    f"{path}: {direction.name} has shape {list(shape)}, made for another generator; remove it"
+                )
+            key = re.sub(r"[\W_]", "-", f"file-{path.stem}-{direction.name}")[:64]
+            text = f"from the file {path.name}, in its own unit"
+            controls.append(Control(key, direction.name.replace("_", " "), group, direction, text))
+    return controls
+
+
+def _read(path: Path) -> tuple[Literal["directions", "GANSpace"], list[Direction]]:
+    """The group and the directions of a file; none where it is not a file of directions."""
+    if path.suffix not in (".safetensors", ".npy", ".pt"):
+        return "directions", []
+    if recognise(read_weights(path)).kind.endswith("components"):
+        components = load_ganspace(path)
+        return "GANSpace", [components.direction(i) for i in range(min(COMPONENTS, len(components.std)))]
+    if path.suffix == ".safetensors":
+        return "directions", list(load_directions(path).values())
+    return "directions", [load_interfacegan(path)]
+
+
+def _ganspace(codes: torch.Tensor) -> list[Control]:
+    count = min(COMPONENTS, codes.shape[1])
+    components = ganspace(codes, components=count)
+    text = "a principal component of the codes W; strength 1 is one standard deviation along it"
+    return [
+        Control(f"ganspace-{i}", f"component {i + 1}", "GANSpace", components.direction(i), text)
+        for i in range(count)
+    ]
+
+
+def _sefa(generator: Generator, codes: torch.Tensor) -> list[Control]:
+    """SeFa's components with the unit of GANSpace's, so that their sliders compare."""
+    text = "what the layers amplify most; strength 1 is one standard deviation of the codes along it"
+    found = sefa(generator, count=min(COMPONENTS, codes.shape[1]))
+    scaled = [replace(d, unit=float((codes @ d.vector.to(codes)).std())) for d in found]
+    return [Control(f"sefa-{i}", f"eigenvector {i + 1}", "SeFa", d, text) for i, d in enumerate(scaled)]

@@ -1,0 +1,459 @@
+"""Every control of the explorer without a browser: its value goes into the state, and the image follows."""
+
+import asyncio
+import base64
+import io
+import json
+import os
+import threading
+from dataclasses import replace
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from tornado.web import HTTPError
+
+from clcae_lib.explorer import ExplorerError, Frame, State, app, server
+from clcae_lib.explorer.app import Explorer
+from clcae_lib.explorer.widgets import readout_table
+from clcae_lib.explorer.worker import Worker
+from tests.unit._explorer import BareWorld, open_studio
+
+WORLD = "tiny"
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        yield open_studio(patch, tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def explorer(studio):
+    shown = Explorer(studio, state=State(world=WORLD, seed=2), rest=0.02)
+    assert shown.wait()
+    yield shown
+    shown.close()
+
+
+def settle(explorer):
+    """Image and status line once everything is shown."""
+    assert explorer.wait()
+    return explorer.views.after.value, explorer.views.status.value
+
+
+def key(explorer):
+    return next(iter(explorer.controls.sliders))
+
+
+def seen(data):
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def test_what_is_shown_is_what_the_studio_draws(explorer):
+    image, status = settle(explorer)
+    assert np.array_equal(seen(image), explorer.studio.image(explorer.state))
+    assert "clcae-error" not in status
+    assert "State(" in explorer.snippet.value
+
+
+def test_every_input_changes_state_and_image(explorer):
+    controls, first = explorer.controls, settle(explorer)[0]
+    values = {
+        **{"seed": (7, "seed", 7), "truncation": (0.2, "truncation", 0.2), "mix": (True, "mix_seed", 1)},
+        **{"mix_seed": (5, "mix_seed", 5), "mix_layers": ((0, 1), "mix_layers", (0, 1))},
+        **{"source": ("gallery", "source", "gallery"), "index": (3, "index", 3)},
+        **{"space": ("w", "space", "w")},
+    }
+    for control, (value, field, expected) in values.items():
+        before, _ = settle(explorer)
+        getattr(controls, control).value = value
+        after, status = settle(explorer)
+        assert "clcae-error" not in status
+        assert getattr(explorer.state, field) == expected
+        assert after != before, control
+        assert np.array_equal(seen(after), explorer.studio.image(explorer.state))
+    explorer.reset.click()
+    for name, slider in controls.sliders.items():
+        slider.value = 2.0
+        after, status = settle(explorer)
+        assert dict(explorer.state.edits) == {name: 2.0}
+        assert "clcae-error" not in status
+        assert after != first, name
+        slider.value = 0.0
+    assert settle(explorer)[0] == first
+
+
+def test_gallery_lock_and_strip_reach_the_studio(explorer):
+    controls = explorer.controls
+    controls.thumbnails.children[1].children[1].click()
+    assert (explorer.state.source, explorer.state.index) == ("gallery", 1)
+    controls.later.click()
+    controls.lock_identity.value = True
+    assert explorer.state.lock_identity is True
+    controls.strip.value, controls.strip_range.value = key(explorer), 1.5
+    _, status = settle(explorer)
+    assert "clcae-error" not in status
+    strip = explorer.views.strip.children
+    assert "-1.5" in strip[0].children[1].value
+    assert len({box.children[0].value for box in strip}) == len(strip) == 5
+
+
+def test_undo_redo_and_reset_move_controls_and_image(explorer):
+    first, _ = settle(explorer)
+    slider = explorer.controls.sliders[key(explorer)]
+    for value in np.linspace(0.1, 2.0, 20):
+        slider.value = float(value)
+    second, _ = settle(explorer)
+    assert second != first
+    explorer.undo.click()
+    assert settle(explorer)[0] == first
+    assert slider.value == 0, "one undo takes the whole drag back"
+    assert explorer.undo.disabled
+    explorer.redo.click()
+    assert settle(explorer)[0] == second
+    assert slider.value == 2.0
+    explorer.reset.click()
+    assert settle(explorer)[0] == first
+
+
+def upload(explorer, name, data, widget=None):
+    widget = widget or explorer.controls.upload
+    file = {"name": name, "type": "image/png", "size": len(data), "content": memoryview(data)}
+    widget.value = ({**file, "last_modified": datetime(2026, 1, 1)},)
+    return settle(explorer)
+
+
+def image_file(seed=0):
+    file = io.BytesIO()
+    noise = np.random.default_rng(seed).integers(0, 255, (90, 70, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file, format="PNG")
+    return file.getvalue()
+
+
+def test_an_upload_is_shown_and_another_one_too(explorer):
+    before, _ = settle(explorer)
+    first, status = upload(explorer, "me.png", image_file(0))
+    assert "clcae-error" not in status
+    assert explorer.state.source == explorer.controls.source.value == "upload"
+    second, _ = upload(explorer, "me.png", image_file(1))
+    assert len({before, first, second}) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("<img src=x onerror=alert(1)>.png", b"<script>alert(1)</script>"),
+        ("huge.png", b"\x89PNG\r\n\x1a\n" + bytes(9_000_000)),
+    ],
+    ids=["markup", "huge"],
+)
+def test_a_bad_upload_is_refused_in_a_sentence_without_its_markup(explorer, name, data):
+    before, _ = settle(explorer)
+    after, status = upload(explorer, name, data)
+    assert "clcae-error" in status
+    assert "<img" not in status
+    assert "<script" not in status
+    assert after == before
+
+
+def test_a_file_that_the_browser_held_back_is_reported(explorer):
+    explorer.controls.upload.error = "100000000 bytes"
+    assert "more than 8 MB" in settle(explorer)[1]
+
+
+def test_exports_are_whole_files(explorer):
+    explorer.controls.sliders[key(explorer)].value = 1.0
+    starts = {"png": b"\x89PNG", "gif": b"GIF8", "json": b"{", "safetensors": b""}
+    assert explorer.export_buttons.keys() == starts.keys()
+    for kind, button in explorer.export_buttons.items():
+        button.click()
+        _, status = settle(explorer)
+        assert f"The {kind} file is ready" in status
+        data = base64.b64decode(explorer.saved.value.split("base64,")[1].split('"')[0])
+        assert data.startswith(starts[kind])
+        assert f'download="explorer.{kind}"' in explorer.saved.value
+        if kind == "json":
+            assert State.from_json(data.decode()) == explorer.state
+
+
+def test_a_saved_state_loads_and_a_foreign_one_is_refused(explorer):
+    kept = State(world=WORLD, seed=5, edits={key(explorer): -4.0})
+    _, status = upload(explorer, "s.json", kept.to_json().encode(), explorer.load)
+    assert "clcae-error" not in status
+    assert explorer.state == kept
+    assert explorer.controls.sliders[key(explorer)].value == -4.0
+    foreign = {
+        "no json": "not valid JSON",
+        json.dumps({"sneed": 1}): "sneed",
+        json.dumps({"world": WORLD, "edits": {"<b>": 1}}): "short name",
+        json.dumps({"world": WORLD, "edits": {"none": 1}}): "no such control",
+        json.dumps({"world": WORLD, "method": "published"}): "no such method",
+    }
+    for text, said in foreign.items():
+        _, status = upload(explorer, "s.json", text.encode(), explorer.load)
+        assert said in status
+        assert "clcae-error" in status
+        assert "<b>" not in status
+    assert explorer.state == kept
+
+
+def test_errors_and_faults_reach_the_status_line(explorer, monkeypatch, caplog):
+    def fail(state, **options):
+        raise ExplorerError("the <em>lamp</em> is broken")
+
+    monkeypatch.setattr(explorer.studio, "image", fail)
+    explorer.controls.seed.value = 9
+    _, status = settle(explorer)
+    assert "the &lt;em&gt;lamp&lt;/em&gt; is broken" in status
+    monkeypatch.setattr(explorer.controls, "read", lambda: 1 / 0)
+    explorer.controls.seed.value = 10
+    assert "ZeroDivisionError" in explorer.views.status.value
+    assert caplog.records[-1].exc_info, "a fault of the program goes to the log with its traceback"
+
+
+def test_a_world_that_cannot_be_opened_is_reported_and_controls_work_meanwhile(explorer):
+    gate = threading.Event()
+    explorer.controls.world.options = (WORLD, "nowhere")
+
+    def refuse(name, *, device):
+        assert gate.wait(30)
+        raise ExplorerError(f"There is no world {name}.")
+
+    explorer._open = refuse
+    explorer.controls.world.value = "nowhere"
+    explorer.controls.world.value = WORLD
+    explorer.controls.seed.value = 11
+    assert explorer.state.seed == 11
+    assert explorer.wait(0.01) is False
+    gate.set()
+    assert "There is no world nowhere" in settle(explorer)[1]
+    assert explorer.state.seed == 11
+    assert explorer.controls.world.value == WORLD
+
+
+def test_another_world_is_shown_with_the_method_that_it_has(explorer, tmp_path, monkeypatch):
+    other = open_studio(monkeypatch, tmp_path, BareWorld(), encoder="published")
+    explorer._open = lambda name, *, device: other
+    explorer.controls.world.options = (WORLD, "bare")
+    explorer.controls.world.value = "bare"
+    _, status = settle(explorer)
+    assert "clcae-error" not in status
+    assert (explorer.state.world, explorer.state.method) == ("bare", "published")
+
+
+def test_a_change_waits_until_the_worker_has_shown_an_upload(explorer):
+    settle(explorer)
+    slider, done, early = explorer.controls.sliders[key(explorer)], threading.Event(), []
+
+    def drag():
+        slider.value = 1.0
+        done.set()
+
+    def halfway(_):
+        assert threading.current_thread() is not threading.main_thread()
+        threading.Thread(target=drag).start()
+        early.append(done.wait(0.3))
+
+    explorer.controls.source.observe(halfway, names="value")
+    upload(explorer, "me.png", image_file(0))
+    assert done.wait(10)
+    image, status = settle(explorer)
+    assert early == [False], "the slider changed the state while the upload did"
+    assert "clcae-error" not in status
+    assert explorer.state.source == "upload"
+    assert dict(explorer.state.edits) == {key(explorer): 1.0}
+    assert np.array_equal(seen(image), explorer.studio.image(explorer.state))
+
+
+def test_a_large_image_is_previewed_while_a_slider_moves_and_whole_at_rest(explorer, monkeypatch):
+    monkeypatch.setattr(app, "LARGE", 16)
+    monkeypatch.setattr(app, "PREVIEW", 8)
+    sides = []
+    explorer.views.after.observe(lambda change: sides.append(len(seen(change["new"]))), names="value")
+    explorer.controls.sliders[key(explorer)].value = 1.0
+    image, _ = settle(explorer)
+    assert sides == [8, explorer.studio.side]
+    assert np.array_equal(seen(image), explorer.studio.image(explorer.state))
+
+
+def test_every_control_has_a_name(explorer):
+    assert all(control.description for control in explorer.controls.inputs)
+    buttons = (explorer.undo, explorer.redo, explorer.reset, explorer.copy)
+    for button in (*buttons, *explorer.export_buttons.values()):
+        assert button.description
+        assert button.tooltip
+
+
+def test_a_readout_escapes_what_it_shows():
+    table = pd.DataFrame({"before": [0.0], "after": [1.0], "change": [1.0]}, index=["<script>"])
+    assert "<script>" not in readout_table(table)
+    assert "no oracle" in readout_table(None)
+
+
+# ----------------------------------------------------------------------------------------- the worker
+
+PIXEL = np.zeros((1, 1, 3), np.uint8)
+FRAME = Frame(PIXEL, PIXEL, PIXEL)
+
+
+class Bench:
+    """A worker with a gate in its fast path, and all that it did."""
+
+    def __init__(self):
+        self.gate, self.entered = threading.Event(), threading.Event()
+        self.drawn, self.framed, self.delivered = [], [], []
+        self.gate.set()
+        self.worker = Worker(self.image, self.frame, self.deliver, rest=0.02)
+
+    def image(self, state):
+        self.entered.set()
+        assert self.gate.wait(10)
+        self.drawn.append(state.seed)
+        if state.seed == 13:
+            raise ExplorerError("thirteen <b>brings</b> bad luck")
+        if state.seed == 14:
+            raise KeyError("a fault")
+        return PIXEL
+
+    def frame(self, state):
+        self.framed.append(state.seed)
+        return FRAME
+
+    def deliver(self, state, result):
+        if state.seed == 15:
+            raise RuntimeError("the page is gone")
+        self.delivered.append((state.seed, result))
+
+    def ask(self, seed):
+        self.worker.ask(replace(State(), seed=seed))
+
+
+@pytest.fixture
+def bench():
+    made = Bench()
+    yield made
+    made.gate.set()
+    made.worker.stop()
+    assert "clcae-explorer" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_hundred_quick_requests_end_in_the_last_and_are_not_queued(bench):
+    bench.gate.clear()
+    bench.ask(0)
+    assert bench.entered.wait(10)
+    for seed in range(1, 101):
+        bench.ask(seed)
+    bench.gate.set()
+    assert bench.worker.wait(10)
+    assert bench.drawn == [0, 100]
+    assert bench.framed == [100], "only the state that rests gets its frame"
+    assert bench.delivered[-1] == (100, FRAME)
+
+
+def test_errors_are_delivered_and_the_thread_lives_on(bench):
+    for seed in (13, 14):
+        bench.ask(seed)
+        assert bench.worker.wait(10)
+    (_, expected), (_, fault) = bench.delivered
+    assert str(expected) == "thirteen <b>brings</b> bad luck"
+    assert isinstance(fault, ExplorerError)
+    assert "KeyError" in str(fault)
+    assert "a fault" not in str(fault), "the details of a fault are for the log"
+    assert bench.framed == [], "no frame of a state that cannot be drawn"
+    bench.ask(15)
+    bench.ask(1)
+    assert bench.worker.wait(10)
+    assert bench.delivered[-1] == (1, FRAME)
+
+
+def test_jobs_of_one_name_replace_each_other(bench):
+    done = []
+    bench.gate.clear()
+    bench.ask(1)
+    assert bench.entered.wait(10)
+    for word in ("old", "new"):
+        bench.worker.do("export", lambda word=word: done.append(word))
+    bench.worker.do("other", lambda: done.append("other"))
+    bench.gate.set()
+    assert bench.worker.wait(10)
+    assert done == ["new", "other"]
+
+
+def test_the_workers_number_of_threads_is_its_own(bench):
+    def count(found):
+        found.append(torch.get_num_threads())
+
+    inside, later, before = [], [], torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        worker = Worker(bench.image, bench.frame, bench.deliver, threads=1)
+        worker.do("count", lambda: count(inside))
+        assert worker.wait(10)
+        worker.stop()
+        thread = threading.Thread(target=count, args=(later,))
+        thread.start()
+        thread.join()
+    finally:
+        torch.set_num_threads(before)
+    assert (inside, later) == ([1], [2])
+
+
+# ----------------------------------------------------------------------------------------- the server
+
+
+def test_serving_leaves_the_environment_as_it_was(monkeypatch):
+    def launch(*_, **__):
+        assert "explorer" in os.environ["JUPYTER_PATH"]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("clcae_lib.explorer.studio.Studio.open", lambda *_, **__: None)
+    monkeypatch.setattr("voila.app.Voila.launch_instance", launch)
+    for before in (None, "/somewhere"):
+        monkeypatch.delenv("JUPYTER_PATH", raising=False)
+        if before:
+            monkeypatch.setenv("JUPYTER_PATH", before)
+        with pytest.raises(KeyboardInterrupt):
+            server.serve("portraits")
+        assert os.environ.get("JUPYTER_PATH") == before
+
+
+def test_the_server_is_local_limited_and_capped(tmp_path):
+    config = server.configuration(host="127.0.0.1", port=1, visitors=2, idle=60, folder=tmp_path)
+    assert config.Voila.ip == "127.0.0.1"
+    assert config.Voila.tornado_settings["websocket_max_message_size"] <= 10_000_000
+    assert config.MappingKernelManager.cull_idle_timeout == 60
+    assert config.VoilaConfiguration.file_allowlist == []
+    assert config.CappedKernels.visitors == 2
+
+
+def test_visitors_who_come_at_the_same_instant_do_not_pass_the_cap_together(monkeypatch):
+    kernels, running = server.CappedKernels(visitors=2), []
+    monkeypatch.setattr(kernels, "list_kernel_ids", lambda: list(running))
+
+    async def start(self, **_):
+        await asyncio.sleep(0.01)
+        running.append(str(len(running)))
+        return running[-1]
+
+    monkeypatch.setattr(server.AsyncMappingKernelManager, "start_kernel", start)
+
+    async def arrive(count):
+        return await asyncio.gather(*(kernels.start_kernel() for _ in range(count)), return_exceptions=True)
+
+    *served, turned_away = asyncio.run(arrive(3))
+    assert served == ["0", "1"]
+    assert isinstance(turned_away, HTTPError)
+    assert "All 2 places are taken" in str(turned_away)
+    running.pop()
+    assert asyncio.run(arrive(2))[0] == "1"
+
+
+def test_the_page_runs_nothing_that_a_visitor_wrote(tmp_path):
+    page = json.loads(server.write_page(tmp_path, world="a'; import os", device="cpu").read_text())
+    source = "".join(page["cells"][0]["source"])
+    compile(source, "page", "exec")
+    assert """"a'; import os\"""" in source
