@@ -1,8 +1,8 @@
-"""Numbers for pictures and for sets of pictures.
+"""Measures on tensors: of pairs of images, of sets, and of codes.
 
 Per image: mean squared error, PSNR, SSIM (Wang et al. 2004), as in section 4.2 of arXiv 2211.11448, and
 MS-SSIM. Per set: the Fréchet distance (Heusel et al. 2017), the kernel distance (Bińkowski et al. 2018),
-manifold precision and recall (Kynkäänniemi et al. 2019), and how far apart single factors are distributed.
+manifold precision and recall (Kynkäänniemi et al. 2019), and the distance of factor distributions.
 """
 
 from collections.abc import Sequence
@@ -17,25 +17,29 @@ from torch.nn.functional import normalize
 from clcae_lib import vision_repair
 
 PEAK = 2.0
-"""From black, -1, to white, 1."""
+"""Range of images, from black, -1, to white, 1."""
+DETAIL_THRESHOLD = 0.1
+"""Pixels that differ by more than this, on [-1, 1], belong to a detail."""
+DETAIL_PIXELS = 12
+"""A detail of fewer pixels is not measured."""
 
 
 def mse(images: Float[Tensor, "n 3 h w"], targets: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
-    """The mean squared difference of each pair; images are clipped to [-1, 1], as a saved picture is."""
+    """Return the mean squared difference of each pair; images are clipped to [-1, 1], as a saved image is."""
     return (images.clamp(-1, 1) - targets.clamp(-1, 1)).square().mean(dim=(1, 2, 3))
 
 
 def psnr(images: Float[Tensor, "n 3 h w"], targets: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
-    """The peak signal-to-noise ratio of each pair in dB; 106 where the two are equal, so that means exist."""
+    """Return the peak signal-to-noise ratio of each pair in dB, 106 if they are equal."""
     return 10 * torch.log10(PEAK**2 / mse(images, targets).clamp(min=1e-10))
 
 
 def ssim(images: Float[Tensor, "n 3 h w"], targets: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
-    """The structural similarity of each pair, 1 where equal; Gaussian window of 11 pixels."""
+    """Return the structural similarity of each pair, 1 if equal; Gaussian window of 11 pixels."""
     vision_repair.ensure_torchvision()
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    pair = (picture.float().clamp(-1, 1) for picture in (images, targets))
+    pair = (batch.float().clamp(-1, 1) for batch in (images, targets))
     return structural_similarity_index_measure(*pair, data_range=PEAK, reduction="none").reshape(len(images))
 
 
@@ -44,39 +48,58 @@ _WINDOW = 11
 
 
 def ms_ssim_scales(side: int) -> int:
-    """How many of the five scales of MS-SSIM pictures of this side have room for: 3 at 64 pixels, 5 from 176.
+    """Return how many of the five scales of MS-SSIM fit images of this side: 3 at 64 pixels, 5 from 176.
 
-    At the coarsest, the window of 11 pixels must still fit.
+    At the coarsest scale, the window of 11 pixels must still fit.
 
     Raises:
-        ValueError: not even one fits.
+        ValueError: not even one scale fits.
     """
     fitting = [k for k in range(1, 6) if side // 2 ** (k - 1) >= _WINDOW]
     if not fitting:
-        raise ValueError(f"ms_ssim: pictures of {side} pixels are smaller than its window of {_WINDOW}")
+        raise ValueError(f"ms_ssim: images of {side} pixels are smaller than its window of {_WINDOW}")
     return fitting[-1]
 
 
 def ms_ssim(images: Float[Tensor, "n 3 h w"], targets: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
-    """The multi-scale structural similarity of each pair (Wang et al. 2003), 1 where equal, 0 to 1.
+    """Return the multi-scale structural similarity of each pair (Wang et al. 2003), 0 to 1, 1 if equal.
 
-    Small pictures have no room for all five scales: `ms_ssim_scales` says how many are used, and their
-    weights
-    are divided by their sum. Values of different numbers of scales must not be compared. Negative terms count
-    as 0, as torchmetrics' `normalize="relu"` does it.
+    Small images use the first `ms_ssim_scales` scales, whose weights are divided by their sum. Values of
+    different numbers of scales must not be compared. Negative terms count as 0 (torchmetrics'
+    `normalize="relu"`).
     """
     vision_repair.ensure_torchvision()
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
     weights = _SCALE_WEIGHTS[: ms_ssim_scales(min(images.shape[-2:]))]
-    pair = (picture.float().clamp(-1, 1) for picture in (images, targets))
+    pair = (batch.float().clamp(-1, 1) for batch in (images, targets))
     options = {"data_range": PEAK, "reduction": "none", "normalize": "relu"}
     betas = tuple(weight / sum(weights) for weight in weights)
     return multiscale_structural_similarity_index_measure(*pair, betas=betas, **options).reshape(len(images))
 
 
+def detail_kept(
+    images: Float[Tensor, "n 3 h w"], worn: Float[Tensor, "n 3 h w"], bare: Float[Tensor, "n 3 h w"]
+) -> Float[Tensor, " n"]:
+    """Return how much of a detail (a hat, an earring) images show: 1 as in `worn`, 0 no better than `bare`.
+
+    Section 3.3 of arXiv 2211.11448 states that F keeps what W+ cannot. The measure is one minus the squared
+    error under the detail over that of `bare`, and may be below 0. It is nan if the detail covers fewer than
+    `DETAIL_PIXELS` pixels.
+
+    Args:
+        images: reconstructions of `worn`, or, if `worn` and `bare` show the edited person, their edits.
+        worn: renders with the detail, in [-1, 1].
+        bare: renders of the same people without it.
+    """
+    mask = (worn - bare).abs().amax(dim=1, keepdim=True) > DETAIL_THRESHOLD
+    missed, all_of_it = (((x - worn).square() * mask).sum(dim=(1, 2, 3)) for x in (images, bare))
+    visible = mask.sum(dim=(1, 2, 3)) >= DETAIL_PIXELS
+    return torch.where(visible, 1 - missed / all_of_it.clamp(min=1e-12), float("nan"))
+
+
 def frechet_distance(a: Float[Tensor, "n f"], b: Float[Tensor, "m f"]) -> float:
-    """The squared 2-Wasserstein distance of two Gaussians with the features' means and covariances.
+    """Return the squared 2-Wasserstein distance of two Gaussians with the features' means and covariances.
 
     `|mean difference|^2 + trace(A + B - 2 sqrt(A^1/2 B A^1/2))`, in float64 by symmetric eigenvalues, which
     stay real where the usual `sqrtm(A B)` does not.
@@ -87,20 +110,16 @@ def frechet_distance(a: Float[Tensor, "n f"], b: Float[Tensor, "m f"]) -> float:
     if min(len(a), len(b)) < 2:
         raise ValueError(f"frechet_distance: needs two rows or more in each set, got {len(a)} and {len(b)}")
     a, b = a.double(), b.double()
-    root = _symmetric_root(torch.cov(a.T).reshape(a.shape[1], -1))
+    values, vectors = torch.linalg.eigh(torch.cov(a.T).reshape(a.shape[1], -1))
+    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     covariance = torch.cov(b.T).reshape(a.shape[1], -1)
     cross = torch.linalg.eigvalsh(root @ covariance @ root).clamp(min=0).sqrt().sum()
     spread = a.var(dim=0).sum() + b.var(dim=0).sum() - 2 * cross
     return ((a.mean(dim=0) - b.mean(dim=0)).square().sum() + spread).clamp(min=0).item()
 
 
-def _symmetric_root(matrix: Float[Tensor, "f f"]) -> Float[Tensor, "f f"]:
-    values, vectors = torch.linalg.eigh(matrix)
-    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-
-
 def kernel_distance(a: Float[Tensor, "n f"], b: Float[Tensor, "m f"]) -> float:
-    """The unbiased squared maximum mean discrepancy under the kernel `(x.y / f + 1)^3`."""
+    """Return the unbiased squared maximum mean discrepancy under the kernel `(x.y / f + 1)^3`."""
     a, b = a.double(), b.double()
     within = [(_cubic(x, x).sum() - _cubic(x, x).diagonal().sum()) / (len(x) * (len(x) - 1)) for x in (a, b)]
     return (within[0] + within[1] - 2 * _cubic(a, b).mean()).item()
@@ -112,7 +131,7 @@ def _cubic(a: Float[Tensor, "n f"], b: Float[Tensor, "m f"]) -> Float[Tensor, "n
 
 @dataclass(frozen=True)
 class PrecisionRecall:
-    """The share of samples that look real, and the share of what is real that the samples cover; 0 to 1."""
+    """The share of samples that look real, and the share of real images that the samples cover; 0 to 1."""
 
     precision: float
     recall: float
@@ -121,47 +140,53 @@ class PrecisionRecall:
 def precision_recall(
     samples: Float[Tensor, "n f"], reals: Float[Tensor, "m f"], *, neighbours: int = 3, chunk: int = 1024
 ) -> PrecisionRecall:
-    """Manifold precision and recall: a set's manifold is the union of balls out to each k-th neighbour.
+    """Return manifold precision and recall; a manifold is the union of balls up to each k-th neighbour.
 
     Args:
-        samples: features of generated pictures.
-        reals: features of real ones.
+        samples: features of generated images.
+        reals: features of real images.
         neighbours: k; the ball of a point reaches its k-th nearest other point.
-        chunk: rows compared at once.
+        chunk: number of rows compared together.
 
     Raises:
-        ValueError: a set has no k-th neighbour.
+        ValueError: a set has too few rows for a k-th neighbour.
     """
     if min(len(samples), len(reals)) <= neighbours:
         raise ValueError(f"precision_recall: needs more than neighbours={neighbours} rows in each set")
+
+    def covered(points: Tensor, centres: Tensor) -> float:
+        parts = [torch.cdist(x, centres).kthvalue(neighbours + 1, dim=1).values for x in centres.split(chunk)]
+        radii = torch.cat(parts)
+        inside = [(torch.cdist(x, centres) <= radii).any(dim=1) for x in points.split(chunk)]
+        return torch.cat(inside).double().mean().item()
+
     samples, reals = samples.double(), reals.double()
-    return PrecisionRecall(
-        precision=_covered(samples, reals, neighbours=neighbours, chunk=chunk),
-        recall=_covered(reals, samples, neighbours=neighbours, chunk=chunk),
-    )
-
-
-def _covered(points: Tensor, centres: Tensor, *, neighbours: int, chunk: int) -> float:
-    """The share of points inside any centre's ball."""
-    radii = torch.cat(
-        [torch.cdist(part, centres).kthvalue(neighbours + 1, dim=1).values for part in centres.split(chunk)]
-    )
-    inside = [(torch.cdist(part, centres) <= radii).any(dim=1) for part in points.split(chunk)]
-    return torch.cat(inside).double().mean().item()
+    return PrecisionRecall(precision=covered(samples, reals), recall=covered(reals, samples))
 
 
 def factor_distribution_distance(
     a: Float[Tensor, "n k"], b: Float[Tensor, "m k"], *, std: Float[Tensor, " k"]
 ) -> Float[Tensor, " k"]:
-    """How far apart two sets' distributions of each factor lie: 1-Wasserstein, in units of `std`."""
+    """Return the 1-Wasserstein distance of the two distributions of each factor, in units of `std`."""
     columns = zip(a.double().T.cpu().numpy(), b.double().T.cpu().numpy(), std.tolist(), strict=True)
     return torch.tensor([wasserstein_distance(x, y) / scale for x, y, scale in columns])
 
 
 def r_squared(predicted: Float[Tensor, "n k"], truth: Float[Tensor, "n k"]) -> Float[Tensor, " k"]:
-    """The share of each column's variance that is predicted: 1 at best, 0 for its mean, or even less."""
+    """Return the share of each column's variance that is predicted: 1 at best, 0 for its mean, or less."""
     error = (predicted - truth).double().square().sum(dim=0)
     return 1 - error / (truth - truth.mean(dim=0)).double().square().sum(dim=0)
+
+
+def code_distance(
+    found: Float[Tensor, "n d"], truth: Float[Tensor, "n d"], *, w_std: Float[Tensor, " d"]
+) -> Float[Tensor, " n"]:
+    """Return the root mean square distance of each code to the true one, in standard deviations of W.
+
+    The unit is the root mean square of `w_std`. The mean code is about 1 from a sample, two unrelated samples
+    are about 1.4 apart.
+    """
+    return (found - truth).square().mean(dim=1).sqrt() / w_std.square().mean().sqrt()
 
 
 @torch.no_grad()
@@ -172,16 +197,15 @@ def recall_at_k(
     *,
     chunk: int = 1024,
 ) -> dict[int, float]:
-    """The share (0 to 1) of queries whose own key, the one in the same row, is among the k most similar keys.
+    """Return the share (0 to 1) of queries whose own key, that of the same row, is among the k most similar.
 
-    Similarity is the cosine. A tie counts against the query, so a collapsed embedding scores zero, and
-    so does one that is not a number.
+    Similarity is the cosine. A tie counts against the query, so a collapsed embedding and one of nan score 0.
 
     Args:
-        queries: one embedding a row.
-        keys: row i belongs to query i. Swap the two arguments for the other direction.
-        ks: how far down the ranking the key may be.
-        chunk: rows compared at once; memory is `chunk * n` floats.
+        queries: one embedding per row.
+        keys: embeddings; row i belongs to query i. Swap the two arguments for the other direction.
+        ks: ranks up to which a key counts as found.
+        chunk: number of rows compared together; memory is `chunk * n` floats.
 
     Raises:
         ValueError: the two do not have the same, positive number of rows.
@@ -190,13 +214,9 @@ def recall_at_k(
         shapes = f"queries {tuple(queries.shape)} and keys {tuple(keys.shape)}"
         raise ValueError(f"recall_at_k: {shapes} must be pairs, row by row")
     queries, keys = normalize(queries.float(), dim=1), normalize(keys.float(), dim=1)
-    ranks = torch.cat([_ranks(queries[i : i + chunk], keys, first=i) for i in range(0, len(queries), chunk)])
-    return {k: (ranks < k).double().mean().item() for k in ks}
-
-
-def _ranks(queries: Float[Tensor, "c e"], keys: Float[Tensor, "n e"], *, first: int) -> Tensor:
-    """For each query the number of foreign keys not less similar than its own."""
-    similarity = queries @ keys.T
-    rows = torch.arange(len(queries), device=similarity.device)
-    own = similarity[rows, rows + first]
-    return (~(similarity < own[:, None])).sum(dim=1) - 1
+    ranks = []
+    for first in range(0, len(queries), chunk):
+        similarity = queries[first : first + chunk] @ keys.T
+        own = similarity.diagonal(first)[:, None]
+        ranks.append((~(similarity < own)).sum(dim=1) - 1)  # keys not less similar than the own one
+    return {k: (torch.cat(ranks) < k).double().mean().item() for k in ks}

@@ -154,12 +154,12 @@ def _as_yaml(config: Any, sources: Mapping[str, str]) -> str:
 
 def measure_generator(world: str, *, samples: int, device: str) -> dict[str, Any]:
     """Writes on the generator's card how near its samples come to the world's images."""
-    from clcae_lib.evaluation import evaluate_generator
+    from clcae_lib.evaluation import GeneratorMeasure
     from clcae_lib.weights.checkpoints import read_card, write_card
     from clcae_lib.worlds import get_world
 
     place = get_world(world)
-    measures = evaluate_generator(place, samples=samples, device=device)
+    measures = GeneratorMeasure(place, samples=samples, device=device)()
     weights = place.generator_file
     write_card(weights, {**read_card(weights), "measures": measures})
     return measures

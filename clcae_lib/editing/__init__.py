@@ -1,16 +1,23 @@
-"""Finding directions that change one attribute, and applying them to an inverted picture."""
+"""Find directions that change one attribute, and apply them to inverted images."""
 
-from clcae_lib.editing._published_sefa import published_eigen, published_sefa
 from clcae_lib.editing.apply import apply, apply_all, interpolate, mix, traverse
-from clcae_lib.editing.calibrate import calibrate
 from clcae_lib.editing.direction import Direction, load_directions, load_interfacegan, save_directions
-from clcae_lib.editing.find import cached_directions, effects, find_directions, pick
-from clcae_lib.editing.ganspace import Components, ganspace, load_ganspace, set_coordinate
+from clcae_lib.editing.find import cached_directions, find_directions
+from clcae_lib.editing.ganspace import Components, ganspace, load_ganspace
 from clcae_lib.editing.interfacegan import condition, interfacegan
 from clcae_lib.editing.named import install_directions, named_directions
 from clcae_lib.editing.probe import LinearProbe, alignment_probe, fit_probe, held_out_r_squared
-from clcae_lib.editing.response import Labelled, label_codes, response
-from clcae_lib.editing.sampling import in_batches, sample_codes
+from clcae_lib.editing.response import (
+    Labelled,
+    calibrate,
+    effects,
+    factor_column,
+    in_batches,
+    label_codes,
+    pick,
+    response,
+    sample_codes,
+)
 from clcae_lib.editing.sefa import factorise, sefa
 from clcae_lib.editing.stylespace import (
     channel_effects,
@@ -34,6 +41,7 @@ __all__ = [
     "channel_spread",
     "condition",
     "effects",
+    "factor_column",
     "factorise",
     "find_directions",
     "fit_probe",
@@ -50,15 +58,12 @@ __all__ = [
     "mix",
     "named_directions",
     "pick",
-    "published_eigen",
-    "published_sefa",
     "rank_channels",
     "region_effects",
     "response",
     "sample_codes",
     "save_directions",
     "sefa",
-    "set_coordinate",
     "stylespace",
     "traverse",
 ]

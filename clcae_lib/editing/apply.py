@@ -1,8 +1,8 @@
-"""Editing an inverted picture in W, W+, StyleSpace and F at once (arXiv 2211.11448, section 3.4).
+"""Edit an inverted image in W, W+, StyleSpace and F (arXiv 2211.11448, section 3.4).
 
 The feature follows the codes by what the generator itself would change:
-`F_edit = F + G5(w_plus edited) - G5(w_plus)`, each picture of a batch by its own difference. The same is
-done for styles (arXiv 2011.12799), which the paper does not edit.
+`F_edit = F + G5(w_plus edited) - G5(w_plus)`, for each image of a batch. The same is done for styles
+(arXiv 2011.12799), which the paper does not edit.
 """
 
 from collections.abc import Sequence
@@ -24,15 +24,15 @@ def apply(
     *,
     layers: Sequence[int] | None = None,
 ) -> Inversion:
-    """The inversion, edited; the one given stays as it was.
+    """Return the edited inversion; the given one is not changed.
 
     Args:
-        generator: the one that the codes belong to.
-        inversion: codes `w`, `w_plus` and, unless None, `feature` and `styles`.
-        direction: what to change.
-        strength: how far, in the direction's unit; one number, or one for each picture.
-        layers: act on these rows of W+ alone (in StyleSpace, on their styles). W, which has no rows, then
-            stays as it was.
+        generator: generator that the codes belong to.
+        inversion: N inverted images.
+        direction: direction of the edit.
+        strength: strength in the direction's unit, one number or one for each image.
+        layers: rows of W+ (in StyleSpace, their styles) that the edit is limited to. W, which has no rows,
+            then does not change.
     """
     return apply_all(generator, inversion, [(direction, strength)], layers=layers)
 
@@ -45,7 +45,7 @@ def apply_all(
     *,
     layers: Sequence[int] | None = None,
 ) -> Inversion:
-    """The inversion after several edits, each a direction and a strength; their order does not matter.
+    """Return the inversion after several edits, each a direction and a strength, in any order.
 
     Raises:
         ValueError: a direction does not fit the generator's codes; the message names it.
@@ -65,14 +65,14 @@ def apply_all(
 
 
 def _with_feature(generator: nn.Module, before: Inversion, after: Inversion) -> Inversion:
-    """The codes `after`, with the F of `before` carried to them by its decoder."""
+    """Return the codes `after` with the F of `before`, which its decoder carries to them."""
     if before.feature is None:
         return after
     return replace(after, feature=before.decoder.carry(generator, before, after))
 
 
 def _per_channel(generator: nn.Module, direction: Direction, step: Tensor, *, count: int) -> Tensor:
-    """A step in StyleSpace for each of `count` pictures, zero where the direction does not act."""
+    """Return a step in StyleSpace for each of `count` images, zero where the direction does not act."""
     rows = torch.tensor(generator.style_rows, device=step.device)
     if step.shape[-1] != len(rows):
         raise ValueError(
@@ -96,13 +96,13 @@ def _per_row(direction: Direction, step: Tensor, *, like: Float[Tensor, "n l d"]
         raise ValueError(
             f"{direction.name}: made for {step.shape[-2]} rows of W+; this generator's W+ has {rows}"
         )
-    if not all(0 <= layer < rows for layer in direction.layers or ()):
+    if direction.layers is None:
+        return step
+    if not all(0 <= layer < rows for layer in direction.layers):
         raise ValueError(
             f"{direction.name}: acts on layers {list(direction.layers)}; the rows of this generator's W+ are "
             f"0 to {rows - 1}"
         )
-    if direction.layers is None:
-        return step
     mask = torch.zeros(rows, 1, device=step.device, dtype=step.dtype)
     mask[list(direction.layers)] = 1
     return step * mask
@@ -110,20 +110,19 @@ def _per_row(direction: Direction, step: Tensor, *, like: Float[Tensor, "n l d"]
 
 @torch.no_grad()
 def mix(generator: nn.Module, a: Inversion, b: Inversion, layers: Sequence[int]) -> Inversion:
-    """The inversion `a` with these rows of W+ from `b`: style mixing (arXiv 1812.04948, section 3.1).
+    """Return the inversion `a` with these rows of W+ from `b`: style mixing (arXiv 1812.04948, section 3.1).
 
-    F stays that of `a`, carried by the generator's own difference; w, which has no rows, and what was tuned
-    for the picture stay too. What
-    edits have added to the styles of those rows comes from `b` as well.
+    What edits have added to the styles of those rows comes from `b` too. F is that of `a`, carried by the
+    generator's own difference; w and the decoder are those of `a`.
 
     Args:
-        generator: the one that the codes belong to.
+        generator: generator that the codes belong to.
         a: N inversions.
         b: N inversions, or one for all.
-        layers: rows of W+, from 0; the first shape the head, the last ones colour it.
+        layers: rows of W+, from 0; the first change the head's shape, the last its colours.
 
     Raises:
-        ValueError: W+ has no such row.
+        ValueError: W+ does not have one of the rows.
     """
     count = a.w_plus.shape[1]
     if not all(0 <= row < count for row in layers):
@@ -138,10 +137,9 @@ def mix(generator: nn.Module, a: Inversion, b: Inversion, layers: Sequence[int])
 
 
 def interpolate(a: Inversion, b: Inversion, amount: float) -> Inversion:
-    """The inversion `amount` of the way from `a`, 0, to `b`, 1, in W, W+, F and styles alike.
+    """Return the inversion between `a`, at amount 0, and `b`, at 1, linear in W, W+, F and styles.
 
-    F and what was tuned for the pictures are interpolated where both have them, and left out where one has
-    none.
+    F and tuned tensors are left out where one of the two has none.
     """
     feature = styles = None
     if a.feature is not None and b.feature is not None:
@@ -162,14 +160,14 @@ def traverse(
     *,
     space: str = "f",
 ) -> Float[Tensor, "n s 3 h w"]:
-    """Pictures of every inversion at every strength of an edit, in [-1, 1].
+    """Return the images of every inversion at every strength of an edit, in [-1, 1].
 
     Args:
-        generator: the one that the codes belong to.
-        inversion: N inverted pictures.
-        direction: what to change.
+        generator: generator that the codes belong to.
+        inversion: N inverted images.
+        direction: direction of the edit.
         strengths: S strengths, in the direction's unit.
-        space: what is decoded: "w", "w_plus", or "f", the codes of W+ with F.
+        space: space that is decoded: "w", "w_plus" or "f".
     """
     edited = (apply(generator, inversion, direction, s) for s in strengths)
     return torch.stack([codes.decode(generator, space=space) for codes in edited], dim=1)

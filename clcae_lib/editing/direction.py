@@ -1,7 +1,6 @@
 """A direction: a step in W, W+ or StyleSpace that changes one attribute (arXiv 2211.11448, section 4.3).
 
-Directions are kept as safetensors with their metadata. InterFaceGAN's are read too: an array `[1, 512]` or
-`[1, 18, 512]` in a `.pt` or `.npy` file.
+Directions are stored as safetensors with metadata. InterFaceGAN's files are read too.
 """
 
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from clcae_lib.weights import checkpoints, load_direction
 
 Space = Literal["w", "w_plus", "s"]
 Strength = float | int | Float[Tensor, " n"]
-"""How far to go, in a direction's unit: one number, or one for each picture."""
+"""Strength in a direction's unit: one number, or one for each image."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +24,12 @@ class Direction:
     """A named step in latent space; strength s moves a code by `s * unit * vector`.
 
     Attributes:
-        vector: one step for every layer `[D]`, or one for each `[L, D]`; in StyleSpace `[S]`.
-        name: what it changes; once calibrated, the name of the factor.
+        vector: step for every layer `[D]`, or one for each `[L, D]`; in StyleSpace `[S]`.
+        name: attribute that it changes; once calibrated, the name of the factor.
         space: "w" for one step that acts on every layer, "w_plus" for any other in W+, "s" for StyleSpace.
-        unit: vector lengths in strength 1; once calibrated, they move the factor by one standard deviation.
-        layers: the rows of W+ it acts on, in StyleSpace the rows whose styles it acts on; None for all.
-        provenance: method, seed, file, calibration: how it came about, in JSON values.
+        unit: number of vector lengths in strength 1; once calibrated, one standard deviation of the factor.
+        layers: rows of W+ (in StyleSpace, their styles) that it acts on; None for all.
+        provenance: method, seed, file and calibration, as JSON values.
 
     Raises:
         ValueError: the shape does not fit the space.
@@ -44,33 +43,33 @@ class Direction:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check that a direction in W is one vector that acts on every layer."""
+        """Check that the vector fits the space."""
+        shape = tuple(self.vector.shape)
         if self.space == "w" and (self.vector.ndim != 1 or self.layers is not None):
-            shape = tuple(self.vector.shape)
             raise ValueError(
                 f'{self.name}: a direction in "w" has shape [D] and layers=None, got {shape} and '
                 f'layers={self.layers}; give space="w_plus"'
             )
         if self.space == "s" and self.vector.ndim != 1:
-            raise ValueError(f'{self.name}: a direction in "s" is [S], got {tuple(self.vector.shape)}')
+            raise ValueError(f'{self.name}: a direction in "s" is [S], got {shape}')
 
     def step(self, strength: Strength = 1.0) -> Tensor:
-        """What is added to a code, in the vector's shape; N in front where strengths are a tensor `[N]`."""
+        """Return what is added to a code: the vector's shape, after N if strengths are a tensor `[N]`."""
         if isinstance(strength, Tensor):
             strength = strength.to(self.vector).reshape(-1, *[1] * self.vector.ndim)
         return strength * self.unit * self.vector
 
     def restricted(self, layers: Sequence[int]) -> "Direction":
-        """The same direction on these rows of W+ alone, those of them that it acts on already."""
+        """Return the direction limited to these rows of W+, as far as it acts on them."""
         kept = tuple(layer for layer in layers if self.layers is None or layer in self.layers)
         return replace(self, space="s" if self.space == "s" else "w_plus", layers=kept)
 
     def flipped(self) -> "Direction":
-        """The opposite direction."""
+        """Return the opposite direction."""
         return replace(self, vector=-self.vector)
 
     def to(self, device: torch.device | str) -> "Direction":
-        """The same direction on another device."""
+        """Return the direction on another device."""
         return replace(self, vector=self.vector.to(device))
 
 
@@ -84,7 +83,7 @@ def save_directions(path: Path | str, directions: dict[str, Direction]) -> Path:
 
 
 def load_directions(path: Path | str) -> dict[str, Direction]:
-    """The directions of a file that `save_directions` wrote.
+    """Return the directions of a file that `save_directions` wrote.
 
     Raises:
         FileNotFoundError, ValueError: the file is missing, damaged or holds something else.
@@ -106,8 +105,8 @@ def load_interfacegan(path: Path | str, *, name: str | None = None) -> Direction
     """Return a published InterFaceGAN direction.
 
     Args:
-        path: a file with an array `[1, D]` or `[1, L, D]`, such as a `.pt` or a `.npy` file.
-        name: name of the attribute; the file's own name if None.
+        path: file with an array `[1, D]` or `[1, L, D]`, such as a `.pt` or `.npy` file.
+        name: name of the attribute; the file's name if None.
 
     Raises:
         FileNotFoundError, ValueError: the file is missing, unsafe, damaged or holds no such array.

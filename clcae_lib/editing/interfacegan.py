@@ -1,4 +1,4 @@
-"""InterFaceGAN (arXiv 1907.10786): the normal of the plane that parts codes with and without an attribute."""
+"""InterFaceGAN (arXiv 1907.10786): the normal of the plane between codes with and without an attribute."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,21 +20,22 @@ def interfacegan(
     penalty: float = 1e-3,
     seed: int = 0,
 ) -> Direction:
-    """The unit normal, toward higher scores, of a linear support vector machine between the extremes.
+    """Return the unit normal, toward higher scores, of a linear support vector machine between the extremes.
 
-    The codes are divided by one number, the root mean square of their spread, so that `penalty` means the
-    same for every generator; the normal does not turn by that.
+    Codes are divided by the root mean square of their standard deviations, so that `penalty` means the same
+    for every generator.
 
     Args:
         w: sampled codes.
-        scores: the attribute of each code's picture, read by a judge; any unit.
-        name: of the attribute.
-        share: of the codes taken at each end, at most a half.
-        penalty: C of the machine; smaller is smoother, and tends to the difference of the ends' means.
-        seed: of the solver.
+        scores: attribute of each code's image, as a network reads it, in any unit.
+        name: name of the attribute.
+        share: share of the codes that is taken from each end, at most 0.5.
+        penalty: parameter C of the machine; with smaller values the normal tends to the difference of the
+            means.
+        seed: seed of the solver.
 
     Raises:
-        ValueError: an end would hold fewer than two codes, or both ends have the same scores.
+        ValueError: an end has fewer than two codes, or both ends have the same scores.
     """
     from sklearn.svm import LinearSVC
 
@@ -46,24 +47,20 @@ def interfacegan(
     if scores[low].max() >= scores[high].min():
         raise ValueError(f"{name}: the ends overlap at score {scores[low].max():.4g}; take a smaller share")
     codes = w[torch.cat([low, high])].double()
-    codes = (codes - codes.mean(dim=0)) / codes.std(dim=0).square().mean().sqrt()
-    labels = torch.arange(2).repeat_interleave(count)
-    machine = LinearSVC(C=penalty, dual=False, random_state=seed).fit(codes.cpu().numpy(), labels.numpy())
-    accuracy = machine.score(codes.cpu().numpy(), labels.numpy())
+    codes = ((codes - codes.mean(dim=0)) / codes.std(dim=0).square().mean().sqrt()).cpu().numpy()
+    labels = torch.arange(2).repeat_interleave(count).numpy()
+    machine = LinearSVC(C=penalty, dual=False, random_state=seed).fit(codes, labels)
+    accuracy = float(machine.score(codes, labels))
     vector = normalize(torch.from_numpy(machine.coef_[0]), dim=0).to(w)
     facts = {"method": "interfacegan", "codes": len(w), "share": share, "penalty": penalty}
-    return Direction(vector, name, provenance=facts | {"accuracy": float(accuracy), "seed": seed})
+    return Direction(vector, name, provenance=facts | {"accuracy": accuracy, "seed": seed})
 
 
 def condition(direction: Direction, others: Sequence[Direction]) -> Direction:
-    """The direction without what it shares with others: its projection onto their orthogonal complement.
-
-    Args:
-        direction: in W.
-        others: in W; edits along the result leave their planes' distances as they are.
+    """Return the direction, in W, projected onto the orthogonal complement of other directions in W.
 
     Raises:
-        ValueError: nothing is left, since the direction lies in the span of the others.
+        ValueError: the direction is in the span of the others.
     """
     if not others:
         return direction
@@ -72,6 +69,6 @@ def condition(direction: Direction, others: Sequence[Direction]) -> Direction:
     rest = vector - basis @ (basis.T @ vector)
     if rest.norm() < 1e-6 * vector.norm():
         names = ", ".join(other.name for other in others)
-        raise ValueError(f"{direction.name} lies in the span of {names}: nothing is left to edit with")
+        raise ValueError(f"{direction.name} is in the span of {names}: nothing is left to edit with")
     facts = direction.provenance | {"conditioned_on": [other.name for other in others]}
     return replace(direction, vector=normalize(rest, dim=0).to(direction.vector), provenance=facts)

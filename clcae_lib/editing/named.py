@@ -1,8 +1,8 @@
-"""The best direction known for each factor of a world, shipped with it: what sliders are named after.
+"""The best known direction for each factor of a world, shipped with it: the explorer's named sliders.
 
-InterFaceGAN's boundaries (arXiv 1907.10786) and StyleSpace's channels (arXiv 2011.12799) are both looked for;
-each factor keeps the one that drags the others along less. They depend on the generator and on the judge that
-labels, and are a link of the chain of weights: the card names both by digest.
+InterFaceGAN (arXiv 1907.10786) and StyleSpace (arXiv 2011.12799) each find a direction for every factor; the
+one with less leakage is kept. Directions depend on the generator and on the attribute regressor, and are a
+link of the chain of weights: the card has the digests of both.
 """
 
 import logging
@@ -16,9 +16,8 @@ from torch import nn
 
 from clcae_lib.devices import resolve_device
 from clcae_lib.editing.direction import Direction, load_directions, save_directions
-from clcae_lib.editing.find import Method, cached_directions
-from clcae_lib.editing.response import response
-from clcae_lib.editing.sampling import sample_codes
+from clcae_lib.editing.find import Finder, cached_directions
+from clcae_lib.editing.response import factor_column, response, sample_codes
 from clcae_lib.editing.stylespace import channel_spread
 from clcae_lib.files import sha256
 from clcae_lib.weights import checkpoints
@@ -39,10 +38,10 @@ FACTORS = (
     "light_azimuth",
     "background_lightness",
 )
-"""The factors that get one, where a world has them: what a visitor would ask for first."""
+"""Factors that get a direction, if the world has them."""
 MIN_MOVED = 0.5
-"""The least that strength 1 must move its factor, in standard deviations, for a direction to be kept."""
-METHODS: tuple[Method, ...] = ("interfacegan", "stylespace")
+"""Least response to strength 1, in standard deviations, of a direction that is kept."""
+FINDERS: tuple[Finder, ...] = ("interfacegan", "stylespace")
 SAMPLES = 3000
 MEASURED_ON = 48
 
@@ -56,19 +55,19 @@ def named_directions(
     samples: int = SAMPLES,
     device: torch.device | str = "auto",
 ) -> dict[str, Direction]:
-    """The direction of each factor: read from the world's own file, or found in a minute or two.
+    """Return a direction for each factor: from the world's own file, or found in a minute or two.
 
     Args:
-        world: its weights `directions` are read if they were made for its generator and judge.
-        factors: which; `FACTORS`, as far as the world has them, if None.
-        samples: codes looked at, where directions must be found.
-        device: where the networks run.
+        world: world whose file `directions` is read if it was made for its generator and regressor.
+        factors: names of factors; those of `FACTORS` that the world has if None.
+        samples: number of codes that each method uses, if directions must be found.
+        device: device of the networks.
 
     Returns:
-        A direction for each factor that the generator follows; its provenance has `moved` and `leakage`.
+        A direction for each factor that the generator follows, with `moved` and `leakage` in its provenance.
 
     Raises:
-        WorldError: the world has no generator or no oracle.
+        WorldError: the world has no generator or no attribute regressor.
         ValueError: a factor does not exist.
     """
     if factors is None:
@@ -76,31 +75,30 @@ def named_directions(
         if shipped is not None:
             return shipped
         factors = _known(world)
-    return _choose(world, factors, samples, resolve_device(device) if isinstance(device, str) else device)
+    return _choose(world, factors, samples, resolve_device(device))
 
 
 def install_directions(world: World, *, device: torch.device | str = "auto") -> Path:
-    """Find the directions of a world anew, write them beside its weights with their card, return the path.
+    """Find the directions of a world, write them next to its weights with a card, and return the path.
 
     Raises:
-        WorldError: the world has no generator or no oracle.
+        WorldError: the world has no generator or no attribute regressor.
     """
     if not world.factor_names:
         raise WorldError(
             f"the world {world.name!r} has no factors to name directions after; the explorer finds SeFa's "
             f"by itself, and takes published ones from {world.folder / 'directions'}"
         )
-    place = resolve_device(device) if isinstance(device, str) else device
-    found = _choose(world, _known(world), SAMPLES, place)
+    device = resolve_device(device)
+    found = _choose(world, _known(world), SAMPLES, device)
     path = save_directions(world.weights("directions"), found)
-    measures = {name: _facts(direction) for name, direction in found.items()}
-    card = {"command": f"clcae directions --world {world.name}", "device": str(place), "measures": measures}
+    measures = {
+        name: {fact: direction.provenance[fact] for fact in ("method", "moved", "leakage")}
+        for name, direction in found.items()
+    }
+    card = {"command": f"clcae directions --world {world.name}", "device": str(device), "measures": measures}
     checkpoints.write_card(path, card | {"trained_on": _parents(world), "samples": SAMPLES})
     return path
-
-
-def _facts(direction: Direction) -> dict[str, object]:
-    return {name: direction.provenance[name] for name in ("method", "moved", "leakage")}
 
 
 def _parents(world: World) -> dict[str, str]:
@@ -108,7 +106,7 @@ def _parents(world: World) -> dict[str, str]:
 
 
 def _shipped(world: World) -> dict[str, Direction] | None:
-    """The directions beside the weights, unless these are others by now."""
+    """Return the directions next to the weights, or None if they were made for other weights."""
     if not all(map(world.has, ("directions", "generator", "oracle_a"))):
         return None
     path = world.weights("directions")
@@ -122,16 +120,16 @@ def _known(world: World) -> list[str]:
 
 
 def _choose(world: World, factors: Sequence[str], samples: int, device: torch.device) -> dict[str, Direction]:
-    """Of both methods' directions, for each factor, the one that leaks less."""
+    """Return for each factor the direction with the least leakage among those that the generator follows."""
     if not factors:
         return {}
     options = {"samples": samples, "calibrated_on": MEASURED_ON, "conditional": False, "device": device}
-    found = [cached_directions(world, factors, method, **options) for method in METHODS]
+    found = [cached_directions(world, factors, method, **options) for method in FINDERS]
     generator, oracle = world.generator(device), world.oracle("train", device)
     chosen = {}
     for name in factors:
         followed = [one[name] for one in found if _follows(one[name], generator)]
-        measured = [_measured(direction, world, generator, oracle) for direction in followed]
+        measured = [_with_leakage(direction, world, generator, oracle) for direction in followed]
         if measured:
             chosen[name] = min(measured, key=lambda direction: direction.provenance["leakage"])
         else:
@@ -140,17 +138,17 @@ def _choose(world: World, factors: Sequence[str], samples: int, device: torch.de
 
 
 def _follows(direction: Direction, generator: nn.Module) -> bool:
-    """Whether the generator follows: a step shorter than codes are wide moves the factor."""
+    """Return whether a step no longer than the standard deviation of the codes moves the factor."""
     spread = channel_spread(generator) if direction.space == "s" else generator.w_std
     reach = float(spread[direction.vector.to(spread) != 0].norm())
     return direction.provenance["moved"] >= MIN_MOVED and abs(direction.unit) <= reach
 
 
-def _measured(direction: Direction, world: World, generator: nn.Module, oracle: nn.Module) -> Direction:
-    """The direction with its leakage: what else it moves (root mean square) for one of its own, in sd."""
+def _with_leakage(direction: Direction, world: World, generator: nn.Module, oracle: nn.Module) -> Direction:
+    """Return the direction with its leakage: the root mean square response of other factors over its own."""
     w = sample_codes(generator, MEASURED_ON, seed=2)
     moves = response(generator, oracle, direction, w).mean(dim=0).cpu() / world.factor_std
-    own = list(world.factor_names).index(direction.name)
+    own = factor_column(world, direction.name)
     others = [k for k, name in enumerate(world.factor_names) if name in world.state_names and k != own]
     leakage = math.sqrt(moves[others].square().mean().item()) / abs(moves[own].item()) if others else 0.0
     return replace(direction, provenance=direction.provenance | {"leakage": round(leakage, 4)})

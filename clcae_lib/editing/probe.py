@@ -1,8 +1,7 @@
-"""Linear probes of what codes tell about a factor, and directions that are gradients of such a probe.
+"""Linear probes of factors in codes or embeddings, and directions that are gradients of such a probe.
 
-`alignment_probe` is this project's own finder. The latent encoder of the alignment (arXiv 2211.11448, section
-3.1) embeds a code where pictures are embedded; a linear reading of a factor there is a smooth function of w,
-and its gradient, averaged over codes, is a direction.
+`alignment_probe` is this project's own finder: the latent encoder of the alignment (arXiv 2211.11448, section
+3.1) embeds codes, a linear probe there is a smooth function of w, and its mean gradient is a direction.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from clcae_lib.editing.direction import Direction
 from clcae_lib.editing.response import Labelled
 
 TESTED = 0.2
-"""The share of codes, the last ones, that a probe is tested on."""
+"""Share of the codes, the last ones, that a probe is tested on."""
 
 
 @dataclass(frozen=True)
@@ -28,19 +27,19 @@ class LinearProbe:
     bias: Float[Tensor, " k"]
 
     def __call__(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
-        """The factors read off features."""
+        """Return the predicted factors."""
         return features @ self.weight + self.bias
 
 
 def fit_probe(
     features: Float[Tensor, "n d"], targets: Float[Tensor, "n k"], *, penalty: float = 1e-2
 ) -> LinearProbe:
-    """Ridge regression in closed form.
+    """Return a ridge regression of the targets, in closed form.
 
     Args:
-        features: of sampled codes, or the codes themselves.
-        targets: their factors, in any unit.
-        penalty: in units of the features' mean variance, so that it means the same for all of them.
+        features: embeddings of sampled codes, or the codes.
+        targets: factors of the codes, in any unit.
+        penalty: ridge penalty, in units of the features' mean variance.
     """
     x, y = features.double(), targets.double()
     x, y = x - x.mean(dim=0), y - y.mean(dim=0)
@@ -53,9 +52,9 @@ def fit_probe(
 def held_out_r_squared(
     features: Float[Tensor, "n d"], targets: Float[Tensor, "n k"], *, penalty: float = 1e-2
 ) -> Float[Tensor, " k"]:
-    """The share of each target's variance that a linear probe explains on the fifth of rows not fitted on.
+    """Return the share of each target's variance that a probe explains on the last fifth of the rows.
 
-    1 at best; 0 or less where features tell nothing, linearly.
+    The probe is fitted on the other rows. The share is 1 at best, and 0 or less if it predicts nothing.
     """
     cut = len(features) - int(TESTED * len(features))
     probe = fit_probe(features[:cut], targets[:cut], penalty=penalty)
@@ -72,14 +71,14 @@ def alignment_probe(
     *,
     penalty: float = 1e-2,
 ) -> list[Direction]:
-    """One direction in W a factor: the mean gradient of its linear reading in the embedding of codes.
+    """Return one direction in W for each factor: the mean gradient of its linear probe in the embedding.
 
     Args:
-        encoder: codes `[N, D]` to embeddings `[N, E]`, with a gradient: the alignment's latent encoder.
+        encoder: latent encoder of the alignment, codes `[N, D]` to embeddings `[N, E]`, differentiable.
         labelled: codes with their factors.
-        columns: of the factors.
-        names: of the factors, in the same order.
-        penalty: of the ridge regression.
+        columns: columns of the factors.
+        names: names of the factors, in the same order.
+        penalty: penalty of the ridge regression.
     """
     with torch.no_grad():
         embedded = encoder(labelled.w)

@@ -1,6 +1,11 @@
-"""What a step in latent space does to the factors of a picture, read by the judge that gives labels."""
+"""Measure what a direction does to the factors, as the attribute regressor for labels reads them.
 
-from dataclasses import dataclass
+After calibration, strength 1 of a direction is one standard deviation of the factor that it is named after,
+so that strengths of two directions can be compared (no section of the paper).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -8,14 +13,36 @@ from torch import Tensor, nn
 
 from clcae_lib.editing.apply import apply
 from clcae_lib.editing.direction import Direction
-from clcae_lib.editing.sampling import in_batches, sample_codes
 from clcae_lib.inversion import Inversion
-from clcae_lib.spaces import broadcast_w
+from clcae_lib.worlds import World
+
+
+@torch.no_grad()
+def sample_codes(generator: nn.Module, count: int, *, seed: int) -> Float[Tensor, "n d"]:
+    """Return `count` codes of W, untruncated, on the generator's device; the same on every device."""
+    return generator.sample_w(count, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def in_batches(function: Callable[[Tensor], Tensor], values: Tensor, *, size: int = 64) -> Tensor:
+    """Return `function` of all rows of `values`, computed for `size` rows at a time."""
+    return torch.cat([function(part) for part in values.split(size)])
+
+
+def factor_column(world: World, factor: str) -> int:
+    """Return the column of a factor among all factors of a world.
+
+    Raises:
+        ValueError: the world does not have the factor.
+    """
+    if factor not in world.factor_names:
+        raise ValueError(f"{factor!r} is not a factor of {world.name}: {', '.join(world.factor_names)}")
+    return list(world.factor_names).index(factor)
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Sampled codes and the factors of their pictures, one column a factor, in the factors' own units."""
+    """Sampled codes, and the factors of their images in the factors' own units."""
 
     w: Float[Tensor, "n d"]
     factors: Float[Tensor, "n k"]
@@ -25,14 +52,14 @@ class Labelled:
 def label_codes(
     generator: nn.Module, oracle: nn.Module, count: int, *, seed: int, batch_size: int = 64
 ) -> Labelled:
-    """Codes of W with the factors that the oracle reads off their pictures.
+    """Return sampled codes with the factors that the attribute regressor reads off their images.
 
     Args:
-        generator: draws codes and pictures.
-        oracle: the copy that gives labels, never the one that measures; images `[N, 3, R, R]` to `[N, K]`.
-        count: how many.
-        seed: of the codes.
-        batch_size: pictures at once.
+        generator: StyleGAN2 that maps and decodes the codes.
+        oracle: attribute regressor in the role "train", images `[N, 3, R, R]` to factors `[N, K]`.
+        count: number of codes.
+        seed: seed of the codes.
+        batch_size: number of images decoded together.
     """
     w = sample_codes(generator, count, seed=seed)
     return Labelled(w, in_batches(lambda part: oracle(generator.synthesis(part)), w, size=batch_size))
@@ -48,21 +75,117 @@ def response(
     strength: float | int = 1.0,
     batch_size: int = 64,
 ) -> Float[Tensor, "n k"]:
-    """Half of what each factor changes between strength `-strength` and `+strength`, code by code.
+    """Return half the change of each factor between strength `-strength` and `+strength`, for each code.
 
     Args:
-        generator: decodes the codes.
-        oracle: images `[N, 3, R, R]` to factors `[N, K]`.
-        direction: the step.
-        w: codes to start from.
-        strength: in the direction's unit.
-        batch_size: pictures at once.
+        generator: StyleGAN2 that decodes the codes.
+        oracle: attribute regressor, images `[N, 3, R, R]` to factors `[N, K]`.
+        direction: step that is measured.
+        w: codes that are edited.
+        strength: strength in the direction's unit.
+        batch_size: number of codes decoded together.
     """
 
     def difference(part: Tensor) -> Tensor:
-        codes = Inversion(part, broadcast_w(part, generator.n_latent))
+        codes = Inversion.from_w(part, generator)
         ends = (apply(generator, codes, direction, sign * strength) for sign in (1, -1))
         up, down = (oracle(generator.synthesis(end.w_plus, style_offsets=end.styles)) for end in ends)
         return (up - down) / 2
 
     return in_batches(difference, w, size=batch_size)
+
+
+def effects(
+    generator: nn.Module,
+    oracle: nn.Module,
+    directions: Sequence[Direction],
+    *,
+    std: Float[Tensor, " k"],
+    count: int = 64,
+    seed: int = 0,
+) -> Float[Tensor, "m k"]:
+    """Return the mean response of every factor to every direction, in standard deviations of the factor.
+
+    Args:
+        generator: StyleGAN2 that maps and decodes the codes.
+        oracle: attribute regressor, images `[N, 3, R, R]` to factors `[N, K]`.
+        directions: M directions, at strength 1.
+        std: standard deviations of the factors.
+        count: number of sampled codes.
+        seed: seed of the codes.
+    """
+    w = sample_codes(generator, count, seed=seed)
+    moved = [response(generator, oracle, d, w).mean(dim=0) for d in directions]
+    return torch.stack(moved) / std.to(w)
+
+
+def pick(table: Float[Tensor, "m k"], column: int) -> int:
+    """Return the row that moves one factor most selectively: its response times its share of the row's.
+
+    Args:
+        table: result of `effects`.
+        column: column of the factor.
+    """
+    share = table.square() / table.square().sum(dim=1, keepdim=True).clamp(min=1e-12)
+    return int((table.abs() * share)[:, column].argmax())
+
+
+@torch.no_grad()
+def calibrate(
+    direction: Direction,
+    generator: nn.Module,
+    oracle: nn.Module,
+    *,
+    column: int,
+    std: float,
+    count: int = 128,
+    seed: int = 0,
+    rounds: int = 6,
+    tolerance: float = 0.03,
+) -> Direction:
+    """Return the direction with a unit such that strength 1 moves a factor by one standard deviation.
+
+    The response is the mean over sampled codes. A direction that lowers the factor is reversed. If the factor
+    cannot be moved that far, the best step is kept; `provenance["moved"]` is its response in standard
+    deviations.
+
+    Args:
+        direction: direction to calibrate.
+        generator: StyleGAN2 that maps and decodes the codes.
+        oracle: attribute regressor in the role "train", never the one that measures.
+        column: column of the factor in the regressor's output.
+        std: standard deviation of the factor, in its unit.
+        count: number of sampled codes.
+        seed: seed of the codes.
+        rounds: largest number of units tried.
+        tolerance: accepted deviation of the response from 1.
+    """
+    w = sample_codes(generator, count, seed=seed)
+
+    def moved_by(trial: Direction) -> float:
+        return response(generator, oracle, trial, w)[:, column].mean().item() / std
+
+    trial = replace(direction, unit=_first_unit(direction, generator, w))
+    moved = moved_by(trial)
+    if moved < 0:
+        trial, moved = trial.flipped(), -moved
+    best, best_moved = trial, moved
+    for _ in range(rounds - 1):
+        if abs(best_moved - 1) < tolerance:
+            break
+        trial = replace(trial, unit=trial.unit * min(3.0, max(1 / 3, 1 / max(moved, 1e-6))))
+        moved = moved_by(trial)
+        if abs(moved - 1) < abs(best_moved - 1):
+            best, best_moved = trial, moved
+        elif moved < best_moved < 1:
+            break  # a longer step moved the factor less: it has left what the generator can draw
+    facts = {"moved": round(best_moved, 4), "calibrated_on": count, "calibration_seed": seed}
+    return replace(best, provenance=direction.provenance | facts)
+
+
+def _first_unit(direction: Direction, generator: nn.Module, w: Tensor) -> float:
+    """Return the standard deviation of codes along the direction, divided by its length."""
+    codes = generator.styles(w) if direction.space == "s" else w
+    vector = direction.vector.to(w)
+    vector = vector if vector.ndim == 1 else vector.mean(dim=0)
+    return ((codes @ vector).std() / vector.norm().clamp(min=1e-12) ** 2).item()

@@ -12,17 +12,16 @@ from clcae_lib.editing.ganspace import signed
 
 
 def sefa(generator: nn.Module, *, layers: Sequence[int] | None = None, count: int = 20) -> list[Direction]:
-    """The leading eigenvectors of the modulation weights, the most amplified first.
+    """Return the leading eigenvectors of the modulation weights, the most amplified first.
 
-    Layer k is the convolution that reads row k of W+: `conv1`, then each of `convs`. The weights of a channel
-    are scaled to length 1, so that no channel counts for more than another. Two slips of the published
-    code are repaired: it takes the matrix for unsymmetric, which puts its eigenvectors out of order, and it
-    edits the row before the one that a layer reads; `published_sefa` keeps both.
+    Layer k is the convolution that reads row k of W+: `conv1`, then each of `convs`. The weights of each
+    channel are scaled to length 1. Two faults of the official code are corrected: it sorts the eigenvectors
+    of a symmetric matrix as those of a general one, and it edits the row before the one that a layer reads.
 
     Args:
         generator: a StyleGAN2.
-        layers: which layers are factorised, and edited; None for all of them and a direction in W.
-        count: how many directions.
+        layers: layers that are factorised and edited; None for all of them and a direction in W.
+        count: number of directions.
 
     Raises:
         ValueError: a layer does not exist.
@@ -38,19 +37,7 @@ def sefa(generator: nn.Module, *, layers: Sequence[int] | None = None, count: in
 def factorise(
     generator: nn.Module, *, layers: Sequence[int] | None = None
 ) -> tuple[Float[Tensor, " d"], Float[Tensor, "d d"]]:
-    """All eigenvalues, falling, and eigenvectors, one a row, of the modulation weights of these layers.
-
-    Raises:
-        ValueError: a layer does not exist.
-    """
-    values, vectors = torch.linalg.eigh(weight_matrix(generator, layers)[0])
-    return values.flip(0).float(), signed(vectors.T.flip(0)).float()
-
-
-def weight_matrix(
-    generator: nn.Module, layers: Sequence[int] | None
-) -> tuple[Float[Tensor, "d d"], Sequence[int]]:
-    """The matrix whose eigenvectors SeFa takes, in float64, and which layers it is of.
+    """Return all eigenvalues, falling, and eigenvectors, one per row, of the modulation weights of layers.
 
     Raises:
         ValueError: a layer does not exist.
@@ -61,4 +48,5 @@ def weight_matrix(
         raise ValueError(f"layers={list(chosen)}: the convolutions are 0 to {len(modulated) - 1}")
     weights = torch.cat([modulated[k].conv.modulation.weight.detach().double() for k in chosen])
     rows = normalize(weights, dim=1)
-    return rows.T @ rows, chosen
+    values, vectors = torch.linalg.eigh(rows.T @ rows)
+    return values.flip(0).float(), signed(vectors.T.flip(0)).float()

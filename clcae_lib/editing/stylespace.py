@@ -1,8 +1,8 @@
 """StyleSpace (arXiv 2011.12799): the channels of the generator's own styles as directions.
 
-Every layer scales its input channels by a style, an affine map of its row of W+. Those styles, joined, are
-StyleSpace; single channels of it are said to be less entangled than directions of W (sections 3 and 4). Which
-channel does what is found here by the gradient, that is to first order, of a factor or of a region's pixels.
+Every layer scales its input channels by a style, an affine map of its row of W+. All styles together are
+StyleSpace, whose channels are less entangled than directions of W (sections 3 and 4). Here a channel's effect
+on a factor or on a region's pixels is its gradient, that is, its effect to first order.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,16 +12,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clcae_lib.editing.direction import Direction
+from clcae_lib.editing.response import sample_codes
 
 SPREAD_CODES = 2000
-"""Codes that the spread of each channel is measured on."""
+"""Number of codes that the standard deviation of each channel is measured on."""
 
 
 def channel_spread(generator: nn.Module, *, count: int = SPREAD_CODES, seed: int = 0) -> Float[Tensor, " s"]:
-    """The standard deviation of every style channel over sampled codes."""
+    """Return the standard deviation of every style channel over sampled codes."""
     with torch.no_grad():
-        w = generator.sample_w(count, generator=torch.Generator().manual_seed(seed))
-        return generator.styles(w).std(dim=0)
+        return generator.styles(sample_codes(generator, count, seed=seed)).std(dim=0)
 
 
 def channel_effects(
@@ -32,14 +32,15 @@ def channel_effects(
     spread: Float[Tensor, " s"],
     batch_size: int = 16,
 ) -> Float[Tensor, "s k"]:
-    """What one standard deviation of each style channel changes in each reading, to first order, on average.
+    """Return the mean first-order effect of one standard deviation of each style channel on each reading.
 
     Args:
-        generator: decodes the codes.
-        reading: images `[N, 3, R, R]` to numbers `[N, K]`, with a gradient; one backward pass per column.
-        w: codes.
-        spread: of the channels, from `channel_spread`.
-        batch_size: pictures at once.
+        generator: StyleGAN2 that decodes the codes.
+        reading: differentiable map of images `[N, 3, R, R]` to numbers `[N, K]`; one backward pass per
+            column.
+        w: codes that the mean is over.
+        spread: standard deviations of the channels, from `channel_spread`.
+        batch_size: number of codes decoded together.
     """
     total: Tensor | float = 0.0
     for part in w.split(batch_size):
@@ -60,22 +61,22 @@ def region_effects(
     probes: int = 8,
     seed: int = 0,
 ) -> Float[Tensor, "s 2"]:
-    """How much one standard deviation of each style channel changes a region and the rest, to first order.
+    """Return the first-order effects of one standard deviation of each channel inside and outside a region.
 
-    The numbers are root mean squares over pixels, colours and codes, in units of the picture's [-1, 1]. Their
-    squares are estimated with random signs: the squared gradient of a sum of pixels with random signs has
-    the sum of all squared derivatives as its mean. So a few backward passes do for all channels.
+    Effects are root mean squares over pixels, colours and codes, in units of the range [-1, 1]. They are
+    estimated with random signs: the squared gradient of a sum of pixels with random signs has the sum of all
+    squared derivatives as its mean, so a few backward passes serve all channels.
 
     Args:
-        generator: decodes the codes.
-        mask: 1 inside the region and 0 outside, at the side of the pictures; both must occur.
-        w: codes.
-        spread: of the channels, from `channel_spread`.
-        probes: random signs for each side of the mask; more make the estimate steadier.
-        seed: of the signs.
+        generator: StyleGAN2 that decodes the codes.
+        mask: 1 inside the region and 0 outside, of the images' size; both must occur.
+        w: codes that the mean is over.
+        spread: standard deviations of the channels, from `channel_spread`.
+        probes: number of draws of signs for each side of the mask.
+        seed: seed of the signs.
 
     Raises:
-        ValueError: the mask has another size than the pictures, or only one side.
+        ValueError: the mask has another size than the images, or has only one side.
     """
     side = generator.size
     if mask.shape != (side, side) or not 0 < mask.mean() < 1:
@@ -83,26 +84,26 @@ def region_effects(
     source, mask = torch.Generator().manual_seed(seed), mask.to(w)
     offsets = torch.zeros(len(w), len(spread), device=w.device, requires_grad=True)
     with torch.enable_grad():
-        pictures = generator.synthesis(w, style_offsets=offsets)
+        images = generator.synthesis(w, style_offsets=offsets)
     columns = []
     for part in (mask, 1 - mask):
         squares = torch.zeros_like(spread)
         for _ in range(probes):
-            signs = torch.randint(2, pictures.shape, generator=source).to(pictures) * 2 - 1
-            slope = torch.autograd.grad((pictures * signs * part).sum(), offsets, retain_graph=True)[0]
+            signs = torch.randint(2, images.shape, generator=source).to(images) * 2 - 1
+            slope = torch.autograd.grad((images * signs * part).sum(), offsets, retain_graph=True)[0]
             squares += slope.square().mean(dim=0) / probes
         columns.append((squares / (3 * part.sum())).sqrt() * spread)
     return torch.stack(columns, dim=1)
 
 
 def rank_channels(effects: Float[Tensor, "s k"], column: int = 0) -> list[int]:
-    """Channels by how far, and how selectively, they move one column, the strongest first.
+    """Return the channels by how far and how selectively they move one column, the strongest first.
 
-    The score is the movement times its share of the channel's whole effect, as in `pick`.
+    The score is the effect times its share of the channel's total, as in `pick`.
 
     Args:
-        effects: from `channel_effects` or `region_effects` (column 0 is then the region).
-        column: the one that counts.
+        effects: result of `channel_effects`, or of `region_effects` (column 0 is the region).
+        column: column that is ranked by.
     """
     share = effects.square() / effects.square().sum(dim=1, keepdim=True).clamp(min=1e-20)
     return (effects.abs() * share)[:, column].argsort(descending=True).tolist()
@@ -118,19 +119,19 @@ def stylespace(
     channels: int = 32,
     layers: Sequence[int] | None = None,
 ) -> Direction:
-    """The channels that move a factor most, together: each in proportion to its effect.
+    """Return the channels that move a factor most as one direction, each in proportion to its effect.
 
-    One channel (`channels=1`) is what the paper edits with. In a small network a factor is spread over many
-    channels, and a single one cannot move it by a standard deviation.
+    The paper edits with one channel (`channels=1`). In a small network a factor is spread over many channels,
+    and one of them cannot move it by a standard deviation.
 
     Args:
-        effects: from `channel_effects`.
-        spread: of the channels.
-        rows: the row of W+ that each channel is made from: the generator's `style_rows`.
-        column: of the factor, in `effects`.
-        name: of the factor.
-        channels: how many.
-        layers: take channels of these rows alone.
+        effects: result of `channel_effects`.
+        spread: standard deviations of the channels.
+        rows: row of W+ that each channel is made from: the generator's `style_rows`.
+        column: column of the factor in `effects`.
+        name: name of the factor.
+        channels: number of channels.
+        layers: rows of W+ whose channels may be chosen; None for all.
 
     Raises:
         ValueError: there are fewer channels than asked for.

@@ -1,11 +1,11 @@
-"""From differences to a verdict by rule: effect sizes, p-values, Holm's correction, and one word.
+"""Judge differences by rule: effect sizes, p-values, Holm's correction, verdicts (no section of the paper).
 
 A claim of the paper is supported, refuted or undecided, or it is not judged: too early, or by an invalid
 measure. Two methods are better, worse or undecided.
 
 The effect size is that of paired data: the mean difference over the standard deviation of the differences
 (Cohen's d_z), times Hedges' exact factor, which makes it unbiased in small samples (Hedges 1981). Holm's
-step-down procedure (1979) keeps the chance of any false claim in a table at its level.
+step-down procedure (1979) keeps the probability of any false claim in a table at its level.
 """
 
 from collections.abc import Collection, Mapping
@@ -26,27 +26,23 @@ LEAST_STEPS = 3000
 After 160 steps an encoder has seen 2,560 images and does not use its attention yet (notebook 02).
 """
 OUTCOMES = {"supported": "better", "refuted": "worse", "undecided": "undecided"}
-"""What a verdict is called where two methods are compared and no claim is judged."""
+"""Outcomes of a comparison of two methods, by verdict."""
 COMPARED = ("value", "low", "high", "effect", "p", "p_holm", "verdict", "seeds", "images")
-"""The columns that every table of comparisons ends with."""
+"""Last columns of every table of comparisons."""
 
 
 @dataclass(frozen=True)
-class Gain:
-    """What one thing gains over another, positive for better.
+class Gain(Interval):
+    """The mean paired difference of two methods, in the measure's unit, positive for better.
 
     Attributes:
-        value: the mean paired difference, in the measure's unit.
-        low, high: its interval.
-        effect: Hedges' g_z of the differences; nan where they have no spread or there is one only.
-        p: two-sided, against no difference (or against the margin, where one was given).
-        seeds: how many training seeds were paired.
-        images: how many images were paired in each; 1 where the differences are means already.
+        value, low, high: mean difference and the ends of its interval.
+        effect: Hedges' g_z of the differences; nan if they are equal or fewer than three.
+        p: two-sided p-value against no difference, or against the margin if there is one.
+        seeds: number of paired training seeds.
+        images: number of paired images in each; 1 if the differences are means.
     """
 
-    value: float
-    low: float
-    high: float
     effect: float
     p: float
     seeds: int
@@ -54,10 +50,10 @@ class Gain:
 
 
 def effect_size(differences: ArrayLike) -> float:
-    """Hedges' g_z: the mean of paired differences in their own standard deviations, unbiased.
+    """Return Hedges' g_z: the mean of paired differences in their standard deviations, unbiased.
 
     The factor is `gamma(m / 2) / (sqrt(m / 2) gamma((m - 1) / 2))` with m = n - 1. About 0.2 is small, 0.8
-    large. It is nan for fewer than three differences, of which the factor leaves nothing, or for equal ones.
+    large. It is nan for fewer than three differences, or for equal ones.
     """
     values = np.asarray(differences, dtype=float).ravel()
     if len(values) < 3 or np.ptp(values) == 0:
@@ -68,15 +64,15 @@ def effect_size(differences: ArrayLike) -> float:
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
-    """Holm's adjusted p-values, in the order given; nan stays nan and counts as no comparison.
+    """Return Holm's adjusted p-values, in the order given; nan stays nan and is not counted.
 
     Raises:
-        ValueError: a value lies outside 0 to 1.
+        ValueError: a value is outside 0 to 1.
     """
     p = np.asarray(p_values, dtype=float)
     known = np.flatnonzero(~np.isnan(p))
     if ((p[known] < 0) | (p[known] > 1)).any():
-        raise ValueError(f"holm: p-values lie between 0 and 1, got {p}")
+        raise ValueError(f"holm: p-values are between 0 and 1, got {p}")
     order = known[np.argsort(p[known], kind="stable")]
     adjusted = np.full(p.shape, np.nan)
     weights = np.arange(len(order), 0, -1)
@@ -85,7 +81,7 @@ def holm(p_values: ArrayLike) -> np.ndarray:
 
 
 def verdict(
-    gain: Interval | Gain,
+    gain: Interval,
     *,
     p: float | None = None,
     margin: float = 0.0,
@@ -93,20 +89,20 @@ def verdict(
     steps: float | None = None,
     valid: bool = True,
 ) -> Verdict:
-    """The rule by which a claim "better than" (or, with a margin, "not worse by more than it") is judged.
+    """Return the verdict on a claim "better than" (or, with a margin, "not worse by more than it").
 
     * "too early": the trainings had fewer than `LEAST_STEPS` steps;
     * "invalid measure": a method that ignores the image wins the measure;
-    * "supported": the whole interval lies above `-margin`, and `p` is below `1 - level`;
-    * "refuted": the whole interval lies below `-margin`, and `p` is below `1 - level`;
-    * "undecided": everything else, a missing interval or p-value among it.
+    * "supported": the whole interval is above `-margin`, and `p` is below `1 - level`;
+    * "refuted": the whole interval is below `-margin`, and `p` is below `1 - level`;
+    * "undecided": everything else, also a missing interval or p-value.
 
     Args:
-        gain: positive speaks for the claim.
-        p: corrected for the other claims in the table; None where there is one claim alone.
-        margin: how much worse still counts as no worse, in the measure's unit; not negative.
-        level: of the interval.
-        steps: fewest training steps of the runs compared; None where nothing was trained.
+        gain: mean difference with its interval, positive in favour of the claim.
+        p: p-value, corrected for the other claims in the table; None if it is the only claim.
+        margin: difference that still counts as not worse, in the measure's unit; not negative.
+        level: confidence level of the interval.
+        steps: fewest training steps of the compared runs; None if nothing was trained.
         valid: whether trivial methods lose in the measure.
 
     Raises:
@@ -126,42 +122,45 @@ def verdict(
 
 
 def gain_over_seeds(differences: ArrayLike, *, margin: float = 0.0, level: float = 0.95) -> Gain:
-    """The gain from one difference a seed: Student's interval and t-test, right for few seeds.
+    """Return the gain from one difference per seed: Student's interval and t-test, right for few seeds.
 
-    Fewer than two differences have neither: interval and p are nan, so that the verdict is "undecided".
+    With one difference, interval and p are nan, so that the verdict is "undecided".
 
     Raises:
-        ValueError: there is no difference, or one is not finite.
+        ValueError: there are no differences, or one is not finite.
     """
     values = np.asarray(differences, dtype=float)
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
-        raise ValueError(f"gain_over_seeds: needs one finite difference a seed, got {differences}")
+        raise ValueError(f"gain_over_seeds: needs one finite difference per seed, got {differences}")
     if len(values) < 2:
         nan = float("nan")
         return Gain(float(values.mean()), nan, nan, nan, nan, len(values))
-    interval = student_ci(values, level=level)
-    return Gain(**asdict(interval), effect=effect_size(values), p=_t_test(values, -margin), seeds=len(values))
-
-
-def _t_test(values: np.ndarray, centre: float) -> float:
-    """Two-sided p of Student's test; without any spread it is 0 or 1, as the limit is."""
     if np.ptp(values) == 0:
-        return float(values[0] == centre)
-    return float(stats.ttest_1samp(values, centre).pvalue)
+        p = float(values[0] == -margin)  # the limit of the test
+    else:
+        p = float(stats.ttest_1samp(values, -margin).pvalue)
+    interval = student_ci(values, level=level)
+    return Gain(**asdict(interval), effect=effect_size(values), p=p, seeds=len(values))
 
 
 def gain_over_images(
     differences: ArrayLike, *, margin: float = 0.0, n: int = 2000, level: float = 0.95, seed: int = 0
 ) -> Gain:
-    """The gain from a table of differences, a row a seed and a column an image, by hierarchical bootstrap.
+    """Return the gain from a table of differences, by hierarchical bootstrap over seeds and images.
 
-    Seeds and images are both drawn anew. The p-value is twice the share of resampled means on the other
-    side of `-margin`, plus one in both counts, so never 0. The effect size is over images, each averaged
-    over seeds. With one seed all this speaks of that one training only; with two to four it is too sure of
-    itself, and `gain_over_seeds` of the rows' means is the one to judge by.
+    The p-value is twice the share of resampled means on the other side of `-margin`, plus one in both counts,
+    so never 0. The effect size is over images, each averaged over seeds. With one seed the gain says nothing
+    about retraining; with two to four the interval is too narrow: use `gain_over_seeds` of the rows' means.
+
+    Args:
+        differences: one row per training seed, one column per image.
+        margin: margin that the p-value tests against, as in `verdict`.
+        n: number of resamples.
+        level: confidence level, between 0 and 1.
+        seed: seed of the resampling.
 
     Raises:
-        ValueError: the table is no such table, or a value is not finite.
+        ValueError: `differences` is not such a table, or a value is not finite.
     """
     values = np.asarray(differences, dtype=float)
     if values.ndim != 2 or not values.size or not np.isfinite(values).all():
@@ -187,13 +186,13 @@ def judge_table(
     steps: float | None = None,
     invalid: Collection[str] = (),
 ) -> pd.DataFrame:
-    """A row for each claim, by its name as the index: the gain, `p_holm` over the table, and the verdict.
+    """Return a row for each claim, indexed by its name: the gain, `p_holm` over the table, and the verdict.
 
     Args:
-        gains: one for each claim; all that are made at once, or the correction is worth nothing.
-        margins: of the claims that have one, as in `verdict`; the gain's p must be against the same margin.
-        level: of the intervals and of the table.
-        steps: fewest training steps of the runs compared, as in `verdict`.
+        gains: every claim of the family; Holm's correction is valid only if none is left out.
+        margins: margins of the claims that have one, as in `verdict`; the gain's p must be against the same.
+        level: confidence level of the intervals and of the table.
+        steps: fewest training steps of the compared runs, as in `verdict`.
         invalid: names of the claims whose measure a trivial method wins.
     """
     margins = margins or {}
@@ -223,44 +222,42 @@ def compare_methods(
     level: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """What every method gains over the baseline on the same seeds and images, corrected by Holm.
+    """Return every method's gain over the baseline on the same seeds and images, corrected by Holm.
 
-    From five seeds on, or with one, the gain is `gain_over_images`; with two to four it is `gain_over_seeds`
-    of the seeds' means. Methods are paired over the seeds that both have; one with a single seed
-    (optimisation has none to train with) is compared with the baseline's mean over seeds.
+    With five seeds or more, or with one, the gain is `gain_over_images`; with two to four it is
+    `gain_over_seeds` of the seeds' means. Methods are paired over the seeds that both have; a method with a
+    single seed (optimisation is not trained) is compared with the baseline's mean over seeds.
 
     Args:
         frame: one row for each method, seed and image: the columns `by`, `seed`, `image` and `column`.
-        column: the measure.
-        baseline: one of the methods.
-        better: which way the measure is better; gains are turned so that positive is better.
-        by: the column that names the methods.
-        n, level, seed: of the bootstrap.
+        column: name of the measure.
+        baseline: name of a method.
+        better: direction in which the measure is better; a positive gain is better.
+        by: column that names the methods.
+        n, level, seed: as in `gain_over_images`.
 
     Raises:
-        ValueError: the baseline is missing, a row is there twice, or a method shares no images with it.
+        ValueError: the baseline is missing, a row occurs twice, or a method shares no images with it.
     """
     if frame.duplicated([by, "seed", "image"]).any():
         raise ValueError(f"compare_methods: a {by}, seed and image occur twice; choose one space first")
     groups = frame.groupby(by, sort=False)
     tables = {name: part.pivot(index="seed", columns="image", values=column) for name, part in groups}
     if baseline not in tables:
-        raise ValueError(f"baseline={baseline!r} is none of {', '.join(map(str, tables))}")
+        raise ValueError(f"baseline={baseline!r} is not one of {', '.join(map(str, tables))}")
     base, sign = tables.pop(baseline), 1 if better == "higher" else -1
     gains = {}
     for name, table in tables.items():
         differences = sign * _paired(table, base, str(name))
-        few = 2 <= len(differences) < 5
-        gains[str(name)] = (
-            gain_over_seeds(differences.mean(axis=1), level=level)
-            if few
-            else gain_over_images(differences, n=n, level=level, seed=seed)
-        )
+        if 2 <= len(differences) < 5:
+            gains[str(name)] = gain_over_seeds(differences.mean(axis=1), level=level)
+        else:
+            gains[str(name)] = gain_over_images(differences, n=n, level=level, seed=seed)
     return compare_gains(gains, level=level).rename_axis(by)
 
 
 def _paired(table: pd.DataFrame, base: pd.DataFrame, name: str) -> np.ndarray:
-    """Differences over what both have: seed by seed, or one row against the baseline's mean."""
+    """Return differences over the seeds and images of both, or of one row against the baseline's mean."""
     images = table.columns.intersection(base.columns)
     seeds = table.index.intersection(base.index)
     if len(table) == 1 and len(base) > 1:

@@ -1,4 +1,4 @@
-"""What a method costs: parameters, milliseconds per image, peak memory, training images seen."""
+"""Measure what a method costs: parameters, milliseconds per image, peak memory, training images."""
 
 import contextlib
 import ctypes
@@ -17,7 +17,7 @@ Invert = Callable[[Tensor], object]
 
 
 def parameter_count(*modules: nn.Module) -> int:
-    """Trainable or not, each parameter once, however many modules share it."""
+    """Return the number of parameters, trainable or not; one that modules share is counted once."""
     return sum({id(p): p.numel() for module in modules for p in module.parameters()}.values())
 
 
@@ -26,35 +26,32 @@ def time_paired(
     images: Float[Tensor, "n 3 h w"],
     *,
     runs: int = 5,
-    warm_up: int = 1,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Milliseconds per image of each method: the median over runs in which the methods take turns.
+    """Return milliseconds per image of each method: the median over runs in which the methods take turns.
 
-    Whatever slows the machine for a while then slows all of them. Work on a GPU is waited for.
+    A slow phase of the machine then slows all methods. A first turn of each is not counted.
 
     Args:
-        methods: each inverts a batch.
-        images: one batch, on the device where it is to be timed.
-        runs: turns of each method.
-        warm_up: turns before, not counted.
-        clock: gives seconds.
+        methods: functions that invert a batch, by name.
+        images: one batch, on the device where it is timed.
+        runs: number of turns of each method.
+        clock: function that returns seconds.
 
     Raises:
-        ValueError: there is no run or no image.
+        ValueError: `runs` or the number of images is 0.
     """
     if runs < 1 or not len(images):
-        raise ValueError(f"time_paired: runs={runs} and {len(images)} images: one at least of each")
+        raise ValueError(f"time_paired: runs={runs} and {len(images)} images: at least one of each is needed")
     seconds: dict[str, list[float]] = {name: [] for name in methods}
-    for turn in range(warm_up + runs):
+    for _ in range(1 + runs):
         for name, invert in methods.items():
             _wait(images)
             start = clock()
             invert(images)
             _wait(images)
-            if turn >= warm_up:
-                seconds[name].append(clock() - start)
-    return {name: 1000 * statistics.median(each) / len(images) for name, each in seconds.items()}
+            seconds[name].append(clock() - start)
+    return {name: 1000 * statistics.median(each[1:]) / len(images) for name, each in seconds.items()}
 
 
 def _wait(images: Tensor) -> None:
@@ -63,41 +60,34 @@ def _wait(images: Tensor) -> None:
 
 
 def peak_memory(invert: Invert, images: Float[Tensor, "n 3 h w"]) -> float:
-    """Megabytes that a call needs at most beyond what was held before it.
+    """Return the megabytes that a call needs at most beyond what was held before it.
 
-    On CUDA they are those of torch's allocator. On a CPU they are the process's resident memory, which Linux
-    alone lets be measured like this; elsewhere the answer is nan.
+    On CUDA this is the memory of torch's allocator, on a CPU the resident memory of the process, which only
+    Linux reports in this way; elsewhere the result is nan.
     """
     if images.is_cuda:
-        torch.cuda.synchronize(images.device)
+        _wait(images)
         held = torch.cuda.memory_allocated(images.device)
         torch.cuda.reset_peak_memory_stats(images.device)
         invert(images)
-        torch.cuda.synchronize(images.device)
+        _wait(images)
         return (torch.cuda.max_memory_allocated(images.device) - held) / 1e6
-    _hand_back()
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # or the call would reuse memory that was freed before (glibc only)
     try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the peak
         held = _resident("VmRSS")
     except OSError:
         return float("nan")
     invert(images)
-    return max(0.0, (_resident("VmHWM") - held) / 1000)
-
-
-def _hand_back() -> None:
-    """Gives freed memory back to the system, or a call would reuse it and seem to need none (glibc only)."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    return max(0.0, _resident("VmHWM") - held)
 
 
 def _resident(name: str) -> float:
-    """A size from the kernel's account of this process, in kilobytes."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(f"{name}:"):
-            return 1.024 * float(line.split()[1])
-    raise OSError(f"/proc/self/status has no {name}")
+    """Return a size of this process that the Linux kernel reports, in megabytes."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(float(line.split()[1]) * 1.024 / 1000 for line in lines if line.startswith(f"{name}:"))
 
 
 def cost_table(
@@ -108,14 +98,14 @@ def cost_table(
     images_seen: Mapping[str, int],
     runs: int = 5,
 ) -> pd.DataFrame:
-    """One row for each method: `parameters`, `ms_per_image`, `peak_mb`, `images_seen`, and `batch`, `runs`.
+    """Return one row per method: `parameters`, `ms_per_image`, `peak_mb`, `images_seen`, `batch`, `runs`.
 
     Args:
-        methods: each inverts a batch.
-        images: one batch.
-        modules: what each method was trained as, and is counted; nothing for optimisation.
-        images_seen: in training.
-        runs: turns that the median is over.
+        methods: functions that invert a batch, by name.
+        images: one batch, on the device where it is timed.
+        modules: trained networks of each method; none for optimisation.
+        images_seen: number of training images of each method.
+        runs: number of turns that the median is over.
     """
     times = time_paired(methods, images, runs=runs)
     rows = [

@@ -1,4 +1,7 @@
-"""How faithfully an inverter reproduces pictures, in each space (arXiv 2211.11448, section 4.2)."""
+"""Measure how faithfully an inverter reproduces images, in each space (arXiv 2211.11448, section 4.2)."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -6,11 +9,31 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clcae_lib.evaluation.judges import Judges
+from clcae_lib.evaluation.statistics import summarise
+from clcae_lib.files import atomic_path
 from clcae_lib.inversion import Inversion, Inverter
-from clcae_lib.metrics import mse, psnr, r_squared, ssim
+from clcae_lib.metrics import ms_ssim, ms_ssim_scales, mse, psnr, r_squared, ssim
+from clcae_lib.provenance import commit, device_text, versions
+from clcae_lib.worlds.perceptual import LpipsAlex, find_alexnet
+
+MEASURED = ("mse", "psnr", "ssim", "ms_ssim", "lpips", "perceptual", "identity")
+ORIGIN = ("image", "method", "space", "seed", "world", "device", "versions", "commit")
+NAMED = ("perceptual_name", "objective", "ms_ssim_scales")
+KEY = ["image", "method", "space", "seed", "world"]
+"""Columns that name a row of a file of records."""
+
+
+DECODED = 32
+"""Number of images decoded together."""
 
 
 @torch.no_grad()
+def decode(inverter: Inverter, inversion: Inversion, space: str) -> Float[Tensor, "n 3 h w"]:
+    """Return the images of an inversion in one space, on the CPU, clipped to [-1, 1] as a saved image is."""
+    parts = (inversion[i : i + DECODED] for i in range(0, len(inversion), DECODED))
+    return torch.cat([part.decode(inverter.generator, space).cpu() for part in parts]).clamp(-1, 1)
+
+
 def evaluate_inversion(
     inverter: Inverter,
     images: Float[Tensor, "n 3 h w"],
@@ -18,92 +41,160 @@ def evaluate_inversion(
     judges: Judges,
     factors: Float[Tensor, "n k"] | None = None,
     inversion: Inversion | None = None,
-    batch_size: int = 32,
 ) -> pd.DataFrame:
-    """One row for each image and space.
+    """Return one row for each image and space.
 
     Columns: `image` (its row), `space` ("w", "w_plus" or "f"), `mse` (on [-1, 1]), `psnr` (dB), `ssim`,
-    `perceptual` (a distance, called by `perceptual_name`), `identity` (cosine similarity to the original),
-    and, where the true factors are given, `factor_error`: the root mean square over the state factors of
-    what the oracle reads off the reconstruction less the truth, in standard deviations;
-    `factor_error_render` is the same for the original itself, the part that is the oracle's own.
+    `perceptual` (a distance, named by `perceptual_name`), `identity` (cosine similarity to the original),
+    and, with true factors, `factor_error`: the root mean square error over the state factors that the
+    attribute regressor reads off the reconstruction, in standard deviations; `factor_error_render` is the
+    same for the original, the regressor's own error.
 
     Args:
-        inverter: finds the codes, and has the generator that decodes them.
-        images: in [-1, 1].
-        judges: the copies that measure.
+        inverter: inverter that finds the codes; its generator decodes them.
+        images: images in [-1, 1].
+        judges: evaluation networks.
         factors: true factors, in their units.
-        inversion: the codes, where they have been found already.
-        batch_size: pictures decoded at once.
+        inversion: codes of the images; found by the inverter if None.
     """
+
+    def measure(decoded: Tensor) -> dict[str, Tensor]:
+        found = _compare(decoded, images, judges)
+        if factors is not None:
+            truth, columns = factors / judges.world.factor_std, judges.state_columns
+            for name, shown in (("factor_error", decoded), ("factor_error_render", images)):
+                found[name] = (judges.factors(shown) - truth)[:, columns].square().mean(dim=1).sqrt()
+        return found
+
     inversion = inverter.invert(images) if inversion is None else inversion
+    frame = _rows(inverter, inversion, range(len(images)), measure)
+    return frame.assign(perceptual_name=judges.perceptual_name)
+
+
+def reconstruction_records(
+    inverter: Inverter,
+    images: Float[Tensor, "n 3 h w"],
+    *,
+    method: str,
+    seed: int,
+    judges: Judges,
+    image_ids: Sequence[str] | None = None,
+    inversion: Inversion | None = None,
+) -> pd.DataFrame:
+    """Return one row for each image and space with the columns `ORIGIN`, `MEASURED` and `NAMED`.
+
+    Errors are on [-1, 1], PSNR is in dB, identity is a cosine. `perceptual` is the world's own distance,
+    named by `perceptual_name`; `lpips` is nan without AlexNet's weights. `objective` names the perceptual
+    distance that a method minimised for each image; it is empty for an encoder.
+
+    Args:
+        inverter: inverter that finds the codes; its generator decodes them.
+        images: images in [-1, 1].
+        method: name of the method in tables.
+        seed: seed of its training.
+        judges: evaluation networks.
+        image_ids: lasting name of each image, such as "test/17"; its row if None.
+        inversion: codes of the images; found by the inverter if None.
+
+    Raises:
+        ValueError: there are not as many names as images, or a name occurs twice.
+    """
+    names = list(map(str, range(len(images)))) if image_ids is None else list(image_ids)
+    if len(names) != len(images) or len(set(names)) != len(names):
+        raise ValueError(f"image_ids: {len(names)} names for {len(images)} images, each one needed once")
+    weights = find_alexnet()
+    lpips = LpipsAlex(weights).to(judges.device) if weights else None
+
+    def measure(decoded: Tensor) -> dict[str, Tensor]:
+        found = _compare(decoded, images, judges) | {"ms_ssim": ms_ssim(decoded, images)}
+        missing = torch.full([len(images)], float("nan"))
+        return found | {"lpips": judges.distance(decoded, images, by=lpips) if lpips else missing}
+
+    facts = {"method": method, "seed": seed, "world": judges.world.name}
+    facts |= {"device": device_text(str(judges.device)), "versions": versions(), "commit": commit()}
+    facts |= {"perceptual_name": judges.perceptual_name, "objective": getattr(inverter, "objective", "")}
+    facts |= {"ms_ssim_scales": ms_ssim_scales(images.shape[-1])}
+    inversion = inverter.invert(images) if inversion is None else inversion
+    return _rows(inverter, inversion, names, measure).assign(**facts)[[*ORIGIN, *MEASURED, *NAMED]]
+
+
+def _rows(
+    inverter: Inverter,
+    inversion: Inversion,
+    names: Sequence[int | str],
+    measure: Callable[[Tensor], dict[str, Tensor]],
+) -> pd.DataFrame:
+    """Return a row for each image and space, with what is measured on the decoded images."""
     frames = []
     for space in inversion.spaces:
-        pictures = decode(inverter, inversion, space, batch_size=batch_size)
-        columns = _compare(pictures, images, judges) | _factor_errors(pictures, images, factors, judges)
-        frames.append(pd.DataFrame({"image": range(len(images)), "space": space, **columns}))
-    return pd.concat(frames, ignore_index=True).assign(perceptual_name=judges.perceptual_name)
+        columns = measure(decode(inverter, inversion, space))
+        values = {name: column.tolist() for name, column in columns.items()}
+        frames.append(pd.DataFrame({"image": names, "space": space, **values}))
+    return pd.concat(frames, ignore_index=True)
 
 
-@torch.no_grad()
-def decode(
-    inverter: Inverter, inversion: Inversion, space: str, *, batch_size: int = 32
-) -> Float[Tensor, "n 3 h w"]:
-    """The pictures of an inversion in one space, on the CPU, clipped to [-1, 1] as a saved picture is."""
-    starts = range(0, len(inversion), batch_size)
-    parts = [inversion[slice(i, i + batch_size)].decode(inverter.generator, space).cpu() for i in starts]
-    return torch.cat(parts).clamp(-1, 1)
+def _compare(decoded: Tensor, images: Tensor, judges: Judges) -> dict[str, Tensor]:
+    return {
+        "mse": mse(decoded, images),
+        "psnr": psnr(decoded, images),
+        "ssim": ssim(decoded, images),
+        "perceptual": judges.distance(decoded, images),
+        "identity": judges.similarity(decoded, images),
+    }
+
+
+def write_records(frame: pd.DataFrame, path: Path | str) -> Path:
+    """Add rows to a Parquet file, whole or not at all, and write a summary next to it as `<name>.csv`.
+
+    A row replaces an earlier one with the same image, method, space, seed and world. The summary has a row
+    for each method, space and measure: mean and 95 % interval over images (each averaged over seeds), number
+    of images and of seeds.
+
+    Raises:
+        ValueError: a column is missing, or the file has other columns.
+    """
+    path = Path(path)
+    missing = [name for name in ORIGIN if name not in frame.columns]
+    if missing:
+        raise ValueError(f"{path}: the rows lack {', '.join(missing)}")
+    if path.is_file():
+        earlier = pd.read_parquet(path)
+        if set(earlier.columns) != set(frame.columns):
+            raise ValueError(f"{path} has other columns; move it away, or measure into another file")
+        frame = pd.concat([earlier, frame], ignore_index=True)
+    frame = frame.drop_duplicates(KEY, keep="last")
+    with atomic_path(path) as partial:
+        frame.to_parquet(partial, index=False)
+    groups = ["world", "method", "space"]
+    columns = [name for name in MEASURED if name in frame.columns]
+    seeds = frame.groupby(groups)["seed"].nunique().rename("seeds").reset_index()
+    means = frame.groupby([*groups, "image"], sort=False)[columns].mean().reset_index()
+    table = summarise(means, by=groups, columns=columns).rename(columns={"count": "images"})
+    with atomic_path(path.with_suffix(".csv")) as partial:
+        table.merge(seeds, on=groups).to_csv(partial, index=False)
+    return path
 
 
 def oracle_check(
-    pictures: Float[Tensor, "n 3 h w"],
+    decoded: Float[Tensor, "n 3 h w"],
     images: Float[Tensor, "n 3 h w"],
     factors: Float[Tensor, "n k"],
     *,
     judges: Judges,
 ) -> pd.DataFrame:
-    """How well the oracle reads each state factor, off renders and off their reconstructions.
+    """Return how well the attribute regressor reads each state factor off renders and their reconstructions.
 
-    A judge that is right on renders might still misread what a generator draws; then `r2_inversions` falls
-    far below `r2_renders`, and measures of edits mean little. Columns: `factor`, `r2_renders`,
-    `r2_inversions`.
+    Columns: `factor`, `r2_renders`, `r2_inversions`. If `r2_inversions` is far below `r2_renders`, the
+    regressor misreads what the generator draws, and measures of edits mean little.
 
     Args:
-        pictures: reconstructions of `images`.
-        images: renders.
-        factors: their true factors, in their units.
-        judges: the copies that measure.
+        decoded: reconstructions of `images`.
+        images: renders, in [-1, 1].
+        factors: true factors of the renders, in their units.
+        judges: evaluation networks.
     """
-    truth = factors / judges.world.factor_std
-    rows = {
-        name: r_squared(judges.factors(x), truth)
-        for name, x in (("renders", images), ("inversions", pictures))
-    }
-    return pd.DataFrame(
-        {
-            "factor": list(judges.world.state_names),
-            **{f"r2_{name}": values[judges.state_columns].tolist() for name, values in rows.items()},
-        }
-    )
-
-
-def _compare(pictures: Tensor, images: Tensor, judges: Judges) -> dict[str, list[float]]:
-    return {
-        "mse": mse(pictures, images).tolist(),
-        "psnr": psnr(pictures, images).tolist(),
-        "ssim": ssim(pictures, images).tolist(),
-        "perceptual": judges.distance(pictures, images).tolist(),
-        "identity": judges.similarity(pictures, images).tolist(),
-    }
-
-
-def _factor_errors(
-    pictures: Tensor, images: Tensor, factors: Tensor | None, judges: Judges
-) -> dict[str, list[float]]:
-    if factors is None:
-        return {}
     truth, columns = factors / judges.world.factor_std, judges.state_columns
-    return {
-        name: (judges.factors(x) - truth)[:, columns].square().mean(dim=1).sqrt().tolist()
-        for name, x in (("factor_error", pictures), ("factor_error_render", images))
-    }
+    table = {"factor": list(judges.world.state_names)}
+    for name, shown in (("renders", images), ("inversions", decoded)):
+        table[f"r2_{name}"] = r_squared(judges.factors(shown), truth)[columns].tolist()
+    return pd.DataFrame(table)

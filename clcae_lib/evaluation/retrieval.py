@@ -1,51 +1,49 @@
-"""How precisely a picture finds its code, and a code its picture (arXiv 2211.11448, section 3.1).
+"""Measure how precisely an image finds its code (arXiv 2211.11448, section 3.1).
 
-Alignment is good when the embedding of `G(w)` is nearer to that of its own `w` than to any other. Among
-random codes that soon becomes easy, and the measure saturates; among *neighbours* of the true code it does
-not.
+Alignment is good if the embedding of `G(w)` is nearer to that of its own `w` than to any other. Among random
+codes that soon becomes easy and the measure saturates; among neighbours of the true code it does not.
 """
 
 from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
+
+from clcae_lib.editing import sample_codes
 
 
 @torch.no_grad()
 def neighbour_retrieval(
     image_encoder: Callable[[Tensor], Tensor],
     latent_encoder: Callable[[Tensor], Tensor],
-    generator: torch.nn.Module,
+    generator: nn.Module,
     *,
     steps: Sequence[float] = (0.1, 0.2, 0.5, 1.0),
     codes: int = 200,
     distractors: int = 100,
     seed: int = 0,
-    batch_size: int = 50,
 ) -> dict[float, float]:
-    """The share (0 to 1) of pictures that pick their own code out of its neighbours, for each distance.
+    """Return for each distance the share (0 to 1) of images that pick their own code among its neighbours.
 
     A neighbour is `w + step * std * n`: `n` standard normal, `std` the standard deviation of each coordinate
-    of W. So `step` is the distance in standard deviations of W, on the scale on which two unrelated codes
-    are 1.4 apart. Chance is `1 / (distractors + 1)`.
+    of W. On this scale two unrelated codes are 1.4 apart. Chance is `1 / (distractors + 1)`.
 
     Args:
-        image_encoder: images `[N, 3, R, R]` to embeddings `[N, E]`.
-        latent_encoder: codes `[N, D]` to embeddings `[N, E]`.
-        generator: gives the codes (`sample_w`) and their pictures (`synthesis`).
+        image_encoder: map of images `[N, 3, R, R]` to embeddings `[N, E]`.
+        latent_encoder: map of codes `[N, D]` to embeddings `[N, E]`.
+        generator: StyleGAN2 that samples the codes and draws their images.
         steps: distances of the neighbours, in standard deviations of W.
-        codes: how many pictures are tried.
-        distractors: how many neighbours each true code hides among.
-        seed: of codes and neighbours; the directions are the same at every step.
-        batch_size: pictures handled at once.
+        codes: number of images.
+        distractors: number of neighbours of each true code.
+        seed: seed of codes and neighbours; their directions are the same at every step.
     """
-    w = generator.sample_w(codes, generator=torch.Generator().manual_seed(seed))
-    std = generator.sample_w(4096, generator=torch.Generator().manual_seed(seed + 1)).std(dim=0)
+    w = sample_codes(generator, codes, seed=seed)
+    std = sample_codes(generator, 4096, seed=seed + 1).std(dim=0)
     source = torch.Generator().manual_seed(seed + 2)
     found: dict[float, list[Tensor]] = {step: [] for step in steps}
-    for batch in w.split(batch_size):
+    for batch in w.split(50):
         images = normalize(image_encoder(generator.synthesis(batch)).float(), dim=1)
         direction = torch.randn(len(batch), distractors, w.shape[1], generator=source).to(w.device) * std
         own = (images * _embed(latent_encoder, batch)).sum(dim=1)

@@ -1,7 +1,7 @@
-"""Distances between sets of pictures, with everything that changes such a number stated beside it.
+"""Measure distances between sets of images, and state all conditions that change such a number.
 
-Fréchet distances of the same pictures differ with the number of pictures, the way they were resized and the
-precision (Parmar et al., arXiv 2104.11222), so none of these is left to chance here.
+Fréchet distances of the same images depend on the number of images, the resizing and the precision (Parmar et
+al., arXiv 2104.11222).
 """
 
 import torch
@@ -9,54 +9,54 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from clcae_lib.editing import in_batches
 from clcae_lib.evaluation.judges import Judges
 from clcae_lib.metrics import frechet_distance, kernel_distance
 
 
 @torch.no_grad()
 def set_distances(
-    pictures: Float[Tensor, "n 3 h w"],
+    images: Float[Tensor, "n 3 h w"],
     references: Float[Tensor, "m 3 h2 w2"],
     *,
     judges: Judges,
     count: int,
     seed: int = 0,
     side: int | None = None,
-    batch_size: int = 64,
 ) -> dict[str, object]:
-    """Fréchet and kernel distance of two sets, with the conditions they were measured under.
+    """Return the Fréchet and kernel distances of two sets, with the conditions that they were measured under.
 
-    Features are pooled from the world's perceptual judge, copy that measures, in float32; the distances are
-    computed in float64. A Fréchet distance is biased upward for few pictures, so compare only rows of one
-    `count`; the kernel distance is not.
+    Features are pooled from the world's perceptual network in float32; distances are computed in float64. A
+    Fréchet distance is biased upward for few images, so compare only rows with the same `count`; the kernel
+    distance is unbiased.
 
     Args:
-        pictures: such as edited ones, in [-1, 1].
-        references: such as renders of the true edits.
-        judges: the copies that measure.
-        count: how many of each set are drawn, without replacement.
-        seed: of the draw.
-        side: pixels both are resized to, bilinear with antialiasing; the pictures' own if None.
-        batch_size: pictures at once.
+        images: images such as edited ones, in [-1, 1].
+        references: images such as renders of the true edits.
+        judges: evaluation networks.
+        count: number of images drawn from each set, without replacement.
+        seed: seed of the draw.
+        side: side in pixels that both are resized to, bilinear with antialiasing; that of `images` if None.
 
     Returns:
         `frechet`, `kernel`, and `count`, `seed`, `side`, `resize`, `dtype`, `features`, `dimensions`.
 
     Raises:
-        ValueError: a set has fewer than `count` pictures, or `count` is below two.
+        ValueError: a set has fewer than `count` images, or `count` is below two.
     """
-    if count < 2 or min(len(pictures), len(references)) < count:
-        sizes = f"{len(pictures)} pictures and {len(references)} references"
+    if count < 2 or min(len(images), len(references)) < count:
+        sizes = f"{len(images)} images and {len(references)} references"
         raise ValueError(f"count={count}: needs two or more of each set, there are {sizes}")
-    side = pictures.shape[-1] if side is None else side
+    side = images.shape[-1] if side is None else side
     source = torch.Generator().manual_seed(seed)
     perceptual = judges.world.perceptual("measure", judges.device)
-    features = []
-    for images in (pictures, references):
-        drawn = images[torch.randperm(len(images), generator=source)[:count]]
-        parts = [_resize(part, side).to(judges.device) for part in drawn.split(batch_size)]
-        features.append(torch.cat([perceptual.pooled(part.clamp(-1, 1)).cpu() for part in parts]))
-    resized = {x.shape[-1] for x in (pictures, references)} != {side}
+
+    def pooled(part: Tensor) -> Tensor:
+        return perceptual.pooled(_resize(part, side).to(judges.device).clamp(-1, 1)).cpu()
+
+    drawn = [each[torch.randperm(len(each), generator=source)[:count]] for each in (images, references)]
+    features = [in_batches(pooled, each) for each in drawn]
+    resized = {each.shape[-1] for each in drawn} != {side}
     return {
         "frechet": frechet_distance(*features),
         "kernel": kernel_distance(*features),

@@ -1,4 +1,4 @@
-"""How far a measured mean can be trusted: bootstrap intervals, paired differences, seeds with images."""
+"""Confidence intervals of means: bootstrap over images, paired differences, Student's t over seeds."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,36 +13,37 @@ Statistic = Callable[[np.ndarray], float]
 
 @dataclass(frozen=True)
 class Interval:
-    """A measured value and the ends of its confidence interval, in the value's own unit."""
+    """A measured value and the ends of its confidence interval, in the value's unit."""
 
     value: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        """The value with its interval in brackets, three significant digits."""
+        """Return the value with its interval in brackets, three significant digits."""
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 
 def bootstrap_ci(
     values: ArrayLike, *, statistic: Statistic = np.mean, n: int = 2000, level: float = 0.95, seed: int = 0
 ) -> Interval:
-    """The statistic of `values` with its percentile bootstrap interval (Efron, Tibshirani 1993, ch. 13).
+    """Return a statistic with its percentile bootstrap interval (Efron, Tibshirani 1993, ch. 13).
 
     Args:
         values: independent measurements, one per image.
-        statistic: from a vector to a number.
-        n: resamples.
-        level: how often such an interval holds the truth, between 0 and 1.
-        seed: of the resampling.
+        statistic: map of a vector to a number.
+        n: number of resamples.
+        level: confidence level, between 0 and 1.
+        seed: seed of the resampling.
 
     Raises:
-        ValueError: there is nothing to resample, or a value is not finite.
+        ValueError: there are no values, or one is not finite.
     """
-    values = _checked(values, ndim=1)
+    values = _finite(values)
     rng = np.random.default_rng(seed)
     resampled = [statistic(values[rng.integers(len(values), size=len(values))]) for _ in range(n)]
-    return _interval(statistic(values), resampled, level)
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(statistic(values)), float(low), float(high))
 
 
 def paired_difference(
@@ -54,60 +55,37 @@ def paired_difference(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """The statistic of `a - b` with its interval: both measured on the same images, in the same order.
+    """Return a statistic of `a - b` with its interval, for measurements of the same images in the same order.
 
-    What the images have in common cancels, so this decides between two methods far better than two
-    intervals do.
+    What the images have in common cancels, so the interval is narrower than those of `a` and of `b`.
+
+    Args:
+        a, b: measurements, one per image.
+        statistic, n, level, seed: as in `bootstrap_ci`.
 
     Raises:
-        ValueError: the two differ in length, are empty, or hold a value that is not finite.
+        ValueError: the two differ in length, are empty, or have a value that is not finite.
     """
-    a, b = _checked(a, ndim=1), _checked(b, ndim=1)
+    a, b = _finite(a), _finite(b)
     if len(a) != len(b):
         raise ValueError(f"paired_difference: {len(a)} values against {len(b)}: pairs are needed")
     return bootstrap_ci(a - b, statistic=statistic, n=n, level=level, seed=seed)
 
 
-def hierarchical_ci(
-    values: ArrayLike, *, statistic: Statistic = np.mean, n: int = 2000, level: float = 0.95, seed: int = 0
-) -> Interval:
-    """The statistic over a table of seeds and images, both resampled.
-
-    Every training seed is measured on the same images, so rows and columns are drawn anew, each with
-    replacement. With fewer than about five seeds the interval is too narrow: say how many there were.
-
-    Args:
-        values: one row per training seed, one column per image.
-        statistic: from all the values to a number.
-        n: resamples.
-        level: between 0 and 1.
-        seed: of the resampling, not of a training run.
-
-    Raises:
-        ValueError: the table is empty or holds a value that is not finite.
-    """
-    values = _checked(values, ndim=2)
-    rng = np.random.default_rng(seed)
-    rows, columns = values.shape
-    draws = ((rng.integers(rows, size=rows), rng.integers(columns, size=columns)) for _ in range(n))
-    resampled = [statistic(values[np.ix_(row, column)].ravel()) for row, column in draws]
-    return _interval(statistic(values.ravel()), resampled, level)
-
-
 def student_ci(values: ArrayLike, *, level: float = 0.95) -> Interval:
-    """The mean of a few values with Student's t interval, for the seeds of a training.
+    """Return the mean of a few values with Student's t interval, for the seeds of a training.
 
-    A bootstrap of three values cannot reach beyond the least and the greatest of them, and with no effect
-    at all it leaves zero out one time in four. This interval keeps its level for roughly normal values.
+    A bootstrap of three values cannot exceed their range, and its interval excludes the truth one time in
+    four. This interval keeps its level for roughly normal values.
 
     Args:
         values: independent measurements, two or more.
-        level: how often such an interval holds the truth, between 0 and 1.
+        level: confidence level, between 0 and 1.
 
     Raises:
         ValueError: there are fewer than two values, or one is not finite.
     """
-    values = _checked(values, ndim=1)
+    values = _finite(values)
     if len(values) < 2:
         raise ValueError("student_ci: one value has no spread; run more seeds")
     mean = float(values.mean())
@@ -124,15 +102,13 @@ def summarise(
     level: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """One row for each group and column: `metric`, the mean as `value`, `low`, `high`, and `count`.
+    """Return one row for each group and column: `metric`, the mean as `value`, `low`, `high`, and `count`.
 
     Args:
-        frame: one row per measured image; a missing value is left out.
-        by: the columns that name a group.
-        columns: what is averaged; booleans become shares.
-        n: resamples of each interval.
-        level: of the interval, between 0 and 1.
-        seed: of the resampling.
+        frame: one row per measured image; missing values are left out.
+        by: columns that name a group.
+        columns: columns that are averaged; booleans become shares.
+        n, level, seed: as in `bootstrap_ci`.
     """
     rows = []
     for key, group in frame.groupby(list(by), sort=False):
@@ -145,17 +121,10 @@ def summarise(
     return pd.DataFrame(rows, columns=[*by, "metric", "value", "low", "high", "count"])
 
 
-def _checked(values: ArrayLike, *, ndim: int) -> np.ndarray:
+def _finite(values: ArrayLike) -> np.ndarray:
     values = np.asarray(values, dtype=float)
-    if values.ndim != ndim or values.size == 0:
-        raise ValueError(
-            f"bootstrap: needs at least one value in {ndim} dimension(s), got shape {values.shape}"
-        )
+    if values.ndim != 1 or values.size == 0:
+        raise ValueError(f"values: needs a vector of one or more, got shape {values.shape}")
     if not np.isfinite(values).all():
-        raise ValueError(f"bootstrap: {np.sum(~np.isfinite(values))} of {values.size} values are not finite")
+        raise ValueError(f"values: {np.sum(~np.isfinite(values))} of {values.size} are not finite")
     return values
-
-
-def _interval(value: float, resampled: Sequence[float], level: float) -> Interval:
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(value), float(low), float(high))

@@ -10,22 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from clcae_lib.editing import (
-    Components,
-    factorise,
-    load_ganspace,
-    published_eigen,
-    published_sefa,
-    set_coordinate,
-)
+from clcae_lib.editing import Components, factorise, load_ganspace
 from clcae_lib.editing import apply as apply_edit
-from clcae_lib.editing.sefa import weight_matrix
 from clcae_lib.inversion import Inversion
 from clcae_lib.losses import ContrastiveLoss, IdentityLoss, PerceptualLoss, ReconstructionLoss, feature_loss
 from clcae_lib.models.arcface import face_crop
 from clcae_lib.training._common import make_ranger
 from tests.conformance import fill
 from tests.conformance.bench import Bench
+from tests.conformance.published_edits import published_eigen, published_sefa, set_coordinate
 
 Arrays = Mapping[str, NDArray]
 FOLDER = "CLCAE_OFFICIAL_DATA"
@@ -158,9 +151,9 @@ def sefa(bench: Bench, name: str, arrays: Arrays) -> Tensor | NDArray | None:
         return None
     layers = None if match[1] == "all" else [int(k) for k in match[1].split("_")]
     if match[2] == "layers_returned":
-        return torch.tensor(published_sefa(bench.generator, layers=layers, count=1)[0].layers)
+        return torch.tensor(published_sefa(bench.generator, layers, 1)[0].layers)
     if match[2] == "order_returned_first8":
-        values = published_eigen(weight_matrix(bench.generator, layers)[0])[0]
+        values = published_eigen(bench.generator, layers)[0]
         return values.argsort(descending=True).argsort()[:8]
     values, vectors = factorise(bench.generator, layers=layers)
     if match[2] == "eigenvalues_sorted":
@@ -173,7 +166,7 @@ def sefa(bench: Bench, name: str, arrays: Arrays) -> Tensor | NDArray | None:
 
 def _sefa_edit(bench: Bench, *, steps: int) -> tuple[Tensor, Tensor]:
     """A code at several strengths of the first direction of layers 2 to 5, and the code."""
-    direction = published_sefa(bench.generator, layers=[2, 3, 4, 5], count=1)[0]
+    direction = published_sefa(bench.generator, [2, 3, 4, 5], 1)[0]
     w = fill.vector("w", (1, 512))
     start = Inversion(w, w[:, None].expand(-1, bench.generator.n_latent, -1))
     strengths = torch.linspace(-3, 3, steps).tolist()

@@ -56,7 +56,7 @@ CHANGES = {
     ("models/irse.py", "import ", "import os  # a change\nimport "): {"bodies", "banks", "directions"},
     ("models/codes.py", "import ", "import os  # a change\nimport "): {"bodies", "banks", "directions"},
     ("training/loop.py", "import ", "import os  # a change\nimport "): {"bodies"},
-    ("editing/calibrate.py", "import ", "import os  # a change\nimport "): {"directions"},
+    ("editing/response.py", "import ", "import os  # a change\nimport "): {"directions"},
     ("inversion/nearest.py", "BLOCK = 1000", "BLOCK = 500"): {"banks"},
     ("photos/alignment.py", "_PER_EYES, _PER_MOUTH = 4.0", "_PER_EYES, _PER_MOUTH = 4.1"): None,
     (

@@ -300,7 +300,7 @@ def test_train_all_goes_down_the_chain_and_leaves_data_and_environment_alone(tmp
     monkeypatch.setattr(dataset, "_BLOCK_AT_64", 32)  # render no more than this test asks for
     monkeypatch.setenv("CLCAE_DATA", str(tmp_path / "elsewhere"))
     monkeypatch.setattr("clcae_lib.editing.named.SAMPLES", 40)
-    monkeypatch.setattr("clcae_lib.editing.named.METHODS", ("interfacegan",))
+    monkeypatch.setattr("clcae_lib.editing.named.FINDERS", ("interfacegan",))
     settings = [f"{link}.{text}" for link, texts in TINY.items() for text in texts]
     settings += [f"{link}.{text}" for link in TINY for text in ("device=cpu", "batch_size=4")]
     settings += ["alignment.steps=1", "inversion.steps=1"]

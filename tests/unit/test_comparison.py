@@ -35,7 +35,7 @@ def test_every_table_names_the_method_and_has_its_rows(bench, world, name, space
     assert (len(measured.curves), len(measured.codes), len(measured.details)) == (3 * 2, 5, 3)
     assert measured.records["image"].tolist()[:4] == ["test/0", "test/1", "test/2", "test/3"]
     assert measured.sets["count"].item() == 3
-    assert measured.pictures.shape == measured.edited.shape == (3, 3, 64, 64)
+    assert measured.reconstructions.shape == measured.edited.shape == (3, 3, 64, 64)
     assert math.isfinite(measured.sets["frechet"].item())
 
 

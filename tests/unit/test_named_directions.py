@@ -24,7 +24,7 @@ def world(tmp_path, monkeypatch):
 @pytest.fixture
 def only(monkeypatch):
     """Let one method alone look for directions."""
-    return lambda *methods: monkeypatch.setattr("clcae_lib.editing.named.METHODS", methods)
+    return lambda *methods: monkeypatch.setattr("clcae_lib.editing.named.FINDERS", methods)
 
 
 def controls_of_files(world):
