@@ -22,7 +22,7 @@ from tests.device import simulated
 simulated.install()
 
 from clcae_lib.editing import apply, find_directions, interpolate, mix, traverse  # noqa: E402
-from clcae_lib.evaluation import Bench, Judges, cost_table, evaluate_generator  # noqa: E402
+from clcae_lib.evaluation import Bench, GeneratorMeasure, Judges, cost_table  # noqa: E402
 from clcae_lib.explorer import State, Studio  # noqa: E402
 from clcae_lib.inversion import METHODS, ClcaeInverter, make_inverter  # noqa: E402
 from clcae_lib.inversion.nearest import NearestCodeInverter  # noqa: E402
@@ -209,7 +209,7 @@ def check_uses() -> None:
     )
     methods = {"clcae": inverter.invert}
     check("cost", lambda: cost_table(methods, images.to(device), modules={}, images_seen={}, runs=1))
-    check("measures of a generator", lambda: evaluate_generator(world, samples=10, device=device))
+    check("measures of a generator", lambda: GeneratorMeasure(world, samples=10, device=device)())
 
     def explore() -> None:
         studio = Studio.open(world, device=device)
