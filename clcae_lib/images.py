@@ -17,6 +17,10 @@ _FORMATS = {
 }
 _LARGEST_SIDE = {"JPEG": 65535, "WEBP": 16383}
 
+CAR_ROWS = slice(32, 224)
+"""Rows of a square of 256 pixels that a photograph of a car covers in the official data set."""
+CAR_HEIGHT = CAR_ROWS.stop - CAR_ROWS.start
+
 
 def to_uint8(image: Float[Tensor, "*n c h w"]) -> UInt8[Tensor, "*n c h w"]:
     """Return images of [-1, 1] as bytes 0 to 255, rounded; values outside the range are clamped."""

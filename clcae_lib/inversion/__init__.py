@@ -1,17 +1,16 @@
-"""Pictures to codes and back: CLCAE's encoder, the methods it is compared with, and all of them by name."""
+"""Inversion: images to codes and back, by CLCAE and by the methods it is compared with."""
 
 from clcae_lib.inversion.decoder import Plain, Restoring, Tuned
 from clcae_lib.inversion.hybrid import HybridInverter
-from clcae_lib.inversion.inversion import SPACES, Inversion
+from clcae_lib.inversion.inversion import Inversion
 from clcae_lib.inversion.inverter import ClcaeInverter, Inverter
 from clcae_lib.inversion.methods import METHODS, Method, make_inverter
 from clcae_lib.inversion.nearest import MeanFaceInverter, NearestCodeInverter
-from clcae_lib.inversion.optimisation import OptimisationInverter
+from clcae_lib.inversion.optimisation import OptimisationInverter, Settings
 from clcae_lib.inversion.pti import PtiInverter
 
 __all__ = [
     "METHODS",
-    "SPACES",
     "ClcaeInverter",
     "HybridInverter",
     "Inversion",
@@ -23,6 +22,7 @@ __all__ = [
     "Plain",
     "PtiInverter",
     "Restoring",
+    "Settings",
     "Tuned",
     "make_inverter",
 ]

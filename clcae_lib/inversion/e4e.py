@@ -1,7 +1,7 @@
 """e4e: a pSp encoder whose codes stay near W (arXiv 2102.02766, sections 4.1 to 4.3).
 
-Its W+ is one code and small offsets from it, which are freed one layer after another in training, held small
-by their length, and asked by a discriminator of codes to look like codes of W.
+Its W+ is one code and an offset from it for each layer. In training the offsets are freed one layer after
+another; their lengths and a discriminator of codes are terms of the loss.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from torch.nn.functional import softplus
 
 from clcae_lib.inversion.peer import PeerInverter
 from clcae_lib.inversion.psp import PspEncoder
-from clcae_lib.models.codes import Codes
+from clcae_lib.models.backbone import Codes
 
 
 class E4eEncoder(PspEncoder):
-    """Images to a code, and to offsets from it for the layers above the first (arguments as `PspEncoder`).
+    """Map images to a code, and to offsets from it for the layers above the first; arguments as `PspEncoder`.
 
-    How far the layers are freed is kept with the weights, so that a training that was cut short is used as it
-    was trained.
+    The number of freed layers is stored with the weights, so that an interrupted training is used as trained.
     """
 
     freed: Tensor
@@ -42,16 +41,14 @@ class E4eEncoder(PspEncoder):
     def stage(self, layer: int) -> None:
         self.freed.fill_(layer)
 
-    def forward(self, images: Float[Tensor, "batch channels height width"]) -> Codes:
-        """W+ of images in [-1, 1]; `w` is the code that the offsets start from."""
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Codes:
+        """Return the W+ of images in [-1, 1]; `w` is the code that the offsets start from."""
         base, deltas = self.split(images)
         w = base + self.w_avg
         return Codes(w, w[:, None] + deltas, None)
 
-    def split(
-        self, images: Float[Tensor, "batch channels height width"]
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch layers dim"]]:
-        """The first layer's offset from the mean code, and each layer's offset from the first's."""
+    def split(self, images: Float[Tensor, "n c h w"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n l d"]]:
+        """Return the first layer's offset from the mean code, and each layer's offset from the first."""
         raw = self.offsets(images)
         free = torch.arange(self.n_latent, device=raw.device) <= self.freed
         free[0] = False
@@ -65,11 +62,11 @@ class E4eInverter(PeerInverter):
 
 
 class LatentDiscriminator(nn.Module):
-    """Codes to logits of being W's own: four layers, on codes in units of W's spread.
+    """Map codes, standardised by W's spread, to logits of being codes of W: four layers.
 
     Args:
         style_dim: length of a code.
-        width: of the layers.
+        width: width of the layers; by default `style_dim`.
     """
 
     w_avg: Tensor
@@ -87,29 +84,27 @@ class LatentDiscriminator(nn.Module):
 
     @torch.no_grad()
     def attach(self, generator: nn.Module) -> None:
-        """Take mean and spread of W from the generator."""
+        """Set mean and spread of W to the generator's."""
         self.w_avg.copy_(generator.w_avg)
         self.w_scale.copy_(generator.w_std.square().mean().sqrt())
 
-    def forward(self, w: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
-        """Logits, high for codes that look like W's."""
+    def forward(self, w: Float[Tensor, "*n d"]) -> Float[Tensor, "*n"]:
+        """Return logits, high for codes that look like W's."""
         return self.layers((w - self.w_avg) / self.w_scale).squeeze(-1)
 
 
 class CodePool:
-    """Codes of earlier batches, judged by the discriminator among new ones (arXiv 1612.07828, section 2.3).
-
-    e4e's official training keeps one, so that the discriminator does not forget what it has learned to tell.
+    """Codes of earlier batches, mixed with new ones for the discriminator (arXiv 1612.07828, section 2.3).
 
     Args:
-        size: how many pictures' codes are kept.
+        size: number of images whose codes are kept.
     """
 
     def __init__(self, size: int = 50) -> None:
         self.size, self.codes = size, torch.empty(0)
 
-    def exchange(self, fresh: Float[Tensor, "batch layers dim"]) -> Float[Tensor, "batch layers dim"]:
-        """The codes, each exchanged for an older one by the toss of a coin once the pool is full.
+    def exchange(self, fresh: Float[Tensor, "n l d"]) -> Float[Tensor, "n l d"]:
+        """Return the codes, each exchanged for an older one with probability 1/2 once the pool is full.
 
         It draws from torch's global generator, which the training loop seeds at every step.
         """
@@ -124,15 +119,15 @@ class CodePool:
         return given
 
 
-def delta_loss(deltas: Float[Tensor, "batch layers dim"]) -> Float[Tensor, ""]:
-    """The mean over pictures of the offsets' lengths, summed over layers (equation 4)."""
+def delta_loss(deltas: Float[Tensor, "n l d"]) -> Float[Tensor, ""]:
+    """Return the mean over images of the offsets' lengths, summed over layers (equation 4)."""
     return torch.linalg.vector_norm(deltas.float(), dim=2).sum(dim=1).mean()
 
 
 def discriminator_loss(
-    discriminator: nn.Module, real: Float[Tensor, "n dim"], fake: Float[Tensor, "m dim"], *, r1: float
+    discriminator: nn.Module, real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"], *, r1: float
 ) -> Float[Tensor, ""]:
-    """Non-saturating, with half of `r1` times the squared gradient on real codes (equation 2)."""
+    """Return the non-saturating loss plus half of `r1` times the squared gradient on real codes."""
     real = real.detach().requires_grad_(r1 > 0)
     logits = discriminator(real)
     loss = softplus(-logits).mean() + softplus(discriminator(fake.detach())).mean()
@@ -143,6 +138,6 @@ def discriminator_loss(
 
 
 def stage_at(step: int, steps: int, layers: int, *, begin: float = 0.1, end: float = 0.5) -> int:
-    """The last layer with an offset at a step: none until `begin` of the training, all from `end` on."""
+    """Return the last layer with an offset at a step: 0 until `begin` of the training, all from `end` on."""
     done = (step / max(1, steps) - begin) / (end - begin)
     return max(0, min(layers - 1, int(done * (layers - 1)) + (done >= 0)))

@@ -1,8 +1,7 @@
-"""HFGI: what a code lost of a picture comes back as a correction of features (arXiv 2109.06590, section 3).
+"""HFGI: what a code lost of an image is restored by correcting an activation (arXiv 2109.06590, section 3).
 
-The code's picture is taken from the picture; what is left, the distortion map, is first aligned to wherever
-the picture is going (to itself, or to an edit of it), then consulted: it scales and shifts an activation of
-the generator. An edit aligns the map anew, so that what is restored follows the head.
+The distortion map, the image minus the code's image, is aligned to the code's image (or to an edit of it);
+the consultation then scales and shifts an activation of the generator by it. An edit aligns the map again.
 """
 
 from __future__ import annotations
@@ -19,13 +18,12 @@ from clcae_lib.inversion.decoder import Restoring
 from clcae_lib.inversion.e4e import E4eEncoder
 from clcae_lib.inversion.inversion import Inversion
 from clcae_lib.inversion.peer import PeerInverter
-from clcae_lib.models.backbone import ResidualBlock, to_encoder_side
-from clcae_lib.models.codes import Codes
+from clcae_lib.models.backbone import Codes, ResidualBlock, to_encoder_side
 from clcae_lib.spaces import feature_layer
 
 
 class Aligner(nn.Module):
-    """A distortion map moved to where another picture has the same things: a small U-net.
+    """Align a distortion map to another image: a small U-net.
 
     Args:
         width: channels at full side; twice and four times as many below.
@@ -41,10 +39,10 @@ class Aligner(nn.Module):
         self.leave = nn.Conv2d(width, 3, 3, 1, 1)
 
     def forward(
-        self, picture: Float[Tensor, "n 3 h w"], distortion: Float[Tensor, "n 3 h w"]
+        self, image: Float[Tensor, "n 3 h w"], distortion: Float[Tensor, "n 3 h w"]
     ) -> Float[Tensor, "n 3 h w"]:
-        """The distortion map as it would be of `picture`."""
-        maps = [self.enter(torch.cat([picture, distortion], dim=1))]
+        """Return the distortion map aligned to `image`."""
+        maps = [self.enter(torch.cat([image, distortion], dim=1))]
         for block in self.down:
             maps.append(block(maps[-1]))
         x = self.middle(maps.pop())
@@ -55,11 +53,11 @@ class Aligner(nn.Module):
 
 
 class Consultant(nn.Module):
-    """An aligned distortion map to a scale and a shift of the generator's activation (its consultation).
+    """Turn an aligned distortion map into a scale and a shift of the generator's activation (consultation).
 
     Args:
-        channels: of the activation.
-        side: of the activation, in pixels.
+        channels: channels of the activation.
+        side: side of the activation, in pixels.
         width: channels of the first layer.
     """
 
@@ -81,7 +79,7 @@ class Consultant(nn.Module):
     def forward(
         self, distortion: Float[Tensor, "n 3 h w"], activation: Float[Tensor, "n c s s"]
     ) -> Float[Tensor, "n c s s"]:
-        """The activation, corrected; as it was before any training."""
+        """Return the corrected activation; before training, the activation itself."""
         x = distortion
         for layer in self.layers:
             x = leaky_relu(layer(x), 0.2)
@@ -96,11 +94,11 @@ class HfgiEncoder(nn.Module):
     """An e4e encoder with aligner and consultant.
 
     Args:
-        resolution: side of the generator's pictures.
+        resolution: side of the generator's images.
         style_dim: length of a code.
-        feature_channels: of the activation that is corrected.
-        feature_side: of that activation, in pixels.
-        options: of `E4eEncoder`.
+        feature_channels: channels of the activation that is corrected.
+        feature_side: side of that activation, in pixels.
+        options: options of `E4eEncoder`.
     """
 
     def __init__(
@@ -119,12 +117,12 @@ class HfgiEncoder(nn.Module):
         self.aligner = Aligner()
         self.consultant = Consultant(feature_channels, side=feature_side)
 
-    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Codes:
-        """The low-rate codes, e4e's."""
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Codes:
+        """Return the low-rate codes, e4e's."""
         return self.base(images)
 
     def attach(self, generator: nn.Module) -> None:
-        """Take the mean code from the generator."""
+        """Set the mean code to the generator's."""
         self.base.attach(generator)
 
     def feature(
@@ -135,29 +133,29 @@ class HfgiEncoder(nn.Module):
         *,
         styles: Float[Tensor, "n s"] | None = None,
     ) -> Float[Tensor, "n c s s"]:
-        """F for codes: the generator's activation, corrected by the map aligned to the codes' picture."""
+        """Return F: the generator's activation, corrected by the map aligned to the codes' image."""
         image, activations = generator.run_with_activations(w_plus, style_offsets=styles)
         aligned = self.aligner(to_encoder_side(image), distortion)
         return self.consultant(aligned, activations[feature_layer(self.consultant.side)])
 
 
 def moved(
-    pictures: Float[Tensor, "n 3 h w"], random: torch.Generator, *, amount: float = 0.1
+    images: Float[Tensor, "n 3 h w"], random: torch.Generator, *, amount: float = 0.1
 ) -> Float[Tensor, "n 3 h w"]:
-    """Pictures turned, scaled, sheared and shifted at random, by about `amount` of their side."""
-    n = len(pictures)
+    """Return images rotated, scaled, sheared and shifted at random, by about `amount` of their side."""
+    n = len(images)
     change = amount * (2 * torch.rand(n, 2, 3, generator=random) - 1)
-    matrices = (torch.eye(2, 3) + change).to(pictures.device)
-    grid = affine_grid(matrices, list(pictures.shape), align_corners=False)
-    return grid_sample(pictures.float(), grid, padding_mode="zeros", align_corners=False)
+    matrices = (torch.eye(2, 3) + change).to(images.device)
+    grid = affine_grid(matrices, list(images.shape), align_corners=False)
+    return grid_sample(images.float(), grid, padding_mode="zeros", align_corners=False)
 
 
 class HfgiInverter(PeerInverter):
-    """HFGI: e4e's codes, and F from what they lost; an edit aligns what they lost anew."""
+    """HFGI: e4e's codes, and F restored from what they lost; an edit restores it again."""
 
     encoders: ClassVar[dict[str, Callable[..., nn.Module]]] = {"hfgi": HfgiEncoder}
 
-    def _encode(self, images: Float[Tensor, "batch 3 side side"]) -> Inversion:
+    def _encode(self, images: Float[Tensor, "n 3 h w"]) -> Inversion:
         codes = self.encoder(images)
         lost = to_encoder_side(images) - to_encoder_side(self.generator.synthesis(codes.w_plus))
         feature = self.encoder.feature(self.generator, lost, codes.w_plus)

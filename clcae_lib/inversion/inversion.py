@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clcae_lib.inversion.decoder import Plain
 from clcae_lib.models import Generator
-from clcae_lib.models.codes import Codes
+from clcae_lib.models.backbone import Codes
 from clcae_lib.spaces import SPACES, broadcast_w
 
 

@@ -1,48 +1,48 @@
-"""Every way to invert that is compared here, by name: what it is, and how an inverter of it is made.
+"""Every inversion method by name: a description, and how its inverter is made.
 
 Names are those of tables and command lines. Trained methods read the weights of a world, or are given them.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from importlib import import_module
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from clcae_lib.devices import resolve_device
-from clcae_lib.inversion.hybrid import HybridInverter
+from clcae_lib.inversion.e4e import E4eInverter
+from clcae_lib.inversion.hfgi import HfgiInverter
+from clcae_lib.inversion.hybrid import HYBRID, HybridInverter
 from clcae_lib.inversion.inverter import ClcaeInverter, Inverter
 from clcae_lib.inversion.nearest import MeanFaceInverter, NearestCodeInverter
-from clcae_lib.inversion.optimisation import OptimisationInverter
-from clcae_lib.inversion.pti import PtiInverter
+from clcae_lib.inversion.optimisation import Distance, OptimisationInverter, Settings
+from clcae_lib.inversion.peer import PeerInverter
+from clcae_lib.inversion.psp import PspInverter
+from clcae_lib.inversion.pti import PTI, PtiInverter
+from clcae_lib.inversion.restyle import RestyleInverter
 from clcae_lib.models import Generator
 from clcae_lib.worlds import World, WorldError, get_world
-
-Kind = Literal["trivial", "optimisation", "encoder", "hybrid"]
-Distance = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to invert.
+    """An inversion method.
 
     Attributes:
-        name: as it is asked for.
-        label: as it is printed.
-        source: the paper, or what it is where there is none.
+        name: name in options and tables.
+        label: name in print.
+        source: paper, or a description where there is none.
         kind: "trivial", "optimisation", "encoder" or "hybrid".
-        space: what its pictures are decoded from, "w", "w_plus" or "f".
+        space: space that its images are decoded from, "w", "w_plus" or "f".
         trained: whether it needs trained weights.
-        steps: of optimisation for each picture, unless told otherwise; 0 where there is none.
+        steps: default number of optimisation steps for each image; 0 where there is no optimisation.
     """
 
     name: str
     label: str
     source: str
-    kind: Kind
+    kind: Literal["trivial", "optimisation", "encoder", "hybrid"]
     space: str
     trained: bool = False
     steps: int = 0
@@ -67,23 +67,20 @@ _LISTED = (
     Method("clcae_published", "CLCAE, published", "arXiv 2211.11448", "encoder", "f", trained=True),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _LISTED}
-"""All of them, the cheapest to explain first.
+"""All methods, the cheapest to explain first.
 
-The numbers of steps let 64 portraits be inverted by all of them together in about 36 minutes of one core;
+With the default numbers of steps, all of them together invert 64 portraits in about 36 minutes of one core;
 PTI's are of tuning, after the pivot's own.
 """
 
-PEERS = {
-    "psp": ("psp", "PspInverter"),
-    "e4e": ("e4e", "E4eInverter"),
-    "restyle_psp": ("restyle", "RestyleInverter"),
-    "restyle_e4e": ("restyle", "RestyleInverter"),
-    "hfgi": ("hfgi", "HfgiInverter"),
-}
-"""Where the trained peers live: the module of this package, and its class."""
 OVER = {"hybrid": "clcae", "pti": "optimisation_w"}
-"""What methods that begin with another one begin with, unless told."""
+"""Default method that supplies the initial codes."""
 PRESETS = {"clcae": "foundation", "clcae_published": "published"}
+PEERS: dict[str, type[PeerInverter]] = {
+    method: kind
+    for kind in (PspInverter, E4eInverter, RestyleInverter, HfgiInverter)
+    for method in kind.encoders
+}
 
 
 def make_inverter(
@@ -99,25 +96,25 @@ def make_inverter(
     over: str | None = None,
     perceptual: Distance | Literal["world", "none"] = "world",
 ) -> Inverter:
-    """The inverter of a name.
+    """Return the inverter of a method.
 
     Args:
         name: one of `METHODS`.
-        world: or its name.
+        world: world, or its name.
         device: "auto", "cpu", "cuda", ...
-        generator: the world's own, if it is loaded already.
-        weights: of a trained method: the network, or its file; the world's own if None.
-        steps: of optimisation (with PTI, of tuning) for each picture; the method's own number if None.
-        max_seconds: what a whole call of `invert` may take where there is optimisation; it ends with what it
-            has, and its schedule fits the steps that this allows. None for no limit.
-        seed: of what is drawn at random.
-        over: the method whose codes `hybrid` begins with, `clcae` unless told, or that finds the pivots of
-            `pti`, `optimisation_w` unless told; `weights` are then this method's.
-        perceptual: the distance in the loss of methods that optimise: the world's in the role "train",
+        generator: the world's own generator, if it is loaded already.
+        weights: network of a trained method, or its file; the world's own if None.
+        steps: number of optimisation steps (with PTI, of tuning) for each image; the method's own if None.
+        max_seconds: time limit of a whole call of `invert` where there is optimisation; the schedule fits the
+            steps that this allows. None for no limit.
+        seed: seed of what is drawn at random.
+        over: method that supplies the initial codes of `hybrid` (by default `clcae`) or the pivots of `pti`
+            (by default `optimisation_w`); `weights` are then this method's.
+        perceptual: distance in the loss of methods that optimise: the world's in the role "train",
             another one, or "none" to leave the term out. An inverter's `objective` names it.
 
     Raises:
-        ValueError: there is no such method, it takes no `over`, or a number is not positive.
+        ValueError: the method is unknown, it takes no `over`, or a number is not positive.
         WorldError: the world has no such weights, or no perceptual distance; the message has the command that
             makes or fetches them.
     """
@@ -125,48 +122,38 @@ def make_inverter(
         raise ValueError(f"method={name!r} is not one of {', '.join(METHODS)}")
     if over is not None and name not in OVER:
         raise ValueError(f"over={over!r}: {name} begins with no other method, only {' and '.join(OVER)} do")
-    world = get_world(world)
-    device = resolve_device(device) if isinstance(device, str) else device
+    world, device = get_world(world), resolve_device(device)
     generator = world.generator(device) if generator is None else generator
     if METHODS[name].kind == "encoder":
-        return _encoder(name, world, generator, weights, device)
+        kind: Any = ClcaeInverter if name in PRESETS else PEERS[name]
+        if isinstance(weights, nn.Module):
+            return kind(weights, generator)
+        which = {"preset": PRESETS[name]} if name in PRESETS else {"method": name}
+        return kind.load(world, device=device, generator=generator, path=weights, **which)
     if name == "mean_face":
         return MeanFaceInverter(generator)
     if name == "nearest_code":
         return NearestCodeInverter.load(world, generator, path=weights, seed=seed)
-    options: dict[str, Any] = {
+    changes: dict[str, Any] = {
         "steps": METHODS[name].steps if steps is None else steps,
         "max_seconds": max_seconds,
         "seed": seed,
     }
-    if name in OVER:
-        shared = {"device": device, "generator": generator, "weights": weights, "seed": seed}
-        first = make_inverter(over or OVER[name], world, perceptual=perceptual, **shared)
-        kind = PtiInverter if name == "pti" else HybridInverter
-        return kind(first, _distance(name, world, perceptual, device), **options)
+    if name not in OVER:
+        distance, space = _distance(name, world, perceptual, device), name.removeprefix("optimisation_")
+        return OptimisationInverter(generator, distance, space=space, settings=Settings(**changes))
+    shared = {"device": device, "generator": generator, "weights": weights, "seed": seed}
+    first = make_inverter(over or OVER[name], world, perceptual=perceptual, **shared)
     distance = _distance(name, world, perceptual, device)
-    return OptimisationInverter(generator, distance, space=name.removeprefix("optimisation_"), **options)
-
-
-def weights_of(name: str, world: World) -> Path:
-    """The file of a trained method's weights.
-
-    Raises:
-        WorldError: it is not there; the message has the command that trains it.
-    """
-    if name not in PRESETS:
-        return world.require(
-            f"peer_{name}", command=f"clcae train peer --world {world.name} --set method={name}"
-        )
-    preset = PRESETS[name]
-    command = f"clcae train inversion --world {world.name} --set preset={preset}"
-    return world.inversion(preset) or world.require(f"inversion_{preset}", command=command)
+    if name == "pti":
+        return PtiInverter(first, distance, settings=replace(PTI, **changes))
+    return HybridInverter(first, distance, settings=replace(HYBRID, **changes))
 
 
 def _distance(
     name: str, world: World, perceptual: Distance | str, device: torch.device | str
 ) -> Distance | None:
-    """The perceptual distance in a method's loss; None only if the term was to be left out."""
+    """Return the perceptual distance in a method's loss; None only if the term was to be left out."""
     if not isinstance(perceptual, str):
         return perceptual
     if perceptual == "none":
@@ -177,24 +164,3 @@ def _distance(
         raise WorldError(
             f"{name} minimises a perceptual distance: {error}; or leave the term out with perceptual='none'"
         ) from error
-
-
-def _encoder(
-    name: str,
-    world: World,
-    generator: Generator,
-    weights: Path | str | nn.Module | None,
-    device: torch.device,
-) -> Inverter:
-    """CLCAE's or a peer's inverter, from a network, a file, or the world's own file."""
-    path = weights_of(name, world) if weights is None else weights
-    kind: Any = ClcaeInverter if name in PRESETS else _peer(name)
-    if isinstance(path, nn.Module):
-        return kind(path, generator)
-    which = {"preset": PRESETS[name]} if name in PRESETS else {"method": name}
-    return kind.load(world, **which, device=device, generator=generator, path=path)
-
-
-def _peer(name: str) -> type:
-    module, kind = PEERS[name]
-    return getattr(import_module(f"clcae_lib.inversion.{module}"), kind)

@@ -1,8 +1,7 @@
-"""The two inverters that need no search: the mean face, and the nearest code in the space of alignment.
+"""The two inverters without search: the mean face, and the nearest code in the embedding of alignment.
 
-A code and its picture are embedded close together by the contrastive encoders of arXiv 2211.11448, section
-3.1. So among many codes drawn at random, the one whose embedding is nearest to a picture's is an answer, and
-what an encoder adds to it is what is left to learn.
+The contrastive encoders of arXiv 2211.11448, section 3.1, embed a code close to its image. So among many
+codes drawn at random, the one whose embedding is nearest to an image's is a baseline for encoders.
 """
 
 import hashlib
@@ -20,40 +19,36 @@ from clcae_lib.weights import checkpoints, load_alignment
 from clcae_lib.worlds import World
 
 BLOCK = 1000
-"""Codes that are drawn from one seed and embedded at once."""
+"""Number of codes that are drawn from one seed and embedded together."""
 
 
 class MeanFaceInverter:
-    """The mean code, whatever the picture: what an inverter must beat to have looked at it.
-
-    Args:
-        generator: what decodes the code.
-    """
+    """The mean code, whatever the image; the baseline of every inverter."""
 
     def __init__(self, generator: Generator) -> None:
         self.generator = generator
 
-    def invert(self, images: Float[Tensor, "batch 3 side side"]) -> Inversion:
-        """The mean code, once for each image."""
+    def invert(self, images: Float[Tensor, "n 3 h w"]) -> Inversion:
+        """Return the mean code, once for each image."""
         return Inversion.from_w(self.generator.w_avg.expand(len(images), -1).clone(), self.generator)
 
 
 class NearestCodeInverter:
-    """The code in W, among many drawn at random, whose embedding is nearest to the picture's.
+    """The code in W, among many drawn at random, whose embedding is nearest to the image's.
 
-    The embeddings of the codes are made once for a generator and an alignment and kept in the cache; the
-    codes are drawn anew from their seeds where they are needed.
+    The embeddings of the codes are cached for each generator and alignment; the codes themselves are
+    regenerated from their seeds where they are needed.
 
     Args:
-        generator: gives the codes.
-        image_encoder: images to unit vectors.
-        latent_encoder: codes of W to unit vectors of the same space.
-        bank: how many codes.
-        seed: of the codes.
-        view: what the image encoder is shown of a picture; the picture itself if None.
+        generator: generator of the codes.
+        image_encoder: encoder of images to unit vectors.
+        latent_encoder: encoder of codes of W to unit vectors of the same space.
+        bank: number of codes, 1 or more.
+        seed: seed of the codes.
+        view: function that makes the image encoder's input of images; by default the images themselves.
 
     Raises:
-        ValueError: there is no code.
+        ValueError: `bank` is less than 1.
     """
 
     def __init__(
@@ -82,14 +77,14 @@ class NearestCodeInverter:
         bank: int = 100_000,
         seed: int = 0,
     ) -> "NearestCodeInverter":
-        """The inverter of a world.
+        """Return the inverter of a world.
 
         Args:
-            world: whose alignment it takes.
-            generator: the world's own, if it is loaded already.
-            path: another alignment's file.
-            bank: how many codes.
-            seed: of the codes.
+            world: world with the alignment.
+            generator: the world's own generator, if it is loaded already.
+            path: file of another alignment.
+            bank: number of codes.
+            seed: seed of the codes.
 
         Raises:
             WorldError: the world has no alignment; the message has the command that trains it.
@@ -103,8 +98,8 @@ class NearestCodeInverter:
         return cls(generator, images, codes, bank=bank, seed=seed)
 
     @torch.no_grad()
-    def invert(self, images: Float[Tensor, "batch 3 side side"], *, batch_size: int = 64) -> Inversion:
-        """The nearest codes of images in [-1, 1]; `batch_size` of them are embedded at once."""
+    def invert(self, images: Float[Tensor, "n 3 h w"], *, batch_size: int = 64) -> Inversion:
+        """Return the nearest codes of images in [-1, 1], which are embedded in batches."""
         device, bank = self.generator.w_avg.device, self.embeddings()
         parts = [
             (self.image_encoder(self.view(batch.to(device))) @ bank.T).argmax(dim=1)
@@ -112,13 +107,13 @@ class NearestCodeInverter:
         ]
         return Inversion.from_w(self.codes(torch.cat(parts)), self.generator)
 
-    def codes(self, indices: Tensor) -> Float[Tensor, "batch dim"]:
-        """The codes of the bank at these places."""
+    def codes(self, indices: Tensor) -> Float[Tensor, "n d"]:
+        """Return the codes of the bank with these indices, regenerated block by block from their seeds."""
         blocks = {b: self._block(b) for b in torch.unique(indices // BLOCK).tolist()}
         return torch.stack([blocks[i // BLOCK][i % BLOCK] for i in indices.tolist()])
 
-    def embeddings(self) -> Float[Tensor, "bank embedding"]:
-        """Unit vectors of all codes of the bank, from the cache, or made and put there."""
+    def embeddings(self) -> Float[Tensor, "n e"]:
+        """Return unit vectors of all codes of the bank, from the cache where it has them."""
         path = self.bank_file
 
         def make() -> None:
@@ -130,7 +125,7 @@ class NearestCodeInverter:
 
     @property
     def bank_file(self) -> Path:
-        """Where the cache keeps the embeddings: named by codes, networks and the program that makes them."""
+        """The cache file of the embeddings, named by codes, networks and the program that makes them."""
         networks = [self.generator.style, self.latent_encoder]
         modules = [__name__, type(self.generator).__module__, type(self.latent_encoder).__module__]
         key = cache.key(self.bank, self.seed, [_digest(network) for network in networks], modules=modules)
@@ -141,8 +136,8 @@ class NearestCodeInverter:
         blocks = -(-self.bank // BLOCK)
         return torch.cat([self.latent_encoder(self._block(b)) for b in range(blocks)])[: self.bank]
 
-    def _block(self, index: int) -> Float[Tensor, "block dim"]:
-        """The codes of one block, always the same."""
+    def _block(self, index: int) -> Float[Tensor, "n d"]:
+        """Return the codes of one block."""
         source = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
         with torch.no_grad():
             return self.generator.sample_w(BLOCK, generator=source)

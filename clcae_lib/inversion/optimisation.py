@@ -1,23 +1,22 @@
 """Inversion by optimisation, image by image: the slow baseline that every encoder is measured against.
 
-In W it is the projector of StyleGAN2 (arXiv 1912.04958, appendix D): Adam from the mean code, a rate that
-rises and falls, noise on the code that fades, noise maps of the picture's own, kept noise-like. In W+ (arXiv
-1904.03189) every row has its code. In F (arXiv 2011.04058) the activation at 16x16 moves besides, and is held
-near what the codes would give, so that they keep their say.
+In W it is the projector of StyleGAN2 (arXiv 1912.04958, appendix D): Adam from the mean code, a learning rate
+that rises and falls, noise on the code that fades, and noise maps of each image's own. In W+ (arXiv
+1904.03189) every layer has its own code. In F (arXiv 2011.04058) the activation at 16x16 is optimised too,
+and held near the one that the codes give.
 """
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
 from tqdm.auto import tqdm
 
-from clcae_lib.inversion import _noise
-from clcae_lib.inversion._budget import Budget, Clock
 from clcae_lib.inversion.decoder import Plain
 from clcae_lib.inversion.inversion import Inversion
 from clcae_lib.models import Generator
@@ -26,227 +25,237 @@ from clcae_lib.spaces import SPACES, broadcast_w
 from clcae_lib.worlds.perceptual import distance_name
 
 RISE, FALL, QUIET = 0.05, 0.25, 0.75
-"""Shares of the steps: the rate's rise and its fall; after the last, the code has no noise (appendix D)."""
-WANDER = 0.05
-"""Of the projector, made for 1000 steps: noise on a code of W, as a share of the spread of W. With 300 steps
-it costs the portraits 0.9 dB against none."""
+"""Shares of the steps: the learning rate's rise and fall; the share after which the code has no noise."""
+CODE_NOISE = 0.05
+"""The projector's noise on a code of W. With 300 steps it costs the portraits 0.9 dB."""
+SMALLEST = 8
+"""Side of the smallest map in the noise regularisation."""
 
-Variables = dict[str, Tensor]
+Clock = Callable[[], float]
+Distance = Callable[[Tensor, Tensor], Tensor]
 
 
-class OptimisationInverter:
-    """Adam on the codes of each picture, from the mean code or another start; the network stays as it is.
-
-    Steps are measured in standard deviations of W (and of the activation, for F), so that one learning rate
-    suits every generator. Where the generator uses noise, each picture's maps are optimised too.
-
-    Args:
-        generator: what decodes the codes.
-        perceptual: distance of two batches of images, which are shown at 256 pixels at most, or None to leave
-            the term out.
-        space: `w`, `w_plus`, or `f` (W+ and F together).
-        steps: of Adam.
-        lr: the highest learning rate.
-        perceptual_weight: beside the mean squared error.
-        wander: noise on the code at the start, as a share of the spread of W (the root mean square distance
-            from its mean); if None, the projector's `WANDER` in W, and none elsewhere.
-        feature_weight: of the mean square of what F adds to the generator's own activation, in its standard
-            deviations.
-        noise_weight: of what makes the picture's noise maps unlike noise.
-        max_seconds: for a whole call of `invert`; where it is short, the steps are fewer and the schedule
-            fits them. None for no limit.
-        seed: of the noise on the code.
-        clock: gives seconds.
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the methods that optimise; the defaults are those of optimisation from the mean code.
 
     Attributes:
-        taken: how many steps each batch of the last call was given.
+        steps: number of steps of Adam for each batch.
+        lr: highest learning rate: of codes in standard deviations of W (of the activation, for F), so that
+            one value suits every generator; of the weights with PTI.
+        perceptual_weight: weight of the perceptual distance beside the mean squared error.
+        max_seconds: time limit of a whole call of `invert`; the steps are then fewer and the schedule fits
+            them. None for no limit.
+        seed: seed of what is drawn at random.
+        code_noise: noise on the code at the start, as a share of the spread of W (the root mean square
+            distance from its mean); by default `CODE_NOISE` in W, and none elsewhere.
+        feature_weight: weight of the mean square of what F adds to its initial difference from the
+            generator's own activation, in the activation's standard deviations.
+        noise_weight: weight of the noise regularisation, where the generator uses noise.
+        locality_weight: weight of PTI's locality term (arXiv 2106.05744, section 3.3).
+        locality_distance: distance from the pivot to that term's codes, as a share of the spread of W.
+        locality_every: number of steps from one use of that term to the next.
+        pivot_share: share of `max_seconds` for an optimised pivot.
+    """
+
+    steps: int = 500
+    lr: float = 0.1
+    perceptual_weight: float = 0.2
+    max_seconds: float | None = None
+    seed: int = 0
+    code_noise: float | None = None
+    feature_weight: float = 0.03
+    noise_weight: float = 1e5
+    locality_weight: float = 0.1
+    locality_distance: float = 1.0
+    locality_every: int = 4
+    pivot_share: float = 0.4
+
+
+class Optimiser:
+    """Base of the methods that optimise.
+
+    Attributes:
+        steps_taken: number of steps for each batch (with PTI, each image) of the last call of `invert`.
+    """
+
+    def __init__(
+        self, generator: Generator, perceptual: Distance | None, settings: Settings, clock: Clock
+    ) -> None:
+        self.generator, self.perceptual, self.settings, self.clock = generator, perceptual, settings, clock
+        self.steps_taken: list[int] = []
+
+    @property
+    def objective(self) -> str:
+        """Name of the objective in tables, such as "L2 + 0.2 LPIPS-Alex"."""
+        weight = self.settings.perceptual_weight
+        if self.perceptual is None or weight <= 0:
+            return "L2"
+        return f"L2 + {weight:g} {distance_name(self.perceptual)}"
+
+    def image_loss(self, images: Float[Tensor, "n 3 h w"], targets: Float[Tensor, "n 3 h w"]) -> Tensor:
+        """Return mean squared error plus weighted perceptual distance, summed over images."""
+        loss, weight = (images - targets).square().mean(dim=(1, 2, 3)).sum(), self.settings.perceptual_weight
+        if self.perceptual is None or weight <= 0:
+            return loss
+        return loss + weight * self.perceptual(to_encoder_side(images), to_encoder_side(targets)).sum()
+
+    def seconds_left(self, start: float) -> float | None:
+        """Return the rest of `max_seconds` of a call that began at `start` on the clock."""
+        limit = self.settings.max_seconds
+        return None if limit is None else max(1e-9, limit - (self.clock() - start))
+
+
+class OptimisationInverter(Optimiser):
+    """Adam on the codes of each image, from the mean code or initial codes; the network is not changed.
+
+    Where the generator uses noise, each image's noise maps are optimised too.
+
+    Args:
+        generator: generator that decodes the codes.
+        perceptual: distance of two batches of images of at most 256 pixels, or None to leave the term out.
+        space: `w`, `w_plus`, or `f` (W+ and F together).
+        settings: steps, learning rate, weights of the terms, time limit.
+        clock: function that returns seconds.
 
     Raises:
-        ValueError: there is no such space.
+        ValueError: `space` is unknown.
     """
 
     def __init__(
         self,
         generator: Generator,
-        perceptual: nn.Module | Callable[[Tensor, Tensor], Tensor] | None = None,
+        perceptual: Distance | None = None,
         *,
         space: str = "w_plus",
-        steps: int = 500,
-        lr: float = 0.1,
-        perceptual_weight: float = 0.2,
-        wander: float | None = None,
-        feature_weight: float = 0.03,
-        noise_weight: float = 1e5,
-        max_seconds: float | None = None,
-        seed: int = 0,
+        settings: Settings = Settings(),
         clock: Clock = time.monotonic,
     ) -> None:
         if space not in SPACES:
             raise ValueError(f"space={space!r} is not one of {', '.join(map(repr, SPACES))}")
-        self.generator, self.perceptual, self.space = generator, perceptual, space
-        self.steps, self.lr, self.perceptual_weight = steps, lr, perceptual_weight
-        self.wander = (WANDER if space == "w" else 0.0) if wander is None else wander
-        self.feature_weight, self.noise_weight = feature_weight, noise_weight
-        self.max_seconds, self.seed, self.clock = max_seconds, seed, clock
-        self.taken: list[int] = []
-
-    @property
-    def objective(self) -> str:
-        """What is minimised for each image, with the perceptual distance by name."""
-        return objective_name(self.perceptual, self.perceptual_weight)
+        super().__init__(generator, perceptual, settings, clock)
+        self.space = space
 
     def invert(
         self,
-        images: Float[Tensor, "batch 3 side side"],
+        images: Float[Tensor, "n 3 h w"],
         *,
         start: Inversion | None = None,
         batch_size: int = 32,
         progress: bool = False,
     ) -> Inversion:
-        """The codes of images in [-1, 1]; from the mean code, `w` is the mean of the layers' codes.
+        """Return the codes of images in [-1, 1]; from the mean code, `w` is the mean of the layers' codes.
 
         Args:
-            images: any number of them.
-            start: where the search begins, one for each image; its `w` stays, unless the space is `w`.
-            batch_size: how many are optimised at once; each has its own optimum.
+            images: images, `[N, 3, H, W]`.
+            start: initial codes, one for each image; their `w` stays, unless the space is `w`.
+            batch_size: number of images optimised together; each has its own optimum.
             progress: whether to show a bar.
         """
-        budget = Budget(self.steps, self.max_seconds, len(images), clock=self.clock)
-        self.taken, found = [], []
+        settings = self.settings
+        budget = Budget(settings.steps, settings.max_seconds, len(images), clock=self.clock)
+        self.steps_taken, found = [], []
         for first in range(0, len(images), batch_size):
             rows = slice(first, first + batch_size)
             targets = images[rows].to(self.generator.w_avg.device)
             begin = self._mean(len(targets)) if start is None else start[rows].to(targets.device)
-            found.append(self.refine(targets, begin, budget, tied=start is None, bar=progress))
+            search = _Search(self, begin, tied=start is None)
+            found.append(self._refine(search, targets, budget.progress(len(targets)), bar=progress))
         return Inversion.cat(found)
 
-    def refine(
-        self,
-        targets: Tensor,
-        begin: Inversion,
-        budget: Budget,
-        *,
-        tied: bool,
-        bar: bool = False,
-    ) -> Inversion:
-        """One batch, from where it begins; `tied` makes `w` the mean of the rows of W+."""
-        search = _Search(self, begin, tied=tied)
-        source = torch.Generator().manual_seed(self.seed)
-        optimizer = torch.optim.Adam(list(search.variables.values()), lr=self.lr)
-        ticks = budget.progress(len(targets))
-        taken = 0
+    def _refine(self, search: "_Search", targets: Tensor, ticks: Iterator[float], *, bar: bool) -> Inversion:
+        """Optimise one batch."""
+        settings, steps = self.settings, 0
+        source = torch.Generator().manual_seed(settings.seed)
+        optimizer = torch.optim.Adam(list(search.variables.values()), lr=settings.lr)
+        noise = settings.code_noise
+        noise = (CODE_NOISE if self.space == "w" else 0.0) if noise is None else noise
         with torch.enable_grad():
-            for done in tqdm(ticks, total=self.steps, desc=f"optimise {self.space}", disable=not bar):
+            for done in tqdm(ticks, total=settings.steps, desc=f"optimise {self.space}", disable=not bar):
                 for group in optimizer.param_groups:
-                    group["lr"] = self.lr * schedule(done, 1 / self.steps)
+                    group["lr"] = settings.lr * schedule(done, 1 / settings.steps)
                 optimizer.zero_grad(set_to_none=True)
-                offset = self.wander * max(0.0, 1 - done / QUIET) ** 2
-                self._loss(search, search.codes(offset, source), targets).backward()
+                codes = search.codes(noise * max(0.0, 1 - done / QUIET) ** 2, source)
+                self._loss(search, codes, targets).backward()
                 optimizer.step()
-                search.settle()
-                taken += 1
-        self.taken.append(taken)
-        return begin if not taken else search.found()
+                for value in search.maps.values():
+                    standardise_(value)
+                steps += 1
+        self.steps_taken.append(steps)
+        return search.found() if steps else search.begin
 
     def _loss(self, search: "_Search", codes: Inversion, targets: Tensor) -> Tensor:
-        """A sum over pictures, so that each has its own optimum."""
-        pictures = codes.decode(self.generator, self.space)
-        loss = picture_loss(pictures, targets, self.perceptual, self.perceptual_weight)
+        """Return a sum over images, so that each has its own optimum."""
+        settings = self.settings
+        loss = self.image_loss(codes.decode(self.generator, self.space), targets)
         if "feature" in search.variables:
-            loss = loss + self.feature_weight * search.variables["feature"].square().mean(dim=(1, 2, 3)).sum()
+            added = search.variables["feature"].square().mean(dim=(1, 2, 3)).sum()
+            loss = loss + settings.feature_weight * added
         if search.maps:
-            loss = loss + self.noise_weight * _noise.noise_regularization(search.maps.values())
+            loss = loss + settings.noise_weight * noise_regularization(search.maps.values())
         return loss
 
+    @torch.no_grad()
     def _mean(self, count: int) -> Inversion:
-        """The mean code; its F, where that is sought, is what the generator makes of it."""
-        generator = self.generator
-        w = generator.w_avg.expand(count, -1)
-        w_plus = broadcast_w(w, generator.n_latent)
-        if self.space != "f":
-            return Inversion(w, w_plus)
-        with torch.no_grad():
-            return Inversion(w, w_plus, generator.activation(w_plus))
+        """Return the mean code; its F is the generator's own activation."""
+        mean = Inversion.from_w(self.generator.w_avg.expand(count, -1), self.generator)
+        return replace(mean, feature=self.generator.activation(mean.w_plus)) if self.space == "f" else mean
 
 
 class _Search:
-    """What is optimised for a batch: steps away from where it began, zero at first, and noise maps."""
+    """The variables of a batch: steps away from the initial codes, zero at first, and noise maps."""
 
     def __init__(self, inverter: OptimisationInverter, begin: Inversion, *, tied: bool) -> None:
+        """With `tied`, `w` is the mean of the layers' codes."""
         self.generator, self.space, self.begin, self.tied = inverter.generator, inverter.space, begin, tied
         self.spread = self.generator.w_std.square().mean().sqrt()
         self.reach = self.spread * math.sqrt(self.generator.style_dim)
-        self.variables: Variables = {"code": torch.zeros_like(begin.w if self.space == "w" else begin.w_plus)}
+        self.variables = {"code": torch.zeros_like(begin.w if self.space == "w" else begin.w_plus)}
         if self.space == "f":
             if begin.feature is None:
                 raise ValueError("start: an optimisation in space 'f' begins with an inversion that has F")
             self.begin = begin = replace(begin, decoder=begin.decoder.tuned({}))  # F is not restored
-            self.side = begin.feature.shape[-1]
             with torch.no_grad():
                 own = self._own(begin.w_plus, begin.decoder)
             self.residual, self.scale = begin.feature - own, own.std(dim=(1, 2, 3), keepdim=True)
             self.variables["feature"] = torch.zeros_like(own)
-        self.maps = _noise.starting(self.generator, len(begin)) if self.generator.uses_noise else {}
+        self.maps: dict[str, Tensor] = {}
+        if self.generator.uses_noise:
+            for name, stored in self.generator.noises.named_buffers():
+                self.maps[f"noises.{name}"] = stored.detach().expand(len(begin), *stored.shape).clone()
         self.variables |= self.maps
         for value in self.variables.values():
             value.requires_grad_()
 
-    def codes(self, wander: float = 0.0, source: torch.Generator | None = None) -> Inversion:
-        """The codes as they are now, with noise on them that is the same for every picture of a batch."""
+    def codes(self, noise: float = 0.0, source: torch.Generator | None = None) -> Inversion:
+        """Return the current codes, with noise on them that is the same for all images of a batch."""
         step = self.spread * self.variables["code"]
-        if wander > 0:
+        if noise > 0:
             drawn = torch.randn(step.shape[1:], generator=source).to(step)
-            step = step + wander * self.reach * drawn
+            step = step + noise * self.reach * drawn
         begin = self.begin
         decoder = begin.decoder.tuned(self.maps) if self.maps else begin.decoder
         if self.space == "w":
-            w = self.begin.w + step
+            w = begin.w + step
             rows = broadcast_w(w, self.generator.n_latent)
             return replace(begin, w=w, w_plus=rows, decoder=decoder)
-        w_plus = self.begin.w_plus + step
-        w = w_plus.mean(dim=1) if self.tied else self.begin.w
-        feature = self.begin.feature
+        w_plus, feature = begin.w_plus + step, begin.feature
+        w = w_plus.mean(dim=1) if self.tied else begin.w
         if self.space == "f":
             feature = self._own(w_plus, decoder) + self.residual + self.scale * self.variables["feature"]
         return replace(begin, w=w, w_plus=w_plus, feature=feature, decoder=decoder)
 
-    def settle(self) -> None:
-        """Noise maps back to mean 0 and deviation 1."""
-        for value in self.maps.values():
-            _noise.standardise_(value)
-
+    @torch.no_grad()
     def found(self) -> Inversion:
-        """The codes without noise on them and without gradient."""
-        with torch.no_grad():
-            return self.codes().map(lambda part: part.detach().clone())
+        """Return the codes without noise on them and without gradient."""
+        return self.codes().map(lambda part: part.detach().clone())
 
     def _own(self, w_plus: Tensor, decoder: Plain) -> Tensor:
-        """The generator's activation for these codes."""
-        return decoder.activation(self.generator, w_plus, side=self.side)
-
-
-def picture_loss(
-    pictures: Float[Tensor, "batch 3 side side"],
-    targets: Float[Tensor, "batch 3 side side"],
-    perceptual: nn.Module | Callable[[Tensor, Tensor], Tensor] | None,
-    weight: float,
-) -> Float[Tensor, ""]:
-    """Mean squared error and `weight` times the perceptual distance, summed over pictures."""
-    loss = (pictures - targets).square().mean(dim=(1, 2, 3)).sum()
-    if perceptual is None or weight <= 0:
-        return loss
-    return loss + weight * perceptual(to_encoder_side(pictures), to_encoder_side(targets)).sum()
-
-
-def objective_name(perceptual: nn.Module | Callable[[Tensor, Tensor], Tensor] | None, weight: float) -> str:
-    """Return what `picture_loss` is called in a table, such as "L2 + 0.2 LPIPS-Alex"."""
-    if perceptual is None or weight <= 0:
-        return "L2"
-    return f"L2 + {weight:g} {distance_name(perceptual)}"
+        return decoder.activation(self.generator, w_plus, side=self.begin.feature.shape[-1])
 
 
 def schedule(done: float, least: float = 0.0) -> float:
-    """The learning rate's factor: up in a line, level, and down to zero along a cosine (appendix D).
+    """Return the learning rate's factor: linear warm-up, constant, cosine to zero (appendix D).
 
     Args:
         done: share of the optimisation before this step.
@@ -255,3 +264,70 @@ def schedule(done: float, least: float = 0.0) -> float:
     rise = min(1.0, (done + least) / RISE)
     fall = min(1.0, (1 - done) / FALL)
     return rise * (0.5 - 0.5 * math.cos(math.pi * fall))
+
+
+def noise_regularization(maps: Iterable[Float[Tensor, "n 1 1 h w"]]) -> Float[Tensor, ""]:
+    """Return the noise regularisation: squared shift-1 autocorrelation over a pyramid (appendix D)."""
+    total = torch.zeros(())
+    for stacked in maps:
+        value = stacked.flatten(0, 1)
+        of_map = value.new_zeros(())
+        while True:
+            for axis in (2, 3):
+                shifted = value.roll(1, dims=axis)
+                of_map = of_map + (value * shifted).mean(dim=(1, 2, 3)).square().sum()
+            if value.shape[-1] <= SMALLEST:
+                break
+            value = 2 * avg_pool2d(value, 2)  # the mean of four has half the deviation
+        total = total + of_map
+    return total
+
+
+@torch.no_grad()
+def standardise_(maps: Float[Tensor, "n 1 1 h w"]) -> None:
+    """Bring each noise map to mean 0 and standard deviation 1, in place."""
+    axes = (1, 2, 3, 4)
+    maps.sub_(maps.mean(dim=axes, keepdim=True))
+    maps.div_(maps.square().mean(dim=axes, keepdim=True).sqrt().clamp(min=1e-8))
+
+
+class Budget:
+    """Steps for each batch and seconds for all batches together, whichever end first.
+
+    The progress that it yields drives the schedules, so they reach their end in either case.
+
+    Args:
+        steps: largest number of steps for each batch.
+        max_seconds: time for all batches; None for no limit.
+        images: number of images in all batches.
+        clock: function that returns seconds.
+
+    Raises:
+        ValueError: `steps` is negative, or the time is not positive.
+    """
+
+    def __init__(
+        self, steps: int, max_seconds: float | None, images: int, *, clock: Clock = time.monotonic
+    ) -> None:
+        if steps < 0:
+            raise ValueError(f"steps={steps}: give a number of optimisation steps, 0 or more")
+        if max_seconds is not None and not max_seconds > 0:
+            raise ValueError(f"max_seconds={max_seconds}: give a positive number of seconds, or None")
+        self.steps, self.images, self.clock = steps, images, clock
+        self.end = None if max_seconds is None else clock() + max_seconds
+
+    def progress(self, batch: int) -> Iterator[float]:
+        """Yield the progress of a batch of so many images before each of its steps, from 0 to below 1.
+
+        The time that is left is divided evenly over the images that are left. There is at least one step,
+        unless `steps` is 0.
+        """
+        start, allowed = self.clock(), None
+        if self.end is not None:
+            allowed = max(0.0, self.end - start) * batch / max(1, self.images)
+        self.images -= batch
+        for step in range(self.steps):
+            gone = 0.0 if allowed is None or not step else (self.clock() - start) / max(allowed, 1e-9)
+            if gone >= 1:
+                return
+            yield max(step / self.steps, gone)

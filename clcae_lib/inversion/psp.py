@@ -1,4 +1,4 @@
-"""pSp: a feature pyramid, and one style block a layer of W+ (arXiv 2008.00951, sections 3.1 and 4.1)."""
+"""pSp: a feature pyramid, and one style block per layer of W+ (arXiv 2008.00951, sections 3.1 and 4.1)."""
 
 from __future__ import annotations
 
@@ -10,26 +10,28 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clcae_lib.inversion.peer import PeerInverter
-from clcae_lib.models.backbone import Pyramid, StyleBlock, make_body, to_encoder_side
-from clcae_lib.models.codes import Codes
+from clcae_lib.models.backbone import Codes, Pyramid, StyleBlock, make_backbone, to_encoder_side
+from clcae_lib.models.config import configured
 from clcae_lib.models.foundation import level_of
 from clcae_lib.spaces import num_layers
 
 
 class PspEncoder(nn.Module):
-    """Images to W+, each layer its own style block on the pyramid, added to the mean code.
+    """Map images to W+: each layer has its own style block on the pyramid, added to the mean code.
 
     Args:
-        resolution: side of the generator's pictures; the encoder sees at most 256 pixels.
+        resolution: side of the generator's images; the encoder sees at most 256 pixels.
         style_dim: length of a code, and width of the pyramid.
-        body: name of the body, see `make_body`.
-        widths: channels of the body, if not its own.
-        pictures: seen at once, side by side in the channels: 1, or 2 as ReStyle's encoders do.
-        pyramid: read three levels; else, as in ReStyle's simpler encoder, every layer reads the coarsest map.
+        body: name of the backbone, see `make_backbone`.
+        widths: channels of the backbone, if not its own.
+        pictures: number of images joined in the channels: 1, or 2 as in ReStyle's encoders.
+        pyramid: whether layers read three levels; else all read the coarsest map, as in ReStyle's simpler
+            encoder.
     """
 
     w_avg: Tensor
 
+    @configured
     def __init__(
         self,
         resolution: int,
@@ -41,11 +43,9 @@ class PspEncoder(nn.Module):
         pyramid: bool = True,
     ) -> None:
         super().__init__()
-        self.config = {"resolution": resolution, "style_dim": style_dim, "body": body}
-        self.config |= {"widths": list(widths) if widths else None, "pictures": pictures, "pyramid": pyramid}
         self.register_buffer("w_avg", torch.zeros(style_dim))
         self.n_latent = num_layers(resolution)
-        self.body = make_body(body, widths=widths)
+        self.body = make_backbone(body, widths=widths)
         self.pyramid = Pyramid(self.body.channels, style_dim)
         side, hidden = min(resolution, 256) // 16, 3 * style_dim // 8
         self.levels = [level_of(k) if pyramid else 0 for k in range(self.n_latent)]
@@ -55,21 +55,19 @@ class PspEncoder(nn.Module):
         if pictures > 1:
             self._widen(pictures)
 
-    def forward(self, images: Float[Tensor, "batch channels height width"]) -> Codes:
-        """W+ of images in [-1, 1]; `w`, which pSp does not know, is the mean of its rows."""
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Codes:
+        """Return the W+ of images in [-1, 1]; `w`, which pSp does not have, is the mean over layers."""
         w_plus = self.w_avg + self.offsets(images)
         return Codes(w_plus.mean(dim=1), w_plus, None)
 
-    def offsets(
-        self, images: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch layers dim"]:
-        """What each layer's block gives."""
+    def offsets(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n l d"]:
+        """Return the output of each layer's block."""
         levels = self.pyramid(self.body(to_encoder_side(images)))
         blocks = zip(self.levels, self.to_layers, strict=True)
         return torch.stack([block(levels[level]) for level, block in blocks], dim=1)
 
     def start_from(self, body: dict[str, Tensor]) -> None:
-        """Take a pretrained body's weights; what a further picture adds to the first layer starts at zero."""
+        """Load a pretrained backbone; the first layer's weights for a second image start at zero."""
         own = dict(body)
         if self.config["pictures"] > 1:
             name, first = first_convolution(self.body)
@@ -80,11 +78,11 @@ class PspEncoder(nn.Module):
 
     @torch.no_grad()
     def attach(self, generator: nn.Module) -> None:
-        """Take the mean code from the generator."""
+        """Set the mean code to the generator's."""
         self.w_avg.copy_(generator.w_avg)
 
     def _widen(self, pictures: int) -> None:
-        """Give the body's first convolution the channels of several pictures."""
+        """Give the backbone's first convolution the channels of several images."""
         name, first = first_convolution(self.body)
         bias = first.bias is not None
         wide = nn.Conv2d(3 * pictures, first.out_channels, 3, first.stride, first.padding, bias=bias)
@@ -92,7 +90,7 @@ class PspEncoder(nn.Module):
 
 
 def first_convolution(body: nn.Module) -> tuple[str, nn.Conv2d]:
-    """The convolution that sees the picture, and its name."""
+    """Return the name of the first convolution, and the convolution."""
     return next((name, part) for name, part in body.named_modules() if isinstance(part, nn.Conv2d))
 
 

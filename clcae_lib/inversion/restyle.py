@@ -1,4 +1,4 @@
-"""ReStyle: an encoder looks at its own reconstruction and corrects it (arXiv 2104.02699, section 3)."""
+"""ReStyle: an encoder sees its own reconstruction and corrects it (arXiv 2104.02699, section 3)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clcae_lib.inversion.inversion import Inversion
 from clcae_lib.inversion.peer import PeerInverter
 from clcae_lib.inversion.psp import PspEncoder
 from clcae_lib.models import Generator
-from clcae_lib.models.codes import Codes
+from clcae_lib.models.backbone import Codes
 
 STEPS = 3
 
@@ -23,9 +23,9 @@ class RestyleInverter(PeerInverter):
     """ReStyle over pSp's or e4e's encoder, from the mean face.
 
     Args:
-        encoder: sees two pictures at once.
-        generator: the one that the encoder was trained with.
-        steps: corrections; the paper takes five in training and up to ten in use.
+        encoder: encoder of image and reconstruction, joined in the channels.
+        generator: generator that the encoder was trained with.
+        steps: number of corrections; the paper uses five in training and up to ten in inference.
     """
 
     encoders: ClassVar[dict[str, Callable[..., nn.Module]]] = {
@@ -37,7 +37,7 @@ class RestyleInverter(PeerInverter):
         super().__init__(encoder, generator)
         self.steps = steps
 
-    def _encode(self, images: Float[Tensor, "batch 3 side side"]) -> Inversion:
+    def _encode(self, images: Float[Tensor, "n 3 h w"]) -> Inversion:
         codes = list(refine(self.encoder, self.generator, images, steps=self.steps))[-1]
         return Inversion.from_codes(codes)
 
@@ -45,21 +45,21 @@ class RestyleInverter(PeerInverter):
 def refine(
     encoder: nn.Module,
     generator: Generator,
-    images: Float[Tensor, "batch 3 side side"],
+    images: Float[Tensor, "n 3 h w"],
     *,
     steps: int,
     noise: str = "fixed",
 ) -> Iterator[Codes]:
-    """The codes after each correction; what one starts from carries no gradient from those before it.
+    """Yield the codes after each correction; no gradient flows from one correction to those before it.
 
-    Each adds `E(picture, reconstruction)` to the code at hand, from the mean code and the mean face on.
+    Each adds `E(image, reconstruction)` to the current codes, beginning with the mean code.
 
     Args:
-        encoder: sees images and reconstructions side by side.
-        generator: decodes the reconstructions.
-        images: in [-1, 1].
-        steps: how many corrections.
-        noise: of the reconstructions, as in `Generator.synthesis`; by default that of `Inversion.decode`.
+        encoder: encoder of images and reconstructions, joined in the channels.
+        generator: generator of the reconstructions.
+        images: images in [-1, 1], `[N, 3, H, W]`.
+        steps: number of corrections.
+        noise: noise of the reconstructions, as in `Generator.synthesis`; by default as `Inversion.decode`.
     """
     w, w_plus = generator.w_avg[None], generator.w_avg[None, None]
     for _ in range(steps):

@@ -1,9 +1,10 @@
-"""The networks and nothing else: they know neither worlds nor training."""
+"""The networks, without data or training."""
 
 from clcae_lib.models._ops import make_kernel
 from clcae_lib.models.arcface import ArcFace
 from clcae_lib.models.attention import CrossAttention
-from clcae_lib.models.codes import Codes
+from clcae_lib.models.backbone import Codes
+from clcae_lib.models.config import configured
 from clcae_lib.models.contrastive import ImageEncoder, LatentEncoder
 from clcae_lib.models.foundation import FoundationEncoder
 from clcae_lib.models.moco import MocoFeatures
@@ -24,5 +25,6 @@ __all__ = [
     "PublishedEncoder",
     "PublishedImageEncoder",
     "PublishedLatentEncoder",
+    "configured",
     "make_kernel",
 ]

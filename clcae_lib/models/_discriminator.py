@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clcae_lib.models._ops import GAIN, SLOPE, ChannelBias, EqualConv2d, EqualLinear, Filter, blur
+from clcae_lib.models.config import configured
 
 Widths = dict[int, int] | dict[str, int]
 
@@ -47,8 +48,7 @@ class ConvLayer(nn.Sequential):
     def forward(self, x: Float[Tensor, "n i h w"], gain: float = 1.0) -> Float[Tensor, "n o h2 w2"]:
         """Return `gain` times the layer's output.
 
-        Leaky ReLU commutes with positive factors, so its own gain and `gain` are multiplied into the weights,
-        which spares passes over the activations.
+        Leaky ReLU commutes with positive factors, so they are multiplied into the weights, which is faster.
         """
         layers = list(self)
         if isinstance(layers[0], Blur):
@@ -88,7 +88,7 @@ def minibatch_deviation(
 
 
 class Discriminator(nn.Module):
-    """Maps images `[N, 3, S, S]` in [-1, 1] to one score each, `[N, 1]`; higher means more real.
+    """Map images `[N, 3, S, S]` in [-1, 1] to one score each, `[N, 1]`; higher means more real.
 
     Args:
         size: side of the images, a power of two of at least 8.
@@ -99,9 +99,10 @@ class Discriminator(nn.Module):
         stddev_feat: number of its maps.
 
     Raises:
-        ValueError: if `size` is no power of two of at least 8, or a width is missing.
+        ValueError: `size` is not a power of two of at least 8, or a width is missing.
     """
 
+    @configured
     def __init__(
         self,
         size: int,
@@ -115,13 +116,7 @@ class Discriminator(nn.Module):
         widths = resolve_channels(size, channels)
         self.size, self.channels = size, widths
         self.stddev_group, self.stddev_feat = stddev_group, stddev_feat
-        self.config = {
-            "size": size,
-            "channels": widths,
-            "blur_kernel": list(blur_kernel),
-            "stddev_group": stddev_group,
-            "stddev_feat": stddev_feat,
-        }
+        self.config["channels"] = widths
         sides = [size >> i for i in range(int(math.log2(size)) - 2)]
         blocks = [ResBlock(widths[side], widths[side // 2], blur_kernel) for side in sides]
         self.convs = nn.Sequential(ConvLayer(3, widths[size], 1), *blocks)
@@ -140,11 +135,10 @@ class Discriminator(nn.Module):
     def load_lower(self, lower: "Discriminator") -> None:
         """Copy the weights of a discriminator of smaller images: all but its fromRGB layer.
 
-        Its first block becomes the block of the same resolution here; blocks of higher resolution keep
-        their weights. This is how training at 32 pixels goes on at 64.
+        Blocks of higher resolution keep their weights. So a training at 32 pixels continues at 64.
 
         Raises:
-            ValueError: if `lower` is not smaller, or has other widths at the resolutions both share.
+            ValueError: `lower` is not smaller, or has other widths at the resolutions both share.
         """
         shift = int(math.log2(self.size // max(lower.size, 1))) if lower.size < self.size else 0
         if shift == 0:
@@ -162,7 +156,7 @@ def resolve_channels(size: int, channels: Widths | None) -> dict[int, int]:
     """Return the width of every resolution from 4 to `size`: the given ones, or the published ones.
 
     Raises:
-        ValueError: if `size` is no power of two of at least 8, or a width is missing.
+        ValueError: `size` is not a power of two of at least 8, or a width is missing.
     """
     if size < 8 or size & (size - 1):
         raise ValueError(f"size must be a power of two of at least 8, not {size}")

@@ -1,7 +1,7 @@
-"""Cross-attention between codes and picture tokens (arXiv 2211.11448, section 3.2).
+"""Cross-attention between codes and image tokens (arXiv 2211.11448, section 3.2).
 
-The published block sees one key, so that its softmax is always 1; this one is given the tokens of a whole
-feature map, with positions, and can therefore look somewhere.
+The published block has one key, so its softmax is always 1. This one has the tokens of a whole feature map,
+with positions, as keys.
 """
 
 import math
@@ -18,7 +18,7 @@ class CrossAttention(nn.Module):
 
     Args:
         dim: width of queries and tokens; a multiple of `heads`.
-        heads: how many attention maps are made side by side.
+        heads: number of attention maps.
         hidden: width of the feed-forward layer, `2 * dim` if not given.
 
     Raises:
@@ -41,15 +41,12 @@ class CrossAttention(nn.Module):
 
     def forward(
         self,
-        queries: Float[Tensor, "batch queries dim"],
-        tokens: Float[Tensor, "batch tokens dim"],
+        queries: Float[Tensor, "n q d"],
+        tokens: Float[Tensor, "n t d"],
         *,
         need_weights: bool = False,
-    ) -> (
-        Float[Tensor, "batch queries dim"]
-        | tuple[Float[Tensor, "batch queries dim"], Float[Tensor, "batch heads queries tokens"]]
-    ):
-        """The updated queries; with `need_weights` also the attention maps, each row of which sums to 1."""
+    ) -> Float[Tensor, "n q d"] | tuple[Float[Tensor, "n q d"], Float[Tensor, "n heads q t"]]:
+        """Return the updated queries; with `need_weights` also the attention maps, whose rows sum to 1."""
         q = self._split(self.to_query(self.query_norm(queries)))
         k, v = (self._split(part) for part in self.to_key_value(tokens).chunk(2, dim=-1))
         if need_weights:
@@ -61,15 +58,15 @@ class CrossAttention(nn.Module):
         out = h + self.feed_forward(h)
         return (out, weights) if need_weights else out
 
-    def _split(self, x: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch heads n part"]:
+    def _split(self, x: Float[Tensor, "n t d"]) -> Float[Tensor, "n heads t part"]:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 @lru_cache(maxsize=32)
-def sine_positions(height: int, width: int, dim: int) -> Float[Tensor, "pixels dim"]:
-    """Fixed 2-D positions, row by row: half the channels tell the row, half the column, in [-1, 1].
+def sine_positions(height: int, width: int, dim: int) -> Float[Tensor, "t d"]:
+    """Return fixed 2-D position codes of a map's pixels, row by row, in [-1, 1].
 
-    Positions are relative to the map's size, so that a pixel's code is the same at every resolution.
+    Half the channels encode the row, half the column, relative to the map's size.
     """
     bands = math.ceil(dim / 4)
     frequencies = math.pi * 2.0 ** torch.linspace(-1, math.log2(max(height, width, 2)) - 1, bands)

@@ -1,28 +1,36 @@
-"""The convolutional body and the feature pyramid that image encoders share (arXiv 2211.11448, section 3.2).
+"""The convolutional backbone and feature pyramid of image encoders (arXiv 2211.11448, section 3.2).
 
-A body turns an image of side E into three maps: c1 (E/4), c2 (E/8) and c3 (E/16). Alignment trains one, and
-the inversion encoder starts from it.
+A backbone turns an image of side E into three maps: c1 (E/4), c2 (E/8) and c3 (E/16). Alignment trains one,
+and the inversion encoder starts from it.
 """
 
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, leaky_relu
 
-from clcae_lib.models.irse import IrBody
+from clcae_lib.models.irse import IR_SE50, IR_SE_SMALL, IrBackbone
 
 Maps = tuple[Float[Tensor, "n c1 h1 w1"], Float[Tensor, "n c2 h2 w2"], Float[Tensor, "n c3 h3 w3"]]
 
 ENCODER_SIDE = 256
+SMALL = (24, 48, 96, 128, 160)
 
 
-def to_encoder_side(
-    images: Float[Tensor, "batch channels height width"],
-) -> Float[Tensor, "batch channels h w"]:
-    """The images, averaged down so that their longer side is at most 256 pixels."""
+class Codes(NamedTuple):
+    """The codes of a batch of images; `feature` is None where a network has no F."""
+
+    w: Float[Tensor, "n d"]
+    w_plus: Float[Tensor, "n l d"]
+    feature: Float[Tensor, "n c h w"] | None
+
+
+def to_encoder_side(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
+    """Return the images, averaged down so that their longer side is at most 256 pixels."""
     height, width = images.shape[-2:]
     factor = max(height, width) / ENCODER_SIDE
     if factor <= 1:
@@ -31,7 +39,7 @@ def to_encoder_side(
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions, each after GroupNorm and SiLU, beside a shortcut; `stride` shrinks the map."""
+    """Two 3x3 convolutions, each after GroupNorm and SiLU, plus a shortcut; `stride` shrinks the map."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int = 1) -> None:
         super().__init__()
@@ -47,27 +55,27 @@ class ResidualBlock(nn.Module):
             nn.AvgPool2d(stride) if stride > 1 else nn.Identity(), nn.Conv2d(inputs, outputs, 1, bias=False)
         )
 
-    def forward(self, x: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs h2 w2"]:
-        """The map at `1/stride` of its side."""
+    def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
+        """Return the map at `1/stride` of its side."""
         return self.shortcut(x) + self.residual(x)
 
 
 class Backbone(nn.Module):
-    """A small residual body without batch statistics, so that training and inference are one function.
+    """A small residual backbone without batch statistics: training and inference are one function.
 
     Args:
         widths: channels at full side, E/2, E/4 (c1), E/8 (c2) and E/16 (c3).
     """
 
-    def __init__(self, widths: Sequence[int] = (24, 48, 96, 128, 160)) -> None:
+    def __init__(self, widths: Sequence[int] = SMALL) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, widths[0], 3, 1, 1)
         pairs = pairwise(widths)
         self.stages = nn.ModuleList(ResidualBlock(inputs, outputs, stride=2) for inputs, outputs in pairs)
         self.channels: tuple[int, ...] = tuple(widths[2:])
 
-    def forward(self, images: Float[Tensor, "batch channels h w"]) -> Maps:
-        """c1, c2 and c3 of images in [-1, 1]."""
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Maps:
+        """Return c1, c2 and c3 of images in [-1, 1]."""
         x, maps = self.stem(images), []
         for stage in self.stages:
             x = stage(x)
@@ -75,22 +83,21 @@ class Backbone(nn.Module):
         return tuple(maps[-3:])
 
 
-def make_body(kind: str = "small", *, widths: Sequence[int] | None = None) -> Backbone | IrBody:
-    """A body by name: `small` (GroupNorm, for 64 pixels), `irse_small` or `irse50` (the published one).
+def make_backbone(kind: str = "small", *, widths: Sequence[int] | None = None) -> Backbone | IrBackbone:
+    """Return a new backbone.
 
     Args:
-        kind: which.
-        widths: channels of the five sides, if not the body's own.
+        kind: `small` (GroupNorm, for 64 pixels), `irse_small` or `irse50` (the published one).
+        widths: channels of the five sides, if not the backbone's own.
 
     Raises:
-        ValueError: no body has this name.
+        ValueError: `kind` is unknown.
     """
     if kind == "small":
-        return Backbone(**({"widths": widths} if widths else {}))
-    if kind == "irse50":
-        return IrBody(**({"widths": widths} if widths else {}))
-    if kind == "irse_small":
-        return IrBody(widths=widths or (16, 24, 48, 80, 128), units=(1, 1, 2, 1))
+        return Backbone(widths or SMALL)
+    if kind in ("irse50", "irse_small"):
+        sizes = IR_SE50 if kind == "irse50" else IR_SE_SMALL
+        return IrBackbone(widths=widths or sizes.widths, units=sizes.units)
     raise ValueError(f"body={kind!r} is not one of 'small', 'irse_small', 'irse50'")
 
 
@@ -98,7 +105,7 @@ class Pyramid(nn.Module):
     """T1 = c3, T2 = up(T1) + 1x1(c2), T3 = up(T2) + 1x1(c1), all of width `dim`.
 
     Args:
-        channels: of c1, c2 and c3. A 1x1 convolution brings c3 to `dim` where it has another width.
+        channels: channels of c1, c2 and c3. A 1x1 convolution brings c3 to `dim` where it has others.
         dim: channels of every level.
     """
 
@@ -109,8 +116,8 @@ class Pyramid(nn.Module):
         self.medium = nn.Conv2d(medium, dim, 1)
         self.fine = nn.Conv2d(fine, dim, 1)
 
-    def forward(self, maps: Maps) -> list[Float[Tensor, "batch dim h w"]]:
-        """T1 (E/16), T2 (E/8) and T3 (E/4)."""
+    def forward(self, maps: Maps) -> list[Float[Tensor, "n d h w"]]:
+        """Return T1 (E/16), T2 (E/8) and T3 (E/4)."""
         c1, c2, c3 = maps
         t1 = self.coarse(c3)
         t2 = upsample_add(t1, self.medium(c2))
@@ -118,21 +125,21 @@ class Pyramid(nn.Module):
 
 
 def upsample_add(
-    small: Float[Tensor, "batch dim h w"], large: Float[Tensor, "batch dim h2 w2"]
-) -> Float[Tensor, "batch dim h2 w2"]:
-    """`large` plus `small` brought to its side, bilinear with aligned corners."""
+    small: Float[Tensor, "n d h w"], large: Float[Tensor, "n d h2 w2"]
+) -> Float[Tensor, "n d h2 w2"]:
+    """Return `large` plus `small` resized to its side, bilinear with aligned corners."""
     return interpolate(small, large.shape[-2:], mode="bilinear", align_corners=True) + large
 
 
 class StyleBlock(nn.Module):
-    """A map to one vector: stride-2 convolutions down to a single pixel, then a linear layer.
+    """Turn a map into one vector: stride-2 convolutions down to a single pixel, then a linear layer.
 
     Args:
         inputs: channels of the map.
         outputs: length of the vector.
-        side: the longer side of the map, in pixels; its logarithm is the number of convolutions.
+        side: longer side of the map, in pixels; its logarithm is the number of convolutions.
         hidden: channels in between, `outputs` if not given.
-        gain: scale of the linear layer's first weights; small ones start the vector near zero.
+        gain: scale of the linear layer's initial weights; small ones start the vector near zero.
     """
 
     def __init__(
@@ -147,8 +154,8 @@ class StyleBlock(nn.Module):
         nn.init.zeros_(self.linear.bias)
         nn.init.normal_(self.linear.weight, std=gain / math.sqrt(hidden))
 
-    def forward(self, level: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs"]:
-        """One vector a map."""
+    def forward(self, level: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o"]:
+        """Return one vector per map."""
         for conv in self.convs:
             level = leaky_relu(conv(level), 0.2)
         return self.linear(level.mean(dim=(2, 3)))

@@ -1,8 +1,8 @@
 """The inversion encoder of preset `foundation` (arXiv 2211.11448, section 3.2): image to w, then W+, then F.
 
-A feature pyramid T1, T2, T3 of the picture feeds it. w comes from T1; each layer of W+ from w by attention to
-the tokens of its level; F from T3 by attention to T3 and to the tokens of W+. The switches give the variants
-that the ablations compare.
+Its input is a feature pyramid T1, T2, T3 of the image. w is computed from T1; each layer of W+ from w by
+attention to the tokens of its level; F from T3 by attention to T3 and to the tokens of W+. The query of a
+layer is w + e, where e is a learned layer embedding. The switches give the variants of the ablations.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from clcae_lib.models.attention import CrossAttention, sine_positions
-from clcae_lib.models.backbone import Pyramid, StyleBlock, make_body, to_encoder_side
-from clcae_lib.models.codes import Codes
+from clcae_lib.models.backbone import Codes, Pyramid, StyleBlock, make_backbone, to_encoder_side
+from clcae_lib.models.config import configured
 from clcae_lib.spaces import num_layers
 
 Weights = dict[str, Tensor] | None
@@ -24,33 +24,28 @@ FEATURE_ATTENTION = ("spatial", "single", "off")
 
 
 def level_of(layer: int) -> int:
-    """The pyramid level (0, 1, 2) that a layer of W+ reads: T1 for the first three, T2 for the next four."""
+    """Return the pyramid level (0, 1, 2) of a layer of W+: T1 for the first three, T2 for the next four."""
     return 0 if layer < 3 else 1 if layer < 7 else 2
 
 
-def check_choice(name: str, value: str, choices: Sequence[str]) -> str:
-    """The value, if it is one of the choices.
-
-    Raises:
-        ValueError: it is not; the message names the parameter.
-    """
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raise a ValueError that names the parameter unless its value is one of the choices."""
     if value not in choices:
         raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, choices))}")
-    return value
 
 
 class FoundationEncoder(nn.Module):
-    """Image to w, W+ and F.
+    """Map images to w, W+ and F.
 
     Args:
-        resolution: side of the generator's pictures (a power of two); the encoder sees at most 256 pixels.
+        resolution: side of the generator's images (a power of two); the encoder sees at most 256 pixels.
         style_dim: length D of a code, and the width of pyramid and attention.
-        feature_channels: channels of F, the generator's activation at its side.
+        feature_channels: channels of F, those of the generator's activation at its side.
         feature_side: side of F, the generator's second activation there; 16 in the paper.
-        body: name of the body, see `make_body`.
-        widths: channels of the body, if not its own.
-        heads: of every attention block.
-        wplus_attention: `spatial`: keys are the tokens of the layer's level; `single`: one pooled vector a
+        body: name of the backbone, see `make_backbone`.
+        widths: channels of the backbone, if not its own.
+        heads: number of heads of every attention block.
+        wplus_attention: `spatial`: keys are the tokens of the layer's level; `single`: one pooled vector per
             layer, as published; `none`: that vector is added to w without attention, as in pSp.
         feature_attention: `spatial`: keys are T3's pixels and the tokens of W+; `single`: one key, w, as
             published; `off`: no F.
@@ -61,6 +56,7 @@ class FoundationEncoder(nn.Module):
 
     w_avg: Tensor
 
+    @configured
     def __init__(
         self,
         resolution: int,
@@ -75,20 +71,11 @@ class FoundationEncoder(nn.Module):
         feature_attention: str = "spatial",
     ) -> None:
         super().__init__()
-        self.config = {
-            "resolution": resolution,
-            "style_dim": style_dim,
-            "feature_channels": feature_channels,
-            "feature_side": feature_side,
-            "body": body,
-            "widths": list(widths) if widths else None,
-            "heads": heads,
-            "wplus_attention": check_choice("wplus_attention", wplus_attention, WPLUS_ATTENTION),
-            "feature_attention": check_choice("feature_attention", feature_attention, FEATURE_ATTENTION),
-        }
+        check_choice("wplus_attention", wplus_attention, WPLUS_ATTENTION)
+        check_choice("feature_attention", feature_attention, FEATURE_ATTENTION)
         self.register_buffer("w_avg", torch.zeros(style_dim))
         self.n_latent = num_layers(resolution)
-        self.body = make_body(body, widths=widths)
+        self.body = make_backbone(body, widths=widths)
         self.pyramid = Pyramid(self.body.channels, style_dim)
         used = LEVELS[2:] if feature_attention == "spatial" else ()
         used = LEVELS if wplus_attention == "spatial" else used
@@ -120,27 +107,27 @@ class FoundationEncoder(nn.Module):
 
     def forward(
         self,
-        images: Float[Tensor, "batch 3 height width"],
+        images: Float[Tensor, "n 3 h w"],
         *,
-        edit: Float[Tensor, "#batch dim"] | None = None,
+        edit: Float[Tensor, "#n d"] | None = None,
     ) -> Codes:
-        """The codes of images in [-1, 1]; `edit` is added to w, and W+ and F are derived from the sum."""
+        """Return the codes of images in [-1, 1]; `edit` is added to w before W+ and F are derived."""
         return self._encode(images, edit=edit)[0]
 
     def attention_maps(
-        self, images: Float[Tensor, "batch 3 height width"]
-    ) -> tuple[Codes, dict[str, Float[Tensor, "batch heads queries tokens"]]]:
-        """The codes, and what each block looked at.
+        self, images: Float[Tensor, "n 3 h w"]
+    ) -> tuple[Codes, dict[str, Float[Tensor, "n heads q t"]]]:
+        """Return the codes, and the attention maps of each block.
 
         The maps are `coarse`, `medium` and `fine` (queries are the level's layers of W+, tokens its pixels,
         row by row) and `feature` (queries are the pixels of F, tokens T3's pixels, then the layers of
-        W+). A block that a switch leaves out has no map.
+        W+). There is no map of a block that a switch leaves out.
         """
         return self._encode(images, need_weights=True)
 
     @torch.no_grad()
     def attach(self, generator: nn.Module) -> None:
-        """Take the mean code from the generator."""
+        """Set the mean code to the generator's."""
         self.w_avg.copy_(generator.w_avg)
 
     def _encode(
@@ -155,8 +142,8 @@ class FoundationEncoder(nn.Module):
         feature = self._feature(offset, wplus_offset, levels[2], tokens["fine"], maps)
         return Codes(offset + self.w_avg, wplus_offset + self.w_avg, feature), maps or {}
 
-    def _tokens(self, level: Tensor, name: str) -> Float[Tensor, "batch pixels dim"] | None:
-        """The pixels of a level as keys, or None where no block asks for them."""
+    def _tokens(self, level: Tensor, name: str) -> Float[Tensor, "n t d"] | None:
+        """Return the pixels of a level as keys, or None where no block needs them."""
         if name not in self.token_norms:
             return None
         positions = sine_positions(*level.shape[-2:], level.shape[1]).to(level)
@@ -164,8 +151,8 @@ class FoundationEncoder(nn.Module):
 
     def _wplus(
         self, offset: Tensor, levels: list[Tensor], tokens: dict[str, Tensor | None], maps: Weights
-    ) -> Float[Tensor, "batch layers dim"]:
-        """What W+ adds to w, layer by layer."""
+    ) -> Float[Tensor, "n l d"]:
+        """Return the differences of W+ from w, layer by layer."""
         switch = self.config["wplus_attention"]
         if switch != "spatial":
             pooled = torch.stack(
@@ -190,12 +177,11 @@ class FoundationEncoder(nn.Module):
     def _attend_single(
         block: CrossAttention, queries: Tensor, keys: Tensor, name: str, maps: Weights
     ) -> Tensor:
-        """Every layer attends to its own one vector, so each is a batch entry of its own."""
+        """Attend from every layer to its own one vector: layers become entries of the batch."""
         shape = queries.shape[:2]
-        alone: Weights = None if maps is None else {}
-        out = _attend(block, queries.flatten(0, 1)[:, None], keys.flatten(0, 1)[:, None], name, alone)
-        if maps is not None and alone is not None:
-            maps[name] = alone[name].unflatten(0, shape)[:, :, :, 0].transpose(1, 2)
+        out = _attend(block, queries.flatten(0, 1)[:, None], keys.flatten(0, 1)[:, None], name, maps)
+        if maps is not None:
+            maps[name] = maps[name].unflatten(0, shape)[:, :, :, 0].transpose(1, 2)
         return out[:, 0].unflatten(0, shape)
 
     def _feature(
@@ -205,13 +191,13 @@ class FoundationEncoder(nn.Module):
         fine: Tensor,
         tokens: Tensor | None,
         maps: Weights,
-    ) -> Float[Tensor, "batch channels side side"] | None:
+    ) -> Float[Tensor, "n c h w"] | None:
         switch = self.config["feature_attention"]
         if switch == "off":
             return None
         side = (self.config["feature_side"],) * 2
         grid = fine
-        if fine.shape[-2:] != side:  # in float32: torch shrinks no bfloat16 on a CPU
+        if fine.shape[-2:] != side:  # in float32: torch cannot downsample bfloat16 on a CPU
             grid = interpolate(fine.float(), side, mode="bilinear", antialias=True).to(fine)
         queries = grid.flatten(2).transpose(1, 2) + sine_positions(*side, grid.shape[1]).to(grid)
         if switch == "single":
@@ -223,7 +209,7 @@ class FoundationEncoder(nn.Module):
 
 
 def _attend(block: CrossAttention, queries: Tensor, tokens: Tensor, name: str, maps: Weights) -> Tensor:
-    """The block's output; its weights go into `maps` where that is given."""
+    """Return the block's output; store its weights in `maps`, if there is one."""
     if maps is None:
         return block(queries, tokens)
     out, maps[name] = block(queries, tokens, need_weights=True)

@@ -1,18 +1,35 @@
-"""The IR-SE residual body of the published encoders, under its published parameter names.
+"""The IR-SE residual backbone of the published encoders, under its published parameter names.
 
-IR-SE50 is the face-recognition network (ArcFace, arXiv 1801.07698, with squeeze-and-excitation) that pSp took
-for its encoder and CLCAE after it. Depth and widths are arguments here, so that a small world can have one.
+IR-SE50 is the face-recognition network (ArcFace, arXiv 1801.07698, with squeeze-and-excitation) that pSp and
+CLCAE use in their encoders. Depth and widths are arguments here, so that a small world can have one.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 
+class Sizes(NamedTuple):
+    """Sizes of an IR-SE backbone.
+
+    Attributes:
+        widths: channels of the stem and of the stages, at E, E/2, E/4 (c1), E/8 (c2) and E/16 (c3).
+        units: number of units in each stage.
+    """
+
+    widths: tuple[int, ...]
+    units: tuple[int, ...]
+
+
+IR_SE50 = Sizes((64, 64, 128, 256, 512), (3, 4, 14, 3))
+IR_SE_SMALL = Sizes((16, 24, 48, 80, 128), (1, 1, 2, 1))
+
+
 class SqueezeExcitation(nn.Module):
-    """Scales each channel by a number in (0, 1) that is computed from the means of all channels."""
+    """Scale each channel by a number in (0, 1) that is computed from the means of all channels."""
 
     def __init__(self, channels: int, *, reduction: int = 16) -> None:
         super().__init__()
@@ -20,14 +37,14 @@ class SqueezeExcitation(nn.Module):
         self.fc1 = nn.Conv2d(channels, inner, 1, bias=False)
         self.fc2 = nn.Conv2d(inner, channels, 1, bias=False)
 
-    def forward(self, x: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch channels h w"]:
-        """The rescaled map."""
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Return the rescaled map."""
         means = x.mean(dim=(2, 3), keepdim=True)
         return x * torch.sigmoid(self.fc2(torch.relu(self.fc1(means))))
 
 
 class IrBlock(nn.Module):
-    """One unit: BN, conv, PReLU, conv, BN, squeeze-and-excitation, beside a shortcut."""
+    """One unit: BN, conv, PReLU, conv, BN, squeeze-and-excitation, plus a shortcut."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int = 1) -> None:
         super().__init__()
@@ -46,21 +63,16 @@ class IrBlock(nn.Module):
             SqueezeExcitation(outputs),
         )
 
-    def forward(self, x: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs h2 w2"]:
-        """The map at `1/stride` of its side."""
+    def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:
+        """Return the map at `1/stride` of its side."""
         return self.shortcut_layer(x) + self.res_layer(x)
 
 
-class IrBody(nn.Module):
-    """Stem and four stages of units; the first unit of each stage halves the side.
-
-    Args:
-        widths: channels of the stem and of the stages, at E, E/2, E/4 (c1), E/8 (c2) and E/16 (c3).
-        units: how many units each stage has. The defaults are IR-SE50.
-    """
+class IrBackbone(nn.Module):
+    """Stem and four stages of units, as in `Sizes`; the first unit of each stage halves the side."""
 
     def __init__(
-        self, *, widths: Sequence[int] = (64, 64, 128, 256, 512), units: Sequence[int] = (3, 4, 14, 3)
+        self, *, widths: Sequence[int] = IR_SE50.widths, units: Sequence[int] = IR_SE50.units
     ) -> None:
         super().__init__()
         self.input_layer = nn.Sequential(
@@ -75,8 +87,8 @@ class IrBody(nn.Module):
         self.taps: tuple[int, ...] = tuple(ends[1:])
         self.channels: tuple[int, ...] = tuple(widths[2:])
 
-    def maps(self, images: Float[Tensor, "batch 3 h w"]) -> tuple[Tensor, Tensor, Tensor]:
-        """c1 (1/4 of the side), c2 (1/8) and c3 (1/16): the maps after the last unit of each stage."""
+    def maps(self, images: Float[Tensor, "n 3 h w"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return c1 (1/4 of the side), c2 (1/8) and c3 (1/16): the maps after the last unit of each stage."""
         x, taps = self.input_layer(images), []
         for index, block in enumerate(self.body):
             x = block(x)
@@ -84,6 +96,6 @@ class IrBody(nn.Module):
                 taps.append(x)
         return tuple(taps)
 
-    def forward(self, images: Float[Tensor, "batch 3 h w"]) -> tuple[Tensor, Tensor, Tensor]:
-        """The same as `maps`; a network that adds heads to this body overrides it."""
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the `maps`; a network that adds heads to this backbone overrides it."""
         return self.maps(images)

@@ -1,9 +1,9 @@
 """The official code's inversion network, with its arithmetic and parameter names (preset `published`).
 
-It departs from the paper (arXiv 2211.11448) in that every attention block sees a single key: its softmax is
-always 1, so that queries, keys and heads have no effect, and W+ and F are linear maps of pooled vectors with
-a residual. `foundation` repairs this; here it is kept, so that published weights give published numbers.
-Sizes are arguments: the defaults are the official ones, a small world passes its own.
+It differs from the paper (arXiv 2211.11448): every attention block has a single key. Its softmax is always 1,
+so queries, keys and heads have no effect, and W+ and F are linear maps of pooled vectors with a residual.
+`foundation` follows the paper; here published weights give published numbers. Sizes are arguments, with the
+official ones as defaults.
 """
 
 import math
@@ -16,23 +16,20 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, interpolate, pad, relu
 
 from clcae_lib.models._ops import EqualLinear
-from clcae_lib.models.backbone import ENCODER_SIDE, upsample_add
-from clcae_lib.models.codes import Codes
-from clcae_lib.models.irse import IrBody
+from clcae_lib.models.backbone import ENCODER_SIDE, Codes, upsample_add
+from clcae_lib.models.config import configured
+from clcae_lib.models.foundation import level_of
+from clcae_lib.models.irse import IR_SE50, IrBackbone
 from clcae_lib.models.stylegan2 import Generator
 from clcae_lib.spaces import num_layers
 
 FEATURE_SIDE = 16
 MIN_SIDE = 64
-"""Images that are smaller leave nothing of the coarsest map."""
-CAR_ROWS = slice(32, 224)
-CAR_HEIGHT = CAR_ROWS.stop - CAR_ROWS.start
+"""Smaller images have no pixel in the coarsest map."""
 
 
-def resize_as_pil(
-    images: Float[Tensor, "batch 3 height width"], height: int, width: int
-) -> Float[Tensor, "batch 3 h w"]:
-    """Photographs in [-1, 1] of another size, as the official transform makes them: by PIL's bilinear filter.
+def resize_as_pil(images: Float[Tensor, "n 3 h w"], height: int, width: int) -> Float[Tensor, "n 3 h2 w2"]:
+    """Resize photographs in [-1, 1] as the official transform does: by PIL's bilinear filter.
 
     It widens with the reduction, and rounds to 8 bits after the columns and again after the rows.
     """
@@ -46,32 +43,30 @@ def _round_to_levels(levels: Tensor) -> Tensor:
     return (levels.clamp(0, 255) + 0.5).floor()
 
 
-def to_published_side(
-    images: Float[Tensor, "batch 3 height width"],
-) -> Float[Tensor, "batch 3 h w"]:
-    """Photographs with at most 256 pixels on their longer side; smaller ones as they are."""
+def to_published_side(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h2 w2"]:
+    """Return photographs with at most 256 pixels on their longer side; smaller ones are not resized."""
     height, width = images.shape[-2:]
     factor = max(height, width) / ENCODER_SIDE
     return images if factor <= 1 else resize_as_pil(images, round(height / factor), round(width / factor))
 
 
 @torch.no_grad()
-def mean_picture(generator: Generator, height: int | None = None) -> Float[Tensor, "1 3 h w"]:
-    """The picture of the mean code, as a photograph that the encoder reads; the official code's x_avg.
+def mean_image(generator: Generator, height: int | None = None) -> Float[Tensor, "1 3 h w"]:
+    """Return the image of the mean code at the encoder's size; the official code's x_avg.
 
     Args:
-        generator: whose.
-        height: of what the encoder sees where that is not square. The picture is squeezed to it, as the
-            official code does; it crops photographs of cars alone.
+        generator: generator of the image.
+        height: height of the encoder's images where they are not square. The image is squeezed to it, as the
+            official code does; it crops only photographs of cars.
     """
-    picture = generator.synthesis(generator.w_avg[None])
-    side = min(picture.shape[-1], ENCODER_SIDE)
+    image = generator.synthesis(generator.w_avg[None])
+    side = min(image.shape[-1], ENCODER_SIDE)
     size = (side if height is None else height, side)
-    return picture if picture.shape[-2:] == size else resize_as_pil(picture, *size)
+    return image if image.shape[-2:] == size else resize_as_pil(image, *size)
 
 
 class PublishedStyleBlock(nn.Module):
-    """A map to one vector by stride-2 convolutions, each followed by LeakyReLU 0.01, and an EqualLinear."""
+    """Turn a map into one vector: stride-2 convolutions, each with LeakyReLU 0.01, then an EqualLinear."""
 
     def __init__(self, inputs: int, outputs: int, *, side: int, hidden: int | None = None) -> None:
         super().__init__()
@@ -80,8 +75,8 @@ class PublishedStyleBlock(nn.Module):
         self.convs = _convolutions(sizes, stride=2)
         self.linear = EqualLinear(hidden, outputs)
 
-    def forward(self, level: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs"]:
-        """One vector a map."""
+    def forward(self, level: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o"]:
+        """Return one vector per map."""
         return self.linear(self.convs(level).flatten(1))
 
 
@@ -94,8 +89,8 @@ class ContentLayer(nn.Module):
         sizes = [inputs] * max(1, count) + [outputs]
         self.convs = _convolutions(sizes, stride=2 if count else 1)
 
-    def forward(self, level: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs 16 16"]:
-        """F."""
+    def forward(self, level: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o 16 16"]:
+        """Return F."""
         return self.convs(level)
 
 
@@ -119,9 +114,9 @@ class PublishedAttention(nn.Module):
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(dim) for _ in range(3))
 
     def forward(
-        self, queries: Float[Tensor, "batch queries dim"], keys: Float[Tensor, "batch keys dim"]
-    ) -> Float[Tensor, "batch queries dim"]:
-        """The block's output, whose size its last LayerNorm sets."""
+        self, queries: Float[Tensor, "n q d"], keys: Float[Tensor, "n t d"]
+    ) -> Float[Tensor, "n q d"]:
+        """Return the block's output."""
         seen = self.multihead_attn(queries, keys, keys, need_weights=False)[0]
         x = self.norm2(queries + self._drop(seen))
         return self.norm3(x + self._drop(self.linear2(self._drop(relu(self.linear1(x))))))
@@ -130,41 +125,41 @@ class PublishedAttention(nn.Module):
         return dropout(x, self.drop, self.training)
 
 
-class PublishedEncoder(IrBody):
-    """Image to w, W+ and F, as the official code computes them.
+class PublishedEncoder(IrBackbone):
+    """Map images to w, W+ and F, as the official code does.
 
     Args:
-        resolution: side of the generator's pictures (a power of two); the encoder sees at most 256 pixels.
+        resolution: side of the generator's images (a power of two); the encoder sees at most 256 pixels.
         style_dim: length D of a code, and the width of pyramid and attention.
         feature_channels: channels of F.
-        widths: channels of the IR-SE body; the last must be `style_dim`.
-        units: of the body's stages.
+        widths: channels of the IR-SE backbone; the last must be `style_dim`.
+        units: units of the backbone's stages.
         style_hidden: channels inside the style blocks, `style_dim` if not given.
         hidden: width of the attention blocks' feed-forward layer, `2 * style_dim` if not given.
-        heads: of the attention blocks. It has no effect but on dropout.
-        height: of the pictures that the encoder sees where they are not square: 192 for cars, whose side is
-            256.
+        heads: number of heads of the attention blocks; it affects only dropout.
+        height: height of the encoder's images where they are not square: 192 for cars, whose width is 256.
 
     Attributes:
-        w_avg: mean of W `[D]`, added once; not in the state_dict.
-        average: the picture of the mean code at the encoder's side, taken from every input; not in the
+        w_avg: mean of W, `[D]`; not in the state_dict.
+        average: image of the mean code at the encoder's side, subtracted from every input; not in the
             state_dict.
 
     Raises:
-        ValueError: the body does not end in `style_dim` channels.
+        ValueError: the backbone does not end in `style_dim` channels.
     """
 
     w_avg: Tensor
     average: Tensor
 
+    @configured
     def __init__(
         self,
         resolution: int,
         *,
         style_dim: int = 512,
         feature_channels: int = 512,
-        widths: Sequence[int] = (64, 64, 128, 256, 512),
-        units: Sequence[int] = (3, 4, 14, 3),
+        widths: Sequence[int] = IR_SE50.widths,
+        units: Sequence[int] = IR_SE50.units,
         style_hidden: int | None = None,
         hidden: int | None = None,
         heads: int = 4,
@@ -173,17 +168,6 @@ class PublishedEncoder(IrBody):
         if widths[-1] != style_dim:
             raise ValueError(f"widths={tuple(widths)} must end in style_dim={style_dim}, as c3 does")
         super().__init__(widths=widths, units=units)
-        self.config = {
-            "resolution": resolution,
-            "style_dim": style_dim,
-            "feature_channels": feature_channels,
-            "widths": list(widths),
-            "units": list(units),
-            "style_hidden": style_hidden,
-            "hidden": hidden,
-            "heads": heads,
-            "height": height,
-        }
         self.n_latent = num_layers(resolution)
         sides = [min(resolution, 256) // shrink for shrink in (16, 8, 4)]
 
@@ -193,7 +177,7 @@ class PublishedEncoder(IrBody):
         self.styles = nn.ModuleList([block(0)])
         self.content_layer = ContentLayer(style_dim, feature_channels, side=sides[2])
         self.feature_cross_attention = PublishedAttention(style_dim, heads=heads, hidden=hidden)
-        self.styles_others = nn.ModuleList(block(_level_of_other(j)) for j in range(self.n_latent - 1))
+        self.styles_others = nn.ModuleList(block(level_of(j + 1)) for j in range(self.n_latent - 1))
         self.cross_attention = nn.ModuleList(
             PublishedAttention(style_dim, heads=heads, hidden=hidden) for _ in range(self.n_latent)
         )
@@ -205,24 +189,23 @@ class PublishedEncoder(IrBody):
 
     @torch.no_grad()
     def attach(self, generator: Generator) -> None:
-        """Take the mean code, and its picture, from the generator."""
+        """Set the mean code to the generator's, and the average to its image."""
         self.w_avg.copy_(generator.w_avg)
-        self.average = mean_picture(generator, self.config["height"]).to(self.w_avg)
+        self.average = mean_image(generator, self.config["height"]).to(self.w_avg)
 
     def forward(
         self,
-        images: Float[Tensor, "batch 3 height width"],
+        images: Float[Tensor, "n 3 h w"],
         *,
-        edit: Float[Tensor, "#batch dim"] | None = None,
-        average: Float[Tensor, "#batch 3 rows columns"] | None = None,
+        edit: Float[Tensor, "#n d"] | None = None,
+        average: Float[Tensor, "#n 3 h2 w2"] | None = None,
     ) -> Codes:
         """Return the codes of images.
 
         Args:
-            images: in [-1, 1].
-            edit: added to w before attention, and so moves W+ and F.
-            average: taken from the images in the place of the encoder's own average; one for all images, or
-                one each.
+            images: images in [-1, 1], `[N, 3, H, W]`.
+            edit: step in W, added before attention; it moves W+ and F.
+            average: replacement of the encoder's own average; one for all images, or one each.
 
         Raises:
             ValueError: the images have another shape than the average.
@@ -231,11 +214,11 @@ class PublishedEncoder(IrBody):
 
     def read(
         self,
-        images: Float[Tensor, "batch 3 height width"],
+        images: Float[Tensor, "n 3 h w"],
         *,
-        average: Float[Tensor, "#batch 3 rows columns"] | None = None,
-    ) -> tuple[Float[Tensor, "batch layers dim"], Float[Tensor, "batch dim h w"]]:
-        """What an edit leaves as it is: one vector a layer (the first is w, less the mean), and the map p1.
+        average: Float[Tensor, "#n 3 h2 w2"] | None = None,
+    ) -> tuple[Float[Tensor, "n l d"], Float[Tensor, "n d h3 w3"]]:
+        """Return what does not depend on an edit: one vector per layer (first w, less the mean), and map p1.
 
         Raises:
             ValueError: the images have another shape than the average.
@@ -243,31 +226,30 @@ class PublishedEncoder(IrBody):
         small, average = to_published_side(images), self.average if average is None else average
         if average.shape[-2:] not in {(1, 1), small.shape[-2:]}:
             wanted, found = tuple(average.shape[-2:]), tuple(images.shape[-2:])
-            raise ValueError(f"images are {found}; this encoder reads pictures of {wanted} or of that shape")
+            raise ValueError(f"images are {found}; this encoder reads images of {wanted} or of that shape")
         c1, c2, c3 = self.maps(small - average)
         p2 = upsample_add(c3, self.latlayer1(c2))
         p1 = upsample_add(p2, self.latlayer2(c1))
         vectors = [self.styles[0](c3)]
-        vectors += [block((c3, p2, p1)[_level_of_other(j)]) for j, block in enumerate(self.styles_others)]
+        vectors += [block((c3, p2, p1)[level_of(j + 1)]) for j, block in enumerate(self.styles_others)]
         return torch.stack(vectors, dim=1), p1
 
     def derive(
         self,
-        vectors: Float[Tensor, "batch layers dim"],
-        fine: Float[Tensor, "batch dim h w"],
+        vectors: Float[Tensor, "n l d"],
+        fine: Float[Tensor, "n d h w"],
         *,
-        edit: Float[Tensor, "#batch dim"] | None = None,
-        feature: bool = True,
+        edit: Float[Tensor, "#n d"] | None = None,
     ) -> Codes:
-        """The codes of what `read` gives; without `feature`, F is None."""
+        """Return the codes of the output of `read`."""
         offset = vectors[:, 0] if edit is None else vectors[:, 0] + edit
         keys = torch.cat([offset[:, None], vectors[:, 1:]], dim=1)
         rows = [block(offset[:, None], keys[:, k : k + 1]) for k, block in enumerate(self.cross_attention)]
         w = offset + self.w_avg
         w_plus = torch.cat(rows, dim=1) + w[:, None]
-        return Codes(w, w_plus, self._feature(fine, offset) if feature else None)
+        return Codes(w, w_plus, self._feature(fine, offset))
 
-    def _feature(self, fine: Tensor, offset: Tensor) -> Float[Tensor, "batch channels 16 16"]:
+    def _feature(self, fine: Tensor, offset: Tensor) -> Float[Tensor, "n c 16 16"]:
         height, width = fine.shape[-2:]
         pixels = self.feature_cross_attention(fine.flatten(2).transpose(1, 2), offset[:, None])
         level = pixels.transpose(1, 2).unflatten(2, (height, width))
@@ -275,16 +257,10 @@ class PublishedEncoder(IrBody):
         return self.content_layer(pad(level, (0, 0, spare // 2, spare - spare // 2)) if spare else level)
 
 
-def _level_of_other(index: int) -> int:
-    """The level (c3, p2, p1) that `styles_others[index]` reads."""
-    return 0 if index < 2 else 1 if index < 6 else 2
-
-
 def _initialise(network: nn.Module, dim: int) -> None:
-    """The published start: everything normal of 0.02, gains around 1, biases 0.
+    """Set the published initial weights: normal with sd 0.02, gains around 1, biases 0.
 
-    0.02 suits 512 channels. Narrower layers that no BatchNorm follows start wider by the root of what they
-    lack, or the signal would vanish in them.
+    0.02 suits 512 channels. Narrower layers without BatchNorm have a larger sd, or the signal would vanish.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

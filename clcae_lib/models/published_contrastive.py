@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from clcae_lib.models.irse import IrBody
+from clcae_lib.models.irse import IR_SE50, IrBackbone
 from clcae_lib.models.published import PublishedStyleBlock, to_published_side
 
 
@@ -25,13 +25,13 @@ class PublishedHead(nn.Module):
         self.bn = nn.BatchNorm1d(dim)
         self.lin2 = nn.Linear(dim, dim, bias=False)
 
-    def forward(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
-        """The projected vectors."""
+    def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Return the projected vectors."""
         return self.lin2(torch.relu(self.bn(self.lin1(x))))
 
 
-class _PublishedBody(IrBody):
-    """Body and first style block; the lateral convolutions exist in the layout and are unused."""
+class _PublishedBackbone(IrBackbone):
+    """Backbone and first style block; the lateral convolutions exist in the layout and are unused."""
 
     def __init__(self, resolution: int, dim: int, widths: Sequence[int], units: Sequence[int]) -> None:
         super().__init__(widths=widths, units=units)
@@ -40,53 +40,67 @@ class _PublishedBody(IrBody):
         self.latlayer1 = nn.Conv2d(widths[3], dim, 1)
         self.latlayer2 = nn.Conv2d(widths[2], dim, 1)
 
-    def forward(self, images: Tensor) -> Float[Tensor, "batch dim"]:
+    def forward(self, images: Tensor) -> Float[Tensor, "n d"]:
         return self.styles[0](self.maps(images)[-1])
 
 
 class PublishedImageEncoder(nn.Module):
-    """Pictures, less the picture of the mean code, to unit vectors.
+    """Map images, less the image of the mean code, to unit vectors.
+
+    It was trained on squares of 256 pixels, of cars too; the inversion shows it cars of 192x256, as they are.
 
     Args:
-        resolution: side of the pictures.
-        dim: length of the vectors; the body must end in as many channels.
-        widths: channels of the IR-SE body.
-        units: of its stages.
+        resolution: side of the images.
+        dim: length of the vectors, and channels of c3.
+        widths: channels of the IR-SE backbone.
+        units: units of its stages.
+
+    Attributes:
+        average: image of the mean code, to be set; not in the state_dict.
     """
+
+    average: Tensor
 
     def __init__(
         self,
         resolution: int = 256,
         *,
         dim: int = 512,
-        widths: Sequence[int] = (64, 64, 128, 256, 512),
-        units: Sequence[int] = (3, 4, 14, 3),
+        widths: Sequence[int] = IR_SE50.widths,
+        units: Sequence[int] = IR_SE50.units,
     ) -> None:
         super().__init__()
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-        self.encoder = _PublishedBody(resolution, dim, widths, units)
+        self.encoder = _PublishedBackbone(resolution, dim, widths, units)
         self.image_projection = PublishedHead(dim)
+        self.register_buffer("average", torch.zeros(1, 3, 1, 1), persistent=False)
 
-    def forward(
-        self, images: Float[Tensor, "batch 3 height width"], average: Float[Tensor, "#batch 3 height width"]
-    ) -> Float[Tensor, "batch dim"]:
-        """Unit vectors of images in [-1, 1]."""
-        return normalize(self.image_projection(self.vectors(images, average)), dim=1)
+    @property
+    def body(self) -> nn.Module:
+        """The backbone, from which an inversion encoder of the same layout can start."""
+        return self.encoder
 
-    def vectors(
-        self, images: Float[Tensor, "batch 3 height width"], average: Float[Tensor, "#batch 3 height width"]
-    ) -> Float[Tensor, "batch dim"]:
-        """What the head projects: the output of the style block."""
-        return self.encoder(to_published_side(images) - average)
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        """Return unit vectors of images in [-1, 1]."""
+        return normalize(self.image_projection(self.vectors(images)), dim=1)
+
+    def vectors(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        """Return the output of the style block, which the head projects."""
+        return self.encoder(to_published_side(images) - self.average)
 
 
 class PublishedLatentEncoder(nn.Module):
-    """Codes, less the mean code, to unit vectors.
+    """Map codes, less the mean code, to unit vectors.
 
     Args:
         dim: length of code and vector.
-        heads: of attention. It has no effect but on dropout.
+        heads: number of attention heads; it affects only dropout.
+
+    Attributes:
+        w_avg: mean code, to be set; not in the state_dict.
     """
+
+    w_avg: Tensor
 
     def __init__(self, dim: int = 512, *, heads: int = 4) -> None:
         super().__init__()
@@ -95,56 +109,15 @@ class PublishedLatentEncoder(nn.Module):
             nn.TransformerEncoderLayer(dim, heads, 2 * dim, dropout=0.1, batch_first=True) for _ in range(3)
         )
         self.latent_projection = PublishedHead(dim)
+        self.register_buffer("w_avg", torch.zeros(dim), persistent=False)
 
-    def forward(
-        self, w: Float[Tensor, "batch dim"], w_avg: Float[Tensor, "#batch dim"]
-    ) -> Float[Tensor, "batch dim"]:
-        """Unit vectors of codes."""
-        return normalize(self.latent_projection(self.vectors(w, w_avg)), dim=1)
+    def forward(self, w: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Return unit vectors of codes."""
+        return normalize(self.latent_projection(self.vectors(w)), dim=1)
 
-    def vectors(
-        self, w: Float[Tensor, "batch dim"], w_avg: Float[Tensor, "#batch dim"]
-    ) -> Float[Tensor, "batch dim"]:
-        """What the head projects: the output of the last layer."""
-        x = (w - w_avg)[:, None]
+    def vectors(self, w: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Return the output of the last layer, which the head projects."""
+        x = (w - self.w_avg)[:, None]
         for layer in (self.coarse, self.medium, self.fine):
             x = layer(x)
         return x[:, 0]
-
-
-class OfficialImageEncoder(nn.Module):
-    """The official image encoder with the interface of `ImageEncoder`: the mean code's image is its own.
-
-    It was trained on squares of 256 pixels, of cars too; the inversion shows it cars of 192x256, as they are.
-    """
-
-    average: Tensor
-
-    def __init__(self, encoder: PublishedImageEncoder, average: Tensor) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.register_buffer("average", average, persistent=False)
-
-    @property
-    def body(self) -> nn.Module:
-        """What an inversion encoder of the same layout can start from."""
-        return self.encoder.encoder
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Unit vectors of images in [-1, 1]."""
-        return self.encoder(images, self.average)
-
-
-class OfficialLatentEncoder(nn.Module):
-    """The official latent encoder with the interface of `LatentEncoder`: the mean code is its own."""
-
-    w_avg: Tensor
-
-    def __init__(self, encoder: PublishedLatentEncoder, w_avg: Tensor) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.register_buffer("w_avg", w_avg, persistent=False)
-
-    def forward(self, w: Tensor) -> Tensor:
-        """Unit vectors of codes."""
-        return self.encoder(w, self.w_avg[None])

@@ -26,6 +26,7 @@ from clcae_lib.models._ops import (
     PixelNorm,
     upsample,
 )
+from clcae_lib.models.config import configured
 from clcae_lib.spaces import broadcast_w, feature_layer, num_layers
 
 __all__ = ["Discriminator", "Generator"]
@@ -137,6 +138,7 @@ class Generator(nn.Module):
         ValueError: if `size` is no power of two of at least 8, or a width is missing.
     """
 
+    @configured
     def __init__(
         self,
         size: int,
@@ -150,14 +152,7 @@ class Generator(nn.Module):
         super().__init__()
         self.channels = widths = resolve_channels(size, channels)
         self.size, self.style_dim, self.n_latent = size, style_dim, num_layers(size)
-        self.config = {
-            "size": size,
-            "style_dim": style_dim,
-            "n_mlp": n_mlp,
-            "channels": widths,
-            "lr_mlp": lr_mlp,
-            "blur_kernel": list(blur_kernel),
-        }
+        self.config["channels"] = widths
         layers = [EqualLinear(style_dim, style_dim, lr_mul=lr_mlp, activate=True) for _ in range(n_mlp)]
         self.style = nn.Sequential(PixelNorm(), *layers)
         self.input = ConstantInput(widths[4])

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from clcae_lib import cache, paths
 from clcae_lib.metrics import r_squared
-from clcae_lib.models.backbone import StyleBlock, make_body, to_encoder_side
+from clcae_lib.models.backbone import StyleBlock, make_backbone, to_encoder_side
 from clcae_lib.training import _common as common
 from clcae_lib.training._seeds import Shuffled
 from clcae_lib.training.config import ConfigError, Precision, TrainConfig
@@ -55,7 +55,7 @@ class FactorReader(nn.Module):
     Args:
         resolution: side of the pictures.
         factors: how many are read.
-        body: name of the body, see `make_body`.
+        body: name of the body, see `make_backbone`.
         widths: channels of the body, if not its own.
     """
 
@@ -63,7 +63,7 @@ class FactorReader(nn.Module):
         self, resolution: int, factors: int, *, body: str = "small", widths: tuple[int, ...] | None = None
     ) -> None:
         super().__init__()
-        self.body = make_body(body, widths=widths)
+        self.body = make_backbone(body, widths=widths)
         side = min(resolution, 256) // 16
         self.read = StyleBlock(self.body.channels[-1], factors, side=side, hidden=128, gain=1.0)
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clcae_lib.images import CAR_HEIGHT
 from clcae_lib.models import (
     ArcFace,
     Generator,
@@ -19,8 +20,7 @@ from clcae_lib.models import (
     PublishedImageEncoder,
     PublishedLatentEncoder,
 )
-from clcae_lib.models.published import CAR_HEIGHT, mean_picture
-from clcae_lib.models.published_contrastive import OfficialImageEncoder, OfficialLatentEncoder
+from clcae_lib.models.published import mean_image
 from clcae_lib.weights import nvidia
 from clcae_lib.weights._errors import WeightsError, naming
 from clcae_lib.weights._inert import Module
@@ -162,7 +162,7 @@ def _load(path: Path | str, kind: str, network: type[nn.Module]) -> Any:
 @torch.no_grad()
 def load_contrastive(
     folder: Path | str, generator: Generator, *, height: int | None = None
-) -> tuple[OfficialImageEncoder, OfficialLatentEncoder, float]:
+) -> tuple[PublishedImageEncoder, PublishedLatentEncoder, float]:
     """Return the contrastive pair of a folder as a training takes it: two encoders and their scale.
 
     Args:
@@ -184,9 +184,9 @@ def load_contrastive(
             f"{', '.join(path.name for path in files) or 'none'}"
         )
     image, latent = (_load(found[kind][0], kind, network) for kind, network in kinds.items())
-    images = OfficialImageEncoder(image, mean_picture(generator, height).cpu())
-    latents = OfficialLatentEncoder(latent, generator.w_avg.detach().cpu().clone())
-    return images.eval(), latents.eval(), float(image.logit_scale.exp())
+    image.average = mean_image(generator, height).cpu()
+    latent.w_avg.copy_(generator.w_avg)
+    return image, latent, float(image.logit_scale.exp())
 
 
 def load_arcface(path: Path | str) -> ArcFace:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from clcae_lib import paths
 from clcae_lib.files import atomic_path
+from clcae_lib.images import CAR_HEIGHT, CAR_ROWS
 from clcae_lib.models.backbone import ENCODER_SIDE
-from clcae_lib.models.published import CAR_HEIGHT, CAR_ROWS
 from clcae_lib.photos import Alignment, Refusal
 from clcae_lib.photos.cutting import SHARES, Crops, Cutter, prepare, split_of
 from clcae_lib.photos.folder import list_files

@@ -51,11 +51,15 @@ class Bench:
 
     @cached_property
     def image_encoder(self) -> PublishedImageEncoder:
-        return filled(PublishedImageEncoder)
+        network = filled(PublishedImageEncoder)
+        network.average = self.average
+        return network
 
     @cached_property
     def latent_encoder(self) -> PublishedLatentEncoder:
-        return filled(PublishedLatentEncoder)
+        network = filled(PublishedLatentEncoder)
+        network.w_avg.copy_(fill.latent_avg())
+        return network
 
     @cached_property
     def arcface(self) -> ArcFace:

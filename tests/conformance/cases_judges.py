@@ -100,8 +100,8 @@ def _improvement(bench: Bench, picture: Tensor) -> Tensor:
 def _alignment(bench: Bench, w: Tensor, fed: dict[str, Tensor]) -> dict[str, Tensor]:
     image, latent = bench.image_encoder, bench.latent_encoder
     loss = ContrastiveLoss(scale=image.logit_scale.exp().item())
-    codes = latent(w, fill.latent_avg()[None])
-    vectors = {name: image(picture, bench.average) for name, picture in fed.items()}
+    codes = latent(w)
+    vectors = {name: image(picture) for name, picture in fed.items()}
     rows = {f"contrastive_{name}": loss(vector, codes) for name, vector in vectors.items()}
     rows["contrastive_image_embedding_of_image_w"] = vectors["fed_image_w"]
     return rows | {"contrastive_latent_embedding": codes}

@@ -106,21 +106,20 @@ def contrastive(bench: Bench, name: str, arrays: Arrays) -> Tensor | float | Non
 
 def _contrastive(bench: Bench) -> dict[str, Tensor | float]:
     image, latent = bench.image_encoder, bench.latent_encoder
-    x, average = fill.image("x", 256, 256, 4), fill.image("x_avg", 256, 256, 1)
-    w, w_avg = fill.vector("w", (4, 1, 512), 0.8)[:, 0], fill.latent_avg()[None]
-    vectors, codes = image(x, average), latent(w, w_avg)
+    x, w = fill.image("x", 256, 256, 4), fill.vector("w", (4, 1, 512), 0.8)[:, 0]
+    vectors, codes = image(x), latent(w)
     loss = ContrastiveLoss(scale=image.logit_scale.exp().item())
     position = latent.pos_embedding.clone()
     latent.pos_embedding.zero_()
-    effect = float((latent(w, w_avg) - codes).abs().max())
+    effect = float((latent(w) - codes).abs().max())
     latent.pos_embedding.copy_(position)
-    body = image.vectors(x, average)
+    body = image.vectors(x)
     return {
         "image_embedding": vectors,
         "latent_embedding": codes,
         "image_encoder_w": body,
         "image_embedding_nonorm": image.image_projection(body),
-        "latent_embedding_nonorm": latent.latent_projection(latent.vectors(w, w_avg)),
+        "latent_embedding_nonorm": latent.latent_projection(latent.vectors(w)),
         "logit_scale_exp": np.float32(loss.scale.item()),
         "logits": loss.scale * vectors @ codes.T,
         "clip_loss": loss(vectors, codes),

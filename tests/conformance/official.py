@@ -6,8 +6,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
+from clcae_lib.images import CAR_HEIGHT, CAR_ROWS
 from clcae_lib.models import Codes, Generator, PublishedEncoder
-from clcae_lib.models.published import CAR_HEIGHT, CAR_ROWS
 
 
 class PublishedInversion(nn.Module):
@@ -34,7 +34,7 @@ class PublishedInversion(nn.Module):
         """Return the codes, and the images in the spaces asked for."""
         vectors, fine = self.encoder.read(images)
         codes = self.encoder.derive(vectors, fine, edit=edit)
-        before = None if edit is None else self.encoder.derive(vectors, fine, feature=False).w_plus
+        before = None if edit is None else self.encoder.derive(vectors, fine).w_plus
         return codes, {space: self.decode(codes, space, before=before, side=side) for space in spaces}
 
     def decode(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from clcae_lib import paths
-from clcae_lib.models.backbone import make_body
+from clcae_lib.models.backbone import make_backbone
 from clcae_lib.training import ConfigError, install
 from clcae_lib.training.body import BodyConfig, BodyTask, pretrained_body, train
 from clcae_lib.worlds import World
@@ -21,7 +21,7 @@ def cache(tmp_path, monkeypatch):
 
 def test_it_learns_is_kept_and_fits_a_body(cache, monkeypatch):
     first = pretrained_body("portraits", device="cpu", **SMALL)
-    make_body("small", widths=SMALL["widths"]).load_state_dict(first)
+    make_backbone("small", widths=SMALL["widths"]).load_state_dict(first)
     (folder,) = (paths.cache_dir() / "bodies").iterdir()
     losses = [float(line.split(",")[3]) for line in (folder / "metrics.csv").read_text().splitlines()[1:]]
     assert sum(losses[-3:]) < sum(losses[:3])

@@ -54,7 +54,6 @@ CHANGES = {
     ("worlds/portraits/factors.py", "SEED = 20221120", "SEED = 1"): {"bodies", "directions", "renders"},
     ("worlds/portraits/dataset.py", "15_013", "15_017"): {"bodies", "directions", "renders"},
     ("models/irse.py", "import ", "import os  # a change\nimport "): {"bodies", "banks", "directions"},
-    ("models/codes.py", "import ", "import os  # a change\nimport "): {"bodies", "banks", "directions"},
     ("training/loop.py", "import ", "import os  # a change\nimport "): {"bodies"},
     ("editing/response.py", "import ", "import os  # a change\nimport "): {"directions"},
     ("inversion/nearest.py", "BLOCK = 1000", "BLOCK = 500"): {"banks"},

@@ -2,19 +2,19 @@ import pytest
 import torch
 
 from clcae_lib.models import ImageEncoder, LatentEncoder
-from clcae_lib.models.backbone import Backbone, Pyramid, StyleBlock, make_body, to_encoder_side
+from clcae_lib.models.backbone import Backbone, Pyramid, StyleBlock, make_backbone, to_encoder_side
 from clcae_lib.weights import load_alignment, save_alignment
 
 WIDTHS = (4, 6, 8, 8, 8)
 
 
 def test_body_gives_maps_at_a_quarter_an_eighth_and_a_sixteenth():
-    for body in (Backbone(WIDTHS), make_body("irse_small", widths=WIDTHS)):
+    for body in (Backbone(WIDTHS), make_backbone("irse_small", widths=WIDTHS)):
         maps = body(torch.randn(2, 3, 64, 64))
         assert [tuple(m.shape[1:]) for m in maps] == [(8, 16, 16), (8, 8, 8), (8, 4, 4)]
         assert body.channels == (8, 8, 8)
     with pytest.raises(ValueError, match="body='big'"):
-        make_body("big")
+        make_backbone("big")
 
 
 def test_pyramid_adds_the_upsampled_level_above():

@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from clcae_lib.inversion import Inversion, OptimisationInverter, Tuned
+from clcae_lib.inversion import Inversion, OptimisationInverter, Settings, Tuned
 from clcae_lib.worlds import WorldError
 from tests.unit._tiny import Distance, Pictures, tiny_generator
 
@@ -64,7 +64,7 @@ def test_tuned_images_and_plain_ones_can_be_decoded_at_once(generator):
 
 def test_an_empty_batch_is_refused_by_name(generator):
     with pytest.raises(ValueError, match="images: there are none"):
-        OptimisationInverter(generator, steps=1).invert(torch.zeros(0, 3, 32, 32))
+        OptimisationInverter(generator).invert(torch.zeros(0, 3, 32, 32))
 
 
 def test_no_f_is_explained(generator):
@@ -80,7 +80,7 @@ def test_optimisation_finds_the_picture(generator, space):
     targets = Pictures(generator, 3, seed=4).images(range(3))
     start = generator.synthesis(generator.w_avg[None]).expand(3, -1, -1, -1)
     before = (start - targets).square().mean(dim=(1, 2, 3))
-    inverter = OptimisationInverter(generator, Distance(), space=space, steps=40, lr=0.2)
+    inverter = OptimisationInverter(generator, Distance(), space=space, settings=Settings(steps=40, lr=0.2))
     found = inverter.invert(targets, batch_size=2)
     assert found.spaces[-1] == ("f" if space == "f" else "w_plus")
     after = (found.decode(generator, space, noise="none") - targets).square().mean(dim=(1, 2, 3))
@@ -91,7 +91,7 @@ def test_optimisation_finds_the_picture(generator, space):
 
 def test_optimisation_of_a_batch_is_that_of_each(generator):
     targets = Pictures(generator, 2, seed=4).images(range(2))
-    inverter = OptimisationInverter(generator, space="w_plus", steps=5)
+    inverter = OptimisationInverter(generator, settings=Settings(steps=5))
     together, alone = inverter.invert(targets), inverter.invert(targets[1:])
     torch.testing.assert_close(together.w_plus[1:], alone.w_plus, atol=1e-4, rtol=1e-3)
 

@@ -17,13 +17,14 @@ from clcae_lib.inversion import (
     NearestCodeInverter,
     OptimisationInverter,
     PtiInverter,
+    Settings,
     Tuned,
-    _noise,
     make_inverter,
 )
-from clcae_lib.inversion._budget import Budget
+from clcae_lib.inversion.hybrid import HYBRID
 from clcae_lib.inversion.methods import OVER
-from clcae_lib.inversion.optimisation import schedule
+from clcae_lib.inversion.optimisation import Budget, noise_regularization, schedule
+from clcae_lib.inversion.pti import PTI
 from clcae_lib.models import LatentEncoder
 from clcae_lib.worlds import World, WorldError, get_world
 from tests.unit._tiny import Distance, Pictures, tiny_generator
@@ -139,13 +140,17 @@ def test_the_schedule_is_the_projectors():
 @pytest.mark.parametrize("space", ["w", "w_plus", "f"])
 def test_optimisation_beats_the_mean_face(generator, targets, space):
     before = error(MeanFaceInverter(generator).invert(targets), generator, targets)
-    found = OptimisationInverter(generator, Distance(), space=space, steps=40, lr=0.2).invert(targets)
+    found = OptimisationInverter(
+        generator, Distance(), space=space, settings=Settings(steps=40, lr=0.2)
+    ).invert(targets)
     assert (error(found, generator, targets, space) < 0.5 * before).all()
 
 
 def test_f_is_held_near_the_generators_own_activation(generator, targets):
     def added(weight):
-        inverter = OptimisationInverter(generator, space="f", steps=20, lr=0.2, feature_weight=weight)
+        inverter = OptimisationInverter(
+            generator, space="f", settings=Settings(steps=20, lr=0.2, feature_weight=weight)
+        )
         found = inverter.invert(targets)
         own = generator.run_with_activations(found.w_plus)[1][5]
         return (found.feature - own).square().mean()
@@ -154,10 +159,10 @@ def test_f_is_held_near_the_generators_own_activation(generator, targets):
 
 
 def test_noise_on_the_code_fades_and_is_the_seeds(generator, targets):
-    options = {"space": "w", "steps": 8}
+    settings = Settings(steps=8, code_noise=0.05)
     runs = [
-        OptimisationInverter(generator, **options, **extra).invert(targets)
-        for extra in ({"wander": 0.05}, {"wander": 0.05}, {"wander": 0.05, "seed": 1}, {"wander": 0.0})
+        OptimisationInverter(generator, space="w", settings=replace(settings, **extra)).invert(targets)
+        for extra in ({}, {}, {"seed": 1}, {"code_noise": 0.0})
     ]
     torch.testing.assert_close(runs[0].w, runs[1].w)
     assert not torch.allclose(runs[0].w, runs[2].w)
@@ -170,7 +175,9 @@ def test_maps_are_optimised_and_kept_noise_like_where_noise_is_used(targets):
         layer.noise.weight.fill_(0.1)
 
     def found(weight):
-        return OptimisationInverter(noisy, space="w", steps=25, noise_weight=weight).invert(targets)
+        return OptimisationInverter(
+            noisy, space="w", settings=Settings(steps=25, noise_weight=weight)
+        ).invert(targets)
 
     kept, free = found(1e5), found(0.0)
     assert set(kept.decoder.tensors) == {f"noises.noise_{i}" for i in range(7)}
@@ -179,7 +186,7 @@ def test_maps_are_optimised_and_kept_noise_like_where_noise_is_used(targets):
     assert not torch.equal(finest[0], finest[1])
     torch.testing.assert_close(finest.mean(dim=(1, 2, 3, 4)), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(finest.std(dim=(1, 2, 3, 4), correction=0), torch.ones(3))
-    penalties = [_noise.noise_regularization(x.decoder.tensors.values()) for x in (kept, free)]
+    penalties = [noise_regularization(x.decoder.tensors.values()) for x in (kept, free)]
     assert penalties[0] < 0.5 * penalties[1]
     alone = torch.cat([kept[i].decode(noisy, "w") for i in range(3)])
     torch.testing.assert_close(kept.decode(noisy, "w"), alone, atol=1e-5, rtol=1e-4)
@@ -189,11 +196,11 @@ def test_maps_are_optimised_and_kept_noise_like_where_noise_is_used(targets):
 def test_the_regularization_of_a_smooth_map_is_large():
     white = torch.randn(2, 1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     smooth = torch.ones(2, 1, 1, 32, 32)
-    assert _noise.noise_regularization([white]) < 0.05 * _noise.noise_regularization([smooth])
+    assert noise_regularization([white]) < 0.05 * noise_regularization([smooth])
 
 
 def test_f_needs_an_f_to_begin_with(generator, targets):
-    inverter = OptimisationInverter(generator, space="f", steps=1)
+    inverter = OptimisationInverter(generator, space="f", settings=Settings(steps=1))
     with pytest.raises(ValueError, match="start: an optimisation in space 'f' begins with"):
         inverter.invert(targets, start=MeanFaceInverter(generator).invert(targets))
 
@@ -202,11 +209,13 @@ def test_f_needs_an_f_to_begin_with(generator, targets):
 
 
 def test_time_bounds_the_steps_and_the_schedule_fits_them(generator, targets):
-    inverter = OptimisationInverter(generator, space="w", steps=1000, max_seconds=30.0, clock=Ticks())
+    inverter = OptimisationInverter(
+        generator, space="w", settings=Settings(steps=1000, max_seconds=30.0), clock=Ticks()
+    )
     found = inverter.invert(targets, batch_size=1)
-    assert len(inverter.taken) == 3
-    assert all(1 <= steps <= 15 for steps in inverter.taken)
-    assert sum(inverter.taken) <= 30
+    assert len(inverter.steps_taken) == 3
+    assert all(1 <= steps <= 15 for steps in inverter.steps_taken)
+    assert sum(inverter.steps_taken) <= 30
     assert torch.isfinite(found.w).all()
     assert not torch.equal(found.w, generator.w_avg.expand(3, -1))
 
@@ -234,8 +243,8 @@ def test_a_budget_that_is_none_is_named(steps, seconds):
 @pytest.fixture(scope="module")
 def tuned(generator):
     targets = Pictures(generator, 2, seed=9).images(range(2)).roll(3, dims=3)
-    pivot = OptimisationInverter(generator, space="w", steps=25, wander=0.0)
-    inverter = PtiInverter(pivot, Distance(), steps=30, lr=0.03)
+    pivot = OptimisationInverter(generator, space="w", settings=Settings(steps=25, code_noise=0.0))
+    inverter = PtiInverter(pivot, Distance(), settings=Settings(steps=30, lr=0.03))
     return inverter, inverter.invert(targets), targets
 
 
@@ -243,7 +252,7 @@ def test_tuning_comes_nearer_than_its_pivot(generator, tuned):
     inverter, found, targets = tuned
     pivot = Inversion(found.w, found.w_plus)
     assert (error(found, generator, targets) < 0.7 * error(pivot, generator, targets)).all()
-    assert inverter.taken == [30, 30]
+    assert inverter.steps_taken == [30, 30]
     assert not any(name.startswith("style.") for name in found.decoder.tensors)
     reference = tiny_generator().state_dict()
     for name, value in generator.state_dict().items():
@@ -284,11 +293,11 @@ def test_f_follows_an_edit_by_the_pictures_own_generator(generator, tuned):
 
 def test_locality_holds_the_generator_around_the_pivot(generator, tuned):
     _, _, targets = tuned
-    pivot = OptimisationInverter(generator, space="w", steps=3, wander=0.0)
+    pivot = OptimisationInverter(generator, space="w", settings=Settings(steps=3, code_noise=0.0))
 
     def drift(weight):
-        options = {"steps": 30, "lr": 0.01, "locality_weight": weight, "locality_every": 1}
-        found = PtiInverter(pivot, **options).invert(targets[:1])
+        settings = Settings(steps=30, lr=0.01, locality_weight=weight, locality_every=1)
+        found = PtiInverter(pivot, settings=settings).invert(targets[:1])
         codes = generator.sample_w(8, generator=torch.Generator().manual_seed(1))
         tuned = {name: value.expand(8, *value.shape[1:]) for name, value in found.decoder.tensors.items()}
         moved = Inversion(codes, found.w_plus.expand(8, -1, -1), decoder=Tuned(tuned)).decode(generator, "w")
@@ -299,12 +308,12 @@ def test_locality_holds_the_generator_around_the_pivot(generator, tuned):
 
 def test_time_is_shared_by_pivots_and_tuning(generator, targets):
     clock = Ticks()
-    pivot = OptimisationInverter(generator, space="w", steps=1000, clock=clock)
-    inverter = PtiInverter(pivot, steps=1000, max_seconds=60.0, clock=clock)
+    pivot = OptimisationInverter(generator, space="w", settings=Settings(steps=1000), clock=clock)
+    inverter = PtiInverter(pivot, settings=replace(PTI, steps=1000, max_seconds=60.0), clock=clock)
     found = inverter.invert(targets)
-    assert len(inverter.taken) == 3
-    assert 3 <= sum(inverter.taken) <= 60
-    assert pivot.max_seconds is None
+    assert len(inverter.steps_taken) == 3
+    assert 3 <= sum(inverter.steps_taken) <= 60
+    assert pivot.settings.max_seconds is None
     assert torch.isfinite(found.decode(generator, "w")).all()
 
 
@@ -315,10 +324,12 @@ def test_time_is_shared_by_pivots_and_tuning(generator, targets):
 def test_hybrid_begins_with_the_encoders_answer(generator, targets, feature):
     encoder = Encoder(generator, feature=feature)
     start = encoder.invert(targets)
-    same = HybridInverter(encoder, steps=0).invert(targets)
+    same = HybridInverter(encoder, settings=replace(HYBRID, steps=0)).invert(targets)
     for name in ("w", "w_plus", "feature"):
         torch.testing.assert_close(getattr(same, name), getattr(start, name), atol=0, rtol=0)
-    found = HybridInverter(encoder, Distance(), steps=12).invert(targets, batch_size=2)
+    found = HybridInverter(encoder, Distance(), settings=replace(HYBRID, steps=12)).invert(
+        targets, batch_size=2
+    )
     space = start.spaces[-1]
     assert found.spaces == start.spaces
     assert (error(found, generator, targets, space) < error(start, generator, targets, space)).all()
@@ -328,7 +339,7 @@ def test_hybrid_begins_with_the_encoders_answer(generator, targets, feature):
 def test_a_hybrids_first_step_is_a_small_one(generator, targets):
     encoder = Encoder(generator, feature=True)
     start = encoder.invert(targets)
-    one = HybridInverter(encoder, steps=1, lr=1e-6).invert(targets)
+    one = HybridInverter(encoder, settings=replace(HYBRID, steps=1, lr=1e-6)).invert(targets)
     torch.testing.assert_close(one.feature, start.feature, atol=1e-3, rtol=0)
     torch.testing.assert_close(one.w_plus, start.w_plus, atol=1e-3, rtol=0)
 
@@ -361,7 +372,7 @@ def test_every_name_makes_something_or_names_what_is_missing(name, targets, tmp_
             make_inverter(name, Bare(), device="cpu", steps=steps)
     inverter = make_inverter(name, Bare(), device="cpu", steps=steps, perceptual="none")
     if name == "pti":
-        inverter.pivot.steps = 1
+        inverter.pivot.settings = Settings(steps=1)
     assert isinstance(inverter, Inverter)
     found = inverter.invert(targets[:2])
     assert found.decode(inverter.generator, method.space).shape == (2, 3, 32, 32)
@@ -375,7 +386,7 @@ def test_the_portraits_weights_make_the_trained_ones(name, tmp_path, monkeypatch
     if name == "nearest_code":
         inverter.bank = 500
     if name == "pti":
-        inverter.pivot.steps = 1
+        inverter.pivot.settings = Settings(steps=1)
     images = world.images("test", 2).images(range(2))
     if name in OVER:
         assert inverter.objective == "L2 + 0.2 portraits perceptual"

@@ -6,7 +6,7 @@ import torch
 from clcae_lib import paths
 from clcae_lib.editing import named_directions, response
 from clcae_lib.inversion import ClcaeInverter
-from clcae_lib.models.backbone import make_body
+from clcae_lib.models.backbone import make_backbone
 from clcae_lib.training.body import pretrained_body
 from clcae_lib.weights import checkpoints, load_alignment, load_encoder
 from clcae_lib.worlds import get_world
@@ -41,7 +41,7 @@ def test_each_link_was_trained_on_the_links_that_are_here():
 def test_comparisons_start_from_the_body_that_is_here_and_train_none(monkeypatch, tmp_path):
     monkeypatch.setenv("CLCAE_CACHE", str(tmp_path))
     monkeypatch.setattr("clcae_lib.training.body.train", lambda *_, **__: pytest.fail("trained another body"))
-    make_body("small").load_state_dict(pretrained_body("portraits", device="cpu"))
+    make_backbone("small").load_state_dict(pretrained_body("portraits", device="cpu"))
     assert not list(tmp_path.iterdir()), "nothing is rendered or kept either"
 
 
