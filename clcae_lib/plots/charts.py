@@ -1,12 +1,14 @@
-"""Numbers drawn: what edits change, and means with their intervals."""
+"""Figures of numbers: what edits change, means with their intervals, and curves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from clcae_lib.plots.theme import DIVERGING, PALETTE, new_figure
+from clcae_lib.plots.theme import BESIDE, PALETTE, new_figure
+
+DIVERGING = "vlag"
 
 
 def heatmap(
@@ -16,17 +18,15 @@ def heatmap(
     limit: float | None = None,
     title: str | None = None,
     cell: float = 0.48,
-    decimals: int = 1,
 ) -> Figure:
-    """A figure of a table of signed numbers, zero white, with each number written into its cell.
+    """Return a figure of a table of signed numbers, zero white, with each number written into its cell.
 
     Args:
         table: for example from `evaluation.effect_matrix`: edits in rows, measured factors in columns.
-        unit: of the numbers, beside the colour bar.
-        limit: the number drawn in full colour; the table's greatest if None.
-        title: of the figure.
+        unit: unit of the numbers, beside the colour bar.
+        limit: number drawn in full colour; the table's greatest if None.
+        title: title of the figure.
         cell: side of a cell, in inches.
-        decimals: of the numbers written.
     """
     values = table.to_numpy(dtype=float)
     limit = float(abs(values).max()) if limit is None else limit
@@ -35,7 +35,7 @@ def heatmap(
     axis = axes[0, 0]
     mesh = axis.pcolormesh(values, cmap=DIVERGING, vmin=-limit, vmax=limit, edgecolors="white", linewidth=1)
     for (row, column), value in np.ndenumerate(values):
-        text = f"{round(value, decimals) + 0.0:.{decimals}f}"  # adding zero turns -0.0 into 0.0
+        text = f"{round(value, 1) + 0.0:.1f}"  # adding zero turns -0.0 into 0.0
         colour = "white" if abs(value) > 0.7 * limit else "black"
         axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=9, color=colour)
     axis.set_xticks(np.arange(columns) + 0.5, table.columns, rotation=45, ha="right", rotation_mode="anchor")
@@ -44,8 +44,7 @@ def heatmap(
     axis.grid(visible=False)
     axis.spines[:].set_visible(False)
     figure.colorbar(mesh, ax=axis, label=unit, shrink=0.8)
-    if title:
-        axis.set_title(title, loc="left")
+    axis.set_title(title or "", loc="left")
     return figure
 
 
@@ -56,24 +55,20 @@ def show_intervals(
     hue: str | None = None,
     colours: Mapping[str, str] | None = None,
     unit: str = "",
-    title: str | None = None,
-    width: float = 7.0,
 ) -> Figure:
-    """A figure of means as dots with their intervals as lines, one row for each label.
+    """Return a figure of means as dots with their intervals as lines, one row per label.
 
     Args:
-        table: with columns `value`, `low` and `high`, for example from `evaluation.summarise`.
-        label: the column that names a row.
-        hue: the column that is told apart by colour, drawn side by side within a row.
+        table: columns `value`, `low` and `high`, for example from `evaluation.summarise`.
+        label: column that names a row.
+        hue: column that colours distinguish, drawn side by side within a row.
         colours: a colour for each value of `hue`; the palette's in order where None.
-        unit: of the numbers, below the axis.
-        title: of the figure.
-        width: in inches.
+        unit: unit of the numbers, below the axis.
     """
     names = list(dict.fromkeys(table[label]))
     groups = list(dict.fromkeys(table[hue])) if hue else [None]
     colours = colours or dict(zip(groups, PALETTE, strict=False))
-    figure, axes = new_figure(width=width, height=1.2 + 0.34 * len(names) * max(1.0, 0.6 * len(groups)))
+    figure, axes = new_figure(height=1.2 + 0.34 * len(names) * max(1.0, 0.6 * len(groups)))
     axis = axes[0, 0]
     for i, group in enumerate(groups):
         part = table if group is None else table[table[hue] == group]
@@ -81,13 +76,10 @@ def show_intervals(
         places = [names.index(name) + shift for name in part[label]]
         axis.hlines(places, part["low"], part["high"], color=colours[group], linewidth=2.5, alpha=0.6)
         axis.plot(part["value"], places, "o", color=colours[group], markersize=6, label=group)
-    axis.set(yticks=range(len(names)), yticklabels=names, xlabel=unit)
-    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.set(yticks=range(len(names)), yticklabels=names, xlabel=unit, ylim=(len(names) - 0.5, -0.5))
     axis.grid(visible=False, axis="y")
     if hue:
-        axis.legend(title=hue, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
-    if title:
-        axis.set_title(title, loc="left")
+        axis.legend(title=hue, **BESIDE)
     return figure
 
 
@@ -99,20 +91,16 @@ def show_curves(
     y_label: str = "",
     x_label: str | None = None,
     title: str | None = None,
-    log_x: bool = False,
-    ticks: Sequence[float | int] | None = None,
 ) -> Figure:
-    """A figure of curves of `value` over `x`, with their interval as a band where there is one.
+    """Return a figure of curves of `value` over `x`, with their interval as a band where there is one.
 
     Args:
-        table: with the columns `x`, `value` and, if known, `low` and `high`.
-        x: the column on the horizontal axis.
-        hue: the column that has one curve for each of its values.
-        y_label: of the vertical axis, with its unit.
-        x_label: of the horizontal axis; the column's name if None.
-        title: of the figure.
-        log_x: a logarithmic horizontal axis.
-        ticks: where the horizontal axis has marks.
+        table: columns `x`, `value` and, if known, `low` and `high`.
+        x: column on the horizontal axis.
+        hue: column that has one curve per value.
+        y_label: label of the vertical axis, with its unit.
+        x_label: label of the horizontal axis; the column's name if None.
+        title: title of the figure.
     """
     figure, axes = new_figure(width=6.5, height=4.0)
     axis = axes[0, 0]
@@ -123,13 +111,7 @@ def show_curves(
         if {"low", "high"} <= set(part.columns):
             axis.fill_between(part[x], part["low"], part["high"], color=colour, alpha=0.18, linewidth=0)
     axis.set(xlabel=x if x_label is None else x_label, ylabel=y_label)
-    if log_x:
-        axis.set_xscale("log")
-    if ticks is not None:
-        axis.set_xticks(list(ticks), [f"{tick:g}" for tick in ticks])
-        axis.minorticks_off()
     if hue:
         axis.legend(title=hue, frameon=False)
-    if title:
-        axis.set_title(title, loc="left")
+    axis.set_title(title or "", loc="left")
     return figure
