@@ -315,7 +315,7 @@ class Explorer:
 
     def _on_upload(self, name: str, data: bytes) -> None:
         self.views.say("Looking for the face in your image …")
-        options = {"name": name, "side": self.studio.side, "align": self.studio.world.frame}
+        options = {"name": name, "side": self.studio.side, "align": self.studio.world.find_crop}
         self._later("upload", partial(read_upload, data, **options), self._show_upload)
 
     def _show_upload(self, image: Pixels) -> None:

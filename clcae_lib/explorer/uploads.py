@@ -16,12 +16,10 @@ from PIL import Image, ImageOps
 
 from clcae_lib.explorer.state import ExplorerError
 from clcae_lib.images import to_array
-from clcae_lib.photos import Alignment, PhotoError, decode_image
-from clcae_lib.photos.alignment import to_tensor
+from clcae_lib.photos import Crop, Limits, PhotoError, decode_image, to_tensor
 
 MAX_BYTES = 8_000_000
-MAX_PIXELS = 40_000_000
-MIN_SIDE = 16
+LIMITS = Limits(max_pixels=40_000_000)
 
 _NO_PATH = Path("an upload has no landmarks beside it", "photograph")
 
@@ -31,7 +29,7 @@ def read_upload(
     *,
     name: str,
     side: int,
-    align: Callable[[Path, Image.Image], Alignment] | None = None,
+    align: Callable[[Path, Image.Image], Crop] | None = None,
 ) -> UInt8[np.ndarray, "side side 3"]:
     """Return the image in an uploaded file, upright, cut as the world's images are, and resized.
 
@@ -42,7 +40,7 @@ def read_upload(
         data: content of the file; its format is recognised by its bytes, not by its name.
         name: the visitor's name for it, used only in messages.
         side: height and width of the result, in pixels.
-        align: the world's `frame`, which finds the crop in a photograph.
+        align: the world's `find_crop`, which finds the crop in a photograph.
 
     Raises:
         ExplorerError: the file is too large, not a PNG, JPEG or WebP, has too many pixels, or is damaged.
@@ -51,12 +49,12 @@ def read_upload(
     shown = shown or "The file"
     check_size(len(data), shown)
     try:
-        image = decode_image(data, name=shown, max_pixels=MAX_PIXELS, min_side=MIN_SIDE, profile=False)
+        image = decode_image(data, name=shown, limits=LIMITS, profile=False)
     except PhotoError as error:
         raise ExplorerError(str(error)) from error
     if align is not None and image.size != (side, side):
         try:
-            return to_array(align(_NO_PATH, image).resized(side).crop(to_tensor(image)))
+            return to_array(align(_NO_PATH, image).resized(side).cut(to_tensor(image)))
         except PhotoError:  # no face, or no detector
             pass
     return np.array(ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS))

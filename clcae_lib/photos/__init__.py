@@ -1,18 +1,23 @@
 """Photographs: read or refused by name, aligned as FFHQ was, and pasted back (no section of the paper)."""
 
 from clcae_lib.images import save_image
-from clcae_lib.photos.alignment import Alignment, align, centred, to_tensor
+from clcae_lib.photos.crop import Crop, align, centred, to_tensor
+from clcae_lib.photos.cutting import SHARES, CroppedPhotos, Cutter, face_crop, split_of
 from clcae_lib.photos.detection import FacesError, detect_faces, find_faces
-from clcae_lib.photos.folder import Refusal, none_usable, read_folder
+from clcae_lib.photos.folder import Refusal, has_header, list_files, none_usable, read_folder, sort_out
 from clcae_lib.photos.landmarks import Landmarks, LandmarksError, load_landmarks, save_landmarks
 from clcae_lib.photos.pasting import paste, paste_mask
-from clcae_lib.photos.reading import PhotoError, check_image, decode_image, read_image
+from clcae_lib.photos.reading import Limits, PhotoError, check_image, decode_image, read_image
 
 __all__ = [
-    "Alignment",
+    "SHARES",
+    "Crop",
+    "CroppedPhotos",
+    "Cutter",
     "FacesError",
     "Landmarks",
     "LandmarksError",
+    "Limits",
     "PhotoError",
     "Refusal",
     "align",
@@ -20,7 +25,10 @@ __all__ = [
     "check_image",
     "decode_image",
     "detect_faces",
+    "face_crop",
     "find_faces",
+    "has_header",
+    "list_files",
     "load_landmarks",
     "none_usable",
     "paste",
@@ -29,5 +37,7 @@ __all__ = [
     "read_image",
     "save_image",
     "save_landmarks",
+    "sort_out",
+    "split_of",
     "to_tensor",
 ]

@@ -1,26 +1,19 @@
-"""The photographs in a folder: those that can be used, and for each of the others the reason."""
+"""List the photographs in a folder, and for each file that cannot be used the reason."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from tqdm.auto import tqdm
 
 from clcae_lib.photos.landmarks import SUFFIX
-from clcae_lib.photos.reading import (
-    MAX_BYTES,
-    MAX_PIXELS,
-    MIN_SIDE,
-    PhotoError,
-    check_image,
-    read_image,
-    shown,
-)
+from clcae_lib.photos.reading import LIMITS, Limits, PhotoError, check_image, read_image, shown
 
-# What systems leave in folders of pictures; names that begin with a dot are left out as well.
+# Files that systems leave in folders of images; names that begin with a dot are left out as well.
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
-_MOST = 10  # reasons that one message lists
+_MOST = 10  # reasons in one message
+Used = TypeVar("Used")
 
 
 class Refusal(NamedTuple):
@@ -35,51 +28,61 @@ def read_folder(
     *,
     recursive: bool = False,
     decode: bool = True,
-    max_pixels: int = MAX_PIXELS,
-    max_bytes: int = MAX_BYTES,
-    min_side: int = MIN_SIDE,
+    limits: Limits = LIMITS,
     progress: bool = False,
 ) -> tuple[list[Path], list[Refusal]]:
-    """The pictures of a folder in the order of their names, and the files that are none that can be used.
+    """Return the usable images of a folder, sorted by name, and the other files.
 
-    Hidden files and files of landmarks are left out, every other file is in one of the lists. Both may be
-    empty.
+    Hidden files and files of landmarks are left out. Both lists may be empty.
 
     Args:
-        folder: where to look.
-        recursive: whether to look into its folders too (links to folders are not followed).
-        decode: whether each file is decoded, which finds damage; else only its header is looked at.
-        max_pixels: see `read_image`.
-        max_bytes: see `read_image`.
-        min_side: see `read_image`.
-        progress: whether to show a bar.
+        folder: folder to search.
+        recursive: whether its folders are searched too (links to folders are not followed).
+        decode: whether each file is decoded, which finds damage; else only its header is read.
+        limits: sizes that an image must have.
+        progress: whether a progress bar is shown.
 
     Raises:
-        PhotoError: `folder` is no folder, or may not be read.
+        PhotoError: `folder` is not a folder, or may not be read.
     """
-    good: list[Path] = []
-    found, refused = list_files(folder, recursive=recursive)
-    check = read_image if decode else check_image
-    for path in tqdm(found, desc="reading photographs", disable=not progress, leave=False):
+    files, unreadable = list_files(folder, recursive=recursive)
+    read = read_image if decode else check_image
+
+    def use(path: Path) -> None:
+        read(path, limits=limits)
+
+    good, refused = sort_out(files, use, title="reading photographs", progress=progress)
+    return list(good), sorted([*unreadable, *refused])
+
+
+def sort_out(
+    files: Iterable[Path], use: Callable[[Path], Used], *, title: str, progress: bool = False
+) -> tuple[dict[Path, Used], list[Refusal]]:
+    """Return what `use` returns for each file, and the files for which it raises a PhotoError.
+
+    Args:
+        files: photographs.
+        use: function of one file.
+        title: text of the progress bar.
+        progress: whether the bar is shown.
+    """
+    good: dict[Path, Used] = {}
+    refused = []
+    for path in tqdm(files, desc=title, disable=not progress, leave=False):
         try:
-            check(path, max_pixels=max_pixels, max_bytes=max_bytes, min_side=min_side)
-            good.append(path)
+            good[path] = use(path)
         except PhotoError as error:
             refused.append(Refusal(path, str(error)))
-    return good, sorted(refused)
+    return good, refused
 
 
 def list_files(folder: Path | str, *, recursive: bool = False) -> tuple[list[Path], list[Refusal]]:
-    """The files that may be photographs, in the order of their names, and folders that cannot be read.
+    """Return the files that may be photographs, sorted by name, and the folders that cannot be read.
 
     No file is opened.
 
-    Args:
-        folder: where to look.
-        recursive: whether to look into its folders too.
-
     Raises:
-        PhotoError: `folder` is no folder, or may not be read.
+        PhotoError: `folder` is not a folder, or may not be read.
     """
     folder = Path(folder)
     refused: list[Refusal] = []
@@ -88,39 +91,36 @@ def list_files(folder: Path | str, *, recursive: bool = False) -> tuple[list[Pat
 
 
 def none_usable(folder: Path | str, refused: Sequence[Refusal] = ()) -> str:
-    """What to say of a folder in which no photograph can be used: why, and what to do.
+    """Return the message for a folder without a usable photograph: the reasons, and what to do.
 
     Args:
-        folder: where they were looked for.
-        refused: the files that cannot be used, if there are any.
+        folder: folder that was searched.
+        refused: its files that cannot be used.
     """
     lines = [refusal.reason for refusal in refused[:_MOST]]
     if len(refused) > _MOST:
         lines.append(f"... and {len(refused) - _MOST} more")
-    looked_at = {refusal.path for refusal in refused}
     below = [path for path in list_files(folder, recursive=True)[0] if path.parent != Path(folder)]
-    first = None if looked_at.intersection(below) else next(filter(_has_header, below), None)
-    if first is not None:
-        lines.append(
-            f"photographs lie in its folders, such as {shown(first.parent)}: name that one (or, for "
-            "`clcae world add`, say --recursive)"
-        )
+    if not set(below).intersection(refusal.path for refusal in refused):
+        first = next(filter(has_header, below), None)
+        if first is not None:
+            lines.append(
+                f"photographs are located in its folders, such as {shown(first.parent)}: name that one (or, "
+                "for `clcae world add`, say --recursive)"
+            )
     lines = lines or ["it is empty; name the folder of your photographs"]
     return "\n".join([f"{shown(folder)} has no photograph that can be used:", *lines])
 
 
-def _has_header(path: Path) -> bool:
-    try:
-        check_image(path)
-    except PhotoError:
-        return False
-    return True
+def has_header(path: Path) -> bool:
+    """Return whether a file begins like a photograph that can be used."""
+    return bool(sort_out([path], check_image, title="")[0])
 
 
 def _files(folder: Path, recursive: bool, refused: list[Refusal]) -> Iterator[Path]:
-    """Every file that is not left out; folders that cannot be read join the refusals."""
-    if not os.path.isdir(folder):  # False for what may not be looked at, too
-        raise PhotoError(f"{shown(folder)} is no folder; name one that holds photographs.")
+    """Yield every file that is not left out; append folders that cannot be read to `refused`."""
+    if not os.path.isdir(folder):  # False also for a folder that may not be read
+        raise PhotoError(f"{shown(folder)} is not a folder; name one that holds photographs.")
 
     def unreadable(error: OSError) -> None:
         place = Path(error.filename)

@@ -1,8 +1,8 @@
 """Landmarks of faces, and the small file beside a photograph that holds them.
 
-Points are (x, y) in pixels of the upright photograph from its top left corner, with 0.5 the middle of the
-first pixel. Left and right are those of the picture. Five points are: left eye, right eye, nose tip, left and
-right corner of the mouth; 68 are in the usual order of the iBUG annotation.
+Points are (x, y) in pixels of the upright photograph from its top left corner; (0.5, 0.5) is the centre of
+the first pixel. Left and right are those of the image. Five points are: left eye, right eye, nose tip, left
+and right corner of the mouth; 68 are in the order of the iBUG annotation.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Annotated
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, FiniteFloat, ValidationError
 from torch import Tensor
 
 from clcae_lib.files import atomic_path
@@ -22,13 +22,13 @@ from clcae_lib.photos.reading import PhotoError, shown
 SUFFIX = ".landmarks.json"
 COUNTS = (5, 68)
 _SUFFIXES = ("", ".jpg", ".jpeg", ".png", ".webp")
-#: The first and last points, plus one, of the eyes among 68; the corners of the mouth are 48 and 54.
+#: The eyes among 68 points; the corners of the mouth are 48 and 54.
 _EYES = (slice(36, 42), slice(42, 48))
 _CORNERS = (48, 54)
 
 
 class LandmarksError(PhotoError):
-    """Landmarks that are missing or describe no face; the message names the file and the remedy."""
+    """Landmarks are missing or describe no face; the message names the file and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Landmarks:
     """One face.
 
     Attributes:
-        points: five or 68, float64, in pixels.
-        score: how sure a detector is, 0 to 1; 1 for points given by hand.
+        points: five or 68 points, float64, in pixels.
+        score: confidence of a detector, 0 to 1; 1 for points given by hand.
 
     Raises:
         LandmarksError: another number of points, or one that is not finite.
@@ -64,39 +64,40 @@ class Landmarks:
 
     @property
     def size(self) -> float:
-        """How large the face is: the longer of eye to eye and eyes to mouth, in pixels."""
+        """The longer of the distances from eye to eye and from eyes to mouth, in pixels."""
         left, right, _, *corners = self.five
         across, down = right - left, torch.stack(corners).mean(dim=0) - (left + right) / 2
         return float(max(across.norm(), down.norm()))
 
 
-class _File(BaseModel):
-    """What lies beside a photograph: its width and height, and the points of each face."""
+def _check_count(face: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    if len(face) not in COUNTS:
+        raise ValueError(f"a face has {len(face)} points; give five or 68")
+    return face
 
-    model_config = ConfigDict(extra="forbid")
 
-    size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
-    faces: list[list[tuple[FiniteFloat, FiniteFloat]]] = Field(min_length=1)
+_Pixels = Annotated[int, Field(ge=1)]
+_Face = Annotated[list[tuple[FiniteFloat, FiniteFloat]], AfterValidator(_check_count)]
 
-    @model_validator(mode="after")
-    def _counted(self) -> "_File":
-        odd = [len(face) for face in self.faces if len(face) not in COUNTS]
-        if odd:
-            raise ValueError(f"a face has {odd[0]} points; give five or 68")
-        return self
+
+class _File(BaseModel, extra="forbid"):
+    """The width and height of a photograph, and the points of each face."""
+
+    size: tuple[_Pixels, _Pixels] | None = None
+    faces: list[_Face] = Field(min_length=1)
 
 
 def landmarks_files(photograph: Path | str) -> tuple[Path, Path]:
-    """The two files beside a photograph that may hold its landmarks; neither need exist.
+    """Return the two files beside a photograph that may hold its landmarks; neither need exist.
 
-    `anna.jpg.landmarks.json` belongs to `anna.jpg` alone and is taken first, then `anna.landmarks.json`.
+    `anna.jpg.landmarks.json` belongs to `anna.jpg` only and is used first, then `anna.landmarks.json`.
     """
     photograph = Path(photograph)
     return photograph.with_name(photograph.name + SUFFIX), photograph.with_name(photograph.stem + SUFFIX)
 
 
 def landmarks_path(photograph: Path | str) -> Path:
-    """The file beside a photograph that holds its landmarks; it need not exist.
+    """Return the file beside a photograph that holds its landmarks; it need not exist.
 
     Raises:
         LandmarksError: it is named like several photographs.
@@ -115,14 +116,14 @@ def landmarks_path(photograph: Path | str) -> Path:
 
 
 def _of_the_same_stem(photograph: Path) -> list[Path]:
-    """Other images beside a photograph whose names differ from its name in the suffix only."""
+    """Return other images beside a photograph whose names differ from its name only in the suffix."""
     names = {photograph.stem + end for suffix in _SUFFIXES for end in (suffix, suffix.upper())}
     beside = [photograph.with_name(name) for name in sorted(names - {photograph.name})]
     return [path for path in beside if path.is_file() and not path.samefile(photograph)]
 
 
 def save_landmarks(photograph: Path | str, faces: Sequence[Landmarks], *, size: tuple[int, int]) -> Path:
-    """Write the faces of a photograph of this width and height beside it; the file's path."""
+    """Write the faces of a photograph of this width and height beside it, and return the file's path."""
     rows = [[[round(float(x), 3), round(float(y), 3)] for x, y in face.points] for face in faces]
     full, short = landmarks_files(photograph)
     path = full if full.is_file() or _of_the_same_stem(Path(photograph)) else short
@@ -132,14 +133,14 @@ def save_landmarks(photograph: Path | str, faces: Sequence[Landmarks], *, size: 
 
 
 def load_landmarks(photograph: Path | str, *, size: tuple[int, int] | None = None) -> list[Landmarks]:
-    """The faces in the file beside a photograph, the largest first; none where there is no such file.
+    """Return the faces in the file beside a photograph, the largest first; none without such a file.
 
     Args:
-        photograph: the picture, not the file of landmarks.
-        size: the upright picture's width and height, which the file must name if it names any.
+        photograph: path of the image, not of the landmarks.
+        size: width and height of the upright image, which the file must name if it names any.
 
     Raises:
-        LandmarksError: the file is damaged, belongs to a picture of another size, or is named like several
+        LandmarksError: the file is damaged, belongs to an image of another size, or is named like several
             photographs.
     """
     path = landmarks_path(photograph)
@@ -148,22 +149,22 @@ def load_landmarks(photograph: Path | str, *, size: tuple[int, int] | None = Non
     try:
         content = _File.model_validate_json(path.read_bytes())
     except (ValidationError, OSError) as error:
-        raise LandmarksError(f"{path}: {_short(error)}; see data/README.md for the format") from error
+        raise LandmarksError(f"{path}: {_reason(error)}; see data/README.md for the format") from error
     if size is not None and content.size is not None and tuple(size) != content.size:
         raise LandmarksError(
-            f"{path} is for a picture of {content.size[0]} x {content.size[1]} pixels, "
+            f"{path} is for an image of {content.size[0]} x {content.size[1]} pixels, "
             f"this one has {size[0]} x {size[1]}; mark the landmarks again"
         )
     return by_size([Landmarks(torch.tensor(face)) for face in content.faces])
 
 
 def by_size(faces: Sequence[Landmarks]) -> list[Landmarks]:
-    """The faces, the largest first."""
+    """Return the faces, the largest first."""
     return sorted(faces, key=lambda face: -face.size)
 
 
-def _short(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}"
-    return str(error)
+def _reason(error: ValidationError | OSError) -> str:
+    if isinstance(error, OSError):
+        return str(error)
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}"

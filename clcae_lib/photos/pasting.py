@@ -1,8 +1,8 @@
-"""Putting an edited face back into the photograph it was cut from.
+"""Put an edited face back into the photograph from which it was cut.
 
-The edited crop returns through the inverse of its alignment under a soft mask. Where it is known what the
-edit started from, only the region that the edit changed is touched; everywhere else the photograph keeps
-every pixel. The published code has no such step: it ends with the crop.
+The edited crop returns through the inverse of its alignment under a soft mask. If the image before the edit
+is given, only the region that the edit changed is replaced; everywhere else the photograph keeps every pixel.
+The published code has no such step: it ends with the crop.
 """
 
 from typing import Literal
@@ -12,47 +12,53 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from clcae_lib.photos.alignment import Alignment, check_size
+from clcae_lib.photos.crop import Crop
 from clcae_lib.photos.warp import blurred, warp
 
 Blend = Literal["replace", "add"]
 
 
 def paste(
-    photograph: Float[Tensor, "3 height width"],
-    alignment: Alignment,
+    photograph: Float[Tensor, "3 h w"],
+    crop: Crop,
     edited: Float[Tensor, "3 rows columns"],
     *,
     before: Float[Tensor, "3 rows columns"] | None = None,
     blend: Blend = "replace",
     feather: float = 0.08,
     threshold: float = 0.06,
-) -> Float[Tensor, "3 height width"]:
-    """The photograph with the edited crop in it; pictures are in [-1, 1].
+) -> Float[Tensor, "3 h w"]:
+    """Return the photograph with the edited crop in it; images are in [-1, 1].
 
     Args:
-        photograph: that the crop was cut from.
-        alignment: where.
-        edited: at the alignment's side.
-        before: what the edit started from, at the same side: the inversion, or the crop itself. With it only
-            what the edit changed is pasted; where nothing changed, the photograph stays as it is, exactly.
-        blend: "replace" puts the edited pixels there; "add" adds the difference of `edited` and `before`,
-            which keeps the photograph's own colour and detail, and needs `before`.
+        photograph: the image from which the crop was cut.
+        crop: place of the crop.
+        edited: image of the crop's side.
+        before: image before the edit: the inversion, or the crop itself. With it only what the edit changed
+            is pasted; where nothing changed, the photograph stays exactly as it is.
+        blend: "replace" pastes the edited pixels; "add" adds the difference of `edited` and `before`, which
+            keeps the photograph's own colour and detail, and needs `before`.
         feather: width of the mask's soft edge, in sides of the crop.
-        threshold: the least change, of 0 to 2, that counts as one.
+        threshold: smallest difference, of 0 to 2, that counts as a change.
 
     Raises:
-        ValueError: a picture has the wrong size, or `blend` lacks `before`.
+        ValueError: an image has the wrong size, or `blend` lacks `before`.
     """
-    _check(photograph, alignment, edited, before, blend)
-    mask = paste_mask(alignment, edited, before, feather=feather, threshold=threshold)
-    box = _box(alignment)
+    crop.check_size(photograph)
+    side = crop.side
+    for name, image in (("edited", edited), ("before", before)):
+        if image is not None and tuple(image.shape) != (3, side, side):
+            raise ValueError(f"{name}: expected [3, {side}, {side}], got {list(image.shape)}")
+    if blend == "add" and before is None:
+        raise ValueError("blend='add' adds a difference: give `before`, the image before the edit")
+    box = _box(crop)
     if box is None:
         return photograph.clone()
     rows, columns = box
-    matrix = alignment.to_crop
+    matrix = crop.to_crop
     matrix[:, 2] += matrix[:, :2] @ torch.tensor([columns.start, rows.start], dtype=torch.float64)
     size = (rows.stop - rows.start, columns.stop - columns.start)
+    mask = paste_mask(crop, edited, before, feather=feather, threshold=threshold)
     weight = warp(mask[None], matrix, size, beyond="zeros", cubic=False).clamp(0, 1)
     old = photograph[:, rows, columns]
     if blend == "add":
@@ -65,23 +71,23 @@ def paste(
 
 
 def paste_mask(
-    alignment: Alignment,
+    crop: Crop,
     edited: Float[Tensor, "3 side side"],
     before: Float[Tensor, "3 side side"] | None = None,
     *,
     feather: float = 0.08,
     threshold: float = 0.06,
 ) -> Float[Tensor, "side side"]:
-    """How much of each of the crop's pixels returns to the photograph, 0 at its border to 1.
+    """Return the share of each of the crop's pixels that returns to the photograph, 0 at the border to 1.
 
     Args:
-        alignment: of the crop.
-        edited: the crop after the edit.
-        before: the crop before; None takes all of it as changed.
+        crop: place of the crop.
+        edited: crop after the edit.
+        before: crop before the edit; None marks all of it as changed.
         feather: width of the soft edge, in sides of the crop.
-        threshold: the least change that counts.
+        threshold: smallest difference that counts as a change.
     """
-    side = alignment.side
+    side = crop.side
     width = max(1.0, feather * side)
     distance = torch.arange(side).to(edited) + 0.5
     ramp = _smooth(torch.minimum(distance, side - distance) / width - 0.5 / width)
@@ -90,7 +96,7 @@ def paste_mask(
 
 
 def _changed(step: Tensor, width: float, threshold: float) -> Float[Tensor, "side side"]:
-    """Where an edit changed something: 1 there and close by, falling softly to 0."""
+    """Return 1 where an edit changed something and close by, falling smoothly to 0."""
     change = step.abs().amax(dim=0, keepdim=True)
     fine = max(0.5, width / 8)
     strength = _smooth((blurred(change, fine) - 0.5 * threshold) / threshold)
@@ -104,24 +110,12 @@ def _smooth(x: Tensor) -> Tensor:
     return x * x * (3 - 2 * x)
 
 
-def _box(alignment: Alignment) -> tuple[slice, slice] | None:
-    """Rows and columns of the photograph that the crop covers; None where it covers none."""
-    corners, (width, height) = alignment.quad, alignment.size
+def _box(crop: Crop) -> tuple[slice, slice] | None:
+    """Return rows and columns of the photograph that the crop covers; None if it covers none."""
+    corners, (width, height) = crop.quad, crop.size
     low, high = corners.min(dim=0).values.floor().long(), corners.max(dim=0).values.ceil().long()
     left, top = (max(0, int(value)) for value in low)
     right, bottom = min(width, int(high[0])), min(height, int(high[1]))
     if left >= right or top >= bottom:
         return None
     return slice(top, bottom), slice(left, right)
-
-
-def _check(
-    photograph: Tensor, alignment: Alignment, edited: Tensor, before: Tensor | None, blend: str
-) -> None:
-    check_size(alignment, photograph)
-    side = alignment.side
-    for name, picture in (("edited", edited), ("before", before)):
-        if picture is not None and tuple(picture.shape) != (3, side, side):
-            raise ValueError(f"{name}: expected [3, {side}, {side}], got {list(picture.shape)}")
-    if blend == "add" and before is None:
-        raise ValueError("blend='add' adds a difference: give `before`, what the edit started from")

@@ -1,226 +1,234 @@
-"""One photograph from a file or from bytes, in upright sRGB, or a sentence that says why not.
+"""Read one photograph as upright sRGB, or refuse it in one sentence that names the file.
 
-What a file is told by its first bytes, not by its name, and only the decoders of PNG, JPEG and WebP are ever
-asked. Bytes are limited before the file is read, pixels before it is decoded. Nothing here depends on the
-paper; its own code opens any file with PIL and keeps neither rotation, transparency nor sixteen bits.
+The first bytes decide the format, not the name, and only the decoders of PNG, JPEG and WebP are used. The
+number of bytes is limited before a file is read, the number of pixels before it is decoded. The published
+code opens any file with PIL and ignores rotation, transparency and 16 bits.
 """
 
-import os
 import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BufferedIOBase, BytesIO
 from pathlib import Path
 
 from PIL import Image
 
 from clcae_lib.errors import ClcaeError
-from clcae_lib.photos._formats import canvas, format_of, likely_kind
 from clcae_lib.photos._pixels import to_rgb, upright
 
-MAX_BYTES = 200_000_000
-MAX_PIXELS = 100_000_000
-MIN_SIDE = 16
-_HEADER = 4096  # bytes that tell a format
+_HEADER = 4096  # bytes that show the format
+_SIGNATURES = {
+    b"GIF8": "GIF",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"BM": "BMP",
+    b"%PDF": "PDF",
+    b"PK\x03\x04": "a ZIP archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"\x00\x00\x00\x0cjP  ": "JPEG 2000",
+    b"\xff\x0a": "JPEG XL",
+    b"8BPS": "a Photoshop file",
+}
+_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC", b"avif": "AVIF"}
 
 
 class PhotoError(ClcaeError, ValueError):
-    """A picture that cannot be used; one sentence names the file, what is wrong and the remedy."""
+    """A photograph cannot be used; one sentence names the file, the fault and the remedy."""
 
 
-def read_image(
-    path: Path | str,
-    *,
-    max_pixels: int = MAX_PIXELS,
-    max_bytes: int = MAX_BYTES,
-    min_side: int = MIN_SIDE,
-    profile: bool = True,
-) -> Image.Image:
-    """The photograph in a file: mode RGB, 8 bits, upright as its EXIF says.
+@dataclass(frozen=True)
+class Limits:
+    """Sizes that a photograph must have.
 
-    Transparency is laid on white; of an animation the first picture is taken; sixteen bits are scaled to
-    eight; grey, palette and CMYK become RGB.
+    Attributes:
+        max_pixels: largest width times height.
+        max_bytes: largest size of the file.
+        min_side: smallest width and height in pixels.
+    """
+
+    max_pixels: int = 100_000_000
+    max_bytes: int = 200_000_000
+    min_side: int = 16
+
+
+LIMITS = Limits()
+
+
+def read_image(path: Path | str, *, limits: Limits = LIMITS, profile: bool = True) -> Image.Image:
+    """Return the photograph in a file: mode RGB, 8 bits, upright as its EXIF says.
+
+    Transparent pixels are blended with white, 16 bits are scaled to 8, grey, palette and CMYK become RGB, and
+    of an animation the first frame is returned.
 
     Args:
-        path: a PNG, JPEG or WebP file, whatever its name.
-        max_pixels: width times height; a larger picture is refused before it is decoded.
-        max_bytes: of the file; a larger one is refused before it is read.
-        min_side: pixels that the shorter side needs.
-        profile: whether an embedded colour profile is used (to sRGB) or ignored, as the published code does.
+        path: a PNG, JPEG or WebP file of any name.
+        limits: sizes, which are checked before the file is read and decoded.
+        profile: whether an embedded colour profile is used, or ignored as the published code does.
 
     Raises:
-        PhotoError: there is no such file, it cannot be read, or `decode_image` refuses its content.
+        PhotoError: the file is missing, cannot be read, or `decode_image` refuses its content.
     """
-    data = read_content(path, max_bytes=max_bytes)
-    return decode_image(data, name=shown(path), max_pixels=max_pixels, min_side=min_side, profile=profile)
+    return decode_image(read_content(path, limits=limits), name=shown(path), limits=limits, profile=profile)
 
 
-def check_image(
-    path: Path | str,
-    *,
-    max_pixels: int = MAX_PIXELS,
-    max_bytes: int = MAX_BYTES,
-    min_side: int = MIN_SIDE,
-) -> tuple[int, int]:
-    """Width and height that a file's header says. Nothing else is read: damage further on goes unseen.
+def check_image(path: Path | str, *, limits: Limits = LIMITS) -> tuple[int, int]:
+    """Return the width and height in a file's header; damage behind the header is not noticed.
 
     Raises:
-        PhotoError: as `read_image`, as far as the header tells.
+        PhotoError: as `read_image`, as far as the header shows.
     """
     name = shown(path)
-    with _open(Path(path), name) as file:
-        _check_bytes(os.fstat(file.fileno()).st_size, name, max_bytes)
+    with _open_file(path, limits) as file:
         start = file.read(_HEADER)
         file.seek(0)
-        size = canvas(start)  # its decoder would read the whole file
+        size = _webp_size(start)  # its decoder would read the whole file
         if size is None:
-            with _opened(file, start, name, max_pixels, min_side) as image:
+            with _open_image(file, start, name, limits) as image:
                 return image.size
     if size == (0, 0):
         raise PhotoError(_damaged(name))
-    _check_pixels(size, name, max_pixels)
-    _check_side(size, name, min_side)
+    _check_size(size, name, limits)
     return size
 
 
-def read_content(path: Path | str, *, max_bytes: int = MAX_BYTES) -> bytes:
-    """The bytes of a regular file, of which there are neither none nor too many.
+def read_content(path: Path | str, *, limits: Limits = LIMITS) -> bytes:
+    """Return the content of a regular file that is neither empty nor larger than the limit.
 
     Raises:
         PhotoError: there is no such file, or it cannot be read.
     """
-    name = shown(path)
-    with _open(Path(path), name) as file:
-        try:
-            data = file.read(max_bytes + 1)
-        except OSError as error:
-            raise PhotoError(_unreadable(name, error)) from error
-    _check_bytes(len(data), name, max_bytes)
-    return data
+    with _open_file(path, limits) as file:
+        return file.read(limits.max_bytes)
 
 
-def decode_image(
-    data: bytes,
-    *,
-    name: str,
-    max_pixels: int = MAX_PIXELS,
-    min_side: int = MIN_SIDE,
-    profile: bool = True,
-) -> Image.Image:
-    """The photograph in a file's content; see `read_image`.
+def decode_image(data: bytes, *, name: str, limits: Limits = LIMITS, profile: bool = True) -> Image.Image:
+    """Return the photograph in a file's content; see `read_image`.
 
     Args:
         data: the content.
-        name: what messages call it, printed as it is given.
-        max_pixels: width times height.
-        min_side: pixels that the shorter side needs.
+        name: the file's name in messages.
+        limits: sizes, see `Limits`; the number of bytes is not checked.
         profile: whether an embedded colour profile is used.
 
     Raises:
-        PhotoError: no PNG, JPEG or WebP, too many or too few pixels, damaged, or cut short.
+        PhotoError: the content is not PNG, JPEG or WebP, is damaged, or has too many or too few pixels.
     """
-    with _opened(BytesIO(data), data, name, max_pixels, min_side) as image:
+    with _open_image(BytesIO(data), data, name, limits) as image:
         image.seek(0)
         image.load()
-        picture = to_rgb(upright(image), profile=profile)
-        picture.info.clear()  # else PIL saves the old profile, and where it was taken, beside new pixels
-        return picture
+        rgb = to_rgb(upright(image), profile=profile)
+        rgb.info.clear()  # else PIL saves the old profile and the place with the new pixels
+        return rgb
 
 
 def shown(path: Path | str) -> str:
-    """A path as a message can print it: some names hold bytes that no terminal takes."""
-    text = os.fspath(path).encode("utf-8", "replace").decode()
+    """Return a path without the characters that a terminal cannot print."""
+    text = str(path).encode("utf-8", "replace").decode()
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 @contextmanager
-def _opened(
-    file: BufferedIOBase, start: bytes, name: str, max_pixels: int, min_side: int
-) -> Iterator[Image.Image]:
-    """The picture behind a header that has been looked at; whatever fails inside becomes a PhotoError.
-
-    Args:
-        file: the content.
-        start: its first bytes.
-        name: what messages call it.
-        max_pixels: width times height.
-        min_side: pixels that the shorter side needs.
-    """
-    kind = format_of(start)
-    if kind is None:
-        raise PhotoError(_stranger(start, name))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of crooked metadata, and of sizes that are checked here
-            # WebP's decoder takes its memory on opening.
-            _check_pixels(canvas(start) or (0, 0), name, max_pixels)
-            with Image.open(file, formats=[kind]) as image:
-                _check_pixels(image.size, name, max_pixels)
-                _check_side(image.size, name, min_side)
-                yield image
-    except PhotoError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise PhotoError(_too_many(name, max_pixels)) from error
-    except MemoryError as error:
-        raise PhotoError(f"{name} does not fit into memory; make it smaller.") from error
-    except Exception as error:  # decoders of strange bytes raise nearly anything, and mean this
-        raise PhotoError(_damaged(name)) from error
-
-
-def _open(path: Path, name: str) -> BufferedIOBase:
-    """A regular file, open to be read."""
+def _open_file(path: Path | str, limits: Limits) -> Iterator[BufferedIOBase]:
+    """Open a regular file of an allowed size; whatever the system refuses becomes a PhotoError."""
+    path, name = Path(path), shown(path)
     try:
         found = path.stat()
         if stat.S_ISDIR(found.st_mode):
-            raise PhotoError(f"{name} is a folder; name a picture in it.")
+            raise PhotoError(f"{name} is a folder; name an image in it.")
         if not stat.S_ISREG(found.st_mode):
-            raise PhotoError(f"{name} is no regular file; name a picture.")
-        return path.open("rb")
+            raise PhotoError(f"{name} is not a regular file; name an image.")
+        if not found.st_size:
+            raise PhotoError(f"{name} is empty; copy it again.")
+        if found.st_size > limits.max_bytes:
+            raise PhotoError(f"{name} has more than {limits.max_bytes / 1e6:g} MB; make it smaller.")
+        with path.open("rb") as file:
+            yield file
     except FileNotFoundError as error:
         raise PhotoError(f"{name} does not exist; check the path.") from error
     except PermissionError as error:
         raise PhotoError(f"{name} may not be read; change its permissions.") from error
     except OSError as error:
-        raise PhotoError(_unreadable(name, error)) from error
+        raise PhotoError(f"{name} cannot be read ({error.strerror}); copy it elsewhere.") from error
     except PhotoError:
         raise
     except ValueError as error:  # a zero byte in the name
-        raise PhotoError(f"{name} is no path; check the name.") from error
+        raise PhotoError(f"{name} is not a valid path; check the name.") from error
 
 
-def _check_bytes(count: int, name: str, max_bytes: int) -> None:
-    if not count:
-        raise PhotoError(f"{name} is empty; copy it again.")
-    if count > max_bytes:
-        raise PhotoError(f"{name} has more than {max_bytes / 1e6:g} MB; make it smaller.")
+@contextmanager
+def _open_image(file: BufferedIOBase, start: bytes, name: str, limits: Limits) -> Iterator[Image.Image]:
+    """Open an image by its first bytes and check its size; whatever fails becomes a PhotoError."""
+    kind = _format_of(start)
+    if kind is None:
+        raise PhotoError(
+            f"{name} is not a PNG, JPEG or WebP image{_looks_like(start)}; save it as one of these."
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about broken metadata, and about sizes that are checked here
+            _check_size(_webp_size(start), name, limits)  # WebP's decoder allocates memory when it opens
+            with Image.open(file, formats=[kind]) as image:
+                _check_size(image.size, name, limits)
+                yield image
+    except PhotoError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise PhotoError(_too_large(name, limits)) from error
+    except MemoryError as error:
+        raise PhotoError(f"{name} does not fit into memory; make it smaller.") from error
+    except Exception as error:  # decoders of damaged bytes raise nearly anything
+        raise PhotoError(_damaged(name)) from error
+
+
+def _check_size(size: tuple[int, int] | None, name: str, limits: Limits) -> None:
+    if size is None or size == (0, 0):
+        return
+    if size[0] * size[1] > limits.max_pixels:
+        raise PhotoError(_too_large(name, limits))
+    if min(size) < limits.min_side:
+        raise PhotoError(
+            f"{name} has {size[0]} x {size[1]} pixels; {limits.min_side} per side are needed: "
+            "use a larger one."
+        )
 
 
 def _damaged(name: str) -> str:
     return f"{name} is damaged or cut short; save or copy it again."
 
 
-def _unreadable(name: str, error: OSError) -> str:
-    return f"{name} cannot be read ({error.strerror}); copy it elsewhere."
+def _too_large(name: str, limits: Limits) -> str:
+    return f"{name} has more than {limits.max_pixels / 1e6:g} million pixels; make it smaller."
 
 
-def _check_pixels(size: tuple[int, int], name: str, max_pixels: int) -> None:
-    if size[0] * size[1] > max_pixels:
-        raise PhotoError(_too_many(name, max_pixels))
+def _format_of(data: bytes) -> str | None:
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if data.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    return "WEBP" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
 
 
-def _too_many(name: str, max_pixels: int) -> str:
-    return f"{name} has more than {max_pixels / 1e6:g} million pixels; make it smaller."
+def _looks_like(data: bytes) -> str:
+    """Return what else a file may be, in words, or nothing."""
+    kind = next((kind for start, kind in _SIGNATURES.items() if data.startswith(start)), None)
+    if data[4:8] == b"ftyp":
+        kind = _BRANDS.get(data[8:12], "a film or an unusual image")
+    elif data[:200].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        kind = "a web page"
+    return f" (it looks like {kind})" if kind else ""
 
 
-def _check_side(size: tuple[int, int], name: str, min_side: int) -> None:
-    if min(size) < min_side:
-        pixels = f"{size[0]} x {size[1]}"
-        raise PhotoError(f"{name} has {pixels} pixels; {min_side} a side are needed: take a larger one.")
-
-
-def _stranger(data: bytes, name: str) -> str:
-    kind = likely_kind(data)
-    looks = f" (it looks like {kind})" if kind else ""
-    return f"{name} is no PNG, JPEG or WebP picture{looks}; save it as one of these."
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """Return width and height in the header of a WebP file, (0, 0) if it is cut short, else None."""
+    if _format_of(data) != "WEBP":
+        return None
+    if len(data) < 30:
+        return 0, 0
+    if data[12:16] == b"VP8X":
+        return tuple(1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
+    if data[12:16] == b"VP8L":
+        packed = int.from_bytes(data[21:25], "little")
+        return 1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF)
+    return tuple(int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))

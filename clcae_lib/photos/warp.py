@@ -1,6 +1,6 @@
-"""Resampling a picture under an affine map without aliasing (no section of the paper).
+"""Resample an image under an affine map without aliasing (no section of the paper).
 
-Coordinates are continuous: the top left corner of a picture is (0, 0), its first pixel's centre (0.5, 0.5).
+Coordinates are continuous: the top left corner of an image is (0, 0), its first pixel's centre (0.5, 0.5).
 """
 
 import math
@@ -10,26 +10,26 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, grid_sample, pad
 
-_BUDGET = 4_000_000  # samples held at once
-_MOST = 16  # samples a pixel and axis; beyond, the picture is averaged down first
+_BUDGET = 4_000_000  # samples in memory
+_MOST = 16  # samples per pixel and axis; beyond, the image is averaged first
 
 
 def warp(
-    image: Float[Tensor, "channels height width"],
+    image: Float[Tensor, "c h w"],
     matrix: Float[Tensor, "2 3"],
     size: tuple[int, int],
     *,
     beyond: str = "reflection",
     cubic: bool = True,
-) -> Float[Tensor, "channels rows columns"]:
-    """The picture seen through an affine map, each pixel the mean of the samples that fall into it.
+) -> Float[Tensor, "c rows columns"]:
+    """Return an image under an affine map; each pixel is the mean of the samples in it.
 
     Args:
-        image: any channels, float32.
-        matrix: float64, from pixels of the result (x, y, 1) to pixels of `image` (x, y).
+        image: image of any channels, float32.
+        matrix: float64 map from pixels of the result (x, y, 1) to pixels of `image` (x, y).
         size: rows and columns of the result.
-        beyond: what lies outside `image`: its "reflection", or "zeros".
-        cubic: bicubic samples, else bilinear, which never overshoot.
+        beyond: values outside `image`: its "reflection", its "border", or "zeros".
+        cubic: whether samples are bicubic, else bilinear, which never overshoot.
     """
     image, matrix = _shrunk(image, matrix.double())
     count = max(1, min(_MOST, math.ceil(float(torch.linalg.matrix_norm(matrix[:, :2], 2)) - 1e-6)))
@@ -45,18 +45,18 @@ def warp(
 
 
 def apply_affine(matrix: Float[Tensor, "2 3"], points: Float[Tensor, "n 2"]) -> Float[Tensor, "n 2"]:
-    """Points (x, y) under an affine map, float64."""
+    """Return points (x, y) under an affine map, float64."""
     return points.double() @ matrix[:, :2].T + matrix[:, 2]
 
 
 def inverse(matrix: Float[Tensor, "2 3"]) -> Float[Tensor, "2 3"]:
-    """The affine map that undoes `matrix`, float64."""
+    """Return the inverse of an affine map, float64."""
     linear = torch.linalg.inv(matrix[:, :2].double())
     return torch.cat([linear, -linear @ matrix[:, 2:].double()], dim=1)
 
 
-def blurred(image: Float[Tensor, "channels height width"], sigma: float) -> Tensor:
-    """The picture under a Gaussian of `sigma` pixels; its borders are repeated."""
+def blurred(image: Float[Tensor, "c h w"], sigma: float) -> Float[Tensor, "c h w"]:
+    """Return an image under a Gaussian of `sigma` pixels; its borders are repeated."""
     radius = max(1, math.ceil(3 * sigma))
     taps = torch.exp(-(torch.arange(-radius, radius + 1).to(image) ** 2) / (2 * sigma**2))
     taps = (taps / taps.sum()).view(1, 1, 1, -1)
@@ -65,20 +65,17 @@ def blurred(image: Float[Tensor, "channels height width"], sigma: float) -> Tens
 
 
 def _shrunk(image: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Picture and map after averaging whole blocks of pixels, where single samples would be too many."""
+    """Return image and map after averaging blocks of pixels, where single samples would be too many."""
     factor = int(float(torch.linalg.svdvals(matrix[:, :2]).min()) / 4)
     factor = min(factor, *image.shape[-2:])
     if factor < 2:
         return image, matrix
-    height, width = (side // factor * factor for side in image.shape[-2:])
-    if (height, width) != tuple(image.shape[-2:]):
-        extra = (0, (-image.shape[-1]) % factor, 0, (-image.shape[-2]) % factor)
-        image = pad(image[None], extra, mode="replicate")[0]
-    return avg_pool2d(image[None], factor)[0], matrix / factor
+    extra = (0, -image.shape[-1] % factor, 0, -image.shape[-2] % factor)
+    return avg_pool2d(pad(image[None], extra, mode="replicate"), factor)[0], matrix / factor
 
 
 def _positions(matrix: Tensor, rows: range, columns: int, count: int, shape: torch.Size) -> Tensor:
-    """Where each sample lies in the source, in the units of `grid_sample`."""
+    """Return the place of each sample in the source, in the units of `grid_sample`."""
     y = torch.arange(rows.start * count, rows.stop * count, dtype=torch.float64) / count + 0.5 / count
     x = torch.arange(columns * count, dtype=torch.float64) / count + 0.5 / count
     height, width = shape

@@ -30,10 +30,10 @@ from clcae_lib.training._seeds import Shuffled, step_generator
 from clcae_lib.training.config import ConfigError, Precision, TrainConfig, refuse_changes
 from clcae_lib.training.loop import Task, fit
 from clcae_lib.weights import checkpoints
+from clcae_lib.worlds import get_world
 from clcae_lib.worlds.portraits import Portraits, PortraitsWorld
 from clcae_lib.worlds.portraits.judges import JUDGES, Judge, build_judge
 from clcae_lib.worlds.portraits.renderer import LANDMARKS
-from clcae_lib.worlds.world import get_world
 
 __all__ = ["JudgeTask", "JudgesConfig", "augment", "train", "verification_auc"]
 

@@ -1,37 +1,40 @@
-"""What is inverted: worlds and their registry."""
+"""What is inverted: worlds by name; importing a world lists it in `WORLDS`."""
 
-from clcae_lib.worlds._photo_settings import WorldSettings
 from clcae_lib.worlds.adding import add_world, remove_world
-from clcae_lib.worlds.perceptual import LpipsAlex, find_alexnet
+from clcae_lib.worlds.perceptual import LpipsAlex, distance_name, find_alexnet
 from clcae_lib.worlds.photos import PhotoWorld
-from clcae_lib.worlds.portraits import PortraitsWorld  # importing a world registers it
+from clcae_lib.worlds.portraits import PortraitsWorld
 from clcae_lib.worlds.portraits2 import Portraits2World
+from clcae_lib.worlds.settings import WorldSettings
 from clcae_lib.worlds.world import (
+    WORLDS,
     Images,
     Role,
+    UnknownWorldError,
     World,
     WorldError,
     copy_of,
     get_world,
-    register_world,
     world_names,
 )
 
 __all__ = [
+    "WORLDS",
     "Images",
     "LpipsAlex",
     "PhotoWorld",
     "Portraits2World",
     "PortraitsWorld",
     "Role",
+    "UnknownWorldError",
     "World",
     "WorldError",
     "WorldSettings",
     "add_world",
     "copy_of",
+    "distance_name",
     "find_alexnet",
     "get_world",
-    "register_world",
     "remove_world",
     "world_names",
 ]

@@ -1,8 +1,7 @@
 """LPIPS with AlexNet: the perceptual distance of the paper's objective and of its tables (section 4.1).
 
-Its AlexNet trunk is a download. Worlds of photographs use it for losses and for measures; the portraits have
-a perceptual distance of their own. Both carry a `name`, which every table prints, so that one is never read
-as the other.
+Its AlexNet trunk is a download. Worlds of photographs use LPIPS for losses and measures; the portraits have a
+perceptual network of their own. Every table prints the `name` of its distance.
 """
 
 import warnings
@@ -28,7 +27,7 @@ def find_alexnet() -> Path | None:
 
 
 def distance_name(distance: Callable[[Tensor, Tensor], Tensor]) -> str:
-    """Return what a perceptual distance is called in a table."""
+    """Return the name of a perceptual distance in a table."""
     return getattr(distance, "name", type(distance).__name__)
 
 
@@ -48,54 +47,23 @@ class LpipsAlex(nn.Module):
                 f"{weights} is not torchvision's AlexNet: its SHA-256 should begin with "
                 f"{_DIGEST_START}; delete the file or fetch it again"
             )
-        self.lpips = _lpips_with_trunk(read_weights(weights).tensors)
+        self.lpips = empty_lpips()
+        trunk = read_weights(weights).tensors
+        own = self.lpips.net.state_dict()
+        self.lpips.net.load_state_dict({name: trunk[f"features.{name.split('.', 1)[1]}"] for name in own})
         self.requires_grad_(False).eval()
 
-    def forward(
-        self, x: Float[Tensor, "n 3 height width"], y: Float[Tensor, "n 3 height width"]
-    ) -> Float[Tensor, " n"]:
-        """Distances of pairs of images in [-1, 1]."""
+    def forward(self, x: Float[Tensor, "n 3 h w"], y: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
+        """Return the distances of pairs of images in [-1, 1]."""
         return self.lpips(x, y).flatten()
 
 
-def _lpips_with_trunk(trunk: dict[str, Tensor]) -> nn.Module:
-    """The lpips package's network with this AlexNet as its trunk; nothing is downloaded."""
-    model = _empty_lpips()
-    own = model.net.state_dict()
-    renamed = {name: trunk["features." + name.split(".", 1)[1]] for name in own}
-    model.net.load_state_dict(renamed)
-    return model
-
-
-def _empty_lpips() -> nn.Module:
+def empty_lpips() -> nn.Module:
+    """Return the lpips package's network with its heads and an AlexNet of zeros; nothing is fetched."""
     vision_repair.ensure_torchvision()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the package calls torchvision by its former names
+        warnings.simplefilter("ignore")  # the package uses former names of torchvision's
         import lpips
 
         with checkpoints.Undrawn():
             return lpips.LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False)
-
-
-def lpips_from_published(tensors: dict[str, Tensor]) -> nn.Module:
-    """LPIPS from weights under the official code's names: `net.layers.N.*`, `lin.I.1.weight`.
-
-    Raises:
-        ValueError: names are missing or left over.
-    """
-    names = {"net.mean": "scaling_layer.shift", "net.std": "scaling_layer.scale"}
-    slices = {"0": 1, "3": 2, "6": 3, "8": 4, "10": 5}
-    for name in tensors:
-        parts = name.split(".")
-        if parts[:2] == ["net", "layers"] and parts[2] in slices:
-            names[name] = f"net.slice{slices[parts[2]]}.{parts[2]}.{parts[3]}"
-        elif parts[0] == "lin":
-            names[name] = f"lin{parts[1]}.model.1.weight"
-    model = _empty_lpips()
-    # The package holds its heads twice, as attributes and in a list.
-    renamed = {names.get(name, name): value for name, value in tensors.items()}
-    renamed |= {
-        f"lins.{name[3]}{name[4:]}": value for name, value in renamed.items() if name.startswith("lin")
-    }
-    checkpoints.load_into(model, renamed, source="the published LPIPS weights")
-    return model.requires_grad_(False).eval()

@@ -1,11 +1,12 @@
-"""Worlds of photographs: `ffhq`, `cars`, and a user's own, each a folder of pictures and a StyleGAN2.
+"""Worlds of photographs: `ffhq`, `cars`, and a user's own, each a folder of photographs and a StyleGAN2.
 
-What a world is stands in `data/<name>/world.yaml`. Photographs are cut as the generator's were (FFHQ's square
-for faces, 4:3 with black bars for cars). Splits go by content: disjoint, and the same on every machine.
+The settings of a world are in `data/<name>/world.yaml`. Photographs are cut as the generator's were (FFHQ's
+square for faces, 4:3 with black bars for cars). Splits depend on content: disjoint, and the same on every
+machine.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,14 @@ from clcae_lib import paths
 from clcae_lib.files import atomic_path
 from clcae_lib.images import CAR_HEIGHT, CAR_ROWS
 from clcae_lib.models.backbone import ENCODER_SIDE
-from clcae_lib.photos import Alignment, Refusal
-from clcae_lib.photos.cutting import SHARES, Crops, Cutter, prepare, split_of
-from clcae_lib.photos.folder import list_files
+from clcae_lib.photos import SHARES, Crop, CroppedPhotos, Cutter, Refusal, list_files, sort_out, split_of
 from clcae_lib.settings import dump_yaml
-from clcae_lib.worlds._photo_settings import (
-    BUILT_IN,
-    FILE,
-    NAME,
-    RESERVED,
-    WorldSettings,
-    read_settings,
-    training_defaults,
-)
-from clcae_lib.worlds.world import Role, World, WorldError, find_worlds_with, register_world
+from clcae_lib.weights import load_arcface, load_generator, load_moco
+from clcae_lib.weights.fetch import Fetcher
+from clcae_lib.weights.manifest import AssetError, read_manifest
+from clcae_lib.worlds.perceptual import ALEXNET_FILE, LpipsAlex
+from clcae_lib.worlds.settings import BUILT_IN, FILE, WorldSettings, is_free, read_settings, training_defaults
+from clcae_lib.worlds.world import SOURCES, WORLDS, Role, World, WorldError
 
 OFFICIAL = "clcae.pt"
 """The official inversion checkpoint, as `clcae fetch` places it."""
@@ -40,8 +35,8 @@ class PhotoWorld(World):
     """A folder of photographs and a StyleGAN2.
 
     Args:
-        name: of the folder below `data/`.
-        settings: what the world is; read from its `world.yaml` if None.
+        name: name of its folder below `data/`.
+        settings: its settings; read from its `world.yaml` if None.
     """
 
     splits: Sequence[str] = tuple(SHARES)
@@ -56,22 +51,22 @@ class PhotoWorld(World):
 
     @cached_property
     def cutter(self) -> Cutter:
-        """How its photographs are cut."""
+        """The cutter of its photographs."""
         aligned, kind = self.settings.already_aligned, self.settings.kind
         framing = "middle" if aligned and kind == "faces" else _FRAMINGS[kind]
         return Cutter(self.name, self.resolution, framing, self.settings.widen)
 
-    def frame(self, path: Path, picture: Any) -> Alignment:
-        """Where the world's crop lies in a photograph; see `World.frame`."""
-        return self.cutter.alignment(path, picture)
+    def find_crop(self, path: Path, image: Any) -> Crop:
+        """Return the place of the world's crop in a photograph; see `World.find_crop`."""
+        return self.cutter.find_crop(path, image)
 
     def training_defaults(self, stage: str) -> dict[str, Any]:
-        """Sizes for photographs; see `World.training_defaults`."""
+        """Return settings for photographs; see `World.training_defaults`."""
         return training_defaults(stage, self.resolution)
 
     @property
     def images_folder(self) -> Path:
-        """Where its photographs lie."""
+        """The folder of its photographs."""
         return self.folder / Path(self.settings.images).expanduser()
 
     @property
@@ -84,8 +79,8 @@ class PhotoWorld(World):
             lacks.append("a generator")
         return lacks
 
-    def images(self, split: str, size: int | None = None) -> Crops:
-        """The first `size` aligned photographs of a split, in [-1, 1]; all of them if None or fewer.
+    def images(self, split: str, size: int | None = None) -> CroppedPhotos:
+        """Return the first `size` aligned photographs of a split, in [-1, 1]; all of them if None or fewer.
 
         Raises:
             WorldError: there is no such split, no folder, or nothing usable in it.
@@ -95,22 +90,25 @@ class PhotoWorld(World):
         files = self.split_files[split]
         if not files:
             counts = ", ".join(f"{name} {len(found)}" for name, found in self.split_files.items())
+            reason = f"; not used: {self.refused[0].reason}" if self.refused else ""
             raise WorldError(
                 f"{self.name!r} has no photographs in its split {split!r} ({counts}); put more into "
-                f"{self.images_folder}, or give lists in {self.folder / FILE}{self._first_refusal()}"
+                f"{self.images_folder}, or give lists in {self.folder / FILE}{reason}"
             )
-        return Crops(self.cutter, files[:size])
+        return CroppedPhotos(self.cutter, files[:size])
 
     @cached_property
     def _cut(self) -> tuple[dict[Path, str], list[Refusal]]:
+        """The digest of each usable photograph, and the other files."""
         if not self.images_folder.is_dir():
             raise WorldError(
                 f"{self.images_folder} is missing: put the photographs of {self.name!r} there, or say where "
                 f"they are, `clcae world add {self.name} --images DIR`"
             )
-        files, refused = list_files(self.images_folder, recursive=self.settings.recursive)
-        digests, uncut = prepare(self.cutter, files)
-        return digests, [*refused, *uncut]
+        files, unreadable = list_files(self.images_folder, recursive=self.settings.recursive)
+        title = f"photographs of {self.name}"
+        digests, refused = sort_out(files, self.cutter.digest, title=title, progress=True)
+        return digests, [*unreadable, *refused]
 
     @property
     def refused(self) -> list[Refusal]:
@@ -121,12 +119,12 @@ class PhotoWorld(World):
     def split_files(self) -> dict[str, list[Path]]:
         """The usable photographs of each split, in the order of their contents' digests or of their list.
 
-        In an album so small that validation or test would have none, each takes the last one of training.
+        In an album so small that validation or test would be empty, each takes the last one of training.
         """
         digests = self._cut[0]
-        if self.settings.lists:
-            return self._listed(digests)
         found: dict[str, list[Path]] = {name: [] for name in self.splits}
+        if self.settings.lists:
+            return found | self._listed(digests)
         for path in sorted(digests, key=lambda path: (digests[path], path)):
             found[split_of(digests[path])].append(path)
         _share_last(found, digests)
@@ -134,31 +132,28 @@ class PhotoWorld(World):
 
     def _listed(self, digests: dict[Path, str]) -> dict[str, list[Path]]:
         by_name = {path.relative_to(self.images_folder).as_posix(): path for path in digests}
-        found: dict[str, list[Path]] = {name: [] for name in self.splits}
+        found: dict[str, list[Path]] = {}
         seen: dict[str, str] = {}
         for split, file in self.settings.lists.items():
             place = self.folder / file
             if not place.is_file():
-                raise WorldError(f"{place}, the list of {split!r}, is missing; write it, one name a line")
-            for line in filter(None, map(str.strip, place.read_text(encoding="utf-8").splitlines())):
-                if line not in by_name:
-                    raise WorldError(f"{place}: {line!r} is no usable photograph of {self.images_folder}")
-                digest = digests[by_name[line]]
-                if seen.setdefault(digest, split) != split:
-                    raise WorldError(
-                        f"{place}: {line!r} is in {seen[digest]!r} already; splits may share nothing"
-                    )
-                found[split].append(by_name[line])
+                raise WorldError(f"{place}, the list of {split!r}, is missing; write it, one name per line")
+            names = list(filter(None, map(str.strip, place.read_text(encoding="utf-8").splitlines())))
+            for name in names:
+                if name not in by_name:
+                    raise WorldError(f"{place}: {name!r} is not a usable photograph of {self.images_folder}")
+                owner = seen.setdefault(digests[by_name[name]], split)
+                if owner != split:
+                    raise WorldError(f"{place}: {name!r} is in {owner!r} already; splits may share nothing")
+            found[split] = [by_name[name] for name in names]
         return found
 
     def generator(self, device="cpu") -> nn.Module:
-        """The world's StyleGAN2, frozen, in evaluation mode.
+        """Return the world's StyleGAN2, frozen, in evaluation mode.
 
         Raises:
-            WorldError: there is none, or it draws pictures of another size.
+            WorldError: there is none, or its images have another size.
         """
-        from clcae_lib.weights import load_generator
-
         path = self.generator_file
         network = load_generator(path, device=device)
         if network.size != self.resolution:
@@ -169,13 +164,13 @@ class PhotoWorld(World):
         return network
 
     def inversion(self, preset: str) -> Path | None:
-        """The encoder trained here, or, of `published`, the official checkpoint `clcae.pt`; None without."""
+        """Return the encoder trained here, or, for `published`, the official `clcae.pt`; None without."""
         official = self.folder / OFFICIAL
         trained = super().inversion(preset)
         return official if trained is None and preset == "published" and official.is_file() else trained
 
     def require(self, name: str, *, command: str) -> Path:
-        """The file of weights; see `World.require`. Where they are published, fetching comes first.
+        """Return the file of weights; see `World.require`. For published ones, fetching is named first.
 
         Raises:
             WorldError: it is not there.
@@ -190,62 +185,49 @@ class PhotoWorld(World):
 
     @property
     def generator_file(self) -> Path:
-        """The generator's file: the one that is named, `generator.safetensors`, or the official one.
+        """The generator's file: the named one, `generator.safetensors`, or the official one.
 
         Raises:
             WorldError: there is none.
         """
-        names = ["generator.safetensors", "stylegan2.pt"]
-        named = self.settings.generator
-        for name in [named] if named else names:
+        named, official = self.settings.generator, "stylegan2.pt"
+        for name in [named] if named else ["generator.safetensors", official]:
             if (self.folder / name).is_file():
                 return self.folder / name
         remedy = f"`clcae fetch {self.name}` brings it" if self.name in BUILT_IN else "add it"
         remedy += f", or name your own with `clcae world add {self.name} --images DIR --generator FILE`"
-        raise WorldError(f"{self.folder / (named or names[1])} is missing: {remedy}")
+        raise WorldError(f"{self.folder / (named or official)} is missing: {remedy}")
 
     def identity(self, role: Role, device="cpu") -> nn.Module:
-        """IR-SE50 for faces, MoCo's features for anything else; one network for losses and for measures.
+        """Return IR-SE50 for faces, MoCo's features for others; one network for losses and measures.
 
         Raises:
             WorldError: the weights are not here.
         """
-        from clcae_lib.weights import load_arcface, load_moco
-
-        del role
-        faces = self.settings.kind == "faces"
-        path = self._network(self._identity_file, "ir-se50" if faces else "moco")
-        return (load_arcface if faces else load_moco)(path).to(device)
+        load = load_arcface if self.settings.kind == "faces" else load_moco
+        return load(self._checked(self.judge_path("identity"))).to(device)
 
     def perceptual(self, role: Role, device="cpu") -> nn.Module:
-        """LPIPS, which compares any pictures; the portraits' own distance knows drawn faces only.
+        """Return LPIPS, which compares any images; the portraits' own distance is for drawn faces only.
 
         Raises:
             WorldError: AlexNet's weights are not here.
         """
-        from clcae_lib.worlds.perceptual import ALEXNET_FILE, LpipsAlex
+        return LpipsAlex(self._checked(self.judge_path("perceptual"))).to(device)
 
-        del role
-        return LpipsAlex(self._network(ALEXNET_FILE, "alexnet")).to(device)
-
-    @property
-    def _identity_file(self) -> str:
-        return "ir_se50.pth" if self.settings.kind == "faces" else "moco_v2_resnet50.pt"
+    def judge_path(self, judge: str) -> Path:
+        """Return the place of the shared "identity" or "perceptual" network; the file need not exist."""
+        identity = "ir_se50.pth" if self.settings.kind == "faces" else "moco_v2_resnet50.pt"
+        return paths.data_dir() / "networks" / {"identity": identity, "perceptual": ALEXNET_FILE}[judge]
 
     def judge_file(self, judge: str, role: Role) -> Path | None:
-        """The file of a network that worlds of photographs share; see `World.judge_file`."""
-        from clcae_lib.worlds.perceptual import ALEXNET_FILE
-
-        del role
-        names = {"identity": self._identity_file, "perceptual": ALEXNET_FILE}
-        if judge not in names:
-            return None
-        path = paths.data_dir() / "networks" / names[judge]
-        return path if path.is_file() else None
+        """Return the file of a network that worlds of photographs share; see `World.judge_file`."""
+        path = None if judge == "oracle" else self.judge_path(judge)
+        return path if path and path.is_file() else None
 
     @property
     def untrained(self) -> dict[str, str]:
-        """The generator, which is given, and the judges.
+        """The generator, which is given, and the networks that learn from factors.
 
         Raises:
             WorldError: there is no generator.
@@ -255,7 +237,7 @@ class PhotoWorld(World):
         return {"generator": given, "judges": factors, "body": factors} | self._too_small
 
     def lend(self, data: Path) -> None:
-        """Write the settings into another data folder, and links to the generator and the networks there.
+        """Write the settings into another data folder, and links to the generator and the networks.
 
         Raises:
             WorldError: there is no generator.
@@ -263,46 +245,44 @@ class PhotoWorld(World):
         home, generator = data / self.name, self.generator_file
         given = [generator, generator.with_suffix(".json")]
         given += [self.folder / name for name in self.settings.lists.values()]
-        networks = [self.judge_file(judge, "train") for judge in ("identity", "perceptual")]
-        targets = {home / path.name: path for path in given if path.is_file()}
-        targets |= {data / "networks" / path.name: path for path in networks if path}
+        targets = {home / path.name: path for path in given}
+        targets |= {data / "networks" / p.name: p for p in map(self.judge_path, ("identity", "perceptual"))}
         for target, path in targets.items():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.unlink(missing_ok=True)
-            target.symlink_to(path.resolve())
+            if path.is_file():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.unlink(missing_ok=True)
+                target.symlink_to(path.resolve())
         settings = {"images": str(self.images_folder.resolve()), "generator": generator.name}
         with atomic_path(home / FILE) as partial:
             partial.write_text(dump_yaml(self.settings.model_dump() | settings), encoding="utf-8")
 
     def measures_with(self, judge: str) -> bool:
-        """Whether a judge is here; photographs have one of a kind, which gives losses and measures."""
+        """Return whether a network is here; photographs have one per kind, for losses and measures."""
         try:
             getattr(self, judge)("measure")
         except WorldError:
             return False
         return True
 
-    def view(self, pictures: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n 3 rows columns"]:
-        """What an encoder sees of pictures: at most 256 pixels a side, of cars without the black rows."""
-        pictures = super().view(pictures)
-        if self.settings.kind == "cars" and pictures.shape[-2] == pictures.shape[-1] == 256:
-            return pictures[:, :, CAR_ROWS]
-        return pictures
+    def view(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 rows columns"]:
+        """Return what an encoder sees: at most 256 pixels per side, of cars without the black rows."""
+        images = super().view(images)
+        return images[:, :, CAR_ROWS] if self._has_bars(images, ENCODER_SIDE) else images
 
-    def published_view(
-        self, pictures: Float[Tensor, "n 3 height width"]
-    ) -> Float[Tensor, "n 3 rows columns"]:
-        """What preset `published` sees of photographs: of cars what lies between the black rows."""
-        if self.settings.kind == "cars" and pictures.shape[-2] == pictures.shape[-1] >= ENCODER_SIDE:
-            bar = pictures.shape[-1] // 8
-            pictures = pictures[:, :, bar:-bar]
-        return super().published_view(pictures)
+    def published_view(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 rows columns"]:
+        """Return what preset `published` sees of photographs: of cars the rows between the black ones."""
+        if self._has_bars(images, images.shape[-1]):
+            scale = images.shape[-1] // ENCODER_SIDE
+            images = images[:, :, scale * CAR_ROWS.start : scale * CAR_ROWS.stop]
+        return super().published_view(images)
 
-    def _network(self, file: str, asset: str) -> Path:
-        from clcae_lib.weights.fetch import Fetcher
-        from clcae_lib.weights.manifest import AssetError, read_manifest
+    def _has_bars(self, images: Tensor, side: int) -> bool:
+        """Return whether images are squares of cars with this side, with black rows above and below."""
+        return self.settings.kind == "cars" and images.shape[-2] == images.shape[-1] == side >= ENCODER_SIDE
 
-        path = paths.data_dir() / "networks" / file
+    def _checked(self, path: Path) -> Path:
+        """Return a published network's file after checking its digest."""
+        asset = {"ir_se50.pth": "ir-se50", "moco_v2_resnet50.pt": "moco", ALEXNET_FILE: "alexnet"}[path.name]
         if not path.is_file():
             raise WorldError(f"{path} is missing: `clcae fetch {asset}` brings it, or put it there by hand")
         try:
@@ -310,40 +290,11 @@ class PhotoWorld(World):
         except AssetError as error:
             raise WorldError(str(error)) from error
 
-    def _first_refusal(self) -> str:
-        return f"; not used: {self.refused[0].reason}" if self.refused else ""
-
     def _lacks(self, what: str) -> WorldError:
         return WorldError(
-            f"the world {self.name!r} has no {what}: nobody knows the truth behind a photograph; "
-            "the world 'portraits' has one"
+            f"the world {self.name!r} has no {what}: ground-truth factors exist only for rendered worlds "
+            "such as 'portraits'"
         )
-
-
-@register_world("ffhq")
-def _ffhq() -> PhotoWorld:
-    return PhotoWorld("ffhq")
-
-
-@register_world("cars")
-def _cars() -> PhotoWorld:
-    return PhotoWorld("cars")
-
-
-def _find(name: str | None) -> Any:
-    """For `get_world`: a user's world of this name or None; the names of all of them if `name` is None."""
-    home = paths.data_dir()
-    if name is None:
-        found = [path.parent.name for path in home.glob(f"*/{FILE}")] if home.is_dir() else []
-        return [
-            found_name for found_name in found if NAME.fullmatch(found_name) and found_name not in RESERVED
-        ]
-    if not NAME.fullmatch(name) or name in RESERVED or not (home / name / FILE).is_file():
-        return None
-    return PhotoWorld(name)
-
-
-find_worlds_with(_find)
 
 
 def _share_last(found: dict[str, list[Path]], digests: Mapping[Path, str]) -> None:
@@ -353,3 +304,13 @@ def _share_last(found: dict[str, list[Path]], digests: Mapping[Path, str]) -> No
         if len(last) < len(found["train"]):
             found[split] = last
             found["train"] = found["train"][: -len(last)]
+
+
+def _user_worlds() -> list[str]:
+    """Return the names of the worlds in the data folder."""
+    found = (path.parent.name for path in paths.data_dir().glob(f"*/{FILE}"))
+    return list(filter(is_free, found))
+
+
+WORLDS.update({name: partial(PhotoWorld, name) for name in BUILT_IN})
+SOURCES.append((_user_worlds, PhotoWorld))

@@ -92,7 +92,7 @@ def test_uploads_are_inverted_and_hostile_ones_refused_in_a_sentence(visit, port
     huge = tmp_path / "huge.png"
     with huge.open("wb") as file:
         file.truncate(100_000_000)
-    for path, words in ((script, "no PNG, JPEG or WebP"), (bomb, "pixels"), (huge, "more than 8 MB")):
+    for path, words in ((script, "not a PNG, JPEG or WebP"), (bomb, "pixels"), (huge, "more than 8 MB")):
         visit.upload("Upload an image", path)
         alert = visit.page.locator(".clcae-status p[role=alert]", has_text=words)
         alert.wait_for(timeout=30_000)

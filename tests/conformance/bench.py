@@ -16,7 +16,7 @@ from clcae_lib.models import (
 )
 from clcae_lib.models._ops import make_kernel
 from clcae_lib.weights import checkpoints
-from clcae_lib.worlds.perceptual import lpips_from_published
+from clcae_lib.worlds.perceptual import empty_lpips
 from tests.conformance import fill, golden
 from tests.conformance.official import PublishedInversion, build_inversion
 
@@ -127,3 +127,22 @@ def filled_tensors(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
 def shared(domain: str = "faces", size: int = 256, batch: int = 2) -> Bench:
     """One bench for all tests of a process."""
     return Bench(domain, size, batch=batch)
+
+
+def lpips_from_published(tensors: dict[str, Tensor]) -> nn.Module:
+    """Return LPIPS from weights under the official code's names: `net.layers.N.*`, `lin.I.1.weight`."""
+    names = {"net.mean": "scaling_layer.shift", "net.std": "scaling_layer.scale"}
+    slices = {"0": 1, "3": 2, "6": 3, "8": 4, "10": 5}
+    for name in tensors:
+        parts = name.split(".")
+        if parts[:2] == ["net", "layers"] and parts[2] in slices:
+            names[name] = f"net.slice{slices[parts[2]]}.{parts[2]}.{parts[3]}"
+        elif parts[0] == "lin":
+            names[name] = f"lin{parts[1]}.model.1.weight"
+    model = empty_lpips()
+    # The package holds its heads twice, as attributes and in a list.
+    renamed = {names.get(name, name): value for name, value in tensors.items()}
+    heads = {name: value for name, value in renamed.items() if name.startswith("lin")}
+    renamed |= {f"lins.{name[3]}{name[4:]}": value for name, value in heads.items()}
+    checkpoints.load_into(model, renamed, source="the published LPIPS weights")
+    return model.requires_grad_(False).eval()

@@ -60,7 +60,7 @@ def test_plain_photographs_end_with_the_reason_for_each_file(pictures, repositor
     done = run(repository, f"folder={pictures}", "photographs=9")
     assert done.returncode == 1
     assert "has no photograph that can be used" in done.stdout
-    assert "portrait_02.jpg: nobody said where the face is; " in done.stdout
+    assert "portrait_02.jpg: no landmarks file, and no face detector installed; " in done.stdout
     assert "write the landmarks into portrait_02.landmarks.json beside it" in done.stdout
     assert "stack expects" not in done.stdout + done.stderr
 

@@ -28,7 +28,7 @@ def test_landmark_files_are_no_photographs_and_bad_ones_stop_no_other(album, inv
     inverts.invert(album, tmp_path / "out", tell=said.append)
     errors = table(tmp_path / "out")["error"].dropna()
     assert set(errors.index) == {"p03.jpg", "unmarked.png", "broken.jpg", "notes.txt"}
-    assert "p03.jpg: landmarks: eyes and mouth lie within a pixel" in errors["p03.jpg"]
+    assert "p03.jpg: landmarks: eyes and mouth are within a pixel" in errors["p03.jpg"]
     assert table(tmp_path / "out")["psnr"].notna().sum() == 23
     assert [
         line for line in said if line.startswith("perceptual is not measured: ") and "clcae fetch" in line
@@ -92,5 +92,5 @@ def test_a_folder_of_folders_names_them(album, inverts, tmp_path):  # noqa: F811
     outer = tmp_path / "outer"
     outer.mkdir()
     album.rename(outer / "album")
-    with pytest.raises(PhotoError, match="photographs lie in its folders, such as"):
+    with pytest.raises(PhotoError, match="photographs are located in its folders, such as"):
         inverts.invert(outer, tmp_path / "out")

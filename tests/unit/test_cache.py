@@ -57,7 +57,7 @@ CHANGES = {
     ("training/loop.py", "import ", "import os  # a change\nimport "): {"bodies"},
     ("editing/response.py", "import ", "import os  # a change\nimport "): {"directions"},
     ("inversion/nearest.py", "BLOCK = 1000", "BLOCK = 500"): {"banks"},
-    ("photos/alignment.py", "_PER_EYES, _PER_MOUTH = 4.0", "_PER_EYES, _PER_MOUTH = 4.1"): None,
+    ("photos/crop.py", "_PER_EYES, _PER_MOUTH = 4.0", "_PER_EYES, _PER_MOUTH = 4.1"): None,
     (
         "worlds/portraits/renderer.py",
         '"""The renderer',

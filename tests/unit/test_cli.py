@@ -18,7 +18,7 @@ from clcae_lib.training.adversarial import GeneratorConfig
 from clcae_lib.training.config import load_config
 from clcae_lib.weights import UnsafeFileError, checkpoints
 from clcae_lib.weights.manifest import AssetError
-from clcae_lib.worlds import World, WorldError, register_world, world
+from clcae_lib.worlds import WORLDS, World, WorldError
 from clcae_lib.worlds.portraits import dataset
 from tests.notebooks_in_small import record
 
@@ -153,8 +153,7 @@ def test_the_order_is_defaults_world_preset_file_command_line(tmp_path, monkeypa
         def training_defaults(self, stage):
             return {"warmup": 11, "clip": 5.0, "optimizer": "adam"} if stage == "inversion" else {}
 
-    monkeypatch.setattr(world, "_REGISTRY", dict(world._REGISTRY))
-    register_world("toy")(Toy)
+    monkeypatch.setitem(WORLDS, "toy", Toy)
     file = tmp_path / "file.yaml"
     file.write_text("world: toy\npreset: published\nflip: 0.25\nmix: 0.75\n")
     found = shown("inversion", "--config", str(file), "--set", "mix=1")

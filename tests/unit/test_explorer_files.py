@@ -25,10 +25,10 @@ from clcae_lib.explorer import (
 from clcae_lib.explorer.uploads import MAX_BYTES
 from clcae_lib.images import to_array
 from clcae_lib.inversion import Inversion
-from clcae_lib.photos import PhotoError
-from clcae_lib.photos.alignment import from_square
+from clcae_lib.photos import Limits, PhotoError
+from clcae_lib.photos.crop import from_square
 from clcae_lib.weights.checkpoints import load_weights
-from clcae_lib.worlds import world
+from clcae_lib.worlds import WORLDS
 from tests.unit._explorer import SIDE, open_studio
 
 STATE = State(world="tiny", source="gallery", index=2, edits={"red": 1.5}, truncation=0.8)
@@ -117,7 +117,7 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(monkeypatch):
         patch.setattr("PIL.ImageFile.ImageFile.load", lambda *_: pytest.fail("decoded"))
         with pytest.raises(ExplorerError, match="pixels"):
             read_upload(claiming(30_000, 30_000), name="bomb.png", side=16)
-    monkeypatch.setattr("clcae_lib.explorer.uploads.MAX_PIXELS", 799)  # it has 40 x 20
+    monkeypatch.setattr("clcae_lib.explorer.uploads.LIMITS", Limits(max_pixels=799))  # it has 40 x 20
     monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("opened"))  # Pillow decodes a WebP there
     for options in ({"lossless": True}, {}, {"save_all": True, "append_images": [halves().rotate(90)]}):
         with pytest.raises(ExplorerError, match="pixels"):
@@ -164,7 +164,7 @@ def test_a_photograph_is_cut_where_the_world_says_and_else_in_the_middle():
 def studio(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         opened = open_studio(patch, tmp_path_factory.mktemp("explorer"))
-        patch.setitem(world._REGISTRY, "tiny", lambda: opened.world)
+        patch.setitem(WORLDS, "tiny", lambda: opened.world)
         yield opened
 
 

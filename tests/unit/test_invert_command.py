@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from clcae_lib.cli import app
 from clcae_lib.weights.checkpoints import load_weights
-from clcae_lib.worlds.photos import BUILT_IN
+from clcae_lib.worlds.settings import BUILT_IN
 from tests.conformance import fill
 from tests.conformance.official import build_inversion
 from tests.unit.test_weights_build import written

@@ -10,11 +10,10 @@ from clcae_lib.training import judges
 from clcae_lib.training.config import ConfigError, load_config
 from clcae_lib.training.judges import JudgesConfig, JudgeTask, augment, train, verification, verification_auc
 from clcae_lib.weights.checkpoints import load_state
-from clcae_lib.worlds import get_world
+from clcae_lib.worlds import WorldError, get_world
 from clcae_lib.worlds.portraits import dataset
 from clcae_lib.worlds.portraits.factors import MEAN, NAMES, STD
 from clcae_lib.worlds.portraits.judges import JUDGES, build_judge, load_judge
-from clcae_lib.worlds.world import WorldError
 
 TINY = [
     "size=32",

@@ -1,4 +1,4 @@
-"""Where faces are known from: the file beside a photograph, or the optional detector."""
+"""Faces are found in the file beside a photograph, or by the optional detector."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ from tests.unit.test_photos_alignment import FIVE, portrait
 
 @pytest.fixture
 def pretended(monkeypatch):
-    """A detector in place of the extra's, which finds what a test tells it to."""
+    """A detector in place of the extra's, which finds the rows of a test."""
     seen, rows = [], []
 
     class Detector:
@@ -44,11 +44,11 @@ def row(points, score=0.99):
     return [0, 0, 0, 1, 1, score, *points[:, 0], *points[:, 1]]
 
 
-def test_the_file_beside_the_picture_comes_first(tmp_path, pretended):
-    photo, picture = tmp_path / "a.jpg", Image.new("RGB", (120, 110))
-    save_landmarks(photo, [Landmarks(FIVE)], size=picture.size)
-    assert torch.allclose(find_faces(photo, picture)[0].points, FIVE)
-    assert not pretended[1], "nobody asked the detector"
+def test_the_file_beside_the_photograph_comes_first(tmp_path, pretended):
+    photo, image = tmp_path / "a.jpg", Image.new("RGB", (120, 110))
+    save_landmarks(photo, [Landmarks(FIVE)], size=image.size)
+    assert torch.allclose(find_faces(photo, image)[0].points, FIVE)
+    assert not pretended[1], "the detector was not called"
 
 
 def test_several_faces_come_by_size_and_uncertain_ones_do_not(pretended):
@@ -62,7 +62,7 @@ def test_several_faces_come_by_size_and_uncertain_ones_do_not(pretended):
     assert torch.allclose(faces[0].points, FIVE)
 
 
-def test_a_large_picture_is_shrunk_for_the_detector_and_points_come_back(pretended):
+def test_a_large_image_is_shrunk_for_the_detector_and_points_come_back(pretended):
     rows, seen = pretended
     rows.append(row(FIVE))
     found = detect_faces(Image.new("RGB", (3200, 1600)))
@@ -91,8 +91,8 @@ def test_no_detector_says_how_to_get_one(tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("default")
 def test_the_real_detector_finds_a_drawn_face_where_it_is():
     image, landmarks = portrait(512)
-    picture = Image.fromarray(to_uint8(image).permute(1, 2, 0).numpy())
-    faces = detect_faces(picture)
+    image = Image.fromarray(to_uint8(image).permute(1, 2, 0).numpy())
+    faces = detect_faces(image)
     assert len(faces) == 1
     assert (faces[0].points - landmarks.points)[:2].norm(dim=1).max() < 0.05 * 512
     assert detect_faces(Image.new("RGB", (200, 200))) == []

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from clcae_lib.images import to_uint8
-from clcae_lib.photos.alignment import align
+from clcae_lib.photos.crop import Crop, align
 from clcae_lib.photos.pasting import paste, paste_mask
 from tests.unit.test_photos_alignment import similarity_photo
 
@@ -13,16 +13,16 @@ CANVAS = 480
 
 @pytest.fixture(scope="module")
 def scene():
-    """A photograph with a face turned by 14 degrees, its alignment at 128 pixels, and the crop."""
+    """A photograph with a face turned by 14 degrees, its crop at 128 pixels, and the crop."""
     photo, landmarks = similarity_photo(192, degrees=14.0, scale=1.15, shift=(150.0, 60.0), canvas=CANVAS)
     noise = 0.02 * torch.randn(photo.shape, generator=torch.Generator().manual_seed(0))
     photo = (photo + noise).clamp(-1, 1)
     alignment = align(landmarks, (CANVAS, CANVAS), side=128)
-    return photo, alignment, alignment.crop(photo)
+    return photo, alignment, alignment.cut(photo)
 
 
 def inside_mask(alignment):
-    """Which of the photograph's pixels lie in the crop's square."""
+    """which of the photograph's pixels are inside the crop's square."""
     at = torch.arange(CANVAS) + 0.5
     grid = torch.stack(torch.meshgrid(at, at, indexing="xy"), -1).view(-1, 2)
     crop = alignment.points_to_crop(grid).view(CANVAS, CANVAS, 2)
@@ -40,7 +40,7 @@ def test_the_whole_crop_returns_within_the_error_of_resampling_twice(scene):
     pasted = paste(photo, alignment, crop)
     outside = ~inside_mask(alignment)
     assert torch.equal(pasted[:, outside], photo[:, outside])
-    # Stated error: two resamplings, the first to fewer pixels, lose the grain but not the picture.
+    # Stated error: two resamplings, the first to fewer pixels, lose only the grain.
     assert (pasted - photo)[:, ~outside].abs().mean() < 0.03
     assert not torch.equal(pasted, photo)
 
@@ -49,7 +49,7 @@ def test_a_finer_crop_returns_more_exactly(scene):
     photo, alignment, crop = scene
     fine = alignment.resized(512)
     coarse_error = (paste(photo, alignment, crop) - photo).abs().mean()
-    fine_error = (paste(photo, fine, fine.crop(photo)) - photo).abs().mean()
+    fine_error = (paste(photo, fine, fine.cut(photo)) - photo).abs().mean()
     assert fine_error < 0.4 * coarse_error
 
 
@@ -67,7 +67,7 @@ def test_only_the_changed_region_is_touched(scene):
     assert where[:, 1].min() > 80 - reach
     assert where[:, 1].max() < 100 + reach
     centre = (slice(None), slice(84, 96), slice(56, 74))
-    assert (alignment.crop(pasted)[centre] - edited[centre]).abs().mean() < 0.03
+    assert (alignment.cut(pasted)[centre] - edited[centre]).abs().mean() < 0.03
 
 
 def test_a_change_at_the_crops_border_fades_out(scene):
@@ -108,11 +108,9 @@ def test_a_crop_that_reaches_beyond_the_photograph(scene):
     quad = alignment.quad
     left, top = (int(v) for v in quad.mean(dim=0))
     part = photo[:, top:, left:].contiguous()
-    from clcae_lib.photos.alignment import Alignment
-
     matrix = alignment.to_photo - torch.tensor([[0.0, 0, left], [0, 0, top]])
-    moved = Alignment((part.shape[2], part.shape[1]), 128, matrix)
-    crop = moved.crop(part)
+    moved = Crop((part.shape[2], part.shape[1]), 128, matrix)
+    crop = moved.cut(part)
     assert torch.equal(paste(part, moved, crop, before=crop), part)
     assert (paste(part, moved, -crop) != part).any()
 

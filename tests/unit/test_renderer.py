@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from clcae_lib.photos.alignment import align
+from clcae_lib.photos import align
 from clcae_lib.photos.landmarks import Landmarks, load_landmarks
 from clcae_lib.worlds import get_world
 from clcae_lib.worlds.portraits.factors import ACCESSORIES, SPLITS, sample_accessories

@@ -25,7 +25,7 @@ from clcae_lib.weights import (
     load_moco,
 )
 from clcae_lib.worlds import get_world
-from clcae_lib.worlds.photos import BUILT_IN
+from clcae_lib.worlds.settings import BUILT_IN
 from tests.nvidia_pickle import small_tensors, write_snapshot
 from tests.unit._tiny import tiny_generator
 from tests.unit.test_weights import BODY, DIM, tiny_inversion

@@ -8,6 +8,7 @@ from clcae_lib.evaluation import Judges
 from clcae_lib.models.stylegan2 import Generator
 from clcae_lib.weights import save_generator
 from clcae_lib.worlds import (
+    WORLDS,
     Images,
     LpipsAlex,
     World,
@@ -16,8 +17,6 @@ from clcae_lib.worlds import (
     find_alexnet,
     get_world,
     perceptual,
-    register_world,
-    world,
     world_names,
 )
 from clcae_lib.worlds.portraits import Perceptual
@@ -27,12 +26,6 @@ from clcae_lib.worlds.portraits import Perceptual
 def _own_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("CLCAE_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("CLCAE_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def registry(monkeypatch):
-    """A copy of the registry, so that a test's worlds do not outlive it."""
-    monkeypatch.setattr(world, "_REGISTRY", dict(world._REGISTRY))
 
 
 @pytest.fixture
@@ -62,7 +55,7 @@ def test_portraits_is_registered(portraits):
     assert images.images([0, 1]).shape == (2, 3, 64, 64)
 
 
-def test_drawn_worlds_share_no_picture_and_no_cache():
+def test_drawn_worlds_share_no_image_and_no_cache():
     first, second = (get_world(name).images("validation", 2) for name in ("portraits", "portraits2"))
     assert first.folder != second.folder
     assert not torch.allclose(first.images([0]), second.images([0]), atol=0.5)
@@ -90,42 +83,29 @@ def test_an_unknown_world_is_named_with_the_known_ones():
         get_world("portrait")
 
 
-def test_a_new_world_is_found_and_a_name_is_taken_once(registry):
-    @register_world("nothing")
-    class Nothing(World):
-        name = "nothing"
+def test_what_a_new_world_lacks_is_said(monkeypatch):
+    class Bare(World):
+        name = "bare"
 
-    assert isinstance(get_world("nothing"), Nothing)
-    world = get_world("nothing")
-    assert get_world(world) is world
-    with pytest.raises(ValueError, match="registered already"):
-        register_world("nothing")(World)
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda w: w.images("test"),
-        lambda w: w.oracle("train"),
-        lambda w: w.identity("measure"),
-        lambda w: w.perceptual("train"),
-        lambda w: w.render(torch.zeros(1, 2)),
-    ],
-)
-def test_what_a_world_lacks_is_said(call):
-    bare = World()
-    bare.name = "bare"
-    with pytest.raises(WorldError, match=r"'bare' has no .*portraits"):
-        call(bare)
-
-
-def test_a_missing_generator_names_file_and_command():
-    with pytest.raises(WorldError, match=r"generator\.safetensors is missing: .*clcae train generator"):
-        get_world("portraits").generator()
+    monkeypatch.setitem(WORLDS, "bare", Bare)
+    bare = get_world("bare")
+    assert isinstance(bare, Bare)
+    assert get_world(bare) is bare
+    for call in (
+        lambda: bare.images("test"),
+        lambda: bare.oracle("train"),
+        lambda: bare.identity("measure"),
+        lambda: bare.perceptual("train"),
+        lambda: bare.render(torch.zeros(1, 2)),
+    ):
+        with pytest.raises(WorldError, match=r"'bare' has no .*portraits"):
+            call()
 
 
 def test_the_generator_is_the_one_in_the_data_folder():
     portraits = get_world("portraits")
+    with pytest.raises(WorldError, match=r"generator\.safetensors is missing: .*clcae train generator"):
+        portraits.generator()
     network = Generator(8, style_dim=8, n_mlp=1, channels={4: 4, 8: 4})
     portraits.folder.mkdir(parents=True)
     save_generator(portraits.weights("generator"), network, {})
@@ -133,20 +113,16 @@ def test_the_generator_is_the_one_in_the_data_folder():
     assert portraits.generator().style_dim == 8
 
 
-@pytest.mark.parametrize(("role", "copy"), [("train", "a"), ("measure", "b")])
-def test_each_role_has_its_copy(role, copy):
-    assert copy_of(role) == copy
-    for kind in ("oracle", "identity", "perceptual"):
-        with pytest.raises(WorldError, match=rf"{kind}_{copy}\.safetensors"):
-            getattr(get_world("portraits"), kind)(role)
-
-
-def test_an_unknown_role_is_refused():
+def test_each_role_has_its_copy():
+    for role, copy in {"train": "a", "measure": "b"}.items():
+        for kind in ("oracle", "identity", "perceptual"):
+            with pytest.raises(WorldError, match=rf"{kind}_{copy}\.safetensors"):
+                getattr(get_world("portraits"), kind)(role)
     with pytest.raises(ValueError, match="role"):
         copy_of("validation")
 
 
-def test_the_portraits_distance_is_their_own_whatever_lies_on_the_machine(alexnet_file, tmp_path, repository):
+def test_the_portraits_distance_is_their_own_whatever_the_machine_has(alexnet_file, tmp_path, repository):
     (tmp_path / "data" / "portraits").symlink_to(repository / "data" / "portraits")
     assert Judges.of(get_world("portraits")).perceptual_name == Perceptual.name == "portraits perceptual"
 
@@ -165,25 +141,16 @@ def test_alexnet_is_taken_from_one_place_and_no_other(alexnet_file, tmp_path, mo
         get_world("ffhq").perceptual("measure")
 
 
-def test_lpips_is_named_so_and_is_a_distance(alexnet_file):
+def test_lpips_is_a_distance_on_the_files_alexnet(alexnet_file, monkeypatch):
     distance = LpipsAlex(alexnet_file)
     assert distance.name == "LPIPS-Alex" != Perceptual.name
     x, y = torch.rand(2, 3, 64, 64) * 2 - 1, torch.rand(2, 3, 64, 64) * 2 - 1
     assert torch.allclose(distance(x, x), torch.zeros(2))
     assert (distance(x, y) > 0).all()
     assert not any(p.requires_grad for p in distance.parameters())
-
-
-def test_the_trunk_is_the_files_alexnet(alexnet_file):
-    vision = vision_repair.ensure_torchvision()
-    alexnet = vision.models.alexnet(weights=None)
+    alexnet = vision_repair.ensure_torchvision().models.alexnet(weights=None)
     alexnet.load_state_dict(torch.load(alexnet_file, weights_only=True))
-    x = torch.rand(1, 3, 64, 64)
-    ours = LpipsAlex(alexnet_file).lpips.net(x)
-    assert torch.allclose(ours.relu5, alexnet.features[:12](x), atol=1e-6)
-
-
-def test_another_file_is_not_taken_for_alexnet(alexnet_file, monkeypatch):
+    assert torch.allclose(distance.lpips.net(x).relu5, alexnet.features[:12](x), atol=1e-6)
     monkeypatch.setattr(perceptual, "_DIGEST_START", "7be5be79")
     with pytest.raises(ValueError, match="not torchvision's AlexNet"):
         LpipsAlex(alexnet_file)

@@ -1,6 +1,6 @@
 """Ray-casting and painting on a canvas: the few primitives from which a portrait is drawn.
 
-The camera looks along -z (orthographic); over the picture, x and y of the world
+The camera looks along -z (orthographic); over the image, x and y of the world
 run from -1/ZOOM to 1/ZOOM, y upwards. All arrays are `[n, R, R]`, all numbers of one image
 `[n, 1, 1]`. Edges are anti-aliased by coverage: a signed distance to the edge, in units of a pixel,
 clipped to [0, 1].
@@ -21,7 +21,7 @@ def clip01(x: Tensor) -> Tensor:
 
 
 def per_image(values: Tensor) -> Tensor:
-    """Numbers `[n]` as `[n, 1, 1]`, one for each picture."""
+    """Return numbers `[n]` as `[n, 1, 1]`, one per image."""
     return values.view(-1, 1, 1)
 
 
@@ -42,7 +42,7 @@ def rotation(yaw: Tensor, pitch: Tensor) -> Tensor:
 
 @dataclass
 class Hit:
-    """Where the rays of a picture meet a shape, all `[n, R, R]`."""
+    """The points at which the rays of an image meet a shape, all `[n, R, R]`."""
 
     z: Tensor
     coverage: Tensor
@@ -51,7 +51,7 @@ class Hit:
 
 
 class Canvas:
-    """A picture being painted from back to front, with the depth of what was painted last."""
+    """An image that is painted from back to front, with the depth of the last paint."""
 
     def __init__(self, n: int, resolution: int, device: torch.device) -> None:
         self.pixel = 2.0 / (ZOOM * resolution)

@@ -1,4 +1,4 @@
-"""What a portrait's factors mean in lengths, positions and colours, and how it is lit."""
+"""Convert a portrait's factors to lengths, positions and colours, and light it."""
 
 import torch
 from torch import Tensor

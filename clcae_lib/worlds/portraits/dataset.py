@@ -1,11 +1,9 @@
-"""Pictures of the `portraits` world by index, rendered when first asked for and kept on disk.
+"""Images of the `portraits` world by index, rendered on first use and kept on disk.
 
-The renderer is the source; this is its memory. Every image is a function of its split, its index and
-its view, so a data set is nothing but a range of numbers. What has been drawn lies under
-`paths.cache_dir()` in blocks of consecutive images, each one memory-mapped uint8 file that appears in
-its folder in one rename: a block is whole or absent, and two processes may fill the same folder.
-The folder's name is a key of the program that draws, so a changed renderer never meets images of the
-old one.
+Every image is a function of its split, its index and its view. Rendered images are stored under
+`paths.cache_dir()` in blocks of consecutive images. Each block is one memory-mapped uint8 file that is
+renamed into place when it is complete, so that two processes may fill the same folder. The folder's name is a
+key of the program that draws, so that a changed renderer does not find images of the old one.
 """
 
 from collections.abc import Sequence
@@ -25,25 +23,16 @@ from clcae_lib.images import from_uint8, to_uint8
 from clcae_lib.worlds.portraits import renderer
 from clcae_lib.worlds.portraits.factors import SPLITS, sample_accessories, sample_factors
 
-#: Number of images that make a pixel budget of 64x64x256 a block, about 3 MB at any resolution.
+#: Images of 64x64 pixels in a block, which then has about 3 MB at any resolution.
 _BLOCK_AT_64 = 256
-#: How far apart, in the index, the states of successive views of one person are taken.
+#: Distance, in the index, between the states of successive views of one person.
 _VIEW_STRIDE = 15_013
 
 Indices = Tensor | np.ndarray | Sequence[int] | slice | range
 
 
-def to_float(images: UInt8[Tensor, "n 3 height width"]) -> Float[Tensor, "n 3 height width"]:
-    """Images of 0..255 as float32 in [-1, 1]."""
-    return from_uint8(images)
-
-
 def renderer_digest(drawn: ModuleType = renderer) -> str:
-    """Return twelve hexadecimal digits that change with a renderer, its factors and this module.
-
-    Args:
-        drawn: the renderer of the world.
-    """
+    """Return twelve hexadecimal digits that change with a renderer, its factors and this module."""
     return cache.program(__name__, drawn.__name__)[:12]
 
 
@@ -54,17 +43,17 @@ class Portraits(torch.utils.data.Dataset):
     other states.
 
     Args:
-        split: a name of `factors.SPLITS`; the split `accessories` wears what no other does.
+        split: name in `factors.SPLITS`; only the split `accessories` wears accessories.
         size: number of images, all of the split if None.
         resolution: side in pixels.
-        cache: keep what is rendered on disk; otherwise every request renders anew, to the same pixels.
-        view: 0 for the picture of that index, 1, 2, ... for the same people in other states.
+        cache: whether renders are kept on disk; otherwise every request renders the same pixels again.
+        view: 0 for the image of the index, 1, 2, ... for the same people in other states.
 
     Raises:
         ValueError: an unknown split, a size beyond it, a resolution or a view out of range.
     """
 
-    #: The world's name, factors and renderer; the data set of another drawn world has its own.
+    #: The world's name, renderer and factors; the data set of another rendered world has its own.
     world: ClassVar[str] = "portraits"
     renderer: ClassVar[ModuleType] = renderer
     sample_factors = staticmethod(sample_factors)
@@ -89,15 +78,15 @@ class Portraits(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, index: int) -> Float[Tensor, "3 height width"]:
+    def __getitem__(self, index: int) -> Float[Tensor, "3 h w"]:
         return self.images([index])[0]
 
-    def images(self, indices: Indices) -> Float[Tensor, "n 3 height width"]:
-        """Images of these local indices, float32 in [-1, 1]."""
-        return to_float(self.uint8(indices))
+    def images(self, indices: Indices) -> Float[Tensor, "n 3 h w"]:
+        """Return the images of these local indices, float32 in [-1, 1]."""
+        return from_uint8(self.uint8(indices))
 
-    def uint8(self, indices: Indices) -> UInt8[Tensor, "n 3 height width"]:
-        """Images of these local indices, 0..255: what lies in the cache."""
+    def uint8(self, indices: Indices) -> UInt8[Tensor, "n 3 h w"]:
+        """Return the images of these local indices, 0 to 255, as stored in the cache."""
         local = self._local(indices)
         if not self.cache:
             return self._render(local)
@@ -109,24 +98,21 @@ class Portraits(torch.utils.data.Dataset):
         return torch.from_numpy(out)
 
     def factors(self, indices: Indices) -> Float[Tensor, "n k"]:
-        """True factors of these local indices, in the order and units of `factors.FACTORS`."""
+        """Return the true factors of these local indices, in the order and units of `factors.FACTORS`."""
         who, state = self._global(self._local(indices))
         return self.sample_factors(who, state_indices=state)
 
     def landmarks(self, indices: Indices) -> Float[Tensor, "n p 2"]:
-        """Landmarks of these local indices in pixels, x then y; rendered, never cached."""
-        return self._rendering(self._local(indices)).landmarks
+        """Return the landmarks of these local indices in pixels, x then y; rendered, never cached."""
+        local = self._local(indices)
+        return self._draw(local, self.factors(local)).landmarks
 
-    def with_factors(
-        self, indices: Indices, factors: Float[Tensor, "n k"]
-    ) -> Float[Tensor, "n 3 height width"]:
-        """The people of these indices with other factors, wearing what they wear; rendered, never cached."""
-        who, _ = self._global(self._local(indices))
-        worn = sample_accessories(who) if self.split == "accessories" else None
-        return self.renderer.render(factors, resolution=self.resolution, accessories=worn).image
+    def with_factors(self, indices: Indices, factors: Float[Tensor, "n k"]) -> Float[Tensor, "n 3 h w"]:
+        """Return the people of these indices with other factors and their own accessories; never cached."""
+        return self._draw(self._local(indices), factors).image
 
     def prepare(self, *, progress: bool = True) -> "Portraits":
-        """Render whatever is missing from the cache, with a progress bar, and return the data set."""
+        """Render the blocks that are not in the cache, with a progress bar, and return the data set."""
         missing = [b for b in range(self._block_count) if not self._block_path(b).is_file()]
         name = f"render {self.split}" + (f" view {self.view}" if self.view else "")
         for block in tqdm(
@@ -143,7 +129,7 @@ class Portraits(torch.utils.data.Dataset):
 
     @property
     def folder(self) -> Path:
-        """Where the blocks lie: one folder for each renderer, split, view and resolution."""
+        """The folder of the blocks: one for each renderer, split, view and resolution."""
         name = f"{self.split}-{self.view}-{self.resolution}"
         return paths.cache_dir() / self.world / renderer_digest(self.renderer) / name
 
@@ -155,7 +141,7 @@ class Portraits(torch.utils.data.Dataset):
         return self.folder / f"{block:05d}.npy"
 
     def _block(self, block: int) -> np.ndarray:
-        """The block's pixels, mapped from disk, rendered first where they are not there or not whole."""
+        """Return a block's pixels, mapped from disk, rendered first where they are missing or damaged."""
         if block not in self._mapped:
             mapped = self._read_block(block)
             self._mapped[block] = self._write_block(block) if mapped is None else mapped
@@ -175,7 +161,6 @@ class Portraits(torch.utils.data.Dataset):
 
     def _write_block(self, block: int) -> np.ndarray:
         pixels = self._render(self._block_range(block)).numpy()
-        self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(self._block_path(block)) as temporary, open(temporary, "wb") as file:
             np.save(file, pixels)
         mapped = self._read_block(block)
@@ -193,20 +178,20 @@ class Portraits(torch.utils.data.Dataset):
         return local
 
     def _global(self, local: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Global indices of the identities and of the states of these images."""
+        """Return the global indices of the identities and of the states of these images."""
         indices = SPLITS[self.split]
         state = (local + self.view * _VIEW_STRIDE) % len(indices)
         return indices.start + local, indices.start + state
 
-    def _rendering(self, local: np.ndarray) -> Any:
-        who, state = self._global(local)
-        worn = sample_accessories(who) if self.split == "accessories" else None
-        factors = self.sample_factors(who, state_indices=state)
+    def _draw(self, local: np.ndarray, factors: Tensor) -> Any:
+        worn = sample_accessories(self._global(local)[0]) if self.split == "accessories" else None
         return self.renderer.render(factors, resolution=self.resolution, accessories=worn)
 
-    def _render(self, local: np.ndarray) -> UInt8[Tensor, "n 3 height width"]:
+    def _render(self, local: np.ndarray) -> UInt8[Tensor, "n 3 h w"]:
         """Render in chunks of one block's pixels, to bound the memory."""
         if not len(local):
             return torch.empty(0, 3, self.resolution, self.resolution, dtype=torch.uint8)
-        chunks = np.array_split(local, -(-len(local) // self.block_size))
-        return torch.cat([to_uint8(self._rendering(chunk).image.cpu()) for chunk in chunks])
+        who, state = self._global(local)
+        factors = self.sample_factors(who, state_indices=state)
+        chunks = np.array_split(np.arange(len(local)), -(-len(local) // self.block_size))
+        return torch.cat([to_uint8(self._draw(local[c], factors[c]).image.cpu()) for c in chunks])

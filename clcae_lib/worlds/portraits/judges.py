@@ -1,11 +1,11 @@
-"""The networks that judge portraits: the oracle of factors, the identity embedding, the perceptual distance.
+"""The networks that measure portraits: attribute regressor (oracle), identity and perceptual network.
 
-They take the place of the pretrained networks of the paper's objective and measures (section 3.3: LPIPS
-and the face network) and add what no photograph can offer, the truth about every factor. Each exists in
-two copies that never swap: copy a gives losses and labels (role "train"), copy b measures.
+They replace the pretrained networks of the paper's objective and measures (section 3.3: LPIPS and the face
+network), and the regressor estimates every factor. Each exists in two copies that never swap: copy a, the
+loss network, gives losses and labels (role "train"), copy b, the evaluation network, measures.
 
-All are one small residual trunk with different heads. A trunk takes 64x64 pixels; other sizes are
-averaged or interpolated to it, so a judge applies to a render of any resolution.
+All have the same small residual trunk and different heads. The trunk's input has 64x64 pixels; other sizes
+are averaged or interpolated to it.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,15 @@ import torch.nn.functional as nnf
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clcae_lib.weights.checkpoints import build, load_weights
+from clcae_lib.weights import checkpoints
 from clcae_lib.worlds.portraits.factors import FACTORS
 
 SIDE = 64
+WIDTHS = (32, 64, 96, 128)
 
 
-def resize(images: Float[Tensor, "n c height width"]) -> Float[Tensor, "n c 64 64"]:
-    """Images at the judges' 64x64, averaged down or interpolated up; unchanged where they have it."""
+def resize(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 64 64"]:
+    """Return images at 64x64 pixels, averaged or interpolated."""
     side = images.shape[-1]
     if images.shape[-2:] == (SIDE, SIDE):
         return images
@@ -56,13 +57,13 @@ def _down(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class Trunk(nn.Module):
-    """Features of a 64x64 image at 32, 16, 8 and 4 pixels.
+    """Features of an image at 32, 16, 8 and 4 pixels.
 
     Args:
         widths: channels of the four levels, each with a residual block.
     """
 
-    def __init__(self, widths: tuple[int, ...] = (32, 64, 96, 128)):
+    def __init__(self, widths: tuple[int, ...] = WIDTHS):
         super().__init__()
         stem = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.stem = nn.Sequential(stem, nn.BatchNorm2d(16), nn.ReLU())
@@ -72,7 +73,7 @@ class Trunk(nn.Module):
         )
 
     def forward(self, images: Float[Tensor, "n 3 height width"]) -> list[Float[Tensor, "n c h w"]]:
-        """Activations at 32, 16, 8 and 4 pixels."""
+        """Return the activations at 32, 16, 8 and 4 pixels."""
         x, features = self.stem(resize(images).contiguous(memory_format=torch.channels_last)), []
         for level in self.levels:
             x = level(x)
@@ -81,7 +82,7 @@ class Trunk(nn.Module):
 
 
 class _Head(nn.Module):
-    """The 4x4 features, place by place, to a vector: where something is counts as much as what it is."""
+    """The 4x4 features of every position to a vector."""
 
     def __init__(self, width: int, hidden: int, outputs: int):
         super().__init__()
@@ -99,11 +100,11 @@ class _Head(nn.Module):
 
 
 class Judge(nn.Module):
-    """What the judges share: a trunk, their world's factors, and the arguments they can be rebuilt from."""
+    """Base class of the networks: a trunk, their world's factors, and the arguments to rebuild them."""
 
     kind: str
 
-    def __init__(self, widths=(32, 64, 96, 128), hidden: int = 128, *, factors: Sequence = FACTORS):
+    def __init__(self, widths=WIDTHS, hidden: int = 128, *, factors: Sequence = FACTORS):
         super().__init__()
         self.names = tuple(factor.name for factor in factors)
         self.config = {"widths": list(widths), "hidden": hidden}
@@ -111,39 +112,32 @@ class Judge(nn.Module):
 
 
 class Oracle(Judge):
-    """Images to factors: a regressor of all of them, in the order and units of `factors.FACTORS`."""
+    """Attribute regressor: images to all factors, in the order and units of `factors.FACTORS`."""
 
     kind = "oracle"
 
-    def __init__(self, widths=(32, 64, 96, 128), hidden: int = 128, *, factors: Sequence = FACTORS):
+    def __init__(self, widths=WIDTHS, hidden: int = 128, *, factors: Sequence = FACTORS):
         super().__init__(widths, hidden, factors=factors)
         self.head = _Head(widths[-1], hidden, len(factors))
         self.register_buffer("mean", torch.tensor([f.mean for f in factors]), persistent=False)
         self.register_buffer("std", torch.tensor([f.std for f in factors]), persistent=False)
 
-    def standardised(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n k"]:
-        """Factors in standard deviations from the mean of their distribution."""
+    def standardised(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n k"]:
+        """Return factors in standard deviations from the mean of their distribution."""
         return self.head(self.trunk(images)[-1]).float()
 
-    def forward(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n k"]:
-        """Factors in their own units (degrees, shares, ...)."""
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n k"]:
+        """Return factors in their own units (degrees, shares, ...)."""
         return self.standardised(images) * self.std + self.mean
 
 
 class IdentityEmbedding(Judge):
-    """Images to unit vectors whose inner product says whether two pictures show one person."""
+    """Identity network: images to unit vectors, whose inner product is high for images of one person."""
 
     kind = "identity"
     name = "portraits identity"
 
-    def __init__(
-        self,
-        widths=(32, 64, 96, 128),
-        hidden: int = 128,
-        outputs: int = 64,
-        *,
-        factors: Sequence = FACTORS,
-    ):
+    def __init__(self, widths=WIDTHS, hidden: int = 128, outputs: int = 64, *, factors: Sequence = FACTORS):
         super().__init__(widths, hidden, factors=factors)
         self.config["outputs"] = outputs
         self.head = _Head(widths[-1], hidden, outputs)
@@ -151,60 +145,44 @@ class IdentityEmbedding(Judge):
         self.features = nn.Linear(outputs, len(self.columns))
         self.log_scale = nn.Parameter(torch.tensor(2.3))
 
-    def forward(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n d"]:
-        """Unit vectors."""
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        """Return unit vectors."""
         return nnf.normalize(self.head(self.trunk(images)[-1]).float(), dim=1)
 
-    def similarity(
-        self, x: Float[Tensor, "n 3 height width"], y: Float[Tensor, "n 3 height width"]
-    ) -> Float[Tensor, " n"]:
-        """Cosine similarities of pairs of images, -1 to 1."""
+    def similarity(self, x: Float[Tensor, "n 3 h w"], y: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
+        """Return the cosine similarities of pairs of images, -1 to 1."""
         return (self(x) * self(y)).sum(1)
 
     def targets(self, standardised: Float[Tensor, "n k"]) -> Float[Tensor, "n i"]:
-        """The identity's share of standardised factors, which `features` predicts in training."""
+        """Return the identity's columns of standardised factors, which `features` predicts in training."""
         return standardised[:, self.columns]
 
 
 class Perceptual(Judge):
-    """Distances of pairs of images, built as LPIPS is, on features learned from portraits.
+    """Perceptual network: distances of pairs of images, as LPIPS, on features learned from portraits.
 
-    At each level the features of both images are brought to unit length at every position; squared
-    differences are averaged over positions and then over levels. The trunk learned to regress the
-    factors and to point at the landmarks.
+    At each level the features of both images are normalised at every position; squared differences are
+    averaged over positions and then over levels. The trunk was trained to predict factors and landmarks.
     """
 
     kind = "perceptual"
     name = "portraits perceptual"
 
-    def __init__(
-        self,
-        widths=(32, 64, 96, 128),
-        hidden: int = 128,
-        landmarks: int = 0,
-        *,
-        factors: Sequence = FACTORS,
-    ):
+    def __init__(self, widths=WIDTHS, hidden: int = 128, landmarks: int = 0, *, factors: Sequence = FACTORS):
         super().__init__(widths, hidden, factors=factors)
         self.config["landmarks"] = landmarks
         self.head = _Head(widths[-1], hidden, len(factors) + 2 * landmarks)
 
-    def features(self, images: Float[Tensor, "n 3 height width"]) -> list[Float[Tensor, "n c h w"]]:
-        """Activations at 32, 16, 8 and 4 pixels, not normalised."""
-        return self.trunk(images)
-
-    def pooled(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n f"]:
-        """One vector an image, for Fréchet distances: the last level's mean over positions."""
+    def pooled(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n f"]:
+        """Return one vector per image, for Fréchet distances: the last level's mean over positions."""
         return self.trunk(images)[-1].float().mean((2, 3))
 
-    def predictions(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n k"]:
-        """What the trunk learned from: standardised factors, then places of landmarks."""
+    def predictions(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n k"]:
+        """Return the predictions of the training: standardised factors, then landmarks."""
         return self.head(self.trunk(images)[-1]).float()
 
-    def forward(
-        self, x: Float[Tensor, "n 3 height width"], y: Float[Tensor, "n 3 height width"]
-    ) -> Float[Tensor, " n"]:
-        """Distances, 0 for equal images."""
+    def forward(self, x: Float[Tensor, "n 3 h w"], y: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
+        """Return distances, 0 for equal images."""
         levels = zip(self.trunk(x), self.trunk(y), strict=True)
         return torch.stack([_level_distance(a.float(), b.float()) for a, b in levels]).mean(0)
 
@@ -218,7 +196,7 @@ JUDGES: dict[str, type[Judge]] = {net.kind: net for net in (Oracle, IdentityEmbe
 
 
 def build_judge(kind: str, *, factors: Sequence = FACTORS, **config) -> Judge:
-    """A fresh judge, "oracle", "identity" or "perceptual", of a world with these factors.
+    """Return a fresh network, "oracle", "identity" or "perceptual", of a world with these factors.
 
     Raises:
         ValueError: there is no judge of that kind.
@@ -229,12 +207,15 @@ def build_judge(kind: str, *, factors: Sequence = FACTORS, **config) -> Judge:
 
 
 def load_judge(path: Path, kind: str, *, device="cpu", factors: Sequence = FACTORS) -> Judge:
-    """The judge in a weights file of a world with these factors, frozen and in evaluation mode.
+    """Return the network in a weights file of a world with these factors, frozen, in evaluation mode.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it holds something else, or does not fit.
     """
-    tensors, metadata = load_weights(path, kind=kind)
-    judge = build(lambda: build_judge(kind, factors=factors, **metadata["config"]), tensors, source=path)
-    return judge.to(device)
+    tensors, metadata = checkpoints.load_weights(path, kind=kind)
+
+    def make() -> Judge:
+        return build_judge(kind, factors=factors, **metadata["config"])
+
+    return checkpoints.build(make, tensors, source=path).to(device)

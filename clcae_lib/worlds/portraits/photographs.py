@@ -1,7 +1,7 @@
-"""Portraits as somebody would have photographed them: larger, askew, off the middle, saved as JPEG.
+"""Portraits as a camera would have taken them: larger, rotated, off centre, saved as JPEG.
 
-They stand in for a reader's own photographs where there are none, with the landmarks that the renderer knows
-in a file beside each, so that the whole path from a folder to an edited photograph can be walked.
+They replace a reader's own photographs where there are none. The renderer's landmarks are in a file beside
+each, so that the whole path from a folder to an edited photograph can be run.
 """
 
 import math
@@ -19,7 +19,7 @@ from clcae_lib.photos.warp import apply_affine, inverse, warp
 from clcae_lib.worlds.portraits.factors import SPLITS
 from clcae_lib.worlds.world import World, get_world
 
-_SIDE = 256  # of the drawing that is photographed
+_SIDE = 256  # side of the render that is photographed
 _MOST_YAW = 12.0  # degrees: FFHQ's square follows the eyes, and so moves aside on a turned head
 
 
@@ -32,15 +32,15 @@ def write_photographs(
     degrees: float = 15.0,
     world: str = "portraits",
 ) -> list[Path]:
-    """Write photographs of people of the split `test`, each with its landmarks; their paths.
+    """Write photographs of people of the split `test`, each with its landmarks, and return their paths.
 
     Args:
-        folder: where to; made if it is missing.
-        count: how many.
+        folder: folder of the files; created if it is missing.
+        count: number of photographs.
         size: width and height in pixels.
-        seed: of the people and of how they stand.
-        degrees: how far a photograph is turned at most.
-        world: name of the drawn world whose people are photographed.
+        seed: seed of the people and of their places.
+        degrees: largest rotation of a photograph.
+        world: name of the rendered world whose people are photographed.
     """
     source, drawn_world = torch.Generator().manual_seed(seed), get_world(world)
     written = []
@@ -51,8 +51,7 @@ def write_photographs(
         photo = _photographed(photo, source)
         path = Path(folder) / f"portrait_{number:02}.jpg"
         with atomic_path(path) as partial:
-            pixels = to_array(photo)
-            Image.fromarray(pixels).save(partial, format="JPEG", quality=92)
+            Image.fromarray(to_array(photo)).save(partial, format="JPEG", quality=92)
         points = apply_affine(inverse(matrix), drawn.landmarks[0][:5])
         save_landmarks(path, [Landmarks(points)], size=size)
         written.append(path)
@@ -60,7 +59,7 @@ def write_photographs(
 
 
 def _people(world: World, count: int, seed: int) -> Sequence[Tensor]:
-    """Factors of people who look more or less into the camera."""
+    """Return the factors of people whose head is turned by a few degrees at most."""
     indices, found, yaw = SPLITS["test"], [], world.factor_names.index("yaw")
     start = indices.start + 997 * seed % (len(indices) // 2)
     for at in range(start, indices.stop, 64):
@@ -72,7 +71,7 @@ def _people(world: World, count: int, seed: int) -> Sequence[Tensor]:
 
 
 def _placed(size: tuple[int, int], degrees: float, source: torch.Generator) -> Tensor:
-    """From the photograph's pixels to the drawing's: turned, smaller, and somewhere near the middle."""
+    """Return a map from the photograph's pixels to the render's: rotated, scaled, near the centre."""
     turn, right, down, large = (2 * torch.rand(4, generator=source, dtype=torch.float64) - 1).tolist()
     angle, scale = math.radians(degrees) * turn, _SIDE / (min(size) * (0.72 + 0.1 * large))
     linear = scale * torch.tensor([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
@@ -82,7 +81,7 @@ def _placed(size: tuple[int, int], degrees: float, source: torch.Generator) -> T
 
 
 def _photographed(photo: Tensor, source: torch.Generator) -> Tensor:
-    """Grain, and corners a little darker, as a lens makes them."""
+    """Add grain, and darken the corners slightly as a lens does."""
     height, width = photo.shape[-2:]
     y, x = torch.linspace(-1, 1, height)[:, None], torch.linspace(-1, 1, width)[None]
     light = 1 - 0.1 * (x * x + y * y)

@@ -1,11 +1,11 @@
 """The named factors of the `portraits` world and their distribution.
 
 A portrait is determined by the numbers listed in `FACTORS`. Those of the group *identity* say who
-is in the picture (head and feature shapes, skin, eye colour); those of the group *state* say how the
-person looks in this picture (pose, expression, age, hair, light, glasses, beard, background, clothes).
+is in the image (head and feature shapes, skin, eye colour); those of the group *state* say how the
+person looks in this image (pose, expression, age, hair, light, glasses, beard, background, clothes).
 
 Every image has a global index. Its factors are a hash of that index, so any image of any split can
-be drawn alone, in any order, on any machine. Two correlated families make the world entangled:
+be drawn by itself, in any order, on any machine. Two correlated families make the world entangled:
 
 * `age` raises `hair_grey` and the share of people with `glasses`;
 * a hidden trait of the identity, never drawn itself, widens `jaw_width` and thickens
@@ -32,7 +32,7 @@ SPLITS: dict[str, range] = {
     "accessories": range(2_000_000, 2_100_000),
 }
 
-#: Things the generator never sees, carried by the images of the split `accessories`.
+#: Objects that the generator never sees, worn in the images of the split `accessories`.
 ACCESSORIES = ("hat", "earring", "scar", "pattern")
 
 
@@ -87,7 +87,7 @@ STATE_NAMES: tuple[str, ...] = tuple(f.name for f in _TABLE if f.group == "state
 
 
 def _uniform(indices: np.ndarray, stream: int) -> np.ndarray:
-    """Uniform numbers in (0, 1), a splitmix64 hash of (seed, stream, index)."""
+    """Return uniform numbers in (0, 1), a splitmix64 hash of (seed, stream, index)."""
     with np.errstate(over="ignore"):
         x = indices.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         x += np.uint64((SEED * 0x632BE59BD9B4E019 + (stream + 1) * 0xD1342543DE82EF95) % 2**64)
@@ -98,13 +98,13 @@ def _uniform(indices: np.ndarray, stream: int) -> np.ndarray:
 
 
 def _normal(indices: np.ndarray, stream: int) -> np.ndarray:
-    """Standard normal numbers, truncated at 2.3 standard deviations."""
+    """Return standard normal numbers, truncated at 2.3 standard deviations."""
     uniform = torch.from_numpy(0.0107 + 0.9786 * _uniform(indices, stream))
     return torch.special.ndtri(uniform).numpy()
 
 
 def _identity(indices: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Identity factors and the hidden trait they share."""
+    """Return the identity factors and their hidden trait."""
     trait = _normal(indices, 100)
     values = {name: 0.5 * _normal(indices, 101 + i) for i, name in enumerate(IDENTITY_NAMES)}
     for name in ("jaw_width", "brow_thickness"):
@@ -115,7 +115,7 @@ def _identity(indices: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 
 def _state(indices: np.ndarray, trait: np.ndarray) -> dict[str, np.ndarray]:
-    """State factors, given the hidden trait of the identity."""
+    """Return the state factors, given the hidden trait of the identity."""
 
     def normal(i: int) -> np.ndarray:
         return _normal(indices, 200 + i)
@@ -160,12 +160,12 @@ def _as_index_array(indices) -> np.ndarray:
 
 
 def sample_factors(indices, *, state_indices=None) -> Float[Tensor, "n k"]:
-    """Factors of the portraits with these global indices, float32 in the units of `FACTORS`.
+    """Return the factors of the portraits with these global indices, float32 in the units of `FACTORS`.
 
     Args:
         indices: global image indices, a flat sequence or tensor.
         state_indices: where given, the state is taken from these indices instead: the same
-            people in other pictures.
+            people in other images.
     """
     who = _as_index_array(indices)
     identity, trait = _identity(who)
@@ -175,7 +175,7 @@ def sample_factors(indices, *, state_indices=None) -> Float[Tensor, "n k"]:
 
 
 def sample_accessories(indices) -> Float[Tensor, "n 4"]:
-    """Which accessory each image of the split `accessories` wears: rows of `ACCESSORIES`, 0 or 1."""
+    """Return the accessory of each image of the split `accessories`, one-hot as in `ACCESSORIES`."""
     choice = np.minimum(_uniform(_as_index_array(indices), 400) * len(ACCESSORIES), len(ACCESSORIES) - 1)
     return torch.nn.functional.one_hot(torch.from_numpy(choice.astype(np.int64)), len(ACCESSORIES)).float()
 

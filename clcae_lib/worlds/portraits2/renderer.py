@@ -3,7 +3,7 @@
 Head, nose, ears, hair, neck and shoulders are ellipsoids ray-cast in 3D, so yaw and pitch are true
 rotations with occlusion; eyes, brows, mouth, beard and lines are painted on the surface of the head;
 glasses hang in a plane before it. Everything is arithmetic on tensors: equal factors give equal
-pictures, and any resolution shows the same portrait.
+images, and any resolution shows the same portrait.
 """
 
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ from clcae_lib.worlds.portraits2._values import Values, light, palette, rgb
 from clcae_lib.worlds.portraits2.factors import ACCESSORIES, NAMES
 
 LANDMARKS = ("left_eye", "right_eye", "nose_tip", "left_mouth", "right_mouth", "chin")
-_CHUNK = 4_096 * 16  # pixels rendered at once: what stays in a core's cache
+_CHUNK = 4_096 * 16  # pixels per call: they stay in a core's cache
 
 
 @dataclass(frozen=True)
 class Rendering:
-    """Pictures `[n, 3, R, R]` in [-1, 1] and landmarks `[n, 6, 2]` (x, y) in pixels from the top left."""
+    """Images `[n, 3, R, R]` in [-1, 1] and landmarks `[n, 6, 2]` (x, y) in pixels from the top left."""
 
     image: Float[Tensor, "n 3 r r"]
     landmarks: Float[Tensor, "n 6 2"]
@@ -268,9 +268,9 @@ def render(
     """Draw portraits.
 
     Args:
-        factors: one row a portrait, columns as in `NAMES`, in the units of `FACTORS`.
-        resolution: side of the picture in pixels.
-        accessories: columns as in `ACCESSORIES`, 0 or 1; none where not given.
+        factors: one row per portrait, columns as in `NAMES`, in the units of `FACTORS`.
+        resolution: side of the image in pixels.
+        accessories: 0 or 1, columns as in `ACCESSORIES`; none if not given.
 
     Raises:
         ValueError: where a shape is wrong or a factor is not finite.

@@ -1,4 +1,4 @@
-"""What a world of photographs is: the content of its `world.yaml`, and the worlds that need none."""
+"""Settings of a world of photographs: the content of its `world.yaml`, and the worlds that need none."""
 
 import re
 from pathlib import Path
@@ -11,36 +11,58 @@ from clcae_lib.settings import read_yaml
 from clcae_lib.worlds.world import WorldError
 
 FILE = "world.yaml"
-Kind = Literal["faces", "cars", "other"]
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
-#: Names that mean something else below `data/`, or are no folder on some system.
-RESERVED = {"portraits", "portraits2", "networks", "con", "prn", "aux", "nul", "com1", "com2", "lpt1", "lpt2"}
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+#: Names that mean something else below `data/`, or are not valid folders on some system.
+_RESERVED = {
+    *("portraits", "portraits2", "networks"),
+    *("con", "prn", "aux", "nul", "com1", "com2", "lpt1", "lpt2"),
+}
 
 
 class WorldSettings(BaseModel):
-    """What a world of photographs is; the content of `world.yaml`."""
+    """A world of photographs; the content of `world.yaml`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Kind = Field(default="faces", description="how photographs are cut, and which judges fit")
+    kind: Literal["faces", "cars", "other"] = Field(
+        default="faces", description="how photographs are cut, and which networks measure them"
+    )
     images: str = Field(default="images", description="the folder; relative to the world's")
     recursive: bool = Field(default=False, description="whether its folders are searched too")
     generator: str | None = Field(default=None, description="a file in the world's folder")
-    resolution: int = Field(ge=32, le=2048, description="side of the generator's pictures")
-    already_aligned: bool = Field(default=False, description="the pictures are cut as the generator's were")
+    resolution: int = Field(ge=32, le=2048, description="side of the generator's images")
+    already_aligned: bool = Field(default=False, description="the images are cut as the generator's were")
     widen: Annotated[float, Field(ge=0.5, le=3)] = 1.0
     lists: dict[Literal["train", "validation", "test"], str] = Field(
-        default={}, description="files of names, one a line, in the place of shares"
+        default={}, description="files of names, one per line, in the place of shares"
     )
 
     @model_validator(mode="after")
     def _check(self) -> "WorldSettings":
         if self.resolution & (self.resolution - 1):
-            raise ValueError(f"resolution={self.resolution} is no power of two")
+            raise ValueError(f"resolution={self.resolution} is not a power of two")
         for name in filter(None, [self.generator, *self.lists.values()]):
             if Path(name).name != name or "\\" in name or name.startswith("."):
-                raise ValueError(f"{name!r} is no plain file name; put the file into the world's folder")
+                raise ValueError(f"{name!r} is not a plain file name; put the file into the world's folder")
         return self
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], *, source: str = "") -> "WorldSettings":
+        """Return settings from plain values.
+
+        Args:
+            values: fields of the settings.
+            source: origin of the values, with which the message begins.
+
+        Raises:
+            WorldError: a value is not valid; the message names the field.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "content"
+            raise WorldError(f"{source}{place}: {first['msg']}") from error
 
 
 BUILT_IN: dict[str, WorldSettings] = {
@@ -50,25 +72,24 @@ BUILT_IN: dict[str, WorldSettings] = {
 
 
 def training_defaults(stage: str, resolution: int) -> dict[str, Any]:
-    """Settings of a stage of training for photographs of a resolution in pixels, in place of the portraits'.
+    """Return the settings of a stage of training for photographs, in place of the portraits'.
 
     From 128 pixels on the sizes are the published ones: IR-SE50, batches of two, a learning rate of 1e-4.
     Below, the portraits' own fit. No backbone is pretrained: the factors of a photograph are not known.
+
+    Args:
+        stage: name of the stage, such as "inversion".
+        resolution: side of the images in pixels.
     """
     fresh: dict[str, Any] = {"start": "fresh"} if stage == "peer" else {}
     if resolution < 128:
         return fresh
     encoder = {"body": "irse50", "lr": 1e-4, "batch_size": 2}
+    widths = {"embedding": 512, "width": 512, "latent_width": 512}
     sizes: dict[str, dict[str, Any]] = {
         "inversion": encoder | {"style_hidden": None, "hidden": None},
         "peer": encoder | fresh,
-        "alignment": {
-            "body": "irse50",
-            "embedding": 512,
-            "width": 512,
-            "latent_width": 512,
-            "batch_size": 16,
-        },
+        "alignment": {"body": "irse50", **widths, "batch_size": 16},
         "generator": {
             "resolution": resolution,
             "style_dim": 512,
@@ -81,22 +102,27 @@ def training_defaults(stage: str, resolution: int) -> dict[str, Any]:
     return sizes.get(stage, {})
 
 
+def is_free(name: str) -> bool:
+    """Return whether a user's world may have this name."""
+    return bool(_NAME.fullmatch(name)) and name not in _RESERVED
+
+
 def check_name(name: str) -> str:
-    """`name`, if a world may be called so.
+    """Return `name`, if a user's world may have it.
 
     Raises:
-        WorldError: it is taken by what the project brings, or could leave the data folder.
+        WorldError: it is reserved, or could leave the data folder.
     """
-    if not NAME.fullmatch(name) or name in RESERVED:
+    if not is_free(name):
         raise WorldError(
             f"{name!r} cannot be a world's name: take up to 40 of a-z, 0-9, - and _, none of "
-            f"{', '.join(sorted(RESERVED))}"
+            f"{', '.join(sorted(_RESERVED))}"
         )
     return name
 
 
 def read_settings(name: str) -> WorldSettings:
-    """What `world.yaml` says of a world; a built-in one needs none.
+    """Return the settings in a world's `world.yaml`; a built-in one needs none.
 
     Raises:
         WorldError: there is none, or it is damaged.
@@ -106,11 +132,4 @@ def read_settings(name: str) -> WorldSettings:
         if name in BUILT_IN:
             return BUILT_IN[name]
         raise WorldError(f"{path} is missing: `clcae world add {name} --images DIR --generator FILE`")
-    content = read_yaml(path, error=WorldError)
-    try:
-        return WorldSettings.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise WorldError(
-            f"{path}: {'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}"
-        ) from error
+    return WorldSettings.parse(read_yaml(path, error=WorldError), source=f"{path}: ")
