@@ -33,13 +33,16 @@ class Plain:
         self, generator: Generator, codes: Float[Tensor, "n d"] | Float[Tensor, "n l d"], **options: Any
     ) -> Float[Tensor, "n 3 h w"]:
         """Return the images of codes; the options are those of `Generator.synthesis`."""
-        return generator.synthesis(codes, **options)
+        return self._call(generator, "synthesis", codes, options)
 
     def activation(
         self, generator: Generator, codes: Float[Tensor, "n l d"], **options: Any
     ) -> Float[Tensor, "n c h w"]:
         """Return the generator's own activation in the place of F; the options are its `activation`'s."""
-        return generator.activation(codes, **options)
+        return self._call(generator, "activation", codes, options)
+
+    def _call(self, generator: Generator, method: str, codes: Tensor, options: dict[str, Any]) -> Tensor:
+        return getattr(generator, method)(codes, **options)
 
     def carry(self, generator: Generator, before: Inversion, after: Inversion) -> Float[Tensor, "n c h w"]:
         """Return the F of edited codes: `F + G5(after) - G5(before)` (arXiv 2211.11448, section 3.4)."""
@@ -64,25 +67,13 @@ class Tuned(Plain):
     """Decode each image with its own values of some of the generator's tensors.
 
     Images with their own weights are synthesised one at a time; images with only their own noise maps are
-    batched.
+    batched. Tensors among the options have one row per image, or one for all.
 
     Attributes:
         tensors: values by their names in the generator's `state_dict`, with the batch in front.
     """
 
     tensors: Mapping[str, Tensor]
-
-    def decode(
-        self, generator: Generator, codes: Float[Tensor, "n d"] | Float[Tensor, "n l d"], **options: Any
-    ) -> Float[Tensor, "n 3 h w"]:
-        """Return the images of codes; tensors among the options have one row per image, or one for all."""
-        return self._call(generator, "synthesis", codes, options)
-
-    def activation(
-        self, generator: Generator, codes: Float[Tensor, "n l d"], **options: Any
-    ) -> Float[Tensor, "n c h w"]:
-        """Return the activation of each image's own generator in the place of F."""
-        return self._call(generator, "activation", codes, options)
 
     def interpolate(self, other: Plain, amount: float) -> Plain:
         """Return the decoder with tensors `amount` of the way to another one's."""

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clcae_lib.models._ops import GAIN, SLOPE, ChannelBias, EqualConv2d, EqualLinear, Filter, blur
+from clcae_lib.models._ops import GAIN, SLOPE, EqualConv2d, EqualLinear, Filter, blur
 from clcae_lib.models.config import configured
 
 Widths = dict[int, int] | dict[str, int]
@@ -42,7 +42,8 @@ class ConvLayer(nn.Sequential):
         first = [] if taps is None else [Blur(taps, size=size)]
         stride, padding = (1, size // 2) if taps is None else (2, 0)
         conv = EqualConv2d(inputs, outputs, size, stride=stride, padding=padding)
-        super().__init__(*first, conv, *([ChannelBias(outputs)] if activate else []))
+        bias = nn.ParameterDict({"bias": torch.zeros(outputs)})
+        super().__init__(*first, conv, *([bias] if activate else []))
         self.activate = activate
 
     def forward(self, x: Float[Tensor, "n i h w"], gain: float = 1.0) -> Float[Tensor, "n o h2 w2"]:

@@ -3,8 +3,8 @@
 Parameter names, shapes and arithmetic follow the widely used PyTorch layout of StyleGAN2, so that its
 checkpoints load. Weights are stored unscaled ("equalised learning rate"): a layer multiplies its weight by a
 constant when it runs. Where that layout gives each sample its own kernel, these layers scale the
-activations instead, which is the same sum in another order and needs no grouped convolution. Only where no
-gradient is asked for, and a single picture's kernel is smaller than its activations, is the kernel scaled.
+activations instead, which is the same sum in another order and needs no grouped convolution. The kernel is
+scaled only without gradients, for a single image whose kernel is smaller than its activations.
 """
 
 import math
@@ -39,9 +39,8 @@ def _depthwise(kernel: Float[Tensor, "k k"], x: Tensor) -> Tensor:
 class _Blur(torch.autograd.Function):
     """Depthwise convolution with a constant kernel.
 
-    Its derivative is again such a filter. Autograd's own second derivative of a depthwise convolution also
-    computes one for the kernel, channel by channel, which nobody asked for: gradient penalties take half
-    as long with this one.
+    Its derivative is again such a filter. Autograd's own second derivative also computes one for the kernel,
+    channel by channel, which is not needed: gradient penalties take half as long with this one.
     """
 
     @staticmethod
@@ -64,9 +63,8 @@ def blur(
 ) -> Float[Tensor, "n c h2 w2"]:
     """Return `x`, zero-padded by `pad` (before, after) on both axes, filtered.
 
-    One depthwise convolution. Two one-dimensional passes, sums of shifted copies, and folding the filter into
-    the convolution beside it all give the same numbers and were measured slower on a CPU, backward included;
-    so was thinning inside the filter, whose backward pass has no fast form.
+    One depthwise convolution. Two one-dimensional passes, sums of shifted copies, a filter folded into the
+    next convolution, and strides inside the filter were measured slower on a CPU, backward included.
     """
     return _Blur.apply(x, kernel.flip(0, 1), pad)
 
@@ -80,7 +78,7 @@ def upsample(x: Float[Tensor, "n c h w"], kernel: Float[Tensor, "k k"]) -> Float
 
 
 class PixelNorm(nn.Module):
-    """Scales each code to unit mean square."""
+    """Scale each code to unit mean square."""
 
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """Return `x` divided by its root mean square."""
@@ -121,16 +119,8 @@ class EqualConv2d(nn.Module):
         return F.conv2d(x, self.weight * (self.scale * gain), bias, self.stride, self.padding)
 
 
-class ChannelBias(nn.Module):
-    """Holds the bias of an activation; the layer that owns it adds it."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-
 class Filter(nn.Module):
-    """Holds a low-pass filter as a buffer `kernel`, as the published layout does."""
+    """Hold a low-pass filter as a buffer `kernel`, as the published layout does."""
 
     def __init__(self, taps: Sequence[float], *, gain: float = 1.0) -> None:
         super().__init__()
@@ -196,10 +186,10 @@ class ModulatedConv2d(nn.Module):
         *,
         gain: float = 1.0,
     ) -> Float[Tensor, "n o h2 w2"]:
-        """Return `gain` times the whole layer's output, in memory of its own; without gradients.
+        """Return `gain` times the whole layer's output, in new memory; without gradients.
 
-        The factors go where they cost least: into the kernel of a lone picture whose kernel is smaller than
-        its activations (the fine layers, whose maps are the large ones), else onto the activations.
+        A single image's factors scale the kernel where it is smaller than the activations (in fine layers),
+        else the activations.
         """
         style, factor = self.style(w, offset)
         factor = torch.full_like(style[:, :1], gain) if factor is None else factor * gain

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, leaky_relu
 
-from clcae_lib.models.irse import IR_SE50, IR_SE_SMALL, IrBackbone
+from clcae_lib.models.irse import WIDTHS, IrBackbone
 
 Maps = tuple[Float[Tensor, "n c1 h1 w1"], Float[Tensor, "n c2 h2 w2"], Float[Tensor, "n c3 h3 w3"]]
 
@@ -95,9 +95,10 @@ def make_backbone(kind: str = "small", *, widths: Sequence[int] | None = None) -
     """
     if kind == "small":
         return Backbone(widths or SMALL)
-    if kind in ("irse50", "irse_small"):
-        sizes = IR_SE50 if kind == "irse50" else IR_SE_SMALL
-        return IrBackbone(widths=widths or sizes.widths, units=sizes.units)
+    if kind == "irse50":
+        return IrBackbone(widths=widths or WIDTHS)
+    if kind == "irse_small":
+        return IrBackbone(widths=widths or (16, 24, 48, 80, 128), units=(1, 1, 2, 1))
     raise ValueError(f"body={kind!r} is not one of 'small', 'irse_small', 'irse50'")
 
 

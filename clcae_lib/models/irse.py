@@ -5,27 +5,13 @@ CLCAE use in their encoders. Depth and widths are arguments here, so that a smal
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-
-class Sizes(NamedTuple):
-    """Sizes of an IR-SE backbone.
-
-    Attributes:
-        widths: channels of the stem and of the stages, at E, E/2, E/4 (c1), E/8 (c2) and E/16 (c3).
-        units: number of units in each stage.
-    """
-
-    widths: tuple[int, ...]
-    units: tuple[int, ...]
-
-
-IR_SE50 = Sizes((64, 64, 128, 256, 512), (3, 4, 14, 3))
-IR_SE_SMALL = Sizes((16, 24, 48, 80, 128), (1, 1, 2, 1))
+WIDTHS, UNITS = (64, 64, 128, 256, 512), (3, 4, 14, 3)
+"""IR-SE50's."""
 
 
 class SqueezeExcitation(nn.Module):
@@ -69,11 +55,14 @@ class IrBlock(nn.Module):
 
 
 class IrBackbone(nn.Module):
-    """Stem and four stages of units, as in `Sizes`; the first unit of each stage halves the side."""
+    """Stem and four stages of units; the first unit of each stage halves the side.
 
-    def __init__(
-        self, *, widths: Sequence[int] = IR_SE50.widths, units: Sequence[int] = IR_SE50.units
-    ) -> None:
+    Args:
+        widths: channels of the stem and of the stages, at E, E/2, E/4 (c1), E/8 (c2) and E/16 (c3).
+        units: number of units in each stage.
+    """
+
+    def __init__(self, *, widths: Sequence[int] = WIDTHS, units: Sequence[int] = UNITS) -> None:
         super().__init__()
         self.input_layer = nn.Sequential(
             nn.Conv2d(3, widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.PReLU(widths[0])

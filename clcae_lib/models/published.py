@@ -19,7 +19,7 @@ from clcae_lib.models._ops import EqualLinear
 from clcae_lib.models.backbone import ENCODER_SIDE, Codes, upsample_add
 from clcae_lib.models.config import configured
 from clcae_lib.models.foundation import level_of
-from clcae_lib.models.irse import IR_SE50, IrBackbone
+from clcae_lib.models.irse import UNITS, WIDTHS, IrBackbone
 from clcae_lib.models.stylegan2 import Generator
 from clcae_lib.spaces import num_layers
 
@@ -158,8 +158,8 @@ class PublishedEncoder(IrBackbone):
         *,
         style_dim: int = 512,
         feature_channels: int = 512,
-        widths: Sequence[int] = IR_SE50.widths,
-        units: Sequence[int] = IR_SE50.units,
+        widths: Sequence[int] = WIDTHS,
+        units: Sequence[int] = UNITS,
         style_hidden: int | None = None,
         hidden: int | None = None,
         heads: int = 4,

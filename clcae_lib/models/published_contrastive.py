@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from clcae_lib.models.irse import IR_SE50, IrBackbone
+from clcae_lib.models.irse import UNITS, WIDTHS, IrBackbone
 from clcae_lib.models.published import PublishedStyleBlock, to_published_side
 
 
@@ -66,8 +66,8 @@ class PublishedImageEncoder(nn.Module):
         resolution: int = 256,
         *,
         dim: int = 512,
-        widths: Sequence[int] = IR_SE50.widths,
-        units: Sequence[int] = IR_SE50.units,
+        widths: Sequence[int] = WIDTHS,
+        units: Sequence[int] = UNITS,
     ) -> None:
         super().__init__()
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))

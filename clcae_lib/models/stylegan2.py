@@ -1,14 +1,14 @@
 """StyleGAN2's skip generator (arXiv 1912.04958), with the codes W, W+ and F that CLCAE inverts into.
 
-CLCAE (arXiv 2211.11448, section 3) writes a picture as a foundation code `w`, one code per layer `w_plus`,
+CLCAE (arXiv 2211.11448, section 3) writes an image as a foundation code `w`, one code per layer `w_plus`,
 and a feature F that replaces the activation of one layer. `Generator.synthesis` takes all three. Parameter
 names and arithmetic are those of the published PyTorch layout, so that its checkpoints load unchanged.
 
-Activations are kept in torch's channels_last order, which is faster; pictures come out in the ordinary one.
+Activations are in torch's channels_last order, which is faster.
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,6 @@ from clcae_lib.models._discriminator import Discriminator, Widths, resolve_chann
 from clcae_lib.models._ops import (
     GAIN,
     SLOPE,
-    ChannelBias,
     EqualLinear,
     Filter,
     ModulatedConv2d,
@@ -33,29 +32,6 @@ __all__ = ["Discriminator", "Generator"]
 
 Noise = Literal["fixed", "random", "none"]
 
-STRIPE = 256
-"""Rows of the last block's maps that are made at a time, where there are more and they need not be kept."""
-
-
-class ConstantInput(nn.Module):
-    """The learned 4x4 activation every picture starts from."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.input = nn.Parameter(torch.randn(1, channels, 4, 4))
-
-    def forward(self, batch: int) -> Float[Tensor, "n c 4 4"]:
-        """Return `batch` copies."""
-        return self.input.expand(batch, -1, -1, -1).contiguous(memory_format=torch.channels_last)
-
-
-class NoiseStrength(nn.Module):
-    """Holds the learned strength of a layer's noise; zero at the start."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1))
-
 
 class StyledConv(nn.Module):
     """Modulated convolution, noise, bias and activation."""
@@ -65,8 +41,8 @@ class StyledConv(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = ModulatedConv2d(inputs, outputs, 3, style_dim, taps=taps)
-        self.noise = NoiseStrength()
-        self.activate = ChannelBias(outputs)
+        self.noise = nn.ParameterDict({"weight": torch.zeros(1)})
+        self.activate = nn.ParameterDict({"bias": torch.zeros(outputs)})
 
     def forward(
         self,
@@ -86,7 +62,7 @@ class StyledConv(nn.Module):
         return F.leaky_relu(torch.addcmul(shift.to(x.dtype), x, factor), SLOPE)
 
     def _infer(self, x: Tensor, w: Tensor, noise: Tensor | None, offset: Tensor | None) -> Tensor:
-        """The same in place: at 1024 pixels a fresh activation costs as much time as its arithmetic."""
+        """Return the same, computed in place: at 1024 pixels, allocation takes as long as the arithmetic."""
         x = self.conv.infer(x, w, offset, gain=GAIN)
         x.add_((self.activate.bias * GAIN).to(x.dtype)[:, None, None])
         if noise is not None:
@@ -95,7 +71,7 @@ class StyledConv(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """Adds a layer's contribution to the picture, after doubling what lower layers gave."""
+    """Add a layer's contribution to the upsampled image of the layers below."""
 
     def __init__(self, inputs: int, style_dim: int, *, taps: Sequence[float] | None = None) -> None:
         super().__init__()
@@ -111,17 +87,17 @@ class ToRGB(nn.Module):
         rgb: Tensor | None,
         offset: Float[Tensor, "#n c"] | None = None,
     ) -> Tensor:
-        """Return the picture so far in float32, `[N, 3, H, W]`."""
+        """Return the image so far in float32, `[N, 3, H, W]`."""
         plain = self.conv(x, w, offset)[0] if torch.is_grad_enabled() else self.conv.infer(x, w, offset)
         out = plain.float() + self.bias
         return out if rgb is None else out + upsample(rgb, self.upsample.kernel)
 
 
 class Generator(nn.Module):
-    """Maps a latent z `[N, D]` to w `[N, D]`, and codes to pictures `[N, 3, S, S]`, nominally in [-1, 1].
+    """Map a latent z `[N, D]` to w `[N, D]`, and codes to images `[N, 3, S, S]`, nominally in [-1, 1].
 
     Args:
-        size: side S of the pictures, a power of two of at least 8.
+        size: side S of the images, a power of two of at least 8.
         style_dim: width D of z and w.
         n_mlp: number of layers of the mapping network.
         channels: width at each resolution from 4 to `size`; default, the published widths. The resolutions
@@ -131,11 +107,11 @@ class Generator(nn.Module):
 
     Attributes:
         n_latent: number L of codes in W+, `2 * log2(size) - 2`.
-        config: the arguments, so that the network can be rebuilt.
-        w_avg, w_std: mean and standard deviation of w, `[D]`; no part of the `state_dict`.
+        config: constructor arguments.
+        w_avg, w_std: mean and standard deviation of w, `[D]`; not in the `state_dict`.
 
     Raises:
-        ValueError: if `size` is no power of two of at least 8, or a width is missing.
+        ValueError: `size` is not a power of two of at least 8, or a width is missing.
     """
 
     @configured
@@ -155,7 +131,7 @@ class Generator(nn.Module):
         self.config["channels"] = widths
         layers = [EqualLinear(style_dim, style_dim, lr_mul=lr_mlp, activate=True) for _ in range(n_mlp)]
         self.style = nn.Sequential(PixelNorm(), *layers)
-        self.input = ConstantInput(widths[4])
+        self.input = nn.ParameterDict({"input": torch.randn(1, widths[4], 4, 4)})
         self.conv1 = StyledConv(widths[4], widths[4], style_dim)
         self.to_rgb1 = ToRGB(widths[4], style_dim)
         self.convs, self.to_rgbs, self.noises = nn.ModuleList(), nn.ModuleList(), nn.Module()
@@ -175,7 +151,7 @@ class Generator(nn.Module):
             return self.style(z.float())
 
     def sample_w(self, n: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "n d"]:
-        """Return codes of `n` fresh latents, drawn on the CPU from `generator` so that devices agree."""
+        """Return codes of `n` random latents, drawn on the CPU from `generator` so that devices agree."""
         return self.mapping(torch.randn(n, self.style_dim, generator=generator).to(self.w_avg.device))
 
     @property
@@ -191,36 +167,41 @@ class Generator(nn.Module):
         self.w_std.copy_(w.std(0))
 
     @property
-    def modulations(self) -> list[tuple[int, EqualLinear]]:
-        """The maps from w to styles in the order they run, toRGBs among them, each after the row it reads.
-
-        Their outputs, joined, are StyleSpace (arXiv 2011.12799): S channels.
-        """
+    def layers(self) -> list[tuple[int, StyledConv | ToRGB]]:
+        """The synthesis layers in the order they run, each after the number of the W+ layer that it reads."""
         layers: list[tuple[int, StyledConv | ToRGB]] = [(0, self.conv1), (1, self.to_rgb1)]
         for block, to_rgb in enumerate(self.to_rgbs):
             first = 2 * block + 1
             layers += [(first, self.convs[2 * block]), (first + 1, self.convs[2 * block + 1])]
             layers.append((first + 2, to_rgb))
-        return [(row, layer.conv.modulation) for row, layer in layers]
+        return layers
+
+    @property
+    def modulations(self) -> list[tuple[int, EqualLinear]]:
+        """The affine maps from w to styles, in the order of `layers`.
+
+        Their outputs, joined, are StyleSpace (arXiv 2011.12799): S channels.
+        """
+        return [(row, layer.conv.modulation) for row, layer in self.layers]
 
     @property
     def style_sizes(self) -> list[int]:
-        """How many channels of StyleSpace each of `modulations` makes."""
+        """Number of StyleSpace channels of each of `modulations`."""
         return [len(modulation.bias) for _, modulation in self.modulations]
 
     @property
     def style_rows(self) -> list[int]:
-        """The row of W+ that each channel of StyleSpace is made from."""
+        """The W+ layer that each channel of StyleSpace is computed from."""
         return [row for row, modulation in self.modulations for _ in range(len(modulation.bias))]
 
     def styles(self, w: Float[Tensor, "n d"] | Float[Tensor, "n l d"]) -> Float[Tensor, "n s"]:
-        """Return codes as StyleSpace has them, without offsets."""
+        """Return the styles of codes, a point of StyleSpace."""
         codes = self._per_layer(w)
         return torch.cat([modulation(codes[:, row]) for row, modulation in self.modulations], dim=1)
 
     @staticmethod
     def truncate(w: Tensor, w_avg: Float[Tensor, " d"], psi: float) -> Tensor:
-        """Return codes pulled toward the mean: `psi` 1 leaves them, 0 gives the mean."""
+        """Return codes truncated toward the mean: 1 keeps them, 0 gives the mean."""
         return w_avg + psi * (w - w_avg)
 
     def synthesis(
@@ -234,8 +215,9 @@ class Generator(nn.Module):
         style_offsets: Float[Tensor, "#n s"] | None = None,
         noise: Noise = "fixed",
         stop_at: int | None = None,
+        _record: list[Tensor] | None = None,
     ) -> Float[Tensor, "n 3 h2 w2"]:
-        """Return the images of codes, S being `size` or `stop_at`, in float32.
+        """Return the images of codes, of side `size` or `stop_at`, in float32.
 
         Activations are numbered in the order they run: 0 is the constant, 1 the output of the first
         convolution, 2 + i that of `convs[i]`. One of them can be replaced, blended or added to, after the
@@ -255,103 +237,37 @@ class Generator(nn.Module):
         Raises:
             ValueError: an argument does not fit the network.
         """
-        insertion = _Insertion(feature, feature_blend, feature_offset, feature_index)
-        return self._run(w, insertion, style_offsets, noise, stop_at)
-
-    def run_with_activations(
-        self,
-        w: Float[Tensor, "n d"] | Float[Tensor, "n l d"],
-        *,
-        feature: Float[Tensor, "n c h w"] | None = None,
-        feature_blend: float | Float[Tensor, "n 1 1 1"] = 1.0,
-        style_offsets: Float[Tensor, "#n s"] | None = None,
-        noise: Noise = "fixed",
-        stop_at: int | None = None,
-    ) -> tuple[Float[Tensor, "n 3 h2 w2"], list[Tensor]]:
-        """Return the images of codes, and every activation by its number; arguments as in `synthesis`."""
-        activations: list[Tensor] = []
-        insertion = _Insertion(feature, feature_blend)
-        images = self._run(w, insertion, style_offsets, noise, stop_at, activations)
-        return images, activations
-
-    def activation(
-        self,
-        w: Float[Tensor, "n d"] | Float[Tensor, "n l d"],
-        *,
-        side: int = 16,
-        style_offsets: Float[Tensor, "#n s"] | None = None,
-        noise: Noise = "fixed",
-    ) -> Float[Tensor, "n c h w"]:
-        """Return the second activation at a side, which F replaces; no layer above that side runs."""
-        options = {"style_offsets": style_offsets, "noise": noise}
-        return self.run_with_activations(w, stop_at=side, **options)[1][-1]
-
-    def _run(
-        self,
-        w: Tensor,
-        insertion: "_Insertion",
-        style_offsets: Tensor | None,
-        noise: Noise,
-        stop_at: int | None,
-        activations: list[Tensor] | None = None,
-    ) -> Tensor:
-        """Run the synthesis network; append every activation to the list, if there is one."""
         blocks = self._blocks_until(stop_at)
         codes = self._per_layer(w)
-        offsets = self._per_modulation(style_offsets)
+        insertion = _Insertion(feature, feature_blend, feature_offset, feature_index)
         index = insertion.place(last=2 * blocks)
-
-        def run(layer: StyledConv, x: Tensor, row: int, offset: Tensor | None) -> Tensor:
+        layers, offsets = self.layers[: 3 * blocks + 2], self._per_modulation(style_offsets)
+        x, rgb = self.input.input.expand(len(codes), -1, -1, -1), None
+        x = x.contiguous(memory_format=torch.channels_last)
+        if _record is not None:
+            _record.append(x)
+        for (row, layer), offset in zip(layers, offsets, strict=False):
+            if isinstance(layer, ToRGB):
+                rgb = layer(x, codes[:, row], rgb, offset)
+                continue
             x = insertion.apply(x, row) if row == index else x
             x = layer(x, codes[:, row], self._noise(row, noise, len(codes)), offset)
-            if activations is not None:
-                activations.append(x)
-            return x
-
-        x = self.input(len(codes))
-        if activations is not None:
-            activations.append(x)
-        x = run(self.conv1, x, 0, offsets[0])
-        rgb = self.to_rgb1(x, codes[:, 1], None, offsets[1])
-        for block in range(blocks):
-            row, own = 2 * block + 1, offsets[3 * block + 2 : 3 * block + 5]
-            unseen = activations is None and (index is None or index < row)
-            if block == blocks - 1 and unseen and x.shape[2] >= STRIPE and not torch.is_grad_enabled():
-                rgb = self._in_stripes(block, x, rgb, codes[:, row : row + 3], noise, own)
-                continue
-            x = run(self.convs[2 * block], x, row, own[0])
-            x = run(self.convs[2 * block + 1], x, row + 1, own[1])
-            rgb = self.to_rgbs[block](x, codes[:, row + 2], rgb, own[2])
+            if _record is not None:
+                _record.append(x)
         return rgb.contiguous()
 
-    def _in_stripes(
-        self,
-        block: int,
-        x: Float[Tensor, "n c h w"],
-        rgb: Float[Tensor, "n 3 h w"],
-        codes: Float[Tensor, "n 3 d"],
-        noise: Noise,
-        offsets: Sequence[Tensor | None],
-    ) -> Float[Tensor, "n 3 h2 w2"]:
-        """Return the picture after the last block, run on some rows after others.
+    def run_with_activations(
+        self, w: Float[Tensor, "n d"] | Float[Tensor, "n l d"], **options: Any
+    ) -> tuple[Float[Tensor, "n 3 h w"], list[Tensor]]:
+        """Return the images of `synthesis`, which has the options, and every activation by its number."""
+        activations: list[Tensor] = []
+        return self.synthesis(w, _record=activations, **options), activations
 
-        Its activations are the largest of all and nobody asks for them: they need not be there at once. The
-        layers reach two rows of `x`, and one of the map between them, beyond a stripe.
-        """
-        side, parts = 2 * x.shape[2], []
-        maps = [self._noise(2 * block + 1 + layer, noise, len(codes)) for layer in range(2)]
-        for first in range(0, side, STRIPE):
-            last = min(side, first + STRIPE)
-            low, high = max(0, first // 2 - 2), min(side // 2, last // 2 + 2)
-            top, end = max(0, first - 1), min(side, last + 1)
-            y = self.convs[2 * block](
-                x[:, :, low:high], codes[:, 0], _rows(maps[0], 2 * low, 2 * high), offsets[0]
-            )
-            y = y[:, :, top - 2 * low : end - 2 * low]
-            y = self.convs[2 * block + 1](y, codes[:, 1], _rows(maps[1], top, end), offsets[1])
-            y = y[:, :, first - top : last - top]
-            parts.append(self.to_rgbs[block](y, codes[:, 2], None, offsets[2]))
-        return torch.cat(parts, dim=2).add_(upsample(rgb, self.to_rgbs[block].upsample.kernel))
+    def activation(
+        self, w: Float[Tensor, "n d"] | Float[Tensor, "n l d"], *, side: int = 16, **options: Any
+    ) -> Float[Tensor, "n c h w"]:
+        """Return the second activation at a side, which F replaces; the options are those of `synthesis`."""
+        return self.run_with_activations(w, stop_at=side, **options)[1][-1]
 
     def forward(
         self,
@@ -361,7 +277,7 @@ class Generator(nn.Module):
         noise: Noise = "fixed",
         stop_at: int | None = None,
     ) -> Float[Tensor, "n 3 h2 w2"]:
-        """Return pictures of latents z, truncated toward `w_avg` where `psi` is below 1."""
+        """Return images of latents z, truncated toward `w_avg` where `psi` is below 1."""
         w = self.mapping(z)
         if psi != 1.0:
             w = self.truncate(w, self.w_avg, psi)
@@ -400,10 +316,6 @@ class Generator(nn.Module):
         if kind == "random":
             return torch.randn(batch, *stored.shape[1:], device=stored.device, dtype=stored.dtype)
         raise ValueError(f'noise must be "fixed", "random" or "none", not {kind!r}')
-
-
-def _rows(noise: Tensor | None, first: int, end: int) -> Tensor | None:
-    return None if noise is None else noise[:, :, first:end]
 
 
 class _Insertion(NamedTuple):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clcae_lib.models import Discriminator, Generator, _ops, stylegan2
+from clcae_lib.models import Discriminator, Generator, _ops
 from clcae_lib.models._discriminator import ResBlock, minibatch_deviation
 from clcae_lib.models.stylegan2 import StyledConv
 from clcae_lib.weights import checkpoints, load_generator, save_generator
@@ -490,21 +490,3 @@ def test_inference_in_place_gives_the_numbers_of_training(generator, w, count):
     torch.testing.assert_close(inferred, trained.detach(), atol=1e-5, rtol=1e-4)
     for one, other in zip(features, again, strict=True):
         torch.testing.assert_close(other, one.detach(), atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize("stripe", [4, 8, 12, 16])
-@pytest.mark.parametrize("noise", ["fixed", "none"])
-@torch.no_grad()
-def test_the_last_block_in_stripes_gives_the_same_picture(generator, w, monkeypatch, stripe, noise):
-    set_noise(generator, 0.3)
-    options = {"noise": noise, "style_offsets": 0.1 * torch.randn(3, sum(generator.style_sizes))}
-    whole = generator.synthesis(w, **options)
-    monkeypatch.setattr(stylegan2, "STRIPE", stripe)
-    striped, calls = generator.synthesis(w, **options), []
-    torch.testing.assert_close(striped, whole, atol=1e-5, rtol=1e-4)
-    monkeypatch.setattr(Generator, "_in_stripes", lambda self, block, x, rgb, *rest: calls.append(1) or rgb)
-    generator.synthesis(w, **options)
-    generator.run_with_activations(w, **options)
-    with torch.enable_grad():
-        generator.synthesis(w, **options)
-    assert len(calls) == 1

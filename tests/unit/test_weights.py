@@ -18,7 +18,7 @@ from clcae_lib.models import (
     PublishedImageEncoder,
     PublishedLatentEncoder,
 )
-from clcae_lib.models.arcface import ArcFace
+from clcae_lib.models.identity import ArcFace
 from clcae_lib.weights import (
     Contents,
     WeightsError,

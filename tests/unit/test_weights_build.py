@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from clcae_lib.cli import app
 from clcae_lib.inversion import ClcaeInverter
 from clcae_lib.models import ArcFace, Generator, PublishedImageEncoder, PublishedLatentEncoder
-from clcae_lib.models.moco import MocoFeatures
+from clcae_lib.models.identity import MocoFeatures
 from clcae_lib.models.published import resize_as_pil
 from clcae_lib.training.inversion import AlignmentTerm
 from clcae_lib.weights import (
