@@ -1,4 +1,4 @@
-"""Slider to picture as a visitor has it: from the key press in Chromium to the new picture on the page.
+"""Slider to image as a visitor has it: from the key press in Chromium to the new image on the page.
 
 Run by `make bench`. It serves the explorer itself; other load on the machine shows in the numbers. A
 generator of 1024 pixels, its weights drawn at random, is timed without a browser: previews, then the whole.
@@ -33,21 +33,21 @@ def measure(moves: int) -> np.ndarray:
     """Milliseconds of each move; the slider rests in between, as after a click."""
     with chromium() as browser, voila() as address:
         visit = Visit(browser, address).ready()
-        visit.page.wait_for_timeout(1500)
         visit.page.evaluate(_WATCH)
         visit.slider("yaw").focus()
         waits = []
         for move in range(moves):
+            place = min(move % 20 + 1, 19 - move % 20)  # ten steps to the right, ten to the left
             visit.page.evaluate("window.took = null")
             visit.page.keyboard.press("ArrowRight" if move % 20 < 10 else "ArrowLeft")
-            visit.page.wait_for_timeout(1000)
+            visit.shows(f"'yaw': {round(0.05 * place, 4)}}}" if place else "source='seed',\n)")
             waits.append(visit.page.evaluate("window.took ?? 1000"))  # a second stands for "not at all"
         visit.close()
     return np.array(waits)
 
 
 def large(moves: int) -> dict[int, np.ndarray]:
-    """Milliseconds of a picture of the full-size generator at each side, a step in W+ between pictures."""
+    """Milliseconds of an image of the full-size generator at each side, a step in W+ between images."""
     torch.manual_seed(0)
     world = World()
     world.name = "large"

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
-PICTURES = ROOT / "results" / "browser"
+SHOTS = ROOT / "results" / "browser"
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
@@ -40,7 +40,7 @@ def chromium() -> Iterator[Browser]:
 
 
 def free_port() -> int:
-    """A port that nobody uses now."""
+    """A port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -87,7 +87,7 @@ def voila(*options: str) -> Iterator[str]:
     """`clcae explore` on a free port; yields its address."""
     port = free_port()
     command = [sys.executable, "-m", "clcae_lib.cli", "explore", "--device", "cpu", "--port", str(port)]
-    with server([*command, *options], f"http://127.0.0.1:{port}/", PICTURES / "voila.log") as address:
+    with server([*command, *options], f"http://127.0.0.1:{port}/", SHOTS / "voila.log") as address:
         yield address
 
 
@@ -97,6 +97,7 @@ class Visit:
     def __init__(
         self, browser: Browser, address: str, *, width: int = 1280, height: int = 720, zoom: int = 1
     ) -> None:
+        self.address = address
         size = {"width": width, "height": height}  # a zoomed page has fewer, and larger, pixels of its own
         self.context = browser.new_context(viewport=size, device_scale_factor=zoom)
         self.page: Page = self.context.new_page()
@@ -106,10 +107,19 @@ class Visit:
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
         self.page.on("request", self._request)
-        deadline = time.monotonic() + 30  # a place that was just left is free once its kernel has ended
-        while self.page.goto(address).status == 503 and time.monotonic() < deadline:
-            self.page.wait_for_timeout(500)
-            self.faults.clear()
+        self.until(self._enter, "a place is free", poll=500)
+
+    def _enter(self) -> bool:
+        """Open the page; a place that was just left is free once its kernel has ended."""
+        self.faults.clear()
+        return self.page.goto(self.address).status != 503
+
+    def until(self, holds: Callable[[], bool], what: str, *, seconds: float = 30, poll: float = 50) -> None:
+        """Wait until a condition holds; fail with what it is if it does not."""
+        deadline = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < deadline, f"after {seconds} s it is not so that {what}"
+            self.page.wait_for_timeout(poll)
 
     def _console(self, message) -> None:
         if message.type == "error":
@@ -120,17 +130,19 @@ class Visit:
             self.foreign.append(request.url)
 
     def ready(self) -> "Visit":
-        """Wait until the explorer shows its first picture."""
+        """Wait until the explorer shows its first state."""
         self.page.wait_for_selector(".clcae-explorer .noUi-handle", state="attached", timeout=120_000)
         self.page.wait_for_selector(".clcae-readout td", state="attached", timeout=60_000)
+        self.until(lambda: "State(" in self.snippet(), "the first state is shown")
+        self.first = (self.snippet(), self.image())
         return self
 
-    def picture(self) -> list[int]:
-        """The pixels of the edited picture, as the browser has them."""
+    def image(self) -> list[int]:
+        """The pixels of the edited image, as the browser has them."""
         return self.page.evaluate(
             """async () => {
               const image = document.querySelector('img.clcae-after');
-              for (let tries = 0; tries < 50; tries++) {  // its address changes with each new picture
+              for (let tries = 0; tries < 50; tries++) {  // its address changes with each new image
                 try { await image.decode(); break; } catch { await new Promise(r => setTimeout(r, 20)); }
               }
               const canvas = document.createElement('canvas');
@@ -141,31 +153,47 @@ class Visit:
             }"""
         )
 
+    def snippet(self) -> str:
+        """The Python beside the image: that of the last state of which everything is drawn."""
+        return self.page.locator(".clcae-snippet textarea").input_value()
+
+    def shows(self, text: str) -> None:
+        """Wait until everything is drawn of a state with this text in its Python."""
+        self.until(lambda: text in self.snippet(), f"a state with {text} is shown")
+
     def changes_from(self, before: list[int]) -> list[int]:
-        """Wait until the picture is another one, and return it."""
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            if (now := self.picture()) != before:
-                return now
-            self.page.wait_for_timeout(50)
-        raise AssertionError("the picture did not change")
+        """Wait until the image is another one, and return it."""
+        self.until(lambda: self.image() != before, "the image changed")
+        return self.image()
+
+    def rests(self) -> list[int]:
+        """Wait until the image stays the same for a second, and return it."""
+        seen = []
+
+        def same() -> bool:
+            seen.append(self.image())
+            return seen[-2:-1] == seen[-1:]
+
+        self.until(same, "the image rests", poll=1000)
+        return seen[-1]
 
     def becomes(self, expected: list[int]) -> None:
-        """Wait until the picture is this one."""
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            if self.picture() == expected:
-                return
-            self.page.wait_for_timeout(50)
-        raise AssertionError("the picture did not become what it should")
+        """Wait until the image is this one."""
+        self.until(lambda: self.image() == expected, "the image is the expected one")
+
+    def press(self, label: str, key: str, times: int = 1) -> None:
+        """Press a key on a slider's handle."""
+        self.slider(label).focus()
+        for _ in range(times):
+            self.page.keyboard.press(key)
 
     def slider(self, label: str):
         """The handle of a slider, which takes the arrow keys."""
         return self.page.locator(f".clcae-explorer .noUi-handle[aria-label='{label}']").first
 
     def drag(self, label: str, *, steps: int = 5) -> list[list[int]]:
-        """Pull a slider to the right with the mouse, and return the picture of each step."""
-        handle, pictures = self.slider(label), [self.picture()]
+        """Pull a slider to the right with the mouse, and return the image of each step."""
+        handle, images = self.slider(label), [self.image()]
         handle.scroll_into_view_if_needed()
         place = handle.bounding_box()
         x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
@@ -173,9 +201,9 @@ class Visit:
         self.page.mouse.down()
         for step in range(1, steps + 1):
             self.page.mouse.move(x + 8 * step, y)
-            pictures.append(self.changes_from(pictures[-1]))
+            images.append(self.changes_from(images[-1]))
         self.page.mouse.up()
-        return pictures[1:]
+        return images[1:]
 
     def open(self, tab: str) -> None:
         """Bring a tab to the front."""
@@ -188,7 +216,7 @@ class Visit:
     def reset(self) -> None:
         """Return to the beginning, and wait until all of it is drawn."""
         self.button("Reset").click()
-        self.page.wait_for_timeout(1000)
+        self.until(lambda: (self.snippet(), self.image()) == self.first, "the first state is shown again")
 
     def upload(self, button: str, path: Path) -> None:
         """Choose a file, as a visitor does."""
@@ -197,9 +225,9 @@ class Visit:
         chooser.value.set_files(path)
 
     def shoot(self, name: str) -> None:
-        """Keep a picture of the page."""
-        PICTURES.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=PICTURES / f"{name}.png")
+        """Keep a screenshot of the page."""
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=SHOTS / f"{name}.png")
 
     def check(self, *, allowed: str = "") -> None:
         """Fail on errors of the console, on requests that leave the machine, and on error outputs."""

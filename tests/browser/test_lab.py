@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.browser.conftest import PICTURES, ROOT, Visit, free_port, server
+from tests.browser.conftest import ROOT, SHOTS, Visit, free_port, server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280), pytest.mark.xdist_group("lab")]
 
@@ -41,7 +41,7 @@ def lab(browser, tmp_path_factory):
     places = {"JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTER_DATA_DIR": str(folder / "data")}
     places |= {"JUPYTERLAB_SETTINGS_DIR": str(folder / "config" / "lab" / "user-settings")}
     places |= {"JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces")}
-    with server(command, f"http://127.0.0.1:{port}/", PICTURES / "lab.log", **places) as address:
+    with server(command, f"http://127.0.0.1:{port}/", SHOTS / "lab.log", **places) as address:
         yield address
 
 
@@ -49,25 +49,21 @@ def test_the_notebook_runs_and_its_explorer_works(browser, lab, tmp_path):
     visit = Visit(browser, f"{lab}lab/tree/explorer.ipynb")
     page = visit.page
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=90_000)
-    page.locator("#jp-main-statusbar", has_text="| Idle").wait_for(
-        timeout=90_000
-    )  # what runs earlier is lost
+    idle = page.locator("#jp-main-statusbar", has_text="| Idle")
+    idle.wait_for(timeout=90_000)  # what runs earlier is lost
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     page.wait_for_function(  # folded solutions show no number
         "(() => { const all = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')];"
-        " const told = all.map(e => e.textContent).filter(text => text);"
-        " return told.length > 10 && told.every(text => /\\d/.test(text)); })()",
+        " const shown = all.map(e => e.textContent).filter(text => text);"
+        " return shown.length > 10 && shown.every(text => /\\d/.test(text)); })()",
         timeout=120_000,
     )
     visit.ready()
     page.locator(".clcae-explorer").scroll_into_view_if_needed()
-    page.wait_for_timeout(
-        3000
-    )  # sliders set off their steps by a cell snap to them when they are first shown
-    before = visit.picture()
+    before = visit.rests()
     assert before not in visit.drag("pitch")
-    page.wait_for_timeout(600)
+    visit.shows("'pitch'")
     visit.shoot("lab_edited")
     visit.button("Undo").click()
     visit.becomes(before)
