@@ -353,3 +353,12 @@ def test_the_messages_in_troubleshooting_are_those_of_the_library():
     parts = [part.strip(" :") for text in quoted for part in text.split("...")]
     assert len(quoted) >= 10
     assert [part for part in parts if part and part not in library()] == []
+
+
+def test_what_computes_each_measure_exists():
+    import clcae_lib.evaluation
+
+    rows = rows_of("| measure |", (ROOT / "docs" / "measures.md").read_text(encoding="utf-8"))
+    named = {name for row in rows for name in re.findall(r"`([A-Za-z_]+)`", row[-1])}
+    assert named
+    assert named <= set(clcae_lib.evaluation.__all__)
