@@ -1,4 +1,4 @@
-"""The notebooks on a world of one's own photographs, by the command that the README gives."""
+"""The notebooks on a world of one's own photographs, by the command that docs/photographs.md gives."""
 
 import os
 import shutil
