@@ -6,7 +6,6 @@ manifold precision and recall (Kynkäänniemi et al. 2019), and the distance of 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -129,18 +128,12 @@ def _cubic(a: Float[Tensor, "n f"], b: Float[Tensor, "m f"]) -> Float[Tensor, "n
     return (a @ b.T / a.shape[1] + 1) ** 3
 
 
-@dataclass(frozen=True)
-class PrecisionRecall:
-    """The share of samples that look real, and the share of real images that the samples cover; 0 to 1."""
-
-    precision: float
-    recall: float
-
-
 def precision_recall(
     samples: Float[Tensor, "n f"], reals: Float[Tensor, "m f"], *, neighbours: int = 3, chunk: int = 1024
-) -> PrecisionRecall:
-    """Return manifold precision and recall; a manifold is the union of balls up to each k-th neighbour.
+) -> tuple[float, float]:
+    """Return the share of samples that look real (precision) and of real images that samples cover (recall).
+
+    A set's manifold is the union of balls around its points.
 
     Args:
         samples: features of generated images.
@@ -161,7 +154,7 @@ def precision_recall(
         return torch.cat(inside).double().mean().item()
 
     samples, reals = samples.double(), reals.double()
-    return PrecisionRecall(precision=covered(samples, reals), recall=covered(reals, samples))
+    return covered(samples, reals), covered(reals, samples)
 
 
 def factor_distribution_distance(

@@ -82,7 +82,12 @@ def find_directions(
     generator, oracle = world.generator(device), world.oracle("train", device)
     if method in ("interfacegan", "alignment"):
         labelled = labelled or label_codes(generator, oracle, samples, seed=seed)
-        found = _learned(world, method, labelled, columns)
+        if method == "interfacegan":
+            scores = labelled.factors.T
+            found = {name: interfacegan(labelled.w, scores[k], name=name) for name, k in columns.items()}
+        else:
+            path = world.require("alignment", command=f"clcae train alignment --world {world.name}")
+            found = alignment_probe(load_alignment(path, device=labelled.w.device)[1], labelled, columns)
         if conditional:
             found = {n: condition(d, [e for m, e in found.items() if m != n]) for n, d in found.items()}
         if layers is not None:
@@ -153,15 +158,3 @@ def directions_file(world: World, factors: Sequence[str], method: str, options: 
         files=networks.values(),
     )
     return paths.cache_dir() / "directions" / f"{key}.safetensors"
-
-
-def _learned(
-    world: World, method: Finder, labelled: Labelled, columns: Mapping[str, int]
-) -> dict[str, Direction]:
-    """Return directions in W that are learned from labels."""
-    if method == "interfacegan":
-        return {n: interfacegan(labelled.w, labelled.factors[:, k], name=n) for n, k in columns.items()}
-    path = world.require("alignment", command=f"clcae train alignment --world {world.name}")
-    encoder = load_alignment(path, device=labelled.w.device)[1]
-    probed = alignment_probe(encoder, labelled, list(columns.values()), list(columns))
-    return {direction.name: direction for direction in probed}

@@ -4,7 +4,7 @@
 3.1) embeds codes, a linear probe there is a smooth function of w, and its mean gradient is a direction.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -66,30 +66,28 @@ def held_out_r_squared(
 def alignment_probe(
     encoder: Callable[[Tensor], Tensor],
     labelled: Labelled,
-    columns: Sequence[int],
-    names: Sequence[str],
+    columns: Mapping[str, int],
     *,
     penalty: float = 1e-2,
-) -> list[Direction]:
+) -> dict[str, Direction]:
     """Return one direction in W for each factor: the mean gradient of its linear probe in the embedding.
 
     Args:
         encoder: latent encoder of the alignment, codes `[N, D]` to embeddings `[N, E]`, differentiable.
         labelled: codes with their factors.
-        columns: columns of the factors.
-        names: names of the factors, in the same order.
+        columns: columns of the factors, by name.
         penalty: penalty of the ridge regression.
     """
     with torch.no_grad():
         embedded = encoder(labelled.w)
-    targets = labelled.factors[:, list(columns)]
+    targets = labelled.factors[:, list(columns.values())]
     probe, score = fit_probe(embedded, targets, penalty=penalty), held_out_r_squared(embedded, targets)
     codes = labelled.w.detach().clone().requires_grad_()
     with torch.enable_grad():
         readings = probe(encoder(codes)).sum(dim=0)
-    found = []
-    for reading, name, r_squared in zip(readings, names, score.tolist(), strict=True):
+    found = {}
+    for reading, name, r_squared in zip(readings, columns, score.tolist(), strict=True):
         gradient = torch.autograd.grad(reading, codes, retain_graph=True)[0].mean(dim=0)
         facts = {"method": "alignment", "codes": len(codes), "penalty": penalty, "r_squared": r_squared}
-        found.append(Direction(normalize(gradient, dim=0), name, provenance=facts))
+        found[name] = Direction(normalize(gradient, dim=0), name, provenance=facts)
     return found

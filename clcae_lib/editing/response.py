@@ -24,9 +24,9 @@ def sample_codes(generator: nn.Module, count: int, *, seed: int) -> Float[Tensor
 
 
 @torch.no_grad()
-def in_batches(function: Callable[[Tensor], Tensor], values: Tensor, *, size: int = 64) -> Tensor:
-    """Return `function` of all rows of `values`, computed for `size` rows at a time."""
-    return torch.cat([function(part) for part in values.split(size)])
+def in_batches(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    """Return `function` of all rows of `values`, computed for 64 rows at a time."""
+    return torch.cat([function(part) for part in values.split(64)])
 
 
 def factor_column(world: World, factor: str) -> int:
@@ -49,9 +49,7 @@ class Labelled:
 
 
 @torch.no_grad()
-def label_codes(
-    generator: nn.Module, oracle: nn.Module, count: int, *, seed: int, batch_size: int = 64
-) -> Labelled:
+def label_codes(generator: nn.Module, oracle: nn.Module, count: int, *, seed: int) -> Labelled:
     """Return sampled codes with the factors that the attribute regressor reads off their images.
 
     Args:
@@ -59,10 +57,9 @@ def label_codes(
         oracle: attribute regressor in the role "train", images `[N, 3, R, R]` to factors `[N, K]`.
         count: number of codes.
         seed: seed of the codes.
-        batch_size: number of images decoded together.
     """
     w = sample_codes(generator, count, seed=seed)
-    return Labelled(w, in_batches(lambda part: oracle(generator.synthesis(part)), w, size=batch_size))
+    return Labelled(w, in_batches(lambda part: oracle(generator.synthesis(part)), w))
 
 
 @torch.no_grad()
@@ -73,7 +70,6 @@ def response(
     w: Float[Tensor, "n d"],
     *,
     strength: float | int = 1.0,
-    batch_size: int = 64,
 ) -> Float[Tensor, "n k"]:
     """Return half the change of each factor between strength `-strength` and `+strength`, for each code.
 
@@ -83,7 +79,6 @@ def response(
         direction: step that is measured.
         w: codes that are edited.
         strength: strength in the direction's unit.
-        batch_size: number of codes decoded together.
     """
 
     def difference(part: Tensor) -> Tensor:
@@ -92,7 +87,7 @@ def response(
         up, down = (oracle(generator.synthesis(end.w_plus, style_offsets=end.styles)) for end in ends)
         return (up - down) / 2
 
-    return in_batches(difference, w, size=batch_size)
+    return in_batches(difference, w)
 
 
 def effects(
@@ -140,14 +135,12 @@ def calibrate(
     std: float,
     count: int = 128,
     seed: int = 0,
-    rounds: int = 6,
-    tolerance: float = 0.03,
 ) -> Direction:
     """Return the direction with a unit such that strength 1 moves a factor by one standard deviation.
 
-    The response is the mean over sampled codes. A direction that lowers the factor is reversed. If the factor
-    cannot be moved that far, the best step is kept; `provenance["moved"]` is its response in standard
-    deviations.
+    The response is the mean over sampled codes, and may deviate by 3 %. A direction that lowers the factor is
+    reversed. If no unit moves the factor that far, the best one of six is kept; `provenance["moved"]` is its
+    response in standard deviations.
 
     Args:
         direction: direction to calibrate.
@@ -157,8 +150,6 @@ def calibrate(
         std: standard deviation of the factor, in its unit.
         count: number of sampled codes.
         seed: seed of the codes.
-        rounds: largest number of units tried.
-        tolerance: accepted deviation of the response from 1.
     """
     w = sample_codes(generator, count, seed=seed)
 
@@ -170,8 +161,8 @@ def calibrate(
     if moved < 0:
         trial, moved = trial.flipped(), -moved
     best, best_moved = trial, moved
-    for _ in range(rounds - 1):
-        if abs(best_moved - 1) < tolerance:
+    for _ in range(5):
+        if abs(best_moved - 1) < 0.03:
             break
         trial = replace(trial, unit=trial.unit * min(3.0, max(1 / 3, 1 / max(moved, 1e-6))))
         moved = moved_by(trial)

@@ -14,12 +14,9 @@ from torch import Tensor, nn
 from clcae_lib.editing.direction import Direction
 from clcae_lib.editing.response import sample_codes
 
-SPREAD_CODES = 2000
-"""Number of codes that the standard deviation of each channel is measured on."""
 
-
-def channel_spread(generator: nn.Module, *, count: int = SPREAD_CODES, seed: int = 0) -> Float[Tensor, " s"]:
-    """Return the standard deviation of every style channel over sampled codes."""
+def channel_spread(generator: nn.Module, *, count: int = 2000, seed: int = 0) -> Float[Tensor, " s"]:
+    """Return the standard deviation of every style channel over `count` sampled codes."""
     with torch.no_grad():
         return generator.styles(sample_codes(generator, count, seed=seed)).std(dim=0)
 
@@ -30,7 +27,6 @@ def channel_effects(
     w: Float[Tensor, "n d"],
     *,
     spread: Float[Tensor, " s"],
-    batch_size: int = 16,
 ) -> Float[Tensor, "s k"]:
     """Return the mean first-order effect of one standard deviation of each style channel on each reading.
 
@@ -40,10 +36,9 @@ def channel_effects(
             column.
         w: codes that the mean is over.
         spread: standard deviations of the channels, from `channel_spread`.
-        batch_size: number of codes decoded together.
     """
     total: Tensor | float = 0.0
-    for part in w.split(batch_size):
+    for part in w.split(16):
         offsets = torch.zeros(len(part), len(spread), device=w.device, requires_grad=True)
         with torch.enable_grad():
             sums = reading(generator.synthesis(part, style_offsets=offsets)).sum(dim=0)

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import special, stats
 
-from clcae_lib.evaluation.statistics import Interval, student_ci
+from clcae_lib.evaluation.statistics import Interval, finite, student_ci
 
 Verdict = Literal["supported", "refuted", "undecided", "too early", "invalid measure"]
 LEAST_STEPS = 3000
@@ -129,9 +129,7 @@ def gain_over_seeds(differences: ArrayLike, *, margin: float = 0.0, level: float
     Raises:
         ValueError: there are no differences, or one is not finite.
     """
-    values = np.asarray(differences, dtype=float)
-    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
-        raise ValueError(f"gain_over_seeds: needs one finite difference per seed, got {differences}")
+    values = finite(differences)
     if len(values) < 2:
         nan = float("nan")
         return Gain(float(values.mean()), nan, nan, nan, nan, len(values))
@@ -162,9 +160,7 @@ def gain_over_images(
     Raises:
         ValueError: `differences` is not such a table, or a value is not finite.
     """
-    values = np.asarray(differences, dtype=float)
-    if values.ndim != 2 or not values.size or not np.isfinite(values).all():
-        raise ValueError(f"gain_over_images: needs a finite table of seeds and images, got {values.shape}")
+    values = finite(differences, ndim=2)
     rng = np.random.default_rng(seed)
     rows, columns = values.shape
     means = np.empty(n)

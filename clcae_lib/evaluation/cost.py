@@ -26,7 +26,6 @@ def time_paired(
     images: Float[Tensor, "n 3 h w"],
     *,
     runs: int = 5,
-    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
     """Return milliseconds per image of each method: the median over runs in which the methods take turns.
 
@@ -36,7 +35,6 @@ def time_paired(
         methods: functions that invert a batch, by name.
         images: one batch, on the device where it is timed.
         runs: number of turns of each method.
-        clock: function that returns seconds.
 
     Raises:
         ValueError: `runs` or the number of images is 0.
@@ -47,10 +45,10 @@ def time_paired(
     for _ in range(1 + runs):
         for name, invert in methods.items():
             _wait(images)
-            start = clock()
+            start = time.perf_counter()
             invert(images)
             _wait(images)
-            seconds[name].append(clock() - start)
+            seconds[name].append(time.perf_counter() - start)
     return {name: 1000 * statistics.median(each[1:]) / len(images) for name, each in seconds.items()}
 
 

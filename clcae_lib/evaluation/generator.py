@@ -78,13 +78,13 @@ class GeneratorMeasure:
         """Compare a set with the first half of the renders."""
         names, count = list(self.world.factor_names), len(self.world.factor_names)
         b = self._renders[: self.samples]
-        manifold = precision_recall(a[:, :-count], b[:, :-count])
+        precision, recall = precision_recall(a[:, :-count], b[:, :-count])
         found, true = a[:, -count:], b[:, -count:]
         distances = factor_distribution_distance(found, true, std=self.world.factor_std)
         measures = {
             "frechet": frechet_distance(a[:, :-count], b[:, :-count]),
-            "precision": manifold.precision,
-            "recall": manifold.recall,
+            "precision": precision,
+            "recall": recall,
             "factors": self._of_states(distances),
             "spread": self._of_states(found.std(0) / true.std(0).clamp(min=1e-6)),
         }

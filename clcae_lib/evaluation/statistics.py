@@ -39,7 +39,7 @@ def bootstrap_ci(
     Raises:
         ValueError: there are no values, or one is not finite.
     """
-    values = _finite(values)
+    values = finite(values)
     rng = np.random.default_rng(seed)
     resampled = [statistic(values[rng.integers(len(values), size=len(values))]) for _ in range(n)]
     low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
@@ -66,7 +66,7 @@ def paired_difference(
     Raises:
         ValueError: the two differ in length, are empty, or have a value that is not finite.
     """
-    a, b = _finite(a), _finite(b)
+    a, b = finite(a), finite(b)
     if len(a) != len(b):
         raise ValueError(f"paired_difference: {len(a)} values against {len(b)}: pairs are needed")
     return bootstrap_ci(a - b, statistic=statistic, n=n, level=level, seed=seed)
@@ -85,7 +85,7 @@ def student_ci(values: ArrayLike, *, level: float = 0.95) -> Interval:
     Raises:
         ValueError: there are fewer than two values, or one is not finite.
     """
-    values = _finite(values)
+    values = finite(values)
     if len(values) < 2:
         raise ValueError("student_ci: one value has no spread; run more seeds")
     mean = float(values.mean())
@@ -121,10 +121,15 @@ def summarise(
     return pd.DataFrame(rows, columns=[*by, "metric", "value", "low", "high", "count"])
 
 
-def _finite(values: ArrayLike) -> np.ndarray:
+def finite(values: ArrayLike, *, ndim: int = 1) -> np.ndarray:
+    """Return values as an array of float64.
+
+    Raises:
+        ValueError: there are no values, they have another number of dimensions, or one is not finite.
+    """
     values = np.asarray(values, dtype=float)
-    if values.ndim != 1 or values.size == 0:
-        raise ValueError(f"values: needs a vector of one or more, got shape {values.shape}")
+    if values.ndim != ndim or values.size == 0:
+        raise ValueError(f"values: needs {ndim} dimension(s) and a value, got shape {values.shape}")
     if not np.isfinite(values).all():
         raise ValueError(f"values: {np.sum(~np.isfinite(values))} of {values.size} are not finite")
     return values

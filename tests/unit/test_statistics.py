@@ -135,7 +135,7 @@ def test_images_and_seeds_are_both_resampled():
     assert gain.p == pytest.approx(2 * stats.norm.sf(abs(gain.value) / expected), abs=0.05)
     assert (gain.seeds, gain.images) == (8, 200)
     assert gain_over_images(np.ones((1, 50)), n=99).p == pytest.approx(0.02)
-    with pytest.raises(ValueError, match="finite table"):
+    with pytest.raises(ValueError, match="2 dimension"):
         gain_over_images([1.0, 2.0])
 
 
