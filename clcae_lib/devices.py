@@ -12,7 +12,6 @@ from functools import cache
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy, Strategy
 
 from clcae_lib.errors import ClcaeError
 
@@ -132,7 +131,7 @@ def check_devices(device: str, devices: int = 1) -> torch.device:
 
 
 def make_fabric(device: str = "auto", *, devices: int = 1, precision: str = "32-true") -> Fabric:
-    """Return a Fabric for devices of one kind; several mean DDP (gloo on CPUs, NCCL on GPUs).
+    """Return a Fabric for devices of one kind; several mean one process each (gloo on CPUs, NCCL on GPUs).
 
     Args:
         device: as in `resolve_device`; an index ("cuda:1") picks that one device.
@@ -147,7 +146,8 @@ def make_fabric(device: str = "auto", *, devices: int = 1, precision: str = "32-
     if chosen.type == "cuda":
         precision = usable_precision(precision, _capabilities()[chosen.index or 0])
     wanted: int | list[int] = devices if chosen.index is None or chosen.type == "cpu" else [chosen.index]
-    return Fabric(accelerator=chosen.type, devices=wanted, strategy=_strategy(devices), precision=precision)
+    strategy = "ddp" if devices > 1 else "auto"
+    return Fabric(accelerator=chosen.type, devices=wanted, strategy=strategy, precision=precision)
 
 
 def usable_precision(precision: str, capability: Capability) -> str:
@@ -197,11 +197,6 @@ def _dotted(capability: Capability) -> str:
 def _tell(line: str) -> None:
     """Print a line, once in a process."""
     print(line, flush=True)
-
-
-def _strategy(devices: int) -> str | Strategy:
-    # Early-exit generators leave layers unused in a step, which plain DDP takes for a hang.
-    return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if devices > 1 else "auto"
 
 
 def _processor() -> str:

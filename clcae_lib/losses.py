@@ -1,4 +1,9 @@
-"""The terms of CLCAE's objective, one concept each (arXiv 2211.11448, sections 3.1 and 3.3)."""
+"""Every term of every objective.
+
+CLCAE: contrastive alignment, reconstruction and feature terms (arXiv 2211.11448, sections 3.1 and 3.3).
+Generator: relativistic pairing (arXiv 2501.05441) or the logistic loss (arXiv 1406.2661), with gradient
+penalties (arXiv 1801.04406). e4e: length of the offsets (arXiv 2102.02766).
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -6,13 +11,15 @@ from collections.abc import Callable, Mapping
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, cross_entropy, logsigmoid, mse_loss
+from torch.nn.functional import avg_pool2d, cross_entropy, logsigmoid, mse_loss, softplus
 
 PairDistance = Callable[[Tensor, Tensor], Tensor]
+Scalar = Float[Tensor, ""]
+Scores = Float[Tensor, "..."]
 
 
 class _Scaled(nn.Module):
-    """Holds what similarities are multiplied by: 1 / temperature, trained as its logarithm and clamped."""
+    """The factor on similarities: 1 / temperature, trained as its logarithm and clamped to `max_scale`."""
 
     def __init__(self, scale: float, max_scale: float, learnable: bool) -> None:
         super().__init__()
@@ -20,17 +27,40 @@ class _Scaled(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learnable)
 
     @property
-    def scale(self) -> Float[Tensor, ""]:
+    def scale(self) -> Scalar:
         """The factor on similarities, at most `max_scale`."""
         return self.log_scale.exp().clamp(max=self.max_scale)
 
 
-class ContrastiveLoss(_Scaled):
-    """Symmetric cross-entropy: each picture must find its own code, and each code its own picture.
+def contrastive_loss(
+    images: Float[Tensor, "n d"],
+    codes: Float[Tensor, "n d"],
+    *,
+    scale: Scalar,
+    negatives: Float[Tensor, "m d"] | None = None,
+) -> Scalar:
+    """Return the symmetric cross-entropy of unit vectors in pairs, row by row (equation 1).
 
     Args:
-        scale: 1 / temperature at the start; similarities are multiplied by it.
-        max_scale: the scale is clamped to it, so that training cannot run away.
+        images: embedded images; each must be nearest to its own code.
+        codes: embedded codes; each must be nearest to its own image.
+        scale: 1 / temperature.
+        negatives: further embedded codes, which make only the choice of the images harder.
+    """
+    similarity = scale * images @ codes.T
+    choices = similarity
+    if negatives is not None:
+        choices = torch.cat([similarity, scale * images @ negatives.T], dim=1)
+    own = torch.arange(len(images), device=images.device)
+    return 0.5 * cross_entropy(choices, own) + 0.5 * cross_entropy(similarity.T, own)
+
+
+class ContrastiveLoss(_Scaled):
+    """`contrastive_loss` with a trained temperature.
+
+    Args:
+        scale: 1 / temperature at the start.
+        max_scale: upper limit of the scale, without which training diverges.
         learnable: whether the scale is trained.
     """
 
@@ -39,29 +69,21 @@ class ContrastiveLoss(_Scaled):
 
     def forward(
         self,
-        images: Float[Tensor, "batch embedding"],
-        codes: Float[Tensor, "batch embedding"],
+        images: Float[Tensor, "n d"],
+        codes: Float[Tensor, "n d"],
         *,
-        negatives: Float[Tensor, "bank embedding"] | None = None,
-    ) -> Float[Tensor, ""]:
-        """The loss of unit vectors in pairs, row by row.
-
-        `negatives` are embedded codes that belong to no picture here; they make the picture's choice harder.
-        """
-        similarity = self.scale * images @ codes.T
-        choices = similarity
-        if negatives is not None:
-            choices = torch.cat([similarity, self.scale * images @ negatives.T], dim=1)
-        own = torch.arange(len(images), device=images.device)
-        return 0.5 * cross_entropy(choices, own) + 0.5 * cross_entropy(similarity.T, own)
+        negatives: Float[Tensor, "m d"] | None = None,
+    ) -> Scalar:
+        """Return the loss, as `contrastive_loss`."""
+        return contrastive_loss(images, codes, scale=self.scale, negatives=negatives)
 
 
 class SigmoidContrastiveLoss(_Scaled):
-    """Every pair judged alone, match or no match (SigLIP, arXiv 2303.15343); kinder to small batches.
+    """Binary classification of each pair as match or no match (SigLIP, arXiv 2303.15343).
 
     Args:
         scale: factor on similarities at the start.
-        max_scale: the scale is clamped to it.
+        max_scale: upper limit of the scale.
         learnable: whether scale and bias are trained.
     """
 
@@ -71,12 +93,12 @@ class SigmoidContrastiveLoss(_Scaled):
 
     def forward(
         self,
-        images: Float[Tensor, "batch embedding"],
-        codes: Float[Tensor, "batch embedding"],
+        images: Float[Tensor, "n d"],
+        codes: Float[Tensor, "n d"],
         *,
-        negatives: Float[Tensor, "bank embedding"] | None = None,
-    ) -> Float[Tensor, ""]:
-        """The loss of unit vectors in pairs, row by row, a sum over codes and a mean over pictures."""
+        negatives: Float[Tensor, "m d"] | None = None,
+    ) -> Scalar:
+        """Return the loss of unit vectors in pairs: a sum over codes and a mean over images."""
         logits = self.scale * images @ codes.T + self.bias
         signs = 2 * torch.eye(len(images), device=images.device) - 1
         loss = -logsigmoid(signs * logits).sum() / len(images)
@@ -91,7 +113,7 @@ class PerceptualLoss(nn.Module):
     The official code computes the sum of three and then overwrites it with the first.
 
     Args:
-        distance: two batches of images to `[batch]`.
+        distance: two batches of images to `[N]`.
         scales: 1 or 3.
 
     Raises:
@@ -105,9 +127,9 @@ class PerceptualLoss(nn.Module):
         self.distance, self.scales = distance, scales
 
     def forward(
-        self, images: Float[Tensor, "batch 3 h w"], targets: Float[Tensor, "batch 3 h w"]
-    ) -> Float[Tensor, " batch"]:
-        """The distance of each image from its target."""
+        self, images: Float[Tensor, "n 3 h w"], targets: Float[Tensor, "n 3 h w"]
+    ) -> Float[Tensor, " n"]:
+        """Return the distance of each image from its target."""
         total = self.distance(images, targets)
         for _ in range(self.scales - 1):
             images, targets = avg_pool2d(images, 2), avg_pool2d(targets, 2)
@@ -127,20 +149,20 @@ class IdentityLoss(nn.Module):
         self.embed = embed
 
     def forward(
-        self, images: Float[Tensor, "pictures 3 h w"], targets: Float[Tensor, "batch 3 h w"]
-    ) -> Float[Tensor, " pictures"]:
-        """0 for the same face, 2 at most; the targets, repeated as often as it takes, carry no gradient."""
+        self, images: Float[Tensor, "m 3 h w"], targets: Float[Tensor, "n 3 h w"]
+    ) -> Float[Tensor, " m"]:
+        """Return 0 (same face) to 2; `targets` is repeated to the length of `images`, without gradient."""
         with torch.no_grad():
             wanted = self.embed(targets)
         return 1 - (self.embed(images) * wanted.repeat(len(images) // len(targets), 1)).sum(dim=1)
 
 
 class ReconstructionLoss(nn.Module):
-    """L2, perceptual and identity terms of several pictures of one target, all judged in one batch.
+    """L2, perceptual and identity terms of several images of one target, computed in one batch.
 
     Args:
         perceptual: distance of two batches, or None to leave the term out.
-        identity: as `perceptual`.
+        identity: the same for the identity term.
     """
 
     def __init__(
@@ -150,36 +172,34 @@ class ReconstructionLoss(nn.Module):
         self.perceptual, self.identity = perceptual, identity
 
     def forward(
-        self, pictures: Mapping[str, Float[Tensor, "batch 3 h w"]], target: Float[Tensor, "batch 3 h w"]
-    ) -> dict[str, dict[str, Float[Tensor, ""]]]:
-        """The mean of each term (`l2`, `perceptual`, `identity`) for each picture, unweighted."""
-        joined = torch.cat(list(pictures.values()))
-        targets = target.repeat(len(pictures), 1, 1, 1)
+        self, images: Mapping[str, Float[Tensor, "n 3 h w"]], target: Float[Tensor, "n 3 h w"]
+    ) -> dict[str, dict[str, Scalar]]:
+        """Return the mean of each term (`l2`, `perceptual`, `identity`) for each image, unweighted."""
+        joined = torch.cat(list(images.values()))
+        targets = target.repeat(len(images), 1, 1, 1)
         rows = {"l2": (joined - targets).square().mean(dim=(1, 2, 3))}
         if self.perceptual is not None:
             rows["perceptual"] = self.perceptual(joined, targets)
         if self.identity is not None:
             rows["identity"] = self.identity(joined, target)
-        shape = (len(pictures), len(target))
+        shape = (len(images), len(target))
         means = {term: row.float().unflatten(0, shape).mean(dim=1) for term, row in rows.items()}
-        return {name: {term: mean[i] for term, mean in means.items()} for i, name in enumerate(pictures)}
+        return {name: {term: mean[i] for term, mean in means.items()} for i, name in enumerate(images)}
 
 
-def feature_loss(
-    feature: Float[Tensor, "batch channels h w"], activation: Float[Tensor, "batch channels h w"]
-) -> Float[Tensor, ""]:
-    """How far F is from the generator's own activation, which carries no gradient (mean square)."""
+def feature_loss(feature: Float[Tensor, "n c h w"], activation: Float[Tensor, "n c h w"]) -> Scalar:
+    """Return the mean squared distance of F from the generator's own activation, which has no gradient."""
     return mse_loss(feature.float(), activation.detach().float())
 
 
 def feature_blend(step: int, steps: int, *, ramp: str = "run", epoch: int = 1000) -> float:
-    """How much of F replaces the generator's activation at a step of the training, 0 to 1.
+    """Return the share of F in the generator's activation at a step of the training, 0 to 1.
 
     Args:
-        step: from 0.
-        steps: of the whole training.
-        ramp: `run`: rises once, over the first half of the run; `epoch`: as published, from 0 to 1 within
-            every epoch, then back.
+        step: index of the step, from 0.
+        steps: length of the training.
+        ramp: `run`: one rise over the first half of the run; `epoch`: as published, a rise from 0 to 1
+            in every epoch.
         epoch: steps of an epoch.
 
     Raises:
@@ -190,3 +210,30 @@ def feature_blend(step: int, steps: int, *, ramp: str = "run", epoch: int = 1000
     if ramp == "epoch":
         return (step % epoch) / max(1, epoch - 1)
     raise ValueError(f"ramp={ramp!r} is not one of 'run', 'epoch'")
+
+
+def discriminator_loss(real: Scores, fake: Scores, *, kind: str) -> Scalar:
+    """Penalise fakes scored above their paired real ("relativistic") or above zero ("logistic")."""
+    if kind == "relativistic":
+        return softplus(fake - real).mean()
+    return softplus(fake).mean() + softplus(-real).mean()
+
+
+def generator_loss(real: Scores | None, fake: Scores, *, kind: str) -> Scalar:
+    """Penalise fakes scored below their paired real ("relativistic") or below zero ("logistic")."""
+    return softplus(real - fake).mean() if kind == "relativistic" else softplus(-fake).mean()
+
+
+def gradient_penalty(scores: Scores, inputs: Float[Tensor, "n ..."]) -> Scalar:
+    """Return the mean squared norm of the scores' gradient (R1 on real inputs, R2 on fakes).
+
+    The gradient and its squares are float32. Inside the network bfloat16 has the range of float32, so
+    that nothing under- or overflows and no scaling is needed.
+    """
+    (gradient,) = torch.autograd.grad(scores.float().sum(), inputs, create_graph=True)
+    return gradient.float().square().sum(dim=tuple(range(1, gradient.ndim))).mean()
+
+
+def delta_loss(deltas: Float[Tensor, "n l d"]) -> Scalar:
+    """Return the mean over images of the offsets' lengths, summed over layers (e4e, equation 4)."""
+    return torch.linalg.vector_norm(deltas.float(), dim=2).sum(dim=1).mean()

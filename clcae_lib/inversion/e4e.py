@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from clcae_lib.inversion.peer import PeerInverter
 from clcae_lib.inversion.psp import PspEncoder
@@ -117,24 +116,6 @@ class CodePool:
         given, self.codes = fresh.clone(), self.codes.clone()
         given[places], self.codes[rows] = self.codes[rows], fresh[places]
         return given
-
-
-def delta_loss(deltas: Float[Tensor, "n l d"]) -> Float[Tensor, ""]:
-    """Return the mean over images of the offsets' lengths, summed over layers (equation 4)."""
-    return torch.linalg.vector_norm(deltas.float(), dim=2).sum(dim=1).mean()
-
-
-def discriminator_loss(
-    discriminator: nn.Module, real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"], *, r1: float
-) -> Float[Tensor, ""]:
-    """Return the non-saturating loss plus half of `r1` times the squared gradient on real codes."""
-    real = real.detach().requires_grad_(r1 > 0)
-    logits = discriminator(real)
-    loss = softplus(-logits).mean() + softplus(discriminator(fake.detach())).mean()
-    if r1 > 0:
-        (gradient,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
-        loss = loss + 0.5 * r1 * gradient.square().sum(dim=1).mean()
-    return loss
 
 
 def stage_at(step: int, steps: int, layers: int, *, begin: float = 0.1, end: float = 0.5) -> int:

@@ -1,7 +1,7 @@
-"""Contrastive alignment of W and pictures (arXiv 2211.11448, section 3.1).
+"""Contrastive alignment of W and images (arXiv 2211.11448, section 3.1).
 
-Pairs (w, G(w)) come from the frozen generator, fresh at every step or from a fixed number of them. An image
-encoder and a latent encoder learn to send both halves of a pair to the same place.
+Pairs (w, G(w)) come from the frozen generator, new at every step or from a fixed number of them. An image
+encoder and a latent encoder learn to give both halves of a pair the same embedding.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ from clcae_lib.images import to_uint8
 from clcae_lib.losses import ContrastiveLoss, SigmoidContrastiveLoss
 from clcae_lib.metrics import recall_at_k
 from clcae_lib.models import Generator, ImageEncoder, LatentEncoder
-from clcae_lib.training import _common as common
-from clcae_lib.training._seeds import Shuffled
+from clcae_lib.training import data, optim
 from clcae_lib.training.config import Precision, TrainConfig
 from clcae_lib.training.loop import Task, fit
-from clcae_lib.weights import checkpoints, save_alignment
-
-__all__ = ["AlignmentConfig", "AlignmentTask", "Pairs", "train"]
+from clcae_lib.training.records import digests
+from clcae_lib.weights import save_alignment
+from clcae_lib.worlds import get_world
 
 WEIGHTS = "alignment.safetensors"
 TRAIN, VALIDATION, FINAL, STATISTICS = range(4)
@@ -53,12 +52,12 @@ class AlignmentConfig(TrainConfig):
     latent_depth: int = Field(default=3, ge=0)
     lr: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-4, ge=0)
-    warmup: int = Field(default=50, ge=0, description="steps over which the learning rate rises")
+    warmup: int = Field(default=50, ge=0, description="steps of the learning rate's warm-up")
     clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
     validation_pairs: int = Field(default=1000, ge=11)
     final_pairs: int = Field(default=10_000, ge=11, description="pairs of the card's measures")
     neighbour_codes: int = Field(
-        default=100, ge=1, description="pictures tried among neighbours of their code"
+        default=100, ge=1, description="images of which neighbours of the code are tried"
     )
     checkpoint_every: int = Field(default=250, ge=1)
     validate_every: int = Field(default=250, ge=1)
@@ -69,43 +68,40 @@ class AlignmentConfig(TrainConfig):
 
     @model_validator(mode="after")
     def _check(self) -> AlignmentConfig:
-        if self.batch_size % self.devices:
-            raise ValueError(f"batch_size={self.batch_size} cannot be shared by devices={self.devices}")
         if self.pairs is not None and self.pairs < self.batch_size:
             raise ValueError(f"pairs={self.pairs} is less than one batch_size={self.batch_size}")
         return self
 
 
 class Pairs:
-    """A fixed number of pairs (w, G(w)); the pictures are kept as bytes.
+    """A fixed number of pairs (w, G(w)); the images are kept as bytes.
 
     Args:
-        generator: what draws them.
-        count: how many.
-        numbers: the seed.
+        generator: frozen StyleGAN2.
+        count: number of pairs.
+        numbers: seed of the codes.
+        batch_size: pairs that are synthesised at a time.
     """
 
     def __init__(self, generator: Generator, count: int, *numbers: int, batch_size: int = 64) -> None:
-        """Sample the pairs."""
-        self.w = common.sample_codes(generator, count, *numbers)
-        noise = common.noise_of(generator, training=False)
+        self.w = data.sample_codes(generator, count, *numbers)
+        noise = data.noise_mode(generator, training=False)
         with torch.no_grad():
-            batches = (common.draw(generator, w, noise=noise) for w in self.w.split(batch_size))
+            batches = (data.synthesise(generator, w, noise=noise) for w in self.w.split(batch_size))
             self.bytes = torch.cat([to_uint8(images).cpu() for images in batches])
 
     def __len__(self) -> int:
-        """How many pairs."""
         return len(self.w)
 
     def take(self, rows: Tensor | slice) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n 3 h w"]]:
-        """Codes and pictures of these rows."""
-        return self.w[rows], common.from_bytes(self.bytes[rows], self.w.device)
+        """Return the codes and images of these rows."""
+        return self.w[rows], data.from_bytes(self.bytes[rows], self.w.device)
 
     @torch.no_grad()
     def embed(
         self, image_encoder: nn.Module, latent_encoder: nn.Module, *, batch_size: int = 100
     ) -> tuple[Float[Tensor, "n e"], Float[Tensor, "n e"]]:
-        """The embeddings of all images, of which one batch at a time is on the device, and of all codes."""
+        """Return the embeddings of all images, one batch on the device at a time, and of all codes."""
         batches = (slice(start, start + batch_size) for start in range(0, len(self), batch_size))
         images = torch.cat([image_encoder(self.take(rows)[1]) for rows in batches])
         return images, latent_encoder(self.w)
@@ -119,14 +115,14 @@ class AlignmentTask(Task):
     def __init__(
         self, config: AlignmentConfig, generator: Generator, *, trained_on: dict[str, str] | None = None
     ) -> None:
-        """Keep the configuration, the frozen generator and the digests that the card will name."""
-        super().__init__(config)
-        self.generator, self.trained_on = generator, trained_on or {}
+        super().__init__(config, trained_on=trained_on)
+        self.generator = generator
 
     def setup(self, fabric: Fabric) -> None:
-        """Build the encoders and draw the pairs that stay the same."""
-        self.fabric, config = fabric, self.config
-        self.generator = common.placed(self.generator, fabric.device)
+        """Build the encoders and sample the fixed pairs."""
+        super().setup(fabric)
+        config = self.config
+        self.generator = optim.placed(self.generator, fabric.device)
         self.images = ImageEncoder(
             self.generator.size,
             embedding=config.embedding,
@@ -140,52 +136,47 @@ class AlignmentTask(Task):
             width=config.latent_width,
             depth=config.latent_depth,
         )
-        self.codes.standardise_by(common.sample_codes(self.generator, 4096, config.seed, STATISTICS).cpu())
+        self.codes.standardise_by(data.sample_codes(self.generator, 4096, config.seed, STATISTICS).cpu())
         kind = ContrastiveLoss if config.loss == "softmax" else SigmoidContrastiveLoss
         self.loss = kind(scale=config.scale, max_scale=config.max_scale, learnable=config.learn_scale)
         self.modules = {"image_encoder": self.images, "latent_encoder": self.codes, "loss": self.loss}
         for module in self.modules.values():
-            common.channels_last(module).to(fabric.device)
+            optim.channels_last(module).to(fabric.device)
         self.optimizers = {"adam": fabric.setup_optimizers(self._adam())}
-        self.noise = common.noise_of(self.generator, training=True)
+        self.noise = data.noise_mode(self.generator, training=True)
         self._validation: Pairs | None = None
         self.fixed = None if config.pairs is None else self._pairs(config.pairs, TRAIN)
-        self.order = None if config.pairs is None else Shuffled(config.pairs, seed=config.seed)
+        self.order = None if config.pairs is None else data.Shuffled(config.pairs, seed=config.seed)
 
     def step(self, index: int) -> dict[str, float | Tensor]:
-        """One batch of pairs."""
-        optimizer, config = self.optimizers["adam"], self.config
-        common.set_rate(optimizer, config.lr * common.cosine(index, config.steps, warmup=config.warmup))
-        w, pictures = self._batch(index)
+        """Embed a batch of pairs and update both encoders by the contrastive loss."""
+        config = self.config
+        self.set_lr("adam", config.lr * optim.cosine(index, config.steps, warmup=config.warmup))
+        w, images = self.batch(index)
         with self.fabric.autocast():
-            images = self.images(pictures)
-        codes = self.codes(w)  # small, and its precision is the point: in float32
-        images, codes = common.gather(self.fabric, images), common.gather(self.fabric, codes)
-        loss = self.loss(images, codes)
-        optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(loss)
-        common.average_gradients(self.fabric, *self.modules.values())
-        norm = nn.utils.clip_grad_norm_(self._parameters(), config.clip)
-        optimizer.step()
-        return {"loss": loss, "scale": self.loss.scale, "gradient": norm, **_accuracy(images, codes)}
+            embedded = self.images(images)
+        codes = self.codes(w)  # float32: the network is small, and close codes must stay apart
+        embedded, codes = optim.gather(self.fabric, embedded), optim.gather(self.fabric, codes)
+        loss = self.loss(embedded, codes)
+        norm = self.update("adam", loss, *self.modules.values(), clip=config.clip)
+        nearest = (embedded.detach() @ codes.detach().T).argmax(dim=1)
+        accuracy = (nearest == torch.arange(len(nearest), device=nearest.device)).float().mean()
+        return {"loss": loss, "scale": self.loss.scale, "gradient": norm, "batch_r1": accuracy}
 
     @torch.no_grad()
     def validate(self, index: int) -> dict[str, float]:
-        """Loss and retrieval on held-out pairs, and among neighbours of the true code."""
+        """Return loss and retrieval on held-out pairs, and among neighbours of the true code."""
         del index
         if self._validation is None:
             self._validation = self._pairs(self.config.validation_pairs, VALIDATION)
-        rows = self.measure(self._validation, neighbour_codes=self.config.neighbour_codes)
-        return {f"validation/{name}": value for name, value in rows.items()}
+        return {f"validation/{name}": value for name, value in self.measure(self._validation).items()}
 
-    def measure(self, pairs: Pairs, *, neighbour_codes: int) -> dict[str, float]:
-        """Loss in batches as trained, recall among all pairs both ways, recall among neighbours."""
-        seed = self.config.seed + VALIDATION
-        with common.evaluating(self.images, self.codes):
+    def measure(self, pairs: Pairs) -> dict[str, float]:
+        """Return loss in batches as trained, recall among all pairs both ways, recall among neighbours."""
+        count, seed = self.config.neighbour_codes, self.config.seed + VALIDATION
+        with optim.evaluating(self.images, self.codes):
             images, codes = pairs.embed(self.images, self.codes)
-            near = neighbour_retrieval(
-                self.images, self.codes, self.generator, codes=neighbour_codes, seed=seed
-            )
+            near = neighbour_retrieval(self.images, self.codes, self.generator, codes=count, seed=seed)
         rows = {"loss": self._loss_in_batches(images, codes)}
         for name, found in (("image", recall_at_k(images, codes)), ("code", recall_at_k(codes, images))):
             rows |= {f"{name}_r{k}_of_{len(pairs)}": value for k, value in found.items()}
@@ -193,22 +184,18 @@ class AlignmentTask(Task):
 
     def finish(self, folder: Path) -> None:
         """Write both encoders as one file, with retrieval among `final_pairs` on the card."""
-        measures = self.measure(
-            self._pairs(self.config.final_pairs, FINAL), neighbour_codes=self.config.neighbour_codes
-        )
         scale = float(self.loss.scale.detach())
         details = {"world": self.config.world, "seed": self.config.seed}
         save_alignment(folder / WEIGHTS, self.images, self.codes, scale=scale, metadata=details)
-        written = common.card("alignment", self, self.fabric, trained_on=self.trained_on, measures=measures)
-        checkpoints.write_card(folder / WEIGHTS, {**written, "scale": scale})
-
-    def _parameters(self) -> list[nn.Parameter]:
-        return [p for module in self.modules.values() for p in module.parameters() if p.requires_grad]
+        measures = self.measure(self._pairs(self.config.final_pairs, FINAL))
+        self.write_card(folder / WEIGHTS, measures=measures, scale=scale)
 
     def _adam(self) -> torch.optim.AdamW:
-        decayed = [p for p in self._parameters() if p.ndim > 1]
-        others = [p for p in self._parameters() if p.ndim <= 1]
-        groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+        weights = [p for module in self.modules.values() for p in module.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in weights if p.ndim > 1]},
+            {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
+        ]
         return torch.optim.AdamW(
             groups, lr=self.config.lr, betas=(0.9, 0.98), weight_decay=self.config.weight_decay, fused=True
         )
@@ -218,16 +205,15 @@ class AlignmentTask(Task):
             return Pairs(self.generator, count, self.config.seed, stream)
 
     @torch.no_grad()
-    def _batch(self, index: int) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n 3 h w"]]:
-        size = self.config.batch_size
-        start, count = common.share(self.fabric, size)
+    def batch(self, index: int) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n 3 h w"]]:
+        """Return this rank's codes and images of a step."""
+        size, seed = self.config.batch_size, self.config.seed
+        start, count = self.share(size)
         if self.fixed is not None and self.order is not None:
             return self.fixed.take(self.order.take(index * size + start, count))
-        w = common.sample_codes(
-            self.generator, count, self.config.seed, TRAIN, index, start=start, total=size
-        )
+        w = data.sample_codes(self.generator, count, seed, TRAIN, index, start=start, total=size)
         with self.fabric.autocast():
-            return w, common.draw(self.generator, w, noise=self.noise)
+            return w, data.synthesise(self.generator, w, noise=self.noise)
 
     def _loss_in_batches(self, images: Tensor, codes: Tensor) -> float:
         size = min(self.config.batch_size, len(images))
@@ -236,21 +222,13 @@ class AlignmentTask(Task):
         return sum(losses) / len(losses)
 
 
-def _accuracy(images: Tensor, codes: Tensor) -> dict[str, Tensor]:
-    """The share of pictures in the batch whose nearest code is their own."""
-    nearest = (images.detach() @ codes.detach().T).argmax(dim=1)
-    return {"batch_r1": (nearest == torch.arange(len(nearest), device=nearest.device)).float().mean()}
-
-
 def train(config: AlignmentConfig, folder: Path | str, *, resume: bool = True, **options: Any) -> Path:
-    """Align a world's pictures and codes in `folder`; returns the folder.
+    """Align a world's images and codes in `folder`; return the folder.
 
     Raises:
         WorldError: the world has no generator yet; the message has the command that trains one.
     """
-    from clcae_lib.worlds import get_world
-
     world = get_world(config.world)
     generator = world.generator("cpu")
-    task = AlignmentTask(config, generator, trained_on=common.digests(world.generator_file))
+    task = AlignmentTask(config, generator, trained_on=digests(world.generator_file))
     return fit(task, config, folder, resume=resume, **options)

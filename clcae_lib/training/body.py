@@ -1,9 +1,7 @@
-"""One pretrained body for everything that is compared: what the face network is to pSp and those after it.
+"""Pretrain one backbone by factor regression; every compared encoder starts from it.
 
-The published encoders start from a network that has learned to tell faces (arXiv 2008.00951, section 4.1).
-The embedded world has no such network at hand, but it knows what is in its pictures: the body learns to read
-their factors. Methods that are compared all start from the same one, so that none owes its place to a better
-start.
+The published encoders start from a network trained to recognise faces (arXiv 2008.00951, section 4.1). The
+embedded world has no such network, but the factors of its images are known: the backbone learns to read them.
 """
 
 from __future__ import annotations
@@ -12,29 +10,27 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as nnf
 from jaxtyping import Float
 from lightning_fabric import Fabric
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.functional import smooth_l1_loss
 
 from clcae_lib import cache, paths
 from clcae_lib.metrics import r_squared
 from clcae_lib.models.backbone import StyleBlock, make_backbone, to_encoder_side
-from clcae_lib.training import _common as common
-from clcae_lib.training._seeds import Shuffled
+from clcae_lib.training import optim
 from clcae_lib.training.config import ConfigError, Precision, TrainConfig
+from clcae_lib.training.data import InMemory, Shuffled
 from clcae_lib.training.loop import Task, fit
 from clcae_lib.weights import checkpoints
 from clcae_lib.worlds import World, get_world
-
-__all__ = ["BodyConfig", "BodyTask", "FactorReader", "pretrained_body", "train"]
 
 WEIGHTS = "body.safetensors"
 
 
 class BodyConfig(TrainConfig):
-    """Settings of the body's pretraining; the defaults take some minutes of one core."""
+    """Settings of the backbone's pretraining; with the defaults it takes some minutes of one core."""
 
     precision: Precision = "bf16-mixed"
     steps: int = Field(default=600, ge=0)
@@ -50,13 +46,13 @@ class BodyConfig(TrainConfig):
 
 
 class FactorReader(nn.Module):
-    """Images to standardised factors: a body, and one style block on its coarsest map.
+    """Images to standardised factors: a backbone, and one style block on its coarsest map.
 
     Args:
-        resolution: side of the pictures.
-        factors: how many are read.
-        body: name of the body, see `make_backbone`.
-        widths: channels of the body, if not its own.
+        resolution: side of the images.
+        factors: number of factors.
+        body: name of the backbone, see `make_backbone`.
+        widths: channels of the backbone; None for its own.
     """
 
     def __init__(
@@ -67,16 +63,16 @@ class FactorReader(nn.Module):
         side = min(resolution, 256) // 16
         self.read = StyleBlock(self.body.channels[-1], factors, side=side, hidden=128, gain=1.0)
 
-    def forward(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch factors"]:
-        """Factors of images in [-1, 1], in standard deviations from their mean."""
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n k"]:
+        """Return the factors of images in [-1, 1], in standard deviations from their mean."""
         return self.read(self.body(to_encoder_side(images))[-1])
 
 
 class BodyTask(Task):
-    """Trains a body to read a world's factors off its pictures.
+    """Trains a backbone to read a world's factors from its images.
 
     Raises:
-        ConfigError: the world knows no factors.
+        ConfigError: the factors of the world's images are not known.
     """
 
     config: BodyConfig
@@ -85,76 +81,70 @@ class BodyTask(Task):
         super().__init__(config)
         if not world.factor_names:
             raise ConfigError(
-                f"world={world.name!r}: it knows no factors that a body could learn; start from the "
-                "alignment's body (init_from_alignment=true) or from random weights (start=fresh)"
+                f"world={world.name!r}: its images have no known factors that a backbone could learn; start "
+                "from the alignment's (init_from_alignment=true) or from random weights (start=fresh)"
             )
         self.world = world
 
     def setup(self, fabric: Fabric) -> None:
-        """Build the reader and bring the pictures into memory."""
-        self.fabric, config, world = fabric, self.config, self.world
+        """Build the network and load the images into memory."""
+        super().setup(fabric)
+        config, world = self.config, self.world
         reader = FactorReader(
             world.resolution, len(world.factor_names), body=config.body, widths=config.widths
         )
-        self.reader = common.channels_last(reader).to(fabric.device)
+        self.reader = optim.channels_last(reader).to(fabric.device)
         self.modules = {"reader": self.reader}
         adam = torch.optim.AdamW(self.reader.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         self.optimizers = {"adam": fabric.setup_optimizers(adam)}
-        self.pictures, self.factors = self._load("train", config.images)
-        self.order = Shuffled(len(self.pictures), seed=config.seed)
+        self.images, self.factors = self._load("train", config.images)
+        self.order = Shuffled(len(self.images), seed=config.seed)
 
     def step(self, index: int) -> dict[str, float | Tensor]:
-        """One batch: smooth L1 of all factors."""
-        optimizer, config = self.optimizers["adam"], self.config
-        common.set_rate(optimizer, config.lr * common.cosine(index, config.steps, warmup=config.warmup))
-        start, count = common.share(self.fabric, config.batch_size)
+        """Update the network by the smooth L1 of all factors of a batch."""
+        config = self.config
+        self.set_lr("adam", config.lr * optim.cosine(index, config.steps, warmup=config.warmup))
+        start, count = self.share(config.batch_size)
         rows = self.order.take(index * config.batch_size + start, count)
-        images = self.pictures.images(rows, self.fabric.device)
+        images = self.images.images(rows, self.fabric.device)
         with self.fabric.autocast():
             found = self.reader(images)
-        loss = nnf.smooth_l1_loss(found.float(), self.factors[rows].to(found.device), beta=0.5)
-        optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(loss)
-        common.average_gradients(self.fabric, self.reader)
-        optimizer.step()
+        loss = smooth_l1_loss(found.float(), self.factors[rows].to(found.device), beta=0.5)
+        self.update("adam", loss, self.reader)
         return {"loss": loss}
 
     @torch.no_grad()
     def validate(self, index: int) -> dict[str, float]:
-        """R² of the factors on held-out pictures, their mean."""
+        """Return the mean R² of the factors of held-out images."""
         del index
-        pictures, factors = self._load("validation", self.config.validation_images)
-        parts = torch.arange(len(pictures)).split(250)
-        with common.evaluating(self.reader):
-            read = [self.reader(pictures.images(part, self.fabric.device)).float().cpu() for part in parts]
+        images, factors = self._load("validation", self.config.validation_images)
+        parts = torch.arange(len(images)).split(250)
+        with optim.evaluating(self.reader):
+            read = [self.reader(images.images(part, self.fabric.device)).float().cpu() for part in parts]
         return {"validation/r2_mean": float(r_squared(torch.cat(read), factors).mean())}
 
     def finish(self, folder: Path) -> None:
-        """Write the body alone, with its card."""
+        """Write the backbone, without the layers that read factors, and its card."""
         config = {"body": self.config.body, "widths": self.config.widths, "world": self.config.world}
-        body = self.reader.body
-        checkpoints.save_weights(
-            folder / WEIGHTS, body.state_dict(), metadata={"kind": "body", "config": config}
-        )
+        metadata = {"kind": "body", "config": config}
+        checkpoints.save_weights(folder / WEIGHTS, self.reader.body.state_dict(), metadata=metadata)
         measures = self.validate(self.config.steps)
-        made = {"trained_on": {}, "measures": measures, "renderer": self.world.renderer}
-        card = common.card("body", self, self.fabric, **made)
-        checkpoints.write_card(folder / WEIGHTS, card)
+        self.write_card(folder / WEIGHTS, measures=measures, renderer=self.world.renderer)
 
-    def _load(self, split: str, count: int) -> tuple[common.InMemory, Float[Tensor, "n k"]]:
-        """Pictures of a split and their factors, standardised by the training split's."""
+    def _load(self, split: str, count: int) -> tuple[InMemory, Float[Tensor, "n k"]]:
+        """Return images of a split and their factors, standardised by those of the training split."""
         images = self.world.images(split, count)
         factors = images.factors(range(len(images)))
         if split == "train":
             self.mean, self.std = factors.mean(dim=0), factors.std(dim=0).clamp_min(1e-6)
-        return common.InMemory(images), (factors - self.mean) / self.std
+        return InMemory(images), (factors - self.mean) / self.std
 
 
 def train(config: BodyConfig, folder: Path | str, *, resume: bool = True, **options: Any) -> Path:
-    """Pretrain a body in `folder`; returns the folder.
+    """Pretrain a backbone in `folder`; return the folder.
 
     Raises:
-        ConfigError: the world knows no factors.
+        ConfigError: the factors of the world's images are not known.
     """
     return fit(BodyTask(config, get_world(config.world)), config, folder, resume=resume, **options)
 
@@ -162,21 +152,20 @@ def train(config: BodyConfig, folder: Path | str, *, resume: bool = True, **opti
 def pretrained_body(
     world: str | World, *, device: str = "auto", threads: int | None = None, **settings: Any
 ) -> dict[str, Tensor]:
-    """Return the weights of a body that reads the world's factors: shipped, from the cache, or trained now.
+    """Return the weights of a backbone that reads the world's factors: shipped, cached, or trained now.
 
-    The world's own `body.safetensors` is taken if its card names the same settings and the same renderer.
-    Otherwise the body is trained once and kept in the cache; processes that ask at the same time wait for the
-    one that trains. The cache's key covers the settings and the program of the training, of the network and
-    of what draws the world's images.
+    The world's own `body.safetensors` is used if its card names the same settings and the same renderer.
+    Otherwise the backbone is trained once and cached under its settings and the program of the training, of
+    the network and of the renderer; processes that ask at the same time wait for the one that trains.
 
     Args:
-        world: or its name.
-        device: where it trains, if it must.
-        threads: of the training; None leaves torch's choice.
-        settings: fields of `BodyConfig`, where they shall not be the default's.
+        world: world or its name.
+        device: device of the training.
+        threads: CPU threads of the training; None leaves torch's choice.
+        settings: fields of `BodyConfig` that differ from the defaults.
 
     Raises:
-        ConfigError: the world knows no factors, or a setting does not exist.
+        ConfigError: the factors of the world's images are not known, or a setting does not exist.
     """
     world = get_world(world) if isinstance(world, str) else world
     config = BodyConfig(world=world.name, device=device, threads=threads, tensorboard=False, **settings)
@@ -192,7 +181,7 @@ def pretrained_body(
 
 
 def body_file(config: BodyConfig, world: World) -> Path:
-    """Return where the cache keeps the body of these settings, trained on this world."""
+    """Return the cache's file for a backbone of these settings, trained on this world."""
     key = cache.key(_settings(config), modules=[__name__, type(world).__module__])
     return paths.cache_dir() / "bodies" / key / WEIGHTS
 
@@ -203,7 +192,7 @@ def _settings(config: BodyConfig) -> dict[str, Any]:
 
 
 def _is_shipped(config: BodyConfig, world: World) -> bool:
-    """Return whether the world's own body was trained with these settings on images of today's renderer."""
+    """Return whether the shipped backbone was trained with these settings on images of this renderer."""
     path = world.weights("body")
     if not path.is_file():
         return False

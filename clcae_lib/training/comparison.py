@@ -1,4 +1,4 @@
-"""Any encoder of the comparison, trained here and now in the same number of steps as the others."""
+"""Training of any encoder of the comparison by its name, in the same number of steps as the others."""
 
 from __future__ import annotations
 
@@ -7,22 +7,20 @@ from typing import Any
 
 from clcae_lib.inversion import ClcaeInverter, Inverter
 from clcae_lib.inversion.methods import PRESETS
-from clcae_lib.training.inversion import InversionConfig, InversionTask, world_parts
+from clcae_lib.training.encoders import world_parts
+from clcae_lib.training.inversion import InversionConfig, InversionTask
 from clcae_lib.training.loop import fit
 from clcae_lib.training.peers import PeerConfig, task_of
 
-__all__ = ["train_inverter"]
-
 
 def train_inverter(name: str, folder: Path | str, *, steps: int, **settings: Any) -> Inverter:
-    """The inverter of a method, after a training of so many steps; resumed where the folder has one.
+    """Return the inverter of a method after a short training; one in the folder is resumed.
 
     Args:
-        name: an encoder of `clcae_lib.inversion.METHODS`.
-        folder: of the run.
-        steps: of the training; also what the rates' schedules end with.
-        settings: fields that CLCAE's and the peers' configurations have in common, such as `world`, `seed`,
-            `device`, `batch_size`, `images` and `start`.
+        name: name of an encoder in `clcae_lib.inversion.METHODS`.
+        folder: folder of the run.
+        steps: length of the training and of its learning-rate schedule.
+        settings: fields of `EncoderConfig`, such as `world`, `seed`, `device`, `batch_size` and `start`.
 
     Raises:
         ConfigError, WorldError: as the trainings raise them.

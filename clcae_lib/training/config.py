@@ -12,11 +12,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from clcae_lib.settings import ConfigError, parse_text, parse_yaml, read_yaml, split_setting
-
-__all__ = ["ConfigError", "TrainConfig", "differences", "load_config", "refuse_changes", "resolve_config"]
 
 Config = TypeVar("Config", bound="TrainConfig")
 MAX_PARTS = 8
@@ -24,18 +22,18 @@ Precision = Literal["32-true", "bf16-mixed", "64-true"]
 
 
 class TrainConfig(BaseModel):
-    """What every training run has in common; each stage of the chain adds its own fields."""
+    """Settings that every training run has; each stage of the chain adds its own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     world: str = "portraits"
     seed: int = Field(default=0, ge=0)
     device: str = "auto"
-    devices: int = Field(default=1, ge=1, description="how many devices; more than one means DDP")
+    devices: int = Field(default=1, ge=1, description="how many devices, one process each")
     precision: Precision = "32-true"
     threads: int | None = Field(default=None, ge=1, description="CPU threads; null leaves torch's choice")
     steps: int = Field(default=1000, ge=0)
-    batch_size: int = Field(default=16, ge=1, description="images a step, over all devices together")
+    batch_size: int = Field(default=16, ge=1, description="images per step, over all devices together")
     max_minutes: float | None = Field(
         default=None, ge=0, description="stop cleanly (resumably) after this long"
     )
@@ -55,23 +53,33 @@ class TrainConfig(BaseModel):
 
     @classmethod
     def preset_values(cls, preset: Any) -> Mapping[str, Any]:
-        """What a preset sets, given its name or None; nothing where there are no presets."""
+        """Return the settings of a preset, given its name or None; none where there are no presets."""
         del preset
         return {}
 
     def fixed(self, progress: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings that a run may no longer change once its task's state is `progress`."""
+        """Return the settings that must match on resume, once the state of the run's task is `progress`."""
         del progress
         return self.model_dump(mode="json", exclude=set(self.free))
+
+    def batch_sizes(self) -> list[int]:
+        """Return every batch size of the run; each must be a multiple of `devices`."""
+        return [self.batch_size]
+
+    @model_validator(mode="after")
+    def _check_devices(self) -> TrainConfig:
+        if odd := [size for size in self.batch_sizes() if size % self.devices]:
+            raise ValueError(f"batch_size={odd[0]} cannot be shared by devices={self.devices}")
+        return self
 
 
 def load_config(cls: type[Config], file: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
     """Return a `cls` from, in rising order: its defaults, its world's, its preset's, `file`, and `overrides`.
 
     Args:
-        cls: the configuration's class.
+        cls: class of the configuration.
         file: YAML, such as a run's own config.yaml.
-        overrides: such as "lr=3e-4" or "stages.0.images=100"; a text is taken as it is written.
+        overrides: settings such as "lr=3e-4" or "stages.0.images=100"; text is taken as written.
 
     Raises:
         ConfigError: an unreadable file, an unknown parameter or a wrong value; the message names it.
@@ -106,9 +114,9 @@ def resolve_config(
         values |= {aliases.get(name, name): copy.deepcopy(value) for name, value in layer.items()}
         sources |= {aliases.get(name, name): source for name in layer}
     for name, text in overrides:
-        top, dot, rest = name.partition(".")
+        top, *path = name.split(".")
         top = aliases.get(top, top)
-        _override(cls, values, top + dot + rest, text)
+        _override(cls, values, [top, *path], text)
         sources[top] = "--set"
     try:
         config = cls.model_validate(values)
@@ -118,7 +126,7 @@ def resolve_config(
 
 
 def refuse_changes(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Refuse to go on with a run whose fixed settings, `TrainConfig.fixed`, were others.
+    """Refuse to resume a run whose fixed settings, `TrainConfig.fixed`, were others.
 
     Raises:
         ConfigError: they differ; the message names each difference.
@@ -131,59 +139,42 @@ def refuse_changes(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any])
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """One line for each parameter that differs between two `TrainConfig.fixed`: "lr: 0.1 -> 0.2"."""
+    """Return a line for each parameter that differs between two `TrainConfig.fixed`: "lr: 0.1 -> 0.2"."""
     names = sorted(set(old) | set(new))
     return [f"{name}: {old.get(name)} -> {new.get(name)}" for name in names if old.get(name) != new.get(name)]
 
 
-def _override(cls: type[TrainConfig], values: dict[str, Any], name: str, text: str) -> None:
-    path = name.split(".")
+def _override(cls: type[TrainConfig], values: dict[str, Any], path: list[str], text: str) -> None:
+    """Set the value at a path of names, numbers of list items and keys; a default is filled in first."""
+    name, top = ".".join(path), path[0]
     if len(path) > MAX_PARTS:
         raise ConfigError(f"{name[:80]}: no parameter has more than {MAX_PARTS} parts")
-    if len(path) == 1 and name in cls.model_fields and cls.model_fields[name].annotation is str:
-        values[name] = parse_text(text)
+    field = cls.model_fields.get(top)
+    if len(path) == 1 and field is not None and field.annotation is str:
+        values[top] = parse_text(text)
         return
-    value = parse_yaml(text, source=f"--set {name}") if text.strip() else ""
-    if len(path) > 1 and path[0] not in values:
-        values[path[0]] = _default(cls, path[0])
-    _put(values, path, value, name=name)
+    if len(path) > 1 and top not in values:
+        if field is None:
+            raise ConfigError(_unknown(cls, top))
+        default = TypeAdapter(Any).dump_python(field.get_default(call_default_factory=True))
+        values[top] = list(default) if isinstance(default, tuple) else default
+    place: Any = values
+    for key in path[:-1]:
+        key = _key(place, key, name)
+        place = place.setdefault(key, {}) if isinstance(place, dict) else place[key]
+    place[_key(place, path[-1], name)] = parse_yaml(text, source=f"--set {name}") if text.strip() else ""
 
 
-def _default(cls: type[BaseModel], name: str) -> Any:
-    if name not in cls.model_fields:
-        raise ConfigError(_unknown(cls, name))
-    return _plain(cls.model_fields[name].get_default(call_default_factory=True))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return dict(value) if isinstance(value, Mapping) else value
-
-
-def _put(values: Any, path: list[str], value: Any, *, name: str) -> None:
-    for depth, key in enumerate(path):
-        index = _index(values, key, name)
-        if depth == len(path) - 1:
-            values[index] = value
-        elif isinstance(values, dict):
-            values = values.setdefault(index, {})
-        else:
-            values = values[index]
-
-
-def _index(values: Any, key: str, name: str) -> Any:
-    if isinstance(values, dict):
+def _key(place: Any, key: str, name: str) -> Any:
+    if isinstance(place, dict):
         return int(key) if re.fullmatch("-?[0-9]{1,9}", key) else key
-    if isinstance(values, list) and re.fullmatch("[0-9]{1,9}", key) and int(key) < len(values):
+    if isinstance(place, list) and re.fullmatch("[0-9]{1,9}", key) and int(key) < len(place):
         return int(key)
-    raise ConfigError(f"{name}: there is no {key!r} in {values!r}")
+    raise ConfigError(f"{name}: there is no {key!r} in {place!r}")
 
 
 def _explain(cls: type[BaseModel], error: ValidationError, sources: Mapping[str, str]) -> str:
-    """Each problem with the parameter's name and where its value comes from, on one line."""
+    """Return each problem with the parameter's name and where its value comes from, on one line."""
     problems = []
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"])

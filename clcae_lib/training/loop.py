@@ -1,9 +1,9 @@
 """One training loop for everything that is trained here: it runs a task's steps, records them, and resumes.
 
-A run lives in a folder: config.yaml, versions.json, metrics.csv, tensorboard/, sheets/ and state.pt, the one
-file a resume needs. Every step seeds all random generators from (seed, step, rank), so a run that was killed
-and resumed equals one that was not: bit for bit on a CPU, with the same machine, versions and threads. On a
-GPU the two are close and not equal: several of torch's CUDA kernels add up in an order of their own.
+A run is a folder: config.yaml, versions.json, metrics.csv, tensorboard/, sheets/ and state.pt, the one file
+that a resume needs. Every step seeds all random generators from (seed, step, rank), so that a run that was
+killed and resumed equals an unbroken one: bit for bit on a CPU, with the same machine, versions and threads.
+On a GPU the two are close and not equal: several of torch's CUDA kernels add up in an order of their own.
 """
 
 from __future__ import annotations
@@ -29,69 +29,114 @@ from clcae_lib import files, images, paths
 from clcae_lib.devices import make_fabric
 from clcae_lib.errors import MissingFileError
 from clcae_lib.settings import dump_yaml
-from clcae_lib.training._logging import MetricsFile, Scalars, environment
-from clcae_lib.training._seeds import randomness_restored, seed_step
 from clcae_lib.training.config import ConfigError, TrainConfig, refuse_changes
+from clcae_lib.training.data import randomness_restored, seed_step
+from clcae_lib.training.optim import average_gradients
+from clcae_lib.training.records import MetricsFile, environment
 from clcae_lib.weights import checkpoints
-
-__all__ = ["Task", "fit", "install"]
 
 STATE = "state.pt"
 
 
 class Task:
-    """What is trained: networks, optimizers and one step. Subclasses fill `setup`, `step`, and more at need.
+    """What is trained: networks, optimizers and one step. Subclasses define `setup`, `step`, and more.
 
-    `setup` builds the networks (the loop has seeded torch before it), places them with `fabric.setup` and
-    lists the plain ones in `modules` and `optimizers`; what is listed there is saved and restored by name.
+    `setup` builds the networks and optimizers (the loop has seeded torch before it) and lists them in
+    `modules` and `optimizers`; what is listed there is saved and restored by name.
 
     Attributes:
         trained_on: digests by file name of what it is trained on; a run resumes only with the same files.
+        progress: steps, images and seconds of the finished run, for the card.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
-        """Keep the configuration; nothing is built yet."""
+    fabric: Fabric
+
+    def __init__(self, config: TrainConfig, *, trained_on: Mapping[str, str] | None = None) -> None:
         self.config = config
         self.modules: dict[str, nn.Module] = {}
         self.optimizers: dict[str, Any] = {}
         self.progress: dict[str, float] = {"steps": 0, "images_seen": 0, "seconds": 0.0}
-        self.trained_on: Mapping[str, str] = {}
+        self.trained_on: Mapping[str, str] = trained_on or {}
 
     def setup(self, fabric: Fabric) -> None:
         """Build the networks and optimizers on the fabric's device."""
+        self.fabric = fabric
 
     def step(self, index: int) -> dict[str, float | Tensor]:
         """Run step `index` (from 0) and return its scalars; they are averaged over `log_every` steps."""
-        raise TypeError(f"{type(self).__name__} defines no step({index})")
+        raise NotImplementedError
 
     def validate(self, index: int) -> dict[str, float]:
-        """Scalars of the validation after `index` steps; none by default."""
+        """Return the scalars of the validation after `index` steps; none by default."""
         del index
         return {}
 
     def sheet(self, index: int) -> Tensor | None:
-        """A picture `[3, H, W]` in [-1, 1] of the state after `index` steps; none by default."""
+        """Return an image `[3, H, W]` in [-1, 1] of the state after `index` steps; none by default."""
         del index
         return None
 
     def state(self) -> dict[str, Any]:
-        """What else a resume needs, as plain numbers, strings and tensors; called on every rank."""
+        """Return what else a resume needs, as plain numbers, strings and tensors; called on every rank."""
         return {}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take up `state`; called before the weights are loaded, so a task may rebuild networks here."""
+        """Restore `state`; called before the weights are loaded, so that a task may rebuild networks here."""
 
     def remaining(self, done: int) -> int:
-        """How many steps are left after `done`."""
+        """Return how many steps are left after `done`."""
         return max(0, self.config.steps - done)
 
     @property
     def images_per_step(self) -> int:
-        """Images that the last step took, for the throughput in the metrics."""
+        """Images that the last step used, for the throughput in the metrics."""
         return self.config.batch_size
 
     def finish(self, folder: Path) -> None:
-        """Write the final weights and their card into `folder`; `progress` says how far the run came."""
+        """Write the final weights and their card into `folder`."""
+
+    def share(self, batch_size: int) -> tuple[int, int]:
+        """Return where this rank's part of a batch starts, and its size."""
+        local = batch_size // self.fabric.world_size
+        return self.fabric.global_rank * local, local
+
+    def set_lr(self, optimizer: str, lr: float) -> None:
+        """Set the learning rate of an optimizer."""
+        for group in self.optimizers[optimizer].param_groups:
+            group["lr"] = lr
+
+    def update(
+        self, optimizer: str, loss: Tensor, *networks: nn.Module, clip: float | None = None
+    ) -> Tensor | None:
+        """Update `networks` by the gradient of a loss, averaged over the ranks.
+
+        Args:
+            optimizer: name of the networks' optimizer.
+            loss: scalar.
+            networks: networks that the optimizer trains.
+            clip: largest norm of the gradient; None neither clips nor measures it.
+
+        Returns:
+            The norm of the gradient before clipping.
+        """
+        self.optimizers[optimizer].zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        average_gradients(self.fabric, *networks)
+        norm = None
+        if clip is not None:
+            weights = [p for network in networks for p in network.parameters() if p.requires_grad]
+            norm = nn.utils.clip_grad_norm_(weights, clip)
+        self.optimizers[optimizer].step()
+        return norm
+
+    def write_card(self, weights: Path, *, measures: Mapping[str, Any], **extra: Any) -> None:
+        """Write the card of a weights file: what made it, from what, and how it measures."""
+        made = environment(self.fabric.device)
+        card = {"name": weights.stem, "world": self.config.world}
+        card |= {fact: made[fact] for fact in ("command", "commit", "device", "threads")}
+        card |= {"seed": self.config.seed, **self.progress, "config": self.config.model_dump(mode="json")}
+        card |= {"trained_on": dict(self.trained_on), "measures": dict(measures), **extra}
+        checkpoints.write_card(weights, card)
 
 
 def fit(
@@ -103,15 +148,18 @@ def fit(
     fabric: Fabric | None = None,
     progress: bool | None = None,
 ) -> Path:
-    """Train `task` in `folder`, from its last state if there is one and `resume`; returns the folder.
+    """Train `task` in `folder`, from its last state if there is one and `resume`; return the folder.
 
-    It ends when the task has no steps left, or after `config.max_minutes`; both write a state and call
-    `task.finish`. SIGTERM and SIGINT write the state after the step at hand and then leave the process
-    (`SystemExit`, `KeyboardInterrupt`). Random states, torch's thread count and signal handlers are then as
-    they were.
+    The run ends when the task has no steps left, or after `config.max_minutes`; both write a state and call
+    `task.finish`. SIGTERM and SIGINT write the state after the current step and then end the process
+    (`SystemExit`, `KeyboardInterrupt`). Random states, torch's thread count and signal handlers are restored.
 
     Args:
-        fabric: the devices to use; by default those of `config`.
+        task: networks and one step.
+        config: settings of the run, usually `task.config`.
+        folder: folder of the run.
+        resume: whether to go on from the folder's state.
+        fabric: devices to use; by default those of `config`.
         progress: show a bar (True), print a line each `log_every` (False), or decide by the terminal (None).
 
     Raises:
@@ -138,7 +186,7 @@ def fit(
 
 
 def install(folder: str | Path, world: str) -> list[Path]:
-    """Copy a finished run's weights and cards into the world's data folder; returns the files written there.
+    """Copy a finished run's weights and cards into the world's data folder; return the files written there.
 
     Raises:
         FileNotFoundError: the run has written no weights yet.
@@ -164,43 +212,47 @@ class _Run:
     ) -> None:
         self.task, self.config, self.folder, self.fabric = task, config, folder, fabric
         self.step, self.seconds, self.images = 0, 0.0, 0
-        self.bar_wanted = _interactive() if progress is None else progress
+        interactive = sys.stderr.isatty() or "ipykernel" in sys.modules
+        self.bar_wanted = interactive if progress is None else progress
+        self.tensorboard: Any = None
         self.sums: dict[str, float | Tensor] = {}
         self.counts: dict[str, int] = {}
+        self._start_clock()
+
+    def _start_clock(self) -> None:
         self.begun = self.started = self.window = time.perf_counter()
         self.window_images = 0
 
     def begin(self, *, resume: bool) -> None:
-        """Build the task, then either take up the saved state or open a fresh folder."""
+        """Build the task, then either restore the saved state or open a fresh folder."""
         seed_step(self.config.seed, 0, 0, device=self.fabric.device)
         self.task.setup(self.fabric)
-        found = (self.folder / STATE).is_file()
-        if found and resume:
+        resumed = resume and (self.folder / STATE).is_file()
+        if resumed:
             self._restore(checkpoints.load_state(self.folder / STATE))
         if self.fabric.is_global_zero:
-            self._open(fresh=not (found and resume))
+            self._open(fresh=not resumed)
         self.fabric.barrier()
 
     def train(self, stop: list[int]) -> None:
-        """Run steps until none is left, time is up or a signal came; leaves a state behind in each case."""
-        self.begun = self.started = self.window = time.perf_counter()
+        """Run steps until none is left, time is up or a signal came; write a state in each case."""
+        self._start_clock()
         saved = self.step
-        with self._bar() as bar:
+        hidden = not (self.bar_wanted and self.fabric.is_global_zero)
+        bar_options = {"initial": self.step, "disable": hidden, "unit": "step", "desc": self.folder.name}
+        with tqdm(total=self.step + self.task.remaining(self.step), **bar_options) as bar:
             while not self._over(stop) and self.task.remaining(self.step) > 0:
                 self._one_step()
                 bar.update()
-                self._records(bar)
+                self._record(bar)
                 if self.step % self.config.checkpoint_every == 0:
                     saved = self._save()
         if saved != self.step or not (self.folder / STATE).is_file():
             self._save()
-        self.task.progress = {
-            "steps": self.step,
-            "images_seen": self.images,
-            "seconds": round(self.seconds, 1),
-        }
-        if self.fabric.is_global_zero:
-            self.scalars.close()
+        seconds = round(self.seconds, 1)
+        self.task.progress = {"steps": self.step, "images_seen": self.images, "seconds": seconds}
+        if self.tensorboard is not None:
+            self.tensorboard.close()
 
     def _one_step(self) -> None:
         rank, device = self.fabric.global_rank, self.fabric.device
@@ -212,24 +264,19 @@ class _Run:
         self.step, self.images = self.step + 1, self.images + self.task.images_per_step
         self.window_images += self.task.images_per_step
 
-    def _records(self, bar: Any) -> None:
+    def _record(self, bar: tqdm) -> None:
+        """Write what is due after this step: a row of means, a validation, a sample sheet."""
         config, row = self.config, {}
         if self.step % config.log_every == 0 or self.task.remaining(self.step) == 0:
             row = self._means()
         if self.step % config.validate_every == 0:
             row |= {name: float(value) for name, value in self.task.validate(self.step).items()}
+        if not self.fabric.is_global_zero:
+            return
         if row:
-            self._write(row, bar)
-        if self.step % config.sheet_every == 0 and self.fabric.is_global_zero:
-            self._sheet()
-
-    def _sums(self) -> dict[str, float]:
-        """The sums since the last row, their mean over the ranks: the same on all, so all decide alike."""
-        sums = {name: float(total) for name, total in self.sums.items()}
-        if self.fabric.world_size == 1 or not sums:
-            return sums
-        values = torch.tensor(list(sums.values()), dtype=torch.float64, device=self.fabric.device)
-        return dict(zip(sums, self.fabric.all_reduce(values, reduce_op="mean").tolist(), strict=True))
+            self._write({"step": self.step, "images": self.images, "seconds": self._elapsed(), **row}, bar)
+        if self.step % config.sheet_every == 0 and (sheet := self.task.sheet(self.step)) is not None:
+            images.save_image(self.folder / "sheets" / f"{self.step:07d}.png", sheet)
 
     def _means(self) -> dict[str, float]:
         row = {name: total / self.counts[name] for name, total in self._sums().items()}
@@ -245,22 +292,25 @@ class _Run:
         self.window, self.window_images = now, 0
         return row
 
-    def _write(self, row: dict[str, float], bar: Any) -> None:
-        if not self.fabric.is_global_zero:
-            return
-        row = {"step": self.step, "images": self.images, "seconds": self._elapsed(), **row}
+    def _sums(self) -> dict[str, float]:
+        """Return the sums since the last row, averaged over the ranks, so that all ranks decide alike."""
+        sums = {name: float(total) for name, total in self.sums.items()}
+        if self.fabric.world_size == 1 or not sums:
+            return sums
+        values = torch.tensor(list(sums.values()), dtype=torch.float64, device=self.fabric.device)
+        return dict(zip(sums, self.fabric.all_reduce(values, reduce_op="mean").tolist(), strict=True))
+
+    def _write(self, row: dict[str, float], bar: tqdm) -> None:
         self.metrics.add(row)
-        self.scalars.add({name: value for name, value in row.items() if name != "step"}, self.step)
+        if self.tensorboard is not None:
+            for name, value in row.items():
+                if name != "step":
+                    self.tensorboard.add_scalar(name, value, self.step)
         shown = {name: f"{value:.3g}" for name, value in row.items() if name not in ("step", "images")}
         bar.set_postfix(shown, refresh=False)
         if not self.bar_wanted:
             text = " ".join(f"{name}={value}" for name, value in shown.items())
             print(f"step {self.step} images {self.images} {text}", flush=True)
-
-    def _sheet(self) -> None:
-        picture = self.task.sheet(self.step)
-        if picture is not None:
-            images.save_image(self.folder / "sheets" / f"{self.step:07d}.png", picture)
 
     def _open(self, *, fresh: bool) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -269,16 +319,18 @@ class _Run:
                 shutil.rmtree(self.folder / name, ignore_errors=True)
             (self.folder / STATE).unlink(missing_ok=True)
         (self.folder / "sheets").mkdir(exist_ok=True)
-        with files.atomic_path(self.folder / "config.yaml") as temporary:
-            Path(temporary).write_text(dump_yaml(self.config.model_dump(mode="json", by_alias=True)))
-        with files.atomic_path(self.folder / "versions.json") as temporary:
-            precision = self.fabric.strategy.precision.precision  # may be another than was asked for
-            versions = environment(self.fabric.device) | {"seed": self.config.seed, "precision": precision}
-            Path(temporary).write_text(json.dumps(versions, indent=1))
+        precision = self.fabric.strategy.precision.precision  # may be another than was asked for
+        versions = environment(self.fabric.device) | {"seed": self.config.seed, "precision": precision}
+        config = dump_yaml(self.config.model_dump(mode="json", by_alias=True))
+        for name, text in {"config.yaml": config, "versions.json": json.dumps(versions, indent=1)}.items():
+            with files.atomic_path(self.folder / name) as temporary:
+                Path(temporary).write_text(text)
         self.metrics = MetricsFile(self.folder / "metrics.csv", until=0 if fresh else self.step)
-        self.scalars = Scalars(
-            self.folder / "tensorboard", enabled=self.config.tensorboard, from_step=self.step
-        )
+        if self.config.tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            purge = self.step + 1 if self.step else None
+            self.tensorboard = SummaryWriter(str(self.folder / "tensorboard"), purge_step=purge)
 
     def _save(self) -> int:
         bad = [
@@ -295,10 +347,8 @@ class _Run:
         own, sums = self.task.state(), self._sums()
         if self.fabric.is_global_zero:
             state = {"step": self.step, "seconds": self.seconds, "images": self.images}
-            state |= {"sums": sums, "counts": self.counts}
-            state["config"] = self.config.model_dump(mode="json")
-            state["trained_on"] = dict(self.task.trained_on)
-            state["task"] = own
+            state |= {"sums": sums, "counts": self.counts, "config": self.config.model_dump(mode="json")}
+            state |= {"trained_on": dict(self.task.trained_on), "task": own}
             state["modules"] = {name: module.state_dict() for name, module in self.task.modules.items()}
             state["optimizers"] = {name: item.state_dict() for name, item in self.task.optimizers.items()}
             checkpoints.save_state(self.folder / STATE, state)
@@ -316,6 +366,7 @@ class _Run:
             optimizer.load_state_dict(state["optimizers"][name])
 
     def _compare(self, state: dict[str, Any]) -> None:
+        """Refuse a state of another configuration, of other parents, or of more steps."""
         try:
             old = type(self.config).model_validate(state["config"])
         except ValidationError as error:
@@ -337,7 +388,7 @@ class _Run:
             )
 
     def _over(self, stop: list[int]) -> bool:
-        """Whether time is up or a signal came, on whichever rank; a signal is then noted on all of them."""
+        """Return whether time is up or a signal came, on whichever rank; note the signal on all of them."""
         limit = self.config.max_minutes
         late = limit is not None and time.perf_counter() - self.begun >= 60 * limit
         votes = self._largest([float(stop[0]) if stop else 0.0, float(late)])
@@ -346,30 +397,24 @@ class _Run:
         return any(votes)
 
     def _largest(self, values: list[float]) -> list[float]:
-        """The largest of each value over the ranks."""
+        """Return the largest of each value over the ranks."""
         if self.fabric.world_size == 1:
             return values
-        return self.fabric.all_reduce(
-            torch.tensor(values, device=self.fabric.device), reduce_op="max"
-        ).tolist()
+        own = torch.tensor(values, device=self.fabric.device)
+        return self.fabric.all_reduce(own, reduce_op="max").tolist()
 
     def _elapsed(self) -> float:
         return self.seconds + time.perf_counter() - self.started
 
-    def _bar(self) -> tqdm:
-        total = self.step + self.task.remaining(self.step)
-        hidden = not (self.bar_wanted and self.fabric.is_global_zero)
-        return tqdm(total=total, initial=self.step, disable=hidden, unit="step", desc=self.folder.name)
-
 
 def _short(digests: Mapping[str, str]) -> dict[str, str]:
-    """Digests of files as they are shown to people."""
+    """Return digests of files as messages show them."""
     return {name: digest[:12] for name, digest in digests.items()}
 
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT in a list in place of dying; a second one acts at once."""
+    """Collect SIGTERM and SIGINT in a list instead of ending the process; a second one acts immediately."""
     received: list[int] = []
     old = {}
 
@@ -388,7 +433,3 @@ def _stop_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-
-
-def _interactive() -> bool:
-    return sys.stderr.isatty() or "ipykernel" in sys.modules

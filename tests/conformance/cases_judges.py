@@ -15,7 +15,7 @@ from clcae_lib.editing import apply as apply_edit
 from clcae_lib.inversion import Inversion
 from clcae_lib.losses import ContrastiveLoss, IdentityLoss, PerceptualLoss, ReconstructionLoss, feature_loss
 from clcae_lib.models.identity import face_crop
-from clcae_lib.training._common import make_ranger
+from clcae_lib.training.optim import make_ranger
 from tests.conformance import fill
 from tests.conformance.bench import Bench
 from tests.conformance.published_edits import published_eigen, published_sefa, set_coordinate

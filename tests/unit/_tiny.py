@@ -1,12 +1,22 @@
-"""A generator, judges and images small enough to train on in a test."""
+"""A generator, judges, images and settings small enough to train on in a test."""
 
 import torch
 from torch import nn
 from torch.nn.functional import normalize
 
-from clcae_lib.models import Generator
+from clcae_lib.models import Generator, ImageEncoder, LatentEncoder
 
 WIDTHS = (4, 6, 8, 8, 8)
+RUN = {"device": "cpu", "tensorboard": False, "steps": 4, "batch_size": 4, "warmup": 2, "checkpoint_every": 2}
+RUN |= {"validate_every": 4, "sheet_every": 4, "log_every": 1, "precision": "32-true"}
+"""Settings of a short training."""
+ENCODER = RUN | {"validation_images": 8, "widths": WIDTHS}
+FOUNDATION = ENCODER | {"bank": 16}
+PUBLISHED = {"preset": "published", "widths": (4, 4, 6, 8, 8), "ramp_epoch": 4}
+PUBLISHED |= {"style_hidden": 4, "hidden": 8}
+PEER = ENCODER | {"start": "fresh"}
+ALIGNMENT = RUN | {"batch_size": 8, "embedding": 8, "widths": WIDTHS, "width": 8, "latent_width": 16}
+ALIGNMENT |= {"latent_depth": 1, "validation_pairs": 20, "final_pairs": 24, "neighbour_codes": 3}
 
 
 def tiny_generator(size=32):
@@ -50,3 +60,38 @@ class Embedding(Distance):
 
     def similarity(self, x, y):
         return (self(x) * self(y)).sum(dim=1)
+
+
+def parts_of(size=32):
+    """What an encoder is trained with, at `size` pixels."""
+    from clcae_lib.training.encoders import Parts
+
+    generator = tiny_generator(size)
+    torch.manual_seed(1)
+    images = ImageEncoder(size, embedding=8, width=8, widths=WIDTHS).eval().requires_grad_(False)
+    codes = LatentEncoder(8, embedding=8, width=8, depth=1).eval().requires_grad_(False)
+    return Parts(
+        generator=generator,
+        images=Pictures(generator, 12, seed=1),
+        validation=Pictures(generator, 8, seed=2),
+        perceptual=Distance(),
+        identity=Embedding(),
+        alignment=(images, codes, 20.0),
+        judges={"perceptual": Distance(), "identity": Embedding()},
+        trained_on={"generator": "abc"},
+    )
+
+
+def assert_equal(left, right, where="state"):
+    """Nested states are equal, tensors bit for bit."""
+    if isinstance(left, torch.Tensor):
+        assert torch.equal(left, right), where
+    elif isinstance(left, dict):
+        assert left.keys() == right.keys(), where
+        for name in left:
+            assert_equal(left[name], right[name], f"{where}.{name}")
+    elif isinstance(left, list):
+        for index, (one, other) in enumerate(zip(left, right, strict=True)):
+            assert_equal(one, other, f"{where}.{index}")
+    else:
+        assert left == right, where

@@ -57,5 +57,5 @@ def test_a_world_without_factors_is_explained():
     class Photos(World):
         name = "photos"
 
-    with pytest.raises(ConfigError, match="it knows no factors that a body could learn"):
+    with pytest.raises(ConfigError, match="its images have no known factors"):
         BodyTask(BodyConfig(), Photos())

@@ -11,11 +11,12 @@ from typer.testing import CliRunner
 from clcae_lib.cli import app
 from clcae_lib.models.stylegan2 import Generator
 from clcae_lib.settings import parse_yaml
-from clcae_lib.training import inversion, load_config
-from clcae_lib.training._inversion_config import InversionConfig
+from clcae_lib.training import load_config
+from clcae_lib.training.encoders import framing, world_parts
+from clcae_lib.training.inversion import InversionConfig
 from clcae_lib.weights import checkpoints, save_generator
 from clcae_lib.worlds import get_world, perceptual
-from tests.unit._tiny import WIDTHS, Distance, Embedding, Pictures, tiny_generator
+from tests.unit._tiny import Distance, Embedding, tiny_generator
 from tests.unit.test_worlds_photos import album, make, places  # noqa: F401 - fixtures
 
 
@@ -176,7 +177,7 @@ def test_every_parent_of_an_encoder_for_photographs_is_recorded(album, tmp_path,
         path.parent.mkdir(exist_ok=True)
         path.write_text(name)
     config = load_config(InversionConfig, None, ["world=own", "alignment=off", "init_from_alignment=false"])
-    parents = inversion.world_parts(config).trained_on
+    parents = world_parts(config).trained_on
     assert set(parents) == {"stylegan2.pt", "moco_v2_resnet50.pt", perceptual.ALEXNET_FILE}
     weights = checkpoints.save_weights(own.weights("inversion_foundation"), {"t": torch.ones(1)}, metadata={})
     checkpoints.write_card(weights, {"trained_on": dict(parents)})
@@ -209,52 +210,9 @@ def test_a_finished_link_whose_parents_have_changed_is_an_error(album, tmp_path)
     assert fewer.exit_code == 2
 
 
-def published(**options):
-    generator = tiny_generator(64)
-    pictures = Pictures(generator, 16, seed=1)
-    values = {"preset": "published", "alignment": "off", "body": "irse_small", "widths": [*WIDTHS]}
-    values |= {"units": (1, 1, 1, 1), "precision": "32-true", "device": "cpu", "batch_size": 4} | options
-    return inversion.InversionTask(
-        InversionConfig(**values), inversion.Parts(generator, pictures, pictures, Distance(), Embedding())
-    )
-
-
-def test_the_average_is_mirrored_by_its_own_coin_only_as_published():
-    from clcae_lib.devices import make_fabric
-
-    assert InversionConfig(preset="published").average_flip
-    assert not InversionConfig().average_flip
-    with pytest.raises(ValueError, match="average_flip"):
-        InversionConfig(average_flip=True)
-    task = published()
-    task.setup(make_fabric("cpu"))
-    seen = []
-
-    def note(module, arguments, options):
-        seen.append(options.get("average", module.average).clone())
-
-    task.encoder.register_forward_pre_hook(note, with_kwargs=True)
-    target = torch.zeros(64, 3, 64, 64)
-    plain = task.encoder.average.clone()
-    with torch.no_grad():
-        task.encoder.eval()
-        task._encode(target)
-    kept = (seen[0] == plain).flatten(1).all(dim=1)
-    mirrored = (seen[0] == plain.flip(3)).flatten(1).all(dim=1)
-    assert (kept | mirrored).all()
-    assert 10 < kept.sum() < 54
-    assert torch.equal(task.encoder.average, plain)
-    straight = published(average_flip=False)
-    straight.setup(make_fabric("cpu"))
-    straight.encoder.register_forward_pre_hook(note, with_kwargs=True)
-    with torch.no_grad():
-        straight._encode(target)
-    assert torch.equal(seen[1], straight.encoder.average)
-
-
 def test_cars_are_compared_without_their_black_rows():
-    framing = inversion._framing(get_world("cars"), InversionConfig(preset="published"))
-    assert framing["height"] == 192
-    assert framing["view"](torch.zeros(1, 3, 512, 512)).shape == (1, 3, 192, 256)
-    assert inversion._framing(get_world("ffhq"), InversionConfig(preset="published"))["height"] is None
-    assert inversion._framing(get_world("cars"), InversionConfig()) == {}
+    cars = framing(get_world("cars"), InversionConfig(preset="published"))
+    assert cars["height"] == 192
+    assert cars["view"](torch.zeros(1, 3, 512, 512)).shape == (1, 3, 192, 256)
+    assert framing(get_world("ffhq"), InversionConfig(preset="published"))["height"] is None
+    assert framing(get_world("cars"), InversionConfig()) == {}

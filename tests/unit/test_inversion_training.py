@@ -1,3 +1,5 @@
+"""CLCAE's training: switches, presets, losses, initial weights, and the encoder it writes."""
+
 from dataclasses import replace
 
 import pytest
@@ -6,52 +8,18 @@ import torch
 from clcae_lib.devices import make_fabric
 from clcae_lib.editing import Direction, apply
 from clcae_lib.inversion import ClcaeInverter
-from clcae_lib.models import ImageEncoder, LatentEncoder
 from clcae_lib.training import ConfigError, fit, load_config
-from clcae_lib.training._inversion_config import DEPARTURES, PRESETS
-from clcae_lib.training.inversion import AlignmentTerm, InversionConfig, InversionTask, Parts
+from clcae_lib.training.encoders import Parts
+from clcae_lib.training.inversion import (
+    DEPARTURES,
+    PRESETS,
+    AlignmentTerm,
+    InversionConfig,
+    InversionTask,
+)
 from clcae_lib.weights import checkpoints
 from clcae_lib.worlds import World
-from tests.unit._tiny import WIDTHS, Distance, Embedding, Pictures, tiny_generator
-
-SMALL = {
-    "device": "cpu",
-    "precision": "32-true",
-    "steps": 4,
-    "batch_size": 4,
-    "bank": 16,
-    "warmup": 2,
-    "validation_images": 8,
-    "checkpoint_every": 2,
-    "validate_every": 4,
-    "sheet_every": 4,
-    "log_every": 2,
-    "tensorboard": False,
-}
-PUBLISHED = {
-    "preset": "published",
-    "widths": (4, 4, 6, 8, 8),
-    "style_hidden": 4,
-    "hidden": 8,
-    "ramp_epoch": 4,
-}
-
-
-def parts_of(size):
-    generator = tiny_generator(size)
-    torch.manual_seed(1)
-    images = ImageEncoder(size, embedding=8, width=8, widths=WIDTHS).eval().requires_grad_(False)
-    codes = LatentEncoder(8, embedding=8, width=8, depth=1).eval().requires_grad_(False)
-    return Parts(
-        generator=generator,
-        images=Pictures(generator, 12, seed=1),
-        validation=Pictures(generator, 8, seed=2),
-        perceptual=Distance(),
-        identity=Embedding(),
-        alignment=(images, codes, 20.0),
-        judges={"perceptual": Distance(), "identity": Embedding()},
-        trained_on={"generator": "abc"},
-    )
+from tests.unit._tiny import FOUNDATION, PUBLISHED, parts_of
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +33,7 @@ def published_parts():
 
 
 def task_of(parts, **changes):
-    widths = {} if changes.get("preset") == "published" else {"widths": WIDTHS}
-    return InversionTask(InversionConfig(**{**SMALL, **widths, **changes}), parts)
+    return InversionTask(InversionConfig(**{**FOUNDATION, **changes}), parts)
 
 
 def run(parts, folder, **changes):
@@ -131,33 +98,12 @@ def test_training_brings_reconstructions_closer(parts, tmp_path):
     assert task.seen == 480
 
 
-@pytest.mark.parametrize("changes", [{}, PUBLISHED], ids=["foundation", "published"])
-def test_a_killed_run_resumes_bit_for_bit(parts, published_parts, tmp_path, monkeypatch, changes):
-    parts = published_parts if changes else parts
-    whole = run(parts, tmp_path / "whole", **changes)
-    step = InversionTask.step
-
-    def killed(self, index):
-        if index == 3:
-            raise InterruptedError("killed")
-        return step(self, index)
-
-    monkeypatch.setattr(InversionTask, "step", killed)
-    with pytest.raises(InterruptedError):
-        run(parts, tmp_path / "part", **changes)
-    monkeypatch.setattr(InversionTask, "step", step)
-    part = run(parts, tmp_path / "part", **changes)
-    for name, module in whole.modules.items():
-        for key, value in module.state_dict().items():
-            assert torch.equal(value, part.modules[name].state_dict()[key]), (name, key)
-
-
 def test_one_call_decodes_what_three_would(parts, tmp_path):
     task = run(parts, tmp_path)
     images = parts.validation.images(range(3))
     with torch.no_grad():
         codes = task.encoder(images)
-        pictures, activation = task._decode(codes, blend=0.3, noise="none")
+        pictures, activation = task.decode(codes, blend=0.3, noise="none")
         plus, features = parts.generator.run_with_activations(codes.w_plus, noise="none")
         blended = parts.generator.synthesis(
             codes.w_plus, feature=codes.feature, feature_blend=0.3, noise="none"
@@ -180,7 +126,7 @@ def test_initialisation_changes_the_body(parts, tmp_path):
 
 
 def held(parts):
-    """What somebody else may see of the networks of `parts`: where each tensor lies, its order, and modes."""
+    """What others may see of the networks of `parts`: the place of each tensor, its order, and modes."""
     networks = {"generator": parts.generator, "perceptual": parts.perceptual, "identity": parts.identity}
     networks |= {f"judge {name}": judge for name, judge in parts.judges.items()}
     networks |= dict(zip(("images", "codes"), parts.alignment or (), strict=False))
@@ -210,31 +156,16 @@ def test_the_alignment_term_works_on_copies_and_on_its_own_device(parts):
     assert torch.equal(AlignmentTerm(parts.alignment, bank=bank).bank, expected)
 
 
-def test_every_sample_can_have_an_average_of_its_own(published_parts):
-    task = task_of(published_parts, **PUBLISHED, flip=1.0)
-    task.setup(make_fabric("cpu"))
-    task.encoder.eval()
-    images, average = published_parts.validation.images(range(3)), task.encoder.average.clone()
-    mirrored = task.encoder(images, average=average.flip(3))
-    for part, expected in zip(task._encode(images), mirrored, strict=True):
-        torch.testing.assert_close(part, expected)
-    assert torch.equal(task.encoder.average, average)
-    assert not torch.equal(mirrored.w, task.encoder(images).w)
-    each = task.encoder(images, average=torch.cat([average, average.flip(3), average]))
-    torch.testing.assert_close(each.w[1], mirrored.w[1])
-    torch.testing.assert_close(each.w[2], task.encoder(images).w[2])
-
-
 def test_a_body_that_does_not_fit_is_explained(parts, tmp_path):
-    with pytest.raises(ValueError, match="init_from_alignment: that body has other layers"):
+    with pytest.raises(ValueError, match="init_from_alignment: that backbone has other layers"):
         run(parts, tmp_path, widths=(4, 6, 8, 8, 16))
 
 
 def test_a_missing_alignment_is_explained(parts):
-    alone = Parts(generator=parts.generator, images=parts.images, validation=parts.validation)
+    few = Parts(generator=parts.generator, images=parts.images, validation=parts.validation)
     with pytest.raises(ValueError, match="set alignment=off"):
-        task_of(alone)
-    task_of(alone, alignment="off", init_from_alignment=False)
+        task_of(few)
+    task_of(few, alignment="off", init_from_alignment=False)
 
 
 def test_the_alignment_term_prefers_the_true_code(parts):
@@ -283,7 +214,7 @@ def test_finished_weights_load_as_an_inverter(parts, published_parts, tmp_path, 
 
 def test_samples_know_their_code(parts, tmp_path):
     task = run(parts, tmp_path, mix=0.5)
-    target, known = task._batch(7)
+    target, known = task.batch(7)
     assert target.shape[0] == 4
     assert known.shape == (2, 8)
     torch.testing.assert_close(
@@ -296,10 +227,10 @@ def test_presets_fill_what_is_not_given():
     published = load_config(
         InversionConfig, None, ["preset=published", "alignment=off", "picture_weights.f=2"]
     )
-    assert (published.alignment, published.ramp, published.picture_weight("f")) == ("off", "epoch", 2.0)
+    assert (published.alignment, published.ramp, published.picture_weights["f"]) == ("off", "epoch", 2.0)
     with pytest.raises(ConfigError, match="body='x': preset=foundation has small"):
         load_config(InversionConfig, None, ["body=x"])
-    with pytest.raises(ConfigError, match="preset=published has 'single' alone"):
+    with pytest.raises(ConfigError, match="preset=published has only 'single'"):
         load_config(InversionConfig, None, ["preset=published", "wplus_attention=spatial"])
     with pytest.raises(ConfigError, match="alignment: Input should be"):
         load_config(InversionConfig, None, ["alignment=never"])
@@ -338,7 +269,7 @@ def test_the_body_starts_where_it_is_told(parts):
 
 def test_the_published_schedule_drops_when_validation_stops_and_resumes(published_parts, tmp_path):
     assert InversionConfig(preset="published").schedule == "plateau"
-    task = InversionTask(InversionConfig(**(SMALL | PUBLISHED)), published_parts)
+    task = InversionTask(InversionConfig(**FOUNDATION | PUBLISHED), published_parts)
     task.setup(make_fabric("cpu"))
     losses = [1.0] * 12  # the first is the best; eleven more are one too many
     for loss in losses[:6]:
@@ -347,8 +278,33 @@ def test_the_published_schedule_drops_when_validation_stops_and_resumes(publishe
     other.load_state(task.state())
     for loss in losses[6:11]:
         other.plateau.step(loss)
-    assert other._rate(100) == 1.0
+    assert other.lr_factor(100) == 1.0
     other.plateau.step(losses[11])
-    assert other._rate(100) == pytest.approx(0.1)
-    first = task._validation_loss(4)
-    assert first == task._validation_loss(4) > 0  # fixed noise, no dropout, no flips
+    assert other.lr_factor(100) == pytest.approx(0.1)
+    first = task.validation_loss(4)
+    assert first == task.validation_loss(4) > 0  # fixed noise, no dropout, no flips
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_the_mean_image_is_mirrored_independently_only_as_published(published_parts, apart):
+    assert InversionConfig(preset="published").average_flip
+    assert not InversionConfig().average_flip
+    with pytest.raises(ValueError, match="average_flip"):
+        InversionConfig(average_flip=True)
+    task, seen = task_of(published_parts, **PUBLISHED, average_flip=apart), []
+    task.setup(make_fabric("cpu"))
+    task.encoder.eval()
+    images, average = torch.zeros(64, 3, 64, 64), task.encoder.average.clone()
+
+    def note(module, arguments, options):
+        seen.append(options.get("average", module.average).expand(64, -1, -1, -1).clone())
+
+    task.encoder.register_forward_pre_hook(note, with_kwargs=True)
+    with torch.no_grad():
+        found = task.encode(images)
+        kept, mirrored = ((seen[0] == one).flatten(1).all(dim=1) for one in (average, average.flip(3)))
+        for rows, one in ((kept, average), (mirrored, average.flip(3))):
+            torch.testing.assert_close(found.w[rows], task.encoder(images, average=one).w[rows])
+    assert torch.equal(task.encoder.average, average)
+    assert (kept | mirrored).all()
+    assert (10 < kept.sum() < 54) if apart else kept.all()

@@ -1,3 +1,5 @@
+"""Every loss against its formula."""
+
 import math
 
 import pytest
@@ -10,9 +12,14 @@ from clcae_lib.losses import (
     PerceptualLoss,
     ReconstructionLoss,
     SigmoidContrastiveLoss,
+    delta_loss,
+    discriminator_loss,
     feature_blend,
     feature_loss,
+    generator_loss,
+    gradient_penalty,
 )
+from clcae_lib.models.stylegan2 import Discriminator
 
 
 def units(rows, *, seed=0):
@@ -108,3 +115,38 @@ def test_feature_blend_ramps():
     assert published == [0.0, 0.5, 1.0, 0.0]
     with pytest.raises(ValueError, match="ramp='never'"):
         feature_blend(0, 1, ramp="never")
+
+
+def test_relativistic_losses_depend_on_the_difference_only():
+    real, fake = torch.randn(5, 1), torch.randn(5, 1)
+    for loss in (discriminator_loss, generator_loss):
+        for kind, same in (("relativistic", True), ("logistic", False)):
+            moved = loss(real + 3, fake + 3, kind=kind)
+            assert torch.allclose(moved, loss(real, fake, kind=kind), atol=1e-5) is same
+    better = [loss(real + 9, fake, kind="relativistic") for loss in (discriminator_loss, generator_loss)]
+    assert better[0] < better[1]
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 4), (48,)])
+def test_the_penalty_is_the_squared_gradient(shape):
+    inputs, weight = torch.randn(2, *shape, requires_grad=True), torch.randn(48)
+    scores = inputs.flatten(1) @ weight[:, None]
+    torch.testing.assert_close(gradient_penalty(scores, inputs), weight.square().sum())
+
+
+def test_the_penalty_in_bfloat16_agrees_with_float32():
+    torch.manual_seed(0)
+    network, real, penalties = Discriminator(8, channels={4: 8, 8: 8}), torch.rand(4, 3, 8, 8), []
+    for enabled in (False, True):
+        images = real.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            scores = network(images)
+        penalties.append(gradient_penalty(scores, images))
+    torch.testing.assert_close(penalties[1], penalties[0], rtol=0.05, atol=0)
+
+
+def test_the_length_of_offsets_by_hand():
+    deltas = torch.zeros(2, 3, 4)
+    deltas[0, 1, :2] = torch.tensor([3.0, 4.0])
+    deltas[1, 2, 0] = 1.0
+    assert delta_loss(deltas).item() == pytest.approx((5 + 1) / 2)

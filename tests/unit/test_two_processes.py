@@ -16,14 +16,12 @@ from clcae_lib.training import fit
 from clcae_lib.training.alignment import AlignmentConfig, AlignmentTask
 from clcae_lib.training.inversion import InversionConfig, InversionTask
 from clcae_lib.weights import checkpoints
-from tests.unit._tiny import WIDTHS, tiny_generator
-from tests.unit.test_alignment_training import SMALL as ALIGNMENT
-from tests.unit.test_inversion_training import SMALL as INVERSION
-from tests.unit.test_inversion_training import parts_of
+from tests.unit._tiny import ALIGNMENT, FOUNDATION, assert_equal, parts_of, tiny_generator
+from tests.unit.test_adversarial import train as train_generator
 
-ALIGNED = {**ALIGNMENT, "steps": 2, "log_every": 1, "validate_every": 99}
-# Samples alone: the shares of two ranks are then the batch of one.
-INVERTED = {**INVERSION, "widths": WIDTHS, "steps": 2, "log_every": 1, "validate_every": 99, "mix": 1.0}
+ALIGNED = ALIGNMENT | {"steps": 2, "validate_every": 99}
+# Samples only: the shares of two ranks are then the batch of one.
+INVERTED = FOUNDATION | {"steps": 2, "validate_every": 99, "mix": 1.0}
 
 
 def align(folder, **changes):
@@ -42,6 +40,7 @@ def invert(folder, **changes):
 def trained(tmp_path_factory):
     """The folder in which two processes have trained all that is looked at below."""
     folder = tmp_path_factory.mktemp("two")
+    train_generator(folder / "generator", steps=2)
     script = folder / "two.py"
     script.write_text(
         textwrap.dedent(
@@ -51,10 +50,9 @@ def trained(tmp_path_factory):
             from clcae_lib.inversion.e4e import CodePool
             from clcae_lib.training import fit
             from clcae_lib.training.peers import E4eTask, PeerConfig
-            from tests.unit.test_inversion_training import parts_of
+            from tests.unit._tiny import PEER, parts_of
             from tests.unit.test_loop import Regression, TrainConfig
-            from tests.unit.test_peers import SMALL
-            from tests.unit.test_two_processes import WIDTHS, align, invert
+            from tests.unit.test_two_processes import align, invert, train_generator
 
             folder, two = pathlib.Path(sys.argv[1]), {"devices": 2, "threads": 1}
 
@@ -71,13 +69,16 @@ def trained(tmp_path_factory):
                 task = invert(folder / name, **two, **changes)
                 keep(name, task.modules, rank)
 
+            task = train_generator(folder / "generator", **two)  # one process trained two steps of six
+            keep("generator", {"generator": task.modules["generator"]}, rank)
+
             class SmallPool(E4eTask):
                 def setup(self, fabric):
                     super().setup(fabric)
                     self.pool = CodePool(3)
 
             def e4e(name, steps):
-                config = PeerConfig(**{**SMALL, **two, "method": "e4e", "steps": 6})
+                config = PeerConfig(**{**PEER, **two, "method": "e4e", "steps": 6})
                 task = SmallPool(config, parts_of(32))
                 task.remaining = lambda done: max(0, steps - done)
                 fit(task, config, folder / name, progress=False)
@@ -132,13 +133,6 @@ def saved(folder, name):
     return [torch.load(path, weights_only=True) for path in found]
 
 
-def assert_same(first, second):
-    assert first.keys() == second.keys()
-    for module, state in first.items():
-        for name, value in state.items():
-            assert torch.equal(value, second[module][name]), (module, name)
-
-
 def rows(folder):
     with (folder / "metrics.csv").open() as file:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
@@ -155,15 +149,21 @@ def test_two_ranks_learn_from_the_whole_batch_as_one_process_does(trained, tmp_p
         assert [row[measure] for row in two] == pytest.approx([row[measure] for row in one], rel=1e-3)
 
 
-@pytest.mark.parametrize("name", ["inversion", "body"])
+@pytest.mark.parametrize("name", ["inversion", "body", "generator"])
 def test_ranks_have_equal_weights_and_statistics_of_normalisation(trained, name):
-    assert_same(*saved(trained, name))
+    assert_equal(*saved(trained, name))
+
+
+def test_two_processes_resume_a_run_of_one(trained):
+    state = checkpoints.load_state(trained / "generator" / "state.pt")
+    assert (state["step"], state["images"]) == (6, 24)
+    assert_equal(state["modules"]["generator"], saved(trained, "generator")[0]["generator"])
 
 
 def test_a_resumed_e4e_equals_a_straight_one_on_every_rank(trained):
     """The discriminator is shown codes of the rank's own pool, which a state must keep for each."""
     for whole, parts in zip(saved(trained, "whole"), saved(trained, "parts"), strict=True):
-        assert_same(whole, parts)
+        assert_equal(whole, parts)
     pool = checkpoints.load_state(trained / "parts" / "state.pt")["task"]["pool"]
     assert len(pool) == 2 * 3
     assert not torch.equal(pool[:3], pool[3:])

@@ -1,0 +1,151 @@
+"""What a training step is made from: random numbers by (seed, step), images, and codes of the generator.
+
+Random numbers are functions of seed and step, so that a resumed run draws what an unbroken one draws.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from clcae_lib.images import from_uint8, to_uint8
+from clcae_lib.models import Generator
+from clcae_lib.models.backbone import to_encoder_side
+
+_MASK = (1 << 64) - 1
+
+
+def _mixed(*numbers: int) -> int:
+    """Return a well-spread 63-bit number for a tuple of integers (the splitmix64 finaliser)."""
+    state = 0
+    for number in numbers:
+        state = (state + (number & _MASK) + 0x9E3779B97F4A7C15) & _MASK
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+        state ^= state >> 31
+    return state >> 1
+
+
+def step_generator(*numbers: int) -> torch.Generator:
+    """Return a CPU generator seeded by (seed, step, stream, ...), the same on every device and rank."""
+    return torch.Generator().manual_seed(_mixed(*numbers))
+
+
+def seed_step(*numbers: int, device: torch.device | str = "cpu") -> None:
+    """Seed Python, NumPy and torch, on the CPU and on `device`, for one step."""
+    value = _mixed(*numbers)
+    random.seed(value)
+    np.random.seed(value & 0xFFFFFFFF)
+    torch.default_generator.manual_seed(value)
+    if torch.device(device).type != "cpu":
+        torch.get_device_module(device).manual_seed(value)
+
+
+@contextmanager
+def randomness_restored(device: torch.device | str = "cpu") -> Iterator[None]:
+    """Restore, at the end, the random states that `seed_step` changes."""
+    module = torch if torch.device(device).type == "cpu" else torch.get_device_module(device)
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state(), module.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        module.set_rng_state(states[3])
+
+
+class Shuffled:
+    """The endless sequence 0..size-1 in a new order in each epoch, addressed by position.
+
+    Raises:
+        ValueError: `size` is below one.
+    """
+
+    def __init__(self, size: int, *, seed: int = 0) -> None:
+        if size < 1:
+            raise ValueError(f"size={size}: there is nothing to shuffle")
+        self.size, self.seed = size, seed
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
+
+    def take(self, start: int, count: int) -> Tensor:
+        """Return the item numbers at positions `start` to `start + count`, int64 `[count]`."""
+        parts = []
+        while count > 0:
+            epoch, offset = divmod(start, self.size)
+            part = self._epoch_order(epoch)[offset : offset + count]
+            parts.append(part)
+            start, count = start + len(part), count - len(part)
+        return torch.cat(parts)
+
+    def _epoch_order(self, epoch: int) -> Tensor:
+        if epoch != self._epoch:
+            order = torch.randperm(self.size, generator=step_generator(self.seed, epoch, 0x5F))
+            self._epoch, self._order = epoch, order
+        return self._order
+
+
+def from_bytes(images: UInt8[Tensor, "n 3 h w"], device: torch.device | str) -> Float[Tensor, "n 3 h w"]:
+    """Return bytes 0 to 255 as images in [-1, 1] on a device, in channels-last order."""
+    return from_uint8(images.to(device)).contiguous(memory_format=torch.channels_last)
+
+
+class InMemory:
+    """All images of a data set as bytes, rendered first where they are not in the cache."""
+
+    def __init__(self, source: Any) -> None:
+        if hasattr(source, "prepare"):
+            source.prepare()
+        read = getattr(source, "uint8", None) or (lambda rows: to_uint8(source.images(rows)))
+        blocks = (range(start, min(start + 1024, len(source))) for start in range(0, len(source), 1024))
+        self.bytes = torch.cat([read(block) for block in blocks])
+
+    def __len__(self) -> int:
+        return len(self.bytes)
+
+    def images(self, indices: Tensor, device: torch.device | str = "cpu") -> Float[Tensor, "n 3 h w"]:
+        """Return the images of these indices, in [-1, 1]."""
+        return from_bytes(self.bytes[indices], device)
+
+
+def cache_in_memory(source: Any) -> Any:
+    """Load the data set into memory unless it declares `streamed`."""
+    return source if getattr(source, "streamed", False) else InMemory(source)
+
+
+def eval_batch_size(resolution: int) -> int:
+    """Return how many images are decoded at a time outside of training: 64 of 128 pixels or less."""
+    return max(1, 64 * 128**2 // max(resolution, 128) ** 2)
+
+
+def synthesise(generator: Generator, w: Float[Tensor, "n d"], *, noise: str) -> Float[Tensor, "n 3 h w"]:
+    """Return the images of codes in evaluation batches, at the side that encoders see (at most 256)."""
+    parts = w.split(eval_batch_size(generator.size))
+    return torch.cat([to_encoder_side(generator.synthesis(part, noise=noise)) for part in parts])
+
+
+def noise_mode(generator: Generator, *, training: bool) -> str:
+    """Return "none" for a generator whose noise strengths are zero, else "random" (training) or "fixed"."""
+    if not generator.uses_noise:
+        return "none"
+    return "random" if training else "fixed"
+
+
+@torch.no_grad()
+def sample_codes(
+    generator: Generator, count: int, *numbers: int, start: int = 0, total: int | None = None
+) -> Float[Tensor, "n d"]:
+    """Return codes `start` to `start + count` of the `total` that a seed of several numbers gives.
+
+    Ranks that share a batch ask for different parts of one draw.
+    """
+    source = step_generator(*numbers)
+    z = torch.randn(total or count, generator.style_dim, generator=source)[start : start + count]
+    return generator.mapping(z.to(generator.w_avg.device))

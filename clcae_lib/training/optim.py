@@ -1,0 +1,138 @@
+"""Learning rates, EMA weights, and gradients of several processes."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """Return the network with its 4-D weights in the memory order that convolutions are fastest in."""
+    for weight in network.parameters():
+        if weight.ndim == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    return network
+
+
+def placed(network: nn.Module, device: torch.device | str) -> nn.Module:
+    """Return a copy of the network on a device, in `channels_last` order."""
+    return channels_last(copy.deepcopy(network).to(device))
+
+
+@contextmanager
+def evaluating(*networks: nn.Module) -> Iterator[None]:
+    """Put networks into evaluation mode, and back into their own at the end."""
+    modes = [network.training for network in networks]
+    for network in networks:
+        network.eval()
+    try:
+        yield
+    finally:
+        for network, mode in zip(networks, modes, strict=True):
+            network.train(mode)
+
+
+def cosine(step: int, steps: int, *, warmup: int, floor: float = 0.0) -> float:
+    """Return the learning rate's factor at a step: a linear warm-up, then a cosine down to `floor`."""
+    if step < warmup:
+        return (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+class Plateau:
+    """The published schedule: a tenth of the learning rate after ten epochs without a better validation loss.
+
+    torch's rule drives an optimizer of its own, so that the trained one may be wrapped in any way.
+
+    Args:
+        lr: learning rate at the start.
+    """
+
+    def __init__(self, lr: float) -> None:
+        self.start = lr
+        self._rates = torch.optim.SGD([torch.zeros(1)], lr=lr)
+        self._rule = ReduceLROnPlateau(self._rates, factor=0.1, patience=10)
+
+    @property
+    def factor(self) -> float:
+        """The present learning rate as a share of the first."""
+        return self._rates.param_groups[0]["lr"] / self.start
+
+    def step(self, loss: float) -> None:
+        """Take an epoch's mean validation loss into account."""
+        self._rule.step(loss)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resume needs."""
+        rule, rate = self._rule, self._rates.param_groups[0]["lr"]
+        counts = {"num_bad_epochs": rule.num_bad_epochs, "last_epoch": rule.last_epoch}
+        return {"rate": rate, "best": float(rule.best), **counts}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state` returned."""
+        self._rates.param_groups[0]["lr"] = float(state["rate"])
+        for name in ("best", "num_bad_epochs", "last_epoch"):
+            setattr(self._rule, name, state[name])
+
+
+def make_ranger(parameters: Iterable[nn.Parameter], *, lr: float) -> torch.optim.Optimizer:
+    """Return the published optimizer: rectified Adam with centred gradients and look-ahead.
+
+    `degenerated_to_sgd` gives the published first five steps, momentum without normalisation; without it
+    this package's Ranger ascends in them.
+    """
+    from pytorch_optimizer import Ranger
+
+    return Ranger(parameters, lr=lr, betas=(0.95, 0.999), eps=1e-5, k=6, alpha=0.5, degenerated_to_sgd=True)
+
+
+def half_life(seen: int, *, target: float, ramp: float) -> float:
+    """Return the EMA's half life in images after `seen` images: a share `ramp` of them, at most `target`."""
+    return max(min(target, ramp * seen), 1e-8)
+
+
+@torch.no_grad()
+def update_ema(ema: nn.Module, model: nn.Module, *, images: int, half_life: float) -> None:
+    """Move the EMA weights toward those of `model` by the share of `images` images at this half life.
+
+    The share changes from step to step, and states of runs hold the EMA under the model's own names; torch's
+    AveragedModel would rename them.
+    """
+    weight = 1 - 0.5 ** (images / half_life)
+    torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), weight)
+    for old, new in zip(ema.buffers(), model.buffers(), strict=True):
+        old.copy_(new)
+
+
+@torch.no_grad()
+def average_gradients(fabric: Fabric, *networks: nn.Module) -> None:
+    """Replace gradients, and the statistics of batch normalisation, by their means over the ranks.
+
+    Fabric's wrapping (DistributedDataParallel) is not used. It does not support `torch.autograd.grad`, which
+    gradient penalties need; it must search the graph of every step for the layers that coarse stages of the
+    generator and frozen halves of encoders leave unused; and it gives all ranks the statistics of the first.
+    """
+    shared = [p.grad for network in networks for p in network.parameters() if p.grad is not None]
+    if fabric.world_size == 1 or not shared:
+        return
+    norms = [part for network in networks for part in network.modules() if isinstance(part, _BatchNorm)]
+    shared += [b for norm in norms for b in (norm.running_mean, norm.running_var) if b is not None]
+    flat = fabric.all_reduce(torch.cat([value.reshape(-1) for value in shared]), reduce_op="mean")
+    for value, part in zip(shared, flat.split([value.numel() for value in shared]), strict=True):
+        value.copy_(part.view(value.shape))
+
+
+def gather(fabric: Fabric, rows: Float[Tensor, "local ..."]) -> Float[Tensor, "all ..."]:
+    """Return the rows of every rank, with gradient."""
+    return rows if fabric.world_size == 1 else fabric.all_gather(rows, sync_grads=True).flatten(0, 1)
