@@ -5,6 +5,7 @@ and, through Voila, in a page of its own. Whatever goes wrong ends as a sentence
 """
 
 import base64
+import logging
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -28,7 +29,7 @@ from clcae_lib.explorer.widgets import (
     file_upload,
     thumbnail,
 )
-from clcae_lib.explorer.worker import Result, Worker, as_sentence
+from clcae_lib.explorer.worker import Worker
 
 _FOLDER = Path(__file__).parent
 _READY = "Drag a slider, or focus one and press the arrow keys."
@@ -47,6 +48,7 @@ LARGE = 256
 PREVIEW = 128
 
 Made = TypeVar("Made")
+_log = logging.getLogger(__name__)
 
 
 class Explorer:
@@ -60,7 +62,6 @@ class Explorer:
         device: device of the networks, if a studio is to be opened.
         state: what is shown first; the first seed if None.
         rest: seconds after which a slider counts as resting and everything is drawn.
-        open_studio: function that makes the studio of a world.
 
     Attributes:
         controls: every control; setting a value does what a visitor's drag does.
@@ -78,17 +79,16 @@ class Explorer:
         device: str = "auto",
         state: State | None = None,
         rest: float = 0.15,
-        open_studio: Callable[..., Studio] = Studio.open,
     ) -> None:
-        self._open, self._device, self._lock = open_studio, device, threading.RLock()
-        studio = open_studio(studio, device=device) if isinstance(studio, str) else studio
+        self._device, self._rest, self._lock = device, rest, threading.RLock()
+        studio = Studio.open(studio, device=device) if isinstance(studio, str) else studio
         self._studios = {studio.world.name: studio}
         self.views, self._undrawn = Views(), False
         self._make_buttons()
         self.root = w.VBox([]).add_class("clcae-explorer")
         # Threads that wait for each other make a small image late whenever the machine has other work.
         threads = 1 if studio.side <= SMALL else None
-        self.worker = Worker(self._image, self._frame, self._deliver, rest=rest, threads=threads)
+        self.worker = Worker(urgent="image", threads=threads)
         with self._lock:
             self._use(studio, state or studio.first)
 
@@ -101,19 +101,6 @@ class Explorer:
     def studio(self) -> Studio:
         """The studio that draws now."""
         return self.controls.studio
-
-    def go(self, state: State) -> None:
-        """Show a state, as a step that can be undone.
-
-        Raises:
-            ExplorerError: it is of another world, or asks for a control that this one does not have.
-        """
-        self.studio.check(state)
-        if state.method not in self.controls.method.options:
-            raise ExplorerError(f"{state.method}: the world {state.world} has no such method.")
-        with self._lock:
-            self.controls.show(state)
-            self._step(state)
 
     def wait(self, timeout: float = 60.0) -> bool:
         """Block until everything asked for is shown; False if the time was up before."""
@@ -217,21 +204,24 @@ class Explorer:
         upload.observe(self._guarded(take), names="value")
         upload.observe(self._guarded(refuse), names="error")
 
-    def _later(self, name: str, make: Callable[[], Made], show: Callable[[Made], None]) -> None:
+    def _later(
+        self, name: str, make: Callable[[], Made], show: Callable[[Made], None], *, after: float = 0.0
+    ) -> None:
         """Have the worker's thread make something and then, under the lock, show it."""
 
         def job() -> None:
             try:
                 made = make()
             except Exception as error:
-                self._guarded(partial(self._failed, as_sentence(error)))()
+                self._guarded(partial(self._failed, name, as_sentence(error)))()
             else:
                 self._guarded(partial(show, made))()
 
-        self.worker.do(name, job)
+        self.worker.do(name, job, after=after)
 
-    def _failed(self, error: ClcaeError) -> None:
+    def _failed(self, name: str, error: ClcaeError) -> None:
         """Say what went wrong; the controls stand for the present state again, its world among them."""
+        self._undrawn = name in ("image", "frame")
         self.controls.show(self.history.state)
         raise error
 
@@ -241,12 +231,12 @@ class Explorer:
         state = self.controls.read()
         if state.world != self.studio.world.name:
             self.views.say(f"Opening the world {state.world}; the first time this takes a minute.")
-            self._later("world", partial(self._opened, state.world), self._change_world)
+            self._later("world", partial(self._open, state.world), self._change_world)
             return
         self._step(state)
 
-    def _opened(self, name: str) -> Studio:
-        return self._studios.get(name) or self._open(name, device=self._device)
+    def _open(self, name: str) -> Studio:
+        return self._studios.get(name) or Studio.open(name, device=self._device)
 
     def _change_world(self, studio: Studio) -> None:
         self._studios[studio.world.name] = studio
@@ -266,29 +256,23 @@ class Explorer:
 
     def _draw(self, state: State) -> None:
         self.undo.disabled, self.redo.disabled = not self.history.can_undo, not self.history.can_redo
-        self.worker.ask(state)
-
-    def _image(self, state: State) -> Pixels:
-        studio = self._studios[state.world]
+        studio = self.studio
         preview = studio.side > LARGE and studio.device.type == "cpu"
-        return studio.image(state, side=PREVIEW if preview else None)
+        make = partial(studio.image, state, side=PREVIEW if preview else None)
+        self.worker.drop("frame")
+        self._later("image", make, partial(self._show_image, studio, state))
 
-    def _frame(self, state: State) -> Frame:
-        return self._studios[state.world].frame(state)
+    def _show_image(self, studio: Studio, state: State, image: Pixels) -> None:
+        self.views.show_image(image)
+        if self._undrawn:  # what was said of an upload stays until the next step
+            self._clear_error()
+        if state == self.state:  # else a newer one is about to be drawn
+            show = partial(self._show_frame, state)
+            self._later("frame", partial(studio.frame, state), show, after=self._rest)
 
-    def _deliver(self, state: State, result: Result) -> None:
-        """Show a result; called from the worker's thread."""
-        with self._lock:
-            if isinstance(result, ClcaeError):
-                self._undrawn = True
-                self.views.say(str(result), error=True)
-            elif isinstance(result, Frame):
-                self.views.show_frame(result, asked=tuple(state.edits))
-                self.snippet.value = export.snippet(state)
-            else:
-                self.views.show_image(result)
-                if self._undrawn:  # what was said of an upload stays until the next step
-                    self._clear_error()
+    def _show_frame(self, state: State, frame: Frame) -> None:
+        self.views.show_frame(frame, asked=tuple(state.edits))
+        self.snippet.value = export.snippet(state)
 
     def _clear_error(self) -> None:
         if self.views.failed:
@@ -327,7 +311,12 @@ class Explorer:
         del name
         if len(data) > MAX_JSON:
             raise ExplorerError("This file is too large for a state; load one that the explorer saved.")
-        self.go(State.from_json(data.decode("utf-8", errors="replace")))
+        state = State.from_json(data.decode("utf-8", errors="replace"))
+        self.studio.check(state)
+        if state.method not in self.controls.method.options:
+            raise ExplorerError(f"{state.method}: the world {state.world} has no such method.")
+        self.controls.show(state)
+        self._step(state)
 
     def _export(self, kind: str) -> None:
         self.views.say(f"Preparing the {kind} file …")
@@ -347,3 +336,12 @@ class Explorer:
         text = f"Save {name} ({max(1, round(len(data) / 1000))} kB)"
         self.saved.value = f'<a class="clcae-save" download="{name}" href="{address}">{text}</a>'
         self.views.say(f"The {kind} file is ready: press its link to save it.")
+
+
+def as_sentence(error: Exception) -> ClcaeError:
+    """Return an error as the visitor may see it; a fault of the program is logged with its traceback."""
+    if isinstance(error, ClcaeError):
+        return error
+    _log.error("A fault in the explorer", exc_info=error)
+    kind = type(error).__name__
+    return ExplorerError(f"Something unexpected went wrong ({kind}); the last image stays. Try reset.")

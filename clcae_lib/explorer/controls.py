@@ -93,8 +93,7 @@ def find_controls(
     found = [
         *_named(world, factors, samples, device),
         *_from_folder(world, generator),
-        *_ganspace(codes),
-        *_sefa(generator, codes),
+        *_components(generator, codes),
     ]
     return {control.key: control for control in found}
 
@@ -146,19 +145,19 @@ def _read(path: Path) -> tuple[Literal["directions", "GANSpace"], list[Direction
     return "directions", [load_interfacegan(path)]
 
 
-def _ganspace(codes: torch.Tensor) -> list[Control]:
+def _components(generator: Generator, codes: torch.Tensor) -> list[Control]:
+    """GANSpace's and SeFa's components, with one unit, so that their sliders compare."""
     count = min(COMPONENTS, codes.shape[1])
     components = ganspace(codes, components=count)
-    text = "a principal component of the codes W; strength 1 is one standard deviation along it"
-    return [
-        Control(f"ganspace-{i}", f"component {i + 1}", "GANSpace", components.direction(i), text)
-        for i in range(count)
+    principal = [components.direction(i) for i in range(count)]
+    amplified = [
+        replace(d, unit=float((codes @ d.vector.to(codes)).std())) for d in sefa(generator, count=count)
     ]
-
-
-def _sefa(generator: Generator, codes: torch.Tensor) -> list[Control]:
-    """SeFa's components with the unit of GANSpace's, so that their sliders compare."""
+    text = "a principal component of the codes W; strength 1 is one standard deviation along it"
+    found = [
+        Control(f"ganspace-{i}", f"component {i + 1}", "GANSpace", d, text) for i, d in enumerate(principal)
+    ]
     text = "what the layers amplify most; strength 1 is one standard deviation of the codes along it"
-    found = sefa(generator, count=min(COMPONENTS, codes.shape[1]))
-    scaled = [replace(d, unit=float((codes @ d.vector.to(codes)).std())) for d in found]
-    return [Control(f"sefa-{i}", f"eigenvector {i + 1}", "SeFa", d, text) for i, d in enumerate(scaled)]
+    return found + [
+        Control(f"sefa-{i}", f"eigenvector {i + 1}", "SeFa", d, text) for i, d in enumerate(amplified)
+    ]

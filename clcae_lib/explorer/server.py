@@ -85,15 +85,7 @@ def write_page(folder: Path, *, world: str, device: str) -> Path:
 
 
 def configuration(*, host: str, port: int, visitors: int, idle: int, folder: Path) -> Config:
-    """Return Voila's settings.
-
-    Args:
-        host: address to serve; 127.0.0.1 is reached from this machine only.
-        port: port of the page.
-        visitors: the most kernels at the same time.
-        idle: seconds without a message after which a kernel ends.
-        folder: an empty folder for the page.
-    """
+    """Return Voila's settings: the arguments of `serve`, and the empty folder of the page."""
     config = Config()
     config.Voila.update(ip=host, port=port, port_retries=0, open_browser=False, root_dir=str(folder))
     config.Voila.tornado_settings = {"websocket_max_message_size": MESSAGE_BYTES}

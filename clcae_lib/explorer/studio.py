@@ -4,7 +4,7 @@ It inverts (arXiv 2211.11448, section 3), edits W+ and carries F along (section 
 edit changed beside what it was asked to change (section 4.3).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from types import MappingProxyType
@@ -29,7 +29,7 @@ from clcae_lib.inversion import ClcaeInverter, Inversion
 from clcae_lib.models import Generator
 from clcae_lib.spaces import broadcast_w
 from clcae_lib.weights.networks import ENCODERS
-from clcae_lib.worlds import World, WorldError, get_world, world_names
+from clcae_lib.worlds import World, WorldError, get_world
 
 KEPT = 24
 """Inversions kept, the least recently used forgotten first."""
@@ -94,7 +94,6 @@ class Studio:
         device: device of the networks.
 
     Attributes:
-        worlds: names of all the worlds there are.
         methods: presets of encoders that the world has weights of.
         gallery_size: number of images in the gallery.
         rows: L, rows of W+.
@@ -107,7 +106,6 @@ class Studio:
     ) -> None:
         self.world, self.generator, self.device = world, generator, device
         self.controls = MappingProxyType(dict(controls))
-        self.worlds = world_names()
         self.methods = tuple(name for name in ENCODERS if world.inversion(name) is not None)
         self.rows, self.side = generator.n_latent, generator.size
         split = "test" if "test" in world.splits else next(iter(world.splits), None)
@@ -132,7 +130,6 @@ class Studio:
         *,
         device: torch.device | str = "auto",
         samples: int = SAMPLES,
-        factors: Sequence[str] | None = None,
     ) -> "Studio":
         """Return the studio of a world, in a second; a minute if directions must be found first.
 
@@ -140,14 +137,13 @@ class Studio:
             world: the world, or its name.
             device: "auto", "cpu", "cuda", ...
             samples: number of codes that directions are found from.
-            factors: factors that get a named direction; a choice of the world's state factors if None.
 
         Raises:
             WorldError: there is no such world, or it has no generator.
         """
         device, world = resolve_device(device), get_world(world)
         generator = world.generator(device)
-        controls = find_controls(world, generator, factors=factors, samples=samples, device=device)
+        controls = find_controls(world, generator, samples=samples, device=device)
         return cls(world, generator, controls, device=device)
 
     @property
@@ -229,14 +225,6 @@ class Studio:
         own = self.generator.activation(codes.w_plus, side=side, style_offsets=styles)
         return Inversion(codes.w, codes.w_plus, own + codes.offset, styles)
 
-    def original(self, state: State) -> Pixels | None:
-        """Return the image that was inverted; None for a sampled code.
-
-        Raises:
-            ExplorerError: there is no such image.
-        """
-        return None if state.source == "seed" else to_array(self._target(state)[0])
-
     def thumbnails(self, indices: Iterable[int]) -> list[Pixels]:
         """Return images of the gallery.
 
@@ -252,21 +240,19 @@ class Studio:
             raise ExplorerError(f"index: the gallery has images 0 to {self.gallery_size - 1}.")
         return self._images.images(indices)
 
-    def _target(self, state: State) -> Float[Tensor, "1 3 h w"]:
-        """The image to invert, in [-1, 1]."""
-        if state.source == "gallery":
-            return self._gallery([state.index])
-        if state.upload is None:
-            raise ExplorerError("Nothing is uploaded yet: choose an image.")
-        return from_array(from_text(state.upload, side=self.side))[None]
-
     def _invert(self, source: State) -> Inversion:
         if source.source == "seed":
             return Inversion.from_w(sample_codes(self.generator, 1, seed=source.seed), self.generator)
         if source.method not in self.methods:
             known = ", ".join(self.methods) or "no method"
             raise ExplorerError(f"{source.method}: the world {self.world.name} has weights of {known}.")
-        return self._inverter(source.method).invert(self._target(source))
+        if source.source == "gallery":
+            image = self._gallery([source.index])
+        elif source.upload is None:
+            raise ExplorerError("Nothing is uploaded yet: choose an image.")
+        else:
+            image = from_array(from_text(source.upload, side=self.side))[None]
+        return self._inverter(source.method).invert(image)
 
     def _load_inverter(self, method: str) -> ClcaeInverter:
         return ClcaeInverter.load(self.world, method, self.device, generator=self.generator)

@@ -15,13 +15,17 @@ from clcae_lib.explorer.state import State
 from clcae_lib.explorer.studio import Frame, Pixels, Studio
 from clcae_lib.explorer.uploads import as_png
 from clcae_lib.spaces import SPACE_LABELS
+from clcae_lib.worlds import world_names
 
 REACH = 3.0
 """Sliders go this many standard deviations each way; a loaded state may widen one."""
 THUMBNAILS = 8
 ROWS_SHOWN = 12
 _SEED = 2**31 - 1
-_SAME_NAME = ("world", "source", "seed", "index", "method", "space", "truncation", "lock_identity")
+_SAME_NAME = (
+    *("world", "source", "seed", "index", "method", "space"),
+    *("truncation", "lock_identity", "strip", "strip_range"),
+)
 """Controls that hold the state's field of their name."""
 
 
@@ -55,7 +59,7 @@ class ControlPanel:
         self.tabs = w.Tab(boxes, titles=list(panels), selected_index=1)
         self.inputs: list[w.Widget] = [
             *(getattr(self, name) for name in _SAME_NAME),
-            *(self.mix, self.mix_seed, self.mix_layers, self.strip, self.strip_range),
+            *(self.mix, self.mix_seed, self.mix_layers),
             *self.sliders.values(),
         ]
         for control in self.inputs:
@@ -70,8 +74,6 @@ class ControlPanel:
             edits={key: round(slider.value, 4) for key, slider in self.sliders.items()},
             mix_seed=self.mix_seed.value if mixed else None,
             mix_layers=tuple(self.mix_layers.value) if mixed else (),
-            strip=self.strip.value,
-            strip_range=self.strip_range.value,
         )
 
     def show(self, state: State) -> None:
@@ -84,7 +86,6 @@ class ControlPanel:
             self.mix.value = state.mix_seed is not None
             if state.mix_seed is not None:
                 self.mix_seed.value, self.mix_layers.value = state.mix_seed, state.mix_layers
-            self.strip_range.value, self.strip.value = state.strip_range, state.strip
             for key, slider in self.sliders.items():
                 strength = state.edits.get(key, 0.0)
                 reach = max(REACH, abs(strength))
@@ -95,7 +96,7 @@ class ControlPanel:
 
     def _make_source(self) -> list[w.Widget]:
         studio = self.studio
-        worlds = tuple(dict.fromkeys((studio.world.name, *studio.worlds)))
+        worlds = tuple(dict.fromkeys((studio.world.name, *world_names())))
         self.world = w.Dropdown(options=worlds, **_named("World"))
         kinds = [("a seed", "seed"), ("the gallery", "gallery"), ("an upload", "upload")]
         self.source = w.Dropdown(options=kinds, **_named("Image from"))

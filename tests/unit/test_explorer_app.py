@@ -6,8 +6,8 @@ import io
 import json
 import os
 import threading
-from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from tornado.web import HTTPError
 
-from clcae_lib.explorer import ExplorerError, Frame, State, app, server
+from clcae_lib.explorer import ExplorerError, State, Studio, app, server
 from clcae_lib.explorer.app import Explorer
 from clcae_lib.explorer.widgets import readout_table
 from clcae_lib.explorer.worker import Worker
@@ -201,21 +201,54 @@ def test_a_saved_state_loads_and_a_foreign_one_is_refused(explorer):
     assert explorer.state == kept
 
 
+def test_a_hundred_quick_moves_end_in_the_last_and_are_not_queued(explorer, monkeypatch):
+    gate, entered, drawn, framed = threading.Event(), threading.Event(), [], []
+    image, frame = explorer.studio.image, explorer.studio.frame
+
+    def slow(state, **options):
+        entered.set()
+        assert gate.wait(10)
+        drawn.append(state.seed)
+        return image(state, **options)
+
+    monkeypatch.setattr(explorer.studio, "image", slow)
+    monkeypatch.setattr(explorer.studio, "frame", lambda state: (framed.append(state.seed), frame(state))[1])
+    explorer.controls.seed.value = 1000
+    assert entered.wait(10)
+    for seed in range(1001, 1101):
+        explorer.controls.seed.value = seed
+    gate.set()
+    settle(explorer)
+    assert drawn == [1000, 1100]
+    assert framed == [1100], "only the state that rests gets its frame"
+    assert "seed=1100" in explorer.snippet.value
+
+
 def test_errors_and_faults_reach_the_status_line(explorer, monkeypatch, caplog):
+    framed = []
+
     def fail(state, **options):
-        raise ExplorerError("the <em>lamp</em> is broken")
+        raise ExplorerError("the <em>lamp</em> is broken") if state.seed == 9 else KeyError("a secret")
 
-    monkeypatch.setattr(explorer.studio, "image", fail)
-    explorer.controls.seed.value = 9
-    _, status = settle(explorer)
-    assert "the &lt;em&gt;lamp&lt;/em&gt; is broken" in status
+    with monkeypatch.context() as patch:
+        patch.setattr(explorer.studio, "image", fail)
+        patch.setattr(explorer.studio, "frame", framed.append)
+        explorer.controls.seed.value = 9
+        assert "the &lt;em&gt;lamp&lt;/em&gt; is broken" in settle(explorer)[1]
+        explorer.controls.seed.value = 10
+        _, status = settle(explorer)
+        assert "KeyError" in status
+        assert "secret" not in status, "the details of a fault are for the log"
+        assert caplog.records[-1].exc_info
+        assert framed == [], "no frame of a state that cannot be drawn"
+    explorer.controls.seed.value = 11
+    assert "clcae-error" not in settle(explorer)[1]
     monkeypatch.setattr(explorer.controls, "read", lambda: 1 / 0)
-    explorer.controls.seed.value = 10
+    explorer.controls.seed.value = 12
     assert "ZeroDivisionError" in explorer.views.status.value
-    assert caplog.records[-1].exc_info, "a fault of the program goes to the log with its traceback"
 
 
-def test_a_world_that_cannot_be_opened_is_reported_and_controls_work_meanwhile(explorer):
+def test_a_world_that_cannot_be_opened_is_reported_and_controls_work_meanwhile(explorer, monkeypatch):
     gate = threading.Event()
     explorer.controls.world.options = (WORLD, "nowhere")
 
@@ -223,7 +256,7 @@ def test_a_world_that_cannot_be_opened_is_reported_and_controls_work_meanwhile(e
         assert gate.wait(30)
         raise ExplorerError(f"There is no world {name}.")
 
-    explorer._open = refuse
+    monkeypatch.setattr(Studio, "open", refuse)
     explorer.controls.world.value = "nowhere"
     explorer.controls.world.value = WORLD
     explorer.controls.seed.value = 11
@@ -237,7 +270,7 @@ def test_a_world_that_cannot_be_opened_is_reported_and_controls_work_meanwhile(e
 
 def test_another_world_is_shown_with_the_method_that_it_has(explorer, tmp_path, monkeypatch):
     other = open_studio(monkeypatch, tmp_path, BareWorld(), encoder="published")
-    explorer._open = lambda name, *, device: other
+    monkeypatch.setattr(Studio, "open", lambda name, *, device: other)
     explorer.controls.world.options = (WORLD, "bare")
     explorer.controls.world.value = "bare"
     _, status = settle(explorer)
@@ -296,102 +329,55 @@ def test_a_readout_escapes_what_it_shows():
 
 # ----------------------------------------------------------------------------------------- the worker
 
-PIXEL = np.zeros((1, 1, 3), np.uint8)
-FRAME = Frame(PIXEL, PIXEL, PIXEL)
-
-
-class Bench:
-    """A worker with a gate in its fast path, and all that it did."""
-
-    def __init__(self):
-        self.gate, self.entered = threading.Event(), threading.Event()
-        self.drawn, self.framed, self.delivered = [], [], []
-        self.gate.set()
-        self.worker = Worker(self.image, self.frame, self.deliver, rest=0.02)
-
-    def image(self, state):
-        self.entered.set()
-        assert self.gate.wait(10)
-        self.drawn.append(state.seed)
-        if state.seed == 13:
-            raise ExplorerError("thirteen <b>brings</b> bad luck")
-        if state.seed == 14:
-            raise KeyError("a fault")
-        return PIXEL
-
-    def frame(self, state):
-        self.framed.append(state.seed)
-        return FRAME
-
-    def deliver(self, state, result):
-        if state.seed == 15:
-            raise RuntimeError("the page is gone")
-        self.delivered.append((state.seed, result))
-
-    def ask(self, seed):
-        self.worker.ask(replace(State(), seed=seed))
-
 
 @pytest.fixture
-def bench():
-    made = Bench()
+def worker():
+    made = Worker(urgent="image")
     yield made
-    made.gate.set()
-    made.worker.stop()
+    made.stop()
     assert "clcae-explorer" not in [thread.name for thread in threading.enumerate()]
 
 
-def test_a_hundred_quick_requests_end_in_the_last_and_are_not_queued(bench):
-    bench.gate.clear()
-    bench.ask(0)
-    assert bench.entered.wait(10)
-    for seed in range(1, 101):
-        bench.ask(seed)
-    bench.gate.set()
-    assert bench.worker.wait(10)
-    assert bench.drawn == [0, 100]
-    assert bench.framed == [100], "only the state that rests gets its frame"
-    assert bench.delivered[-1] == (100, FRAME)
+@pytest.fixture
+def gate(worker):
+    """A first job, under way, that ends when the gate is opened."""
+    opened, entered = threading.Event(), threading.Event()
+    worker.do("first", lambda: (entered.set(), opened.wait(10)))
+    assert entered.wait(10)
+    yield opened
+    opened.set()
 
 
-def test_errors_are_delivered_and_the_thread_lives_on(bench):
-    for seed in (13, 14):
-        bench.ask(seed)
-        assert bench.worker.wait(10)
-    (_, expected), (_, fault) = bench.delivered
-    assert str(expected) == "thirteen <b>brings</b> bad luck"
-    assert isinstance(fault, ExplorerError)
-    assert "KeyError" in str(fault)
-    assert "a fault" not in str(fault), "the details of a fault are for the log"
-    assert bench.framed == [], "no frame of a state that cannot be drawn"
-    bench.ask(15)
-    bench.ask(1)
-    assert bench.worker.wait(10)
-    assert bench.delivered[-1] == (1, FRAME)
-
-
-def test_jobs_of_one_name_replace_each_other(bench):
+def test_jobs_of_one_name_replace_each_other_and_the_urgent_one_comes_first(worker, gate):
     done = []
-    bench.gate.clear()
-    bench.ask(1)
-    assert bench.entered.wait(10)
-    for word in ("old", "new"):
-        bench.worker.do("export", lambda word=word: done.append(word))
-    bench.worker.do("other", lambda: done.append("other"))
-    bench.gate.set()
-    assert bench.worker.wait(10)
-    assert done == ["new", "other"]
+    for name, word in (("export", "old"), ("other", "other"), ("image", "image"), ("export", "new")):
+        worker.do(name, partial(done.append, word))
+    worker.do("frame", partial(done.append, "dropped"))
+    worker.drop("frame")
+    assert worker.wait(0.01) is False
+    gate.set()
+    assert worker.wait(10)
+    assert done == ["image", "new", "other"]
 
 
-def test_the_workers_number_of_threads_is_its_own(bench):
+def test_a_job_that_is_to_rest_waits_and_a_fault_does_not_end_the_thread(worker):
+    done = []
+    worker.do("late", partial(done.append, "late"), after=0.1)
+    worker.do("wrong", lambda: 1 / 0)
+    worker.do("soon", partial(done.append, "soon"))
+    assert worker.wait(10)
+    assert done == ["soon", "late"]
+
+
+def test_the_workers_number_of_threads_is_its_own():
     def count(found):
         found.append(torch.get_num_threads())
 
     inside, later, before = [], [], torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        worker = Worker(bench.image, bench.frame, bench.deliver, threads=1)
-        worker.do("count", lambda: count(inside))
+        worker = Worker(urgent="image", threads=1)
+        worker.do("count", partial(count, inside))
         assert worker.wait(10)
         worker.stop()
         thread = threading.Thread(target=count, args=(later,))
