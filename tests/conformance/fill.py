@@ -22,9 +22,8 @@ Draw = Callable[[NDArray, int], NDArray]
 
 
 class Rule(NamedTuple):
-    """How tensors are filled whose name matches; `draw` None leaves them, `dims` None takes any rank."""
+    """Fill of tensors whose name matches; `draw` None leaves them, `dims` None is any rank."""
 
-    name: str
     pattern: str
     draw: Draw | None
     dims: int | None = None
@@ -39,29 +38,29 @@ def _by_fan(gain: float) -> Draw:
 
 
 RULES = (
-    Rule("keep: FIR kernels", r"\.kernel$", None),
-    Rule("keep: BN counters", r"num_batches_tracked$", None),
-    Rule("keep: LPIPS mean/std", r"(^|\.)net\.(mean|std)$", None),
-    Rule("BN running_mean 0.1n", r"running_mean$", _affine(0.0, 0.1)),
-    Rule("BN running_var 1+0.1|n|", r"running_var$", lambda normal, fan: 1.0 + 0.1 * np.abs(normal)),
-    Rule("noise buffers n", r"noises\.noise_\d+$", _affine(0.0, 1.0)),
-    Rule("noise strength 0.1n", r"noise\.weight$", _affine(0.0, 0.1)),
-    Rule("mapping weight 100n", r"(^|\.)style\.\d+\.weight$", _affine(0.0, 100.0)),
-    Rule("mapping bias 10n", r"(^|\.)style\.\d+\.bias$", _affine(0.0, 10.0)),
-    Rule("modulation bias 1+0.1n", r"modulation\.bias$", _affine(1.0, 0.1)),
-    Rule("modulation weight n", r"modulation\.weight$", _affine(0.0, 1.0)),
-    Rule("toRGB weight 0.2n", r"to_rgb(1|s\.\d+)\.conv\.weight$", _affine(0.0, 0.2)),
-    Rule("modulated conv weight n", r"\.conv\.weight$", _affine(0.0, 1.0), dims=5),
-    Rule("constant input n", r"input\.input$", _affine(0.0, 1.0)),
-    Rule("EqualLinear weight n", r"styles(_others)?\.\d+\.linear\.weight$", _affine(0.0, 1.0)),
-    Rule("LPIPS lin weight |n|/fan", r"(^|\.)lin\.\d+\.1\.weight$", lambda normal, fan: np.abs(normal) / fan),
-    Rule("PReLU weight 0.25+0.05n", r"(input_layer|res_layer)\.2\.weight$", _affine(0.25, 0.05), dims=1),
-    Rule("temperature log(1/.07)+.1n", r"logit_scale$", _affine(math.log(1 / 0.07), 0.1), dims=0),
-    Rule("position embedding n", r"pos_embedding$", _affine(0.0, 1.0)),
-    Rule("BN / LayerNorm gain 1+0.1n", r"\.weight$", _affine(1.0, 0.1), dims=1),
-    Rule("any bias 0.1n", r"bias$", _affine(0.0, 0.1)),
-    Rule("LeakyReLU convs n*sqrt(2/f)", r"(convs|content_layer)[.\w]*\.weight$", _by_fan(2.0), dims=4),
-    Rule("any other weight n/sqrt(f)", r"weight$", _by_fan(1.0)),
+    Rule(r"\.kernel$", None),
+    Rule(r"num_batches_tracked$", None),
+    Rule(r"(^|\.)net\.(mean|std)$", None),
+    Rule(r"running_mean$", _affine(0.0, 0.1)),
+    Rule(r"running_var$", lambda normal, fan: 1.0 + 0.1 * np.abs(normal)),
+    Rule(r"noises\.noise_\d+$", _affine(0.0, 1.0)),
+    Rule(r"noise\.weight$", _affine(0.0, 0.1)),
+    Rule(r"(^|\.)style\.\d+\.weight$", _affine(0.0, 100.0)),
+    Rule(r"(^|\.)style\.\d+\.bias$", _affine(0.0, 10.0)),
+    Rule(r"modulation\.bias$", _affine(1.0, 0.1)),
+    Rule(r"modulation\.weight$", _affine(0.0, 1.0)),
+    Rule(r"to_rgb(1|s\.\d+)\.conv\.weight$", _affine(0.0, 0.2)),
+    Rule(r"\.conv\.weight$", _affine(0.0, 1.0), dims=5),
+    Rule(r"input\.input$", _affine(0.0, 1.0)),
+    Rule(r"styles(_others)?\.\d+\.linear\.weight$", _affine(0.0, 1.0)),
+    Rule(r"(^|\.)lin\.\d+\.1\.weight$", lambda normal, fan: np.abs(normal) / fan),
+    Rule(r"(input_layer|res_layer)\.2\.weight$", _affine(0.25, 0.05), dims=1),
+    Rule(r"logit_scale$", _affine(math.log(1 / 0.07), 0.1), dims=0),
+    Rule(r"pos_embedding$", _affine(0.0, 1.0)),
+    Rule(r"\.weight$", _affine(1.0, 0.1), dims=1),
+    Rule(r"bias$", _affine(0.0, 0.1)),
+    Rule(r"(convs|content_layer)[.\w]*\.weight$", _by_fan(2.0), dims=4),
+    Rule(r"weight$", _by_fan(1.0)),
 )
 
 
@@ -115,14 +114,14 @@ def direction(tag: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def image(tag: str, height: int, width: int, batch: int = 1) -> Tensor:
-    """Return smooth pictures with a little white noise, `[batch, 3, height, width]` in [-1, 1].
+    """Return smooth images with a little white noise, `[N, 3, H, W]` in [-1, 1].
 
     The smooth part sums 8x8 cosines a channel, fainter the faster they vary, and peaks at 0.9.
     """
-    return torch.from_numpy(np.stack([_picture(f"{tag}/{b}", height, width) for b in range(batch)]))
+    return torch.from_numpy(np.stack([_one_image(f"{tag}/{b}", height, width) for b in range(batch)]))
 
 
-def _picture(tag: str, height: int, width: int) -> NDArray[np.float32]:
+def _one_image(tag: str, height: int, width: int) -> NDArray[np.float32]:
     waves = np.arange(8)
     damp = 1.0 / (1.0 + waves[:, None] + waves[None, :])
     rows, columns = (np.cos(np.pi * waves[:, None] * (np.arange(n) + 0.5) / n) for n in (height, width))

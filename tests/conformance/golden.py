@@ -3,7 +3,6 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +23,6 @@ def manifest(name: str) -> dict[str, list]:
     return json.loads((FOLDER / "manifests" / f"{name}.json").read_text())
 
 
-def checksums() -> dict[str, Any]:
-    """Return digests, rule counts and probes of filled networks."""
-    return json.loads((FOLDER / "fill_checksums.json").read_text())
-
-
 def layout(module: nn.Module) -> dict[str, list]:
     """Return a network's own manifest."""
     parameters = dict(module.named_parameters())
@@ -45,8 +39,8 @@ def layout(module: nn.Module) -> dict[str, list]:
 def distance(actual: Tensor | NDArray, expected: NDArray) -> float:
     """Return the largest difference, in units of the root mean square of what is expected.
 
-    Counts, flags and what should be zero have no such unit: there it is the difference itself. Infinite where
-    either has numbers that are none.
+    Integers, flags and arrays of zeros have no such unit: there it is the difference itself. Infinite where
+    either has numbers that are not finite.
     """
     found = np.asarray(actual.detach() if isinstance(actual, Tensor) else actual)
     assert found.shape == expected.shape

@@ -3,9 +3,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from clcae_lib.inversion import Inversion, OptimisationInverter, Settings, Tuned
+from clcae_lib.inversion import ClcaeInverter, Inversion, Tuned
 from clcae_lib.worlds import WorldError
-from tests.unit._tiny import Distance, Pictures, tiny_generator
+from tests.unit._tiny import tiny_generator
 
 
 @pytest.fixture(scope="module")
@@ -46,64 +46,33 @@ def test_spaces_decode_as_the_generator_would(generator):
     assert not torch.allclose(inserted, found.decode(generator, "w_plus"))
 
 
-def test_tuned_images_and_plain_ones_can_be_decoded_at_once(generator):
+def test_tuned_images_and_plain_ones_can_be_decoded_in_threads(generator):
     plain = some(generator, 2, feature=False)
     weights = dict(generator.named_parameters())
     tuned = {name: torch.stack([weights[name] + 1] * 2) for name in ("conv1.conv.weight", "to_rgb1.bias")}
     both = (plain, Inversion(plain.w, plain.w_plus, decoder=Tuned(tuned)))
-    alone = [found.decode(generator, "w_plus") for found in both]
+    expected = [found.decode(generator, "w_plus") for found in both]
 
     def decode(number):
         return [both[number % 2].decode(generator, "w_plus") for _ in range(10)]
 
     with ThreadPoolExecutor(4) as threads:
         for number, images in enumerate(threads.map(decode, range(4))):
-            wrong = sum(not torch.equal(image, alone[number % 2]) for image in images)
+            wrong = sum(not torch.equal(image, expected[number % 2]) for image in images)
             assert not wrong, f"{wrong} of {len(images)} images differ"
 
 
-def test_an_empty_batch_is_refused_by_name(generator):
-    with pytest.raises(ValueError, match="images: there are none"):
-        OptimisationInverter(generator).invert(torch.zeros(0, 3, 32, 32))
-
-
-def test_no_f_is_explained(generator):
+def test_what_is_missing_is_explained(generator):
     found = some(generator, feature=False)
     assert found.spaces == ("w", "w_plus")
     assert found[0].feature is None
     with pytest.raises(ValueError, match="space='f': this inversion can be decoded from 'w', 'w_plus'"):
         found.decode(generator, "f")
-
-
-@pytest.mark.parametrize("space", ["w", "w_plus", "f"])
-def test_optimisation_finds_the_picture(generator, space):
-    targets = Pictures(generator, 3, seed=4).images(range(3))
-    start = generator.synthesis(generator.w_avg[None]).expand(3, -1, -1, -1)
-    before = (start - targets).square().mean(dim=(1, 2, 3))
-    inverter = OptimisationInverter(generator, Distance(), space=space, settings=Settings(steps=40, lr=0.2))
-    found = inverter.invert(targets, batch_size=2)
-    assert found.spaces[-1] == ("f" if space == "f" else "w_plus")
-    after = (found.decode(generator, space, noise="none") - targets).square().mean(dim=(1, 2, 3))
-    assert (after < 0.5 * before).all()
-    assert found.w.shape == (3, 8)
-    assert not found.w_plus.requires_grad
-
-
-def test_optimisation_of_a_batch_is_that_of_each(generator):
-    targets = Pictures(generator, 2, seed=4).images(range(2))
-    inverter = OptimisationInverter(generator, settings=Settings(steps=5))
-    together, alone = inverter.invert(targets), inverter.invert(targets[1:])
-    torch.testing.assert_close(together.w_plus[1:], alone.w_plus, atol=1e-4, rtol=1e-3)
-
-
-def test_unknown_space_is_named(generator):
-    with pytest.raises(ValueError, match="space='z' is not one of 'w', 'w_plus', 'f'"):
-        OptimisationInverter(generator, space="z")
+    with pytest.raises(ValueError, match="images: there are none"):
+        Inversion.cat([])
 
 
 def test_missing_weights_name_the_command(tmp_path, monkeypatch):
-    from clcae_lib.inversion import ClcaeInverter
-
     monkeypatch.setenv("CLCAE_DATA", str(tmp_path))
     with pytest.raises(WorldError, match="clcae train inversion"):
         ClcaeInverter.load("portraits", device="cpu")

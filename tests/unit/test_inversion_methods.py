@@ -71,7 +71,7 @@ class Ticks:
 # The trivial ones
 
 
-def test_the_mean_face_looks_at_nothing(generator, targets):
+def test_the_mean_face_is_the_mean_code(generator, targets):
     found = MeanFaceInverter(generator).invert(targets)
     assert torch.equal(found.w, generator.w_avg.expand(3, -1))
     assert found.spaces == ("w", "w_plus")
@@ -79,27 +79,22 @@ def test_the_mean_face_looks_at_nothing(generator, targets):
 
 
 class Reads(nn.Module):
-    """Says which code of a bank made a picture: its embedding is the code's own."""
+    """Find the code of a bank that made an image: its embedding is the code's own."""
 
     def __init__(self, generator, latent_encoder, codes):
         super().__init__()
-        self.pictures = generator.synthesis(codes).clamp(-1, 1)
+        self.images = generator.synthesis(codes).clamp(-1, 1)
         self.embedded = latent_encoder(codes)
 
     def forward(self, images):
-        return self.embedded[torch.cdist(images.flatten(1), self.pictures.flatten(1)).argmin(dim=1)]
-
-
-def nearest(generator, encoder, **options):
-    inverter = NearestCodeInverter(generator, nn.Identity(), encoder, **options)
-    return inverter
+        return self.embedded[torch.cdist(images.flatten(1), self.images.flatten(1)).argmin(dim=1)]
 
 
 def test_nearest_finds_a_member_of_its_bank(generator, tmp_path, monkeypatch):
     monkeypatch.setenv("CLCAE_CACHE", str(tmp_path))
     torch.manual_seed(0)
     encoder = LatentEncoder(8, embedding=16, width=16).eval().requires_grad_(False)
-    inverter = nearest(generator, encoder, bank=2300, seed=3)
+    inverter = NearestCodeInverter(generator, nn.Identity(), encoder, bank=2300, seed=3)
     wanted = inverter.codes(torch.tensor([5, 1700, 2299]))
     inverter.image_encoder = Reads(generator, encoder, wanted)
     found = inverter.invert(generator.synthesis(wanted).clamp(-1, 1), batch_size=2)
@@ -110,20 +105,20 @@ def test_nearest_finds_a_member_of_its_bank(generator, tmp_path, monkeypatch):
 
 def test_the_bank_is_made_once_for_its_networks(generator, tmp_path, monkeypatch):
     monkeypatch.setenv("CLCAE_CACHE", str(tmp_path))
-    encoder = LatentEncoder(8, embedding=16, width=16).eval().requires_grad_(False)
-    first = nearest(generator, encoder, bank=50).embeddings()
-    files = list((tmp_path / "banks").glob("*.safetensors"))
-    assert len(files) == 1
-    made = files[0].stat().st_mtime_ns
-    again = nearest(generator, encoder, bank=50)
-    monkeypatch.setattr(again, "_embed", lambda: pytest.fail("it was there already"))
-    torch.testing.assert_close(again.embeddings(), first, atol=0, rtol=0)
-    assert files[0].stat().st_mtime_ns == made
-    other = LatentEncoder(8, embedding=16, width=16).eval().requires_grad_(False)
-    for changed in (nearest(generator, other, bank=50), nearest(generator, encoder, bank=50, seed=1)):
-        assert not torch.equal(changed.embeddings(), first)
+    encoder, other = (LatentEncoder(8, embedding=16, width=16).eval().requires_grad_(False) for _ in range(2))
+
+    def embeddings(encoder, **options):
+        return NearestCodeInverter(generator, nn.Identity(), encoder, bank=50, **options).embeddings()
+
+    first = embeddings(encoder)
+    (file,) = (tmp_path / "banks").glob("*.safetensors")
+    made = file.stat().st_mtime_ns
+    torch.testing.assert_close(embeddings(encoder), first, atol=0, rtol=0)
+    assert file.stat().st_mtime_ns == made
+    for changed in (embeddings(other), embeddings(encoder, seed=1)):
+        assert not torch.equal(changed, first)
     with pytest.raises(ValueError, match="bank=0"):
-        nearest(generator, encoder, bank=0)
+        NearestCodeInverter(generator, nn.Identity(), encoder, bank=0)
 
 
 # Optimisation
@@ -140,10 +135,13 @@ def test_the_schedule_is_the_projectors():
 @pytest.mark.parametrize("space", ["w", "w_plus", "f"])
 def test_optimisation_beats_the_mean_face(generator, targets, space):
     before = error(MeanFaceInverter(generator).invert(targets), generator, targets)
-    found = OptimisationInverter(
-        generator, Distance(), space=space, settings=Settings(steps=40, lr=0.2)
-    ).invert(targets)
+    inverter = OptimisationInverter(generator, Distance(), space=space, settings=Settings(steps=40, lr=0.2))
+    found = inverter.invert(targets, batch_size=2)
     assert (error(found, generator, targets, space) < 0.5 * before).all()
+    assert found.spaces[-1] == ("f" if space == "f" else "w_plus")
+    assert not found.w_plus.requires_grad
+    own = inverter.invert(targets[2:])  # the optimum of an image does not depend on its batch
+    torch.testing.assert_close(found.w_plus[2:], own.w_plus, atol=1e-4, rtol=1e-3)
 
 
 def test_f_is_held_near_the_generators_own_activation(generator, targets):
@@ -187,22 +185,18 @@ def test_maps_are_optimised_and_kept_noise_like_where_noise_is_used(targets):
     torch.testing.assert_close(finest.mean(dim=(1, 2, 3, 4)), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(finest.std(dim=(1, 2, 3, 4), correction=0), torch.ones(3))
     penalties = [noise_regularization(x.decoder.tensors.values()) for x in (kept, free)]
-    assert penalties[0] < 0.5 * penalties[1]
-    alone = torch.cat([kept[i].decode(noisy, "w") for i in range(3)])
-    torch.testing.assert_close(kept.decode(noisy, "w"), alone, atol=1e-5, rtol=1e-4)
-    assert not torch.allclose(alone, noisy.synthesis(kept.w))
+    assert penalties[0] < 0.5 * penalties[1] < noise_regularization([torch.ones(2, 1, 1, 32, 32)])
+    separate = torch.cat([kept[i].decode(noisy, "w") for i in range(3)])
+    torch.testing.assert_close(kept.decode(noisy, "w"), separate, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(separate, noisy.synthesis(kept.w))
 
 
-def test_the_regularization_of_a_smooth_map_is_large():
-    white = torch.randn(2, 1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
-    smooth = torch.ones(2, 1, 1, 32, 32)
-    assert noise_regularization([white]) < 0.05 * noise_regularization([smooth])
-
-
-def test_f_needs_an_f_to_begin_with(generator, targets):
+def test_an_initialisation_without_f_and_an_unknown_space_are_named(generator, targets):
     inverter = OptimisationInverter(generator, space="f", settings=Settings(steps=1))
     with pytest.raises(ValueError, match="start: an optimisation in space 'f' begins with"):
         inverter.invert(targets, start=MeanFaceInverter(generator).invert(targets))
+    with pytest.raises(ValueError, match="space='z' is not one of 'w', 'w_plus', 'f'"):
+        OptimisationInverter(generator, space="z")
 
 
 # The budget
@@ -229,12 +223,9 @@ def test_progress_runs_to_the_end_by_steps_or_by_the_clock():
     assert 0.9 < by_clock[-1] < 1
     assert len(list(Budget(10, 1e-9, 1, clock=Ticks()).progress(1))) == 1
     assert list(Budget(0, None, 1).progress(1)) == []
-
-
-@pytest.mark.parametrize(("steps", "seconds"), [(-1, None), (1, 0.0), (1, -2.0), (1, float("nan"))])
-def test_a_budget_that_is_none_is_named(steps, seconds):
-    with pytest.raises(ValueError, match=r"steps=|max_seconds="):
-        Budget(steps, seconds, 1)
+    for steps, seconds in ((-1, None), (1, 0.0), (1, -2.0), (1, float("nan"))):
+        with pytest.raises(ValueError, match=r"steps=|max_seconds="):
+            Budget(steps, seconds, 1)
 
 
 # Pivotal tuning
@@ -248,7 +239,7 @@ def tuned(generator):
     return inverter, inverter.invert(targets), targets
 
 
-def test_tuning_comes_nearer_than_its_pivot(generator, tuned):
+def test_tuning_reduces_the_error_of_its_pivot(generator, tuned):
     inverter, found, targets = tuned
     pivot = Inversion(found.w, found.w_plus)
     assert (error(found, generator, targets) < 0.7 * error(pivot, generator, targets)).all()
@@ -259,18 +250,18 @@ def test_tuning_comes_nearer_than_its_pivot(generator, tuned):
         assert torch.equal(value, reference[name]), f"{name}: the shared generator has changed"
 
 
-def test_tuned_pictures_index_join_and_edit_by_their_own_generator(generator, tuned):
+def test_tuned_images_index_join_and_edit_by_their_own_generator(generator, tuned):
     _, found, _ = tuned
     again = Inversion.cat([found[1], found[0]])[[1, 0]].to("cpu")
     torch.testing.assert_close(again.decode(generator, "w"), found.decode(generator, "w"))
     direction = Direction(torch.ones(8), name="d")
     edited = apply(generator, found, direction, torch.tensor([0.5, -0.5]))
-    own = []
+    expected = []
     for i, strength in enumerate((0.5, -0.5)):
-        alone = tiny_generator()
-        alone.load_state_dict({n: v[i] for n, v in found.decoder.tensors.items()}, strict=False)
-        own.append(alone.synthesis(found.w[i : i + 1] + strength * direction.step(1.0)))
-    torch.testing.assert_close(edited.decode(generator, "w"), torch.cat(own), atol=1e-4, rtol=1e-4)
+        own = tiny_generator()
+        own.load_state_dict({n: v[i] for n, v in found.decoder.tensors.items()}, strict=False)
+        expected.append(own.synthesis(found.w[i : i + 1] + strength * direction.step(1.0)))
+    torch.testing.assert_close(edited.decode(generator, "w"), torch.cat(expected), atol=1e-4, rtol=1e-4)
     mixed = mix(generator, found, found[[1, 0]], [0, 1])
     assert mixed.decoder is found.decoder
     half = interpolate(found[0], found[1], 0.5)
@@ -280,14 +271,14 @@ def test_tuned_pictures_index_join_and_edit_by_their_own_generator(generator, tu
     )
 
 
-def test_f_follows_an_edit_by_the_pictures_own_generator(generator, tuned):
+def test_f_follows_an_edit_by_the_images_own_generator(generator, tuned):
     _, found, _ = tuned
     feature = torch.randn(2, 6, 16, 16)
     with_f = replace(found, feature=feature)
     edited = apply(generator, with_f, Direction(torch.ones(8), name="d"), 0.5)
-    alone = tiny_generator()
-    alone.load_state_dict({n: v[1] for n, v in found.decoder.tensors.items()}, strict=False)
-    moved = [alone.run_with_activations(w[1:])[1][5] for w in (edited.w_plus, found.w_plus)]
+    own = tiny_generator()
+    own.load_state_dict({n: v[1] for n, v in found.decoder.tensors.items()}, strict=False)
+    moved = [own.run_with_activations(w[1:])[1][5] for w in (edited.w_plus, found.w_plus)]
     torch.testing.assert_close(edited.feature[1:], feature[1:] + moved[0] - moved[1], atol=1e-4, rtol=1e-4)
 
 
@@ -321,7 +312,7 @@ def test_time_is_shared_by_pivots_and_tuning(generator, targets):
 
 
 @pytest.mark.parametrize("feature", [False, True])
-def test_hybrid_begins_with_the_encoders_answer(generator, targets, feature):
+def test_hybrid_begins_with_the_encoders_codes(generator, targets, feature):
     encoder = Encoder(generator, feature=feature)
     start = encoder.invert(targets)
     same = HybridInverter(encoder, settings=replace(HYBRID, steps=0)).invert(targets)
@@ -391,9 +382,9 @@ def test_the_portraits_weights_make_the_trained_ones(name, tmp_path, monkeypatch
     if name in OVER:
         assert inverter.objective == "L2 + 0.2 portraits perceptual"
         assert make_inverter(name, world, device="cpu", steps=1, perceptual="none").objective == "L2"
-    pictures = inverter.invert(images).decode(inverter.generator, METHODS[name].space)
-    assert pictures.shape == images.shape
-    assert torch.isfinite(pictures).all()
+    found = inverter.invert(images).decode(inverter.generator, METHODS[name].space)
+    assert found.shape == images.shape
+    assert torch.isfinite(found).all()
 
 
 def test_what_a_method_cannot_take_is_named(generator):
