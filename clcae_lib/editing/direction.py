@@ -102,10 +102,10 @@ def load_directions(path: Path | str) -> dict[str, Direction]:
 
 
 def load_interfacegan(path: Path | str, *, name: str | None = None) -> Direction:
-    """Return a published InterFaceGAN direction.
+    """Return a published InterFaceGAN direction: an array `[1, D]` or `[1, L, D]` in a `.pt` or `.npy` file.
 
     Args:
-        path: file with an array `[1, D]` or `[1, L, D]`, such as a `.pt` or `.npy` file.
+        path: path of the file.
         name: name of the attribute; the file's name if None.
 
     Raises:

@@ -21,12 +21,7 @@ class Components:
     std: Float[Tensor, " k"]
 
     def direction(self, index: int, *, layers: Sequence[int] | None = None) -> Direction:
-        """Return a component as a direction: strength 1 is one standard deviation of the codes along it.
-
-        Args:
-            index: row of the component.
-            layers: rows of W+ that the direction acts on; None for all.
-        """
+        """Return a component as a direction, limited to `layers`; strength 1 is its standard deviation."""
         space, kept = ("w", None) if layers is None else ("w_plus", tuple(layers))
         facts = {"method": "ganspace", "component": index}
         return Direction(

@@ -54,7 +54,8 @@ def label_codes(generator: nn.Module, oracle: nn.Module, count: int, *, seed: in
 
     Args:
         generator: StyleGAN2 that maps and decodes the codes.
-        oracle: attribute regressor in the role "train", images `[N, 3, R, R]` to factors `[N, K]`.
+        oracle: attribute regressor in the role "train", never the one that measures: images `[N, 3, R, R]` to
+            factors `[N, K]`.
         count: number of codes.
         seed: seed of the codes.
     """
@@ -75,7 +76,7 @@ def response(
 
     Args:
         generator: StyleGAN2 that decodes the codes.
-        oracle: attribute regressor, images `[N, 3, R, R]` to factors `[N, K]`.
+        oracle: attribute regressor, in either role.
         direction: step that is measured.
         w: codes that are edited.
         strength: strength in the direction's unit.
@@ -102,12 +103,9 @@ def effects(
     """Return the mean response of every factor to every direction, in standard deviations of the factor.
 
     Args:
-        generator: StyleGAN2 that maps and decodes the codes.
-        oracle: attribute regressor, images `[N, 3, R, R]` to factors `[N, K]`.
+        generator, oracle, count, seed: as in `label_codes`.
         directions: M directions, at strength 1.
         std: standard deviations of the factors.
-        count: number of sampled codes.
-        seed: seed of the codes.
     """
     w = sample_codes(generator, count, seed=seed)
     moved = [response(generator, oracle, d, w).mean(dim=0) for d in directions]
@@ -115,12 +113,7 @@ def effects(
 
 
 def pick(table: Float[Tensor, "m k"], column: int) -> int:
-    """Return the row that moves one factor most selectively: its response times its share of the row's.
-
-    Args:
-        table: result of `effects`.
-        column: column of the factor.
-    """
+    """Return the row of `effects` that moves one factor most selectively: its response times its share."""
     share = table.square() / table.square().sum(dim=1, keepdim=True).clamp(min=1e-12)
     return int((table.abs() * share)[:, column].argmax())
 
@@ -144,12 +137,9 @@ def calibrate(
 
     Args:
         direction: direction to calibrate.
-        generator: StyleGAN2 that maps and decodes the codes.
-        oracle: attribute regressor in the role "train", never the one that measures.
+        generator, oracle, count, seed: as in `label_codes`.
         column: column of the factor in the regressor's output.
         std: standard deviation of the factor, in its unit.
-        count: number of sampled codes.
-        seed: seed of the codes.
     """
     w = sample_codes(generator, count, seed=seed)
 

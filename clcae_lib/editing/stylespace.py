@@ -63,10 +63,8 @@ def region_effects(
     squared derivatives as its mean, so a few backward passes serve all channels.
 
     Args:
-        generator: StyleGAN2 that decodes the codes.
+        generator, w, spread: as in `channel_effects`.
         mask: 1 inside the region and 0 outside, of the images' size; both must occur.
-        w: codes that the mean is over.
-        spread: standard deviations of the channels, from `channel_spread`.
         probes: number of draws of signs for each side of the mask.
         seed: seed of the signs.
 
@@ -94,11 +92,8 @@ def region_effects(
 def rank_channels(effects: Float[Tensor, "s k"], column: int = 0) -> list[int]:
     """Return the channels by how far and how selectively they move one column, the strongest first.
 
-    The score is the effect times its share of the channel's total, as in `pick`.
-
-    Args:
-        effects: result of `channel_effects`, or of `region_effects` (column 0 is the region).
-        column: column that is ranked by.
+    The score is the effect times its share of the channel's total, as in `pick`. In the result of
+    `region_effects`, column 0 is the region.
     """
     share = effects.square() / effects.square().sum(dim=1, keepdim=True).clamp(min=1e-20)
     return (effects.abs() * share)[:, column].argsort(descending=True).tolist()
@@ -120,8 +115,7 @@ def stylespace(
     and one of them cannot move it by a standard deviation.
 
     Args:
-        effects: result of `channel_effects`.
-        spread: standard deviations of the channels.
+        effects, spread: results of `channel_effects` and `channel_spread`.
         rows: row of W+ that each channel is made from: the generator's `style_rows`.
         column: column of the factor in `effects`.
         name: name of the factor.

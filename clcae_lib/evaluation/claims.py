@@ -21,10 +21,7 @@ from clcae_lib.evaluation.statistics import Interval, finite, student_ci
 
 Verdict = Literal["supported", "refuted", "undecided", "too early", "invalid measure"]
 LEAST_STEPS = 3000
-"""Training steps below which no claim of the paper is judged: the default length of `clcae train inversion`.
-
-After 160 steps an encoder has seen 2,560 images and does not use its attention yet (notebook 02).
-"""
+"""Training steps below which claims are not judged: the default length of `clcae train inversion`."""
 OUTCOMES = {"supported": "better", "refuted": "worse", "undecided": "undecided"}
 """Outcomes of a comparison of two methods, by verdict."""
 COMPARED = ("value", "low", "high", "effect", "p", "p_holm", "verdict", "seeds", "images")
@@ -33,11 +30,10 @@ COMPARED = ("value", "low", "high", "effect", "p", "p_holm", "verdict", "seeds",
 
 @dataclass(frozen=True)
 class Gain(Interval):
-    """The mean paired difference of two methods, in the measure's unit, positive for better.
+    """The mean paired difference of two methods with its interval, positive for better.
 
     Attributes:
-        value, low, high: mean difference and the ends of its interval.
-        effect: Hedges' g_z of the differences; nan if they are equal or fewer than three.
+        effect: effect size of the differences, from `effect_size`.
         p: two-sided p-value against no difference, or against the margin if there is one.
         seeds: number of paired training seeds.
         images: number of paired images in each; 1 if the differences are means.

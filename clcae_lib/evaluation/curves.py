@@ -69,13 +69,8 @@ def images_at_response(
 ) -> pd.DataFrame:
     """Return each image's cost at the strength where its group has moved by `response` on average.
 
-    These are the values that `at_equal_response` averages, for paired tests over images. A group that never
-    meets the response has no rows.
-
-    Args:
-        curve: result of `measure_curve`, or several of them joined.
-        response: wanted movement, in standard deviations of the factor.
-        by: columns that name a group.
+    These are the values that `at_equal_response` averages, for paired tests over images; arguments are the
+    same. A group that never meets the response has no rows.
 
     Returns:
         One row for each group and image: `by`, `image`, `strength`, `moved` and each of `READ`.

@@ -164,10 +164,8 @@ def measure_curve(
     """Return the rows of `measure_edits` at every strength, with the column `step`: the unsigned strength.
 
     Args:
-        bench: inverted renders.
-        directions: calibrated directions, by the factor that they change.
+        bench, directions, side: as in `measure_edits`.
         strengths: positive, rising strengths, in standard deviations of the factor.
-        side: side that each factor is moved to, as in `true_edit`.
 
     Raises:
         ValueError: the strengths are not positive and rising.
@@ -203,8 +201,7 @@ def measure_paths(
       image), the number of steps is a path with one abrupt change.
 
     Args:
-        bench: inverted renders.
-        directions: calibrated directions, by the factor that they change.
+        bench, directions: as in `measure_edits`.
         strengths: strengths that rise by equal steps and include -1, 0 and 1.
 
     Raises:
@@ -288,12 +285,7 @@ def summarise_paths(
 
 
 def effect_matrix(frame: pd.DataFrame, *, factors: Sequence[str] | None = None) -> pd.DataFrame:
-    """Return the mean movement of every factor (columns) under every edit (rows), in standard deviations.
-
-    Args:
-        frame: result of `measure_edits`.
-        factors: factors that get a column; None for all.
-    """
+    """Return the mean movement of factors (columns) under the edits (rows) of `measure_edits`, in sd."""
     names = [c.removeprefix(EFFECT) for c in frame.columns if c.startswith(EFFECT)]
     kept = names if factors is None else list(factors)
     table = frame.groupby("factor", sort=False)[[f"{EFFECT}{name}" for name in kept]].mean()

@@ -88,13 +88,10 @@ def reconstruction_records(
     distance that a method minimised for each image; it is empty for an encoder.
 
     Args:
-        inverter: inverter that finds the codes; its generator decodes them.
-        images: images in [-1, 1].
+        inverter, images, judges, inversion: as in `evaluate_inversion`.
         method: name of the method in tables.
         seed: seed of its training.
-        judges: evaluation networks.
         image_ids: lasting name of each image, such as "test/17"; its row if None.
-        inversion: codes of the images; found by the inverter if None.
 
     Raises:
         ValueError: there are not as many names as images, or a name occurs twice.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,22 +47,14 @@ def bootstrap_ci(
     return Interval(float(statistic(values)), float(low), float(high))
 
 
-def paired_difference(
-    a: ArrayLike,
-    b: ArrayLike,
-    *,
-    statistic: Statistic = np.mean,
-    n: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Interval:
+def paired_difference(a: ArrayLike, b: ArrayLike, **options: Any) -> Interval:
     """Return a statistic of `a - b` with its interval, for measurements of the same images in the same order.
 
     What the images have in common cancels, so the interval is narrower than those of `a` and of `b`.
 
     Args:
         a, b: measurements, one per image.
-        statistic, n, level, seed: as in `bootstrap_ci`.
+        options: options of `bootstrap_ci`.
 
     Raises:
         ValueError: the two differ in length, are empty, or have a value that is not finite.
@@ -69,18 +62,14 @@ def paired_difference(
     a, b = finite(a), finite(b)
     if len(a) != len(b):
         raise ValueError(f"paired_difference: {len(a)} values against {len(b)}: pairs are needed")
-    return bootstrap_ci(a - b, statistic=statistic, n=n, level=level, seed=seed)
+    return bootstrap_ci(a - b, **options)
 
 
 def student_ci(values: ArrayLike, *, level: float = 0.95) -> Interval:
     """Return the mean of a few values with Student's t interval, for the seeds of a training.
 
-    A bootstrap of three values cannot exceed their range, and its interval excludes the truth one time in
-    four. This interval keeps its level for roughly normal values.
-
-    Args:
-        values: independent measurements, two or more.
-        level: confidence level, between 0 and 1.
+    A bootstrap interval of three values excludes the truth one time in four; this one keeps its level for
+    roughly normal values.
 
     Raises:
         ValueError: there are fewer than two values, or one is not finite.
@@ -122,11 +111,7 @@ def summarise(
 
 
 def finite(values: ArrayLike, *, ndim: int = 1) -> np.ndarray:
-    """Return values as an array of float64.
-
-    Raises:
-        ValueError: there are no values, they have another number of dimensions, or one is not finite.
-    """
+    """Return values as an array of float64; raise ValueError if there are none, or one is not finite."""
     values = np.asarray(values, dtype=float)
     if values.ndim != ndim or values.size == 0:
         raise ValueError(f"values: needs {ndim} dimension(s) and a value, got shape {values.shape}")

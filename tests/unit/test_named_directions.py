@@ -23,7 +23,7 @@ def world(tmp_path, monkeypatch):
 
 @pytest.fixture
 def only(monkeypatch):
-    """Let one method alone look for directions."""
+    """Let only these methods look for directions."""
     return lambda *methods: monkeypatch.setattr("clcae_lib.editing.named.FINDERS", methods)
 
 
@@ -38,8 +38,8 @@ def test_each_factor_keeps_the_method_that_leaks_less(world, only):
     leaks = {}
     for method in ("interfacegan", "stylespace"):
         only(method)
-        alone = named_directions(world, **options)
-        leaks[method] = {name: d.provenance["leakage"] for name, d in alone.items()}
+        found = named_directions(world, **options)
+        leaks[method] = {name: d.provenance["leakage"] for name, d in found.items()}
     assert best.keys() == {"red", "green"}
     for name, direction in best.items():
         assert direction.provenance["leakage"] == min(found.get(name, 9) for found in leaks.values())
@@ -59,7 +59,7 @@ def test_shipped_directions_are_read_until_the_generator_is_another(world, only)
     assert card["trained_on"].keys() == {"generator.safetensors", "oracle_a.safetensors"}
     assert {"method", "moved", "leakage"} <= card["measures"]["red"].keys()
     assert checkpoints.check_chain(world.folder) == []
-    only()  # nobody can look for directions now
+    only()  # no method looks for directions now
     assert named_directions(world).keys() == card["measures"].keys()
     checkpoints.save_weights(world.weights("generator"), {"x": torch.zeros(1)}, metadata={})
     assert named_directions(world) == {}, "the directions of another generator were used"
