@@ -28,7 +28,7 @@ from clcae_lib.images import from_array, to_array
 from clcae_lib.inversion import ClcaeInverter, Inversion
 from clcae_lib.models import Generator
 from clcae_lib.spaces import broadcast_w
-from clcae_lib.weights.networks import ENCODERS
+from clcae_lib.weights import ENCODERS
 from clcae_lib.worlds import World, WorldError, get_world
 
 KEPT = 24

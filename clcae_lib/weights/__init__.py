@@ -1,24 +1,21 @@
 """Weights files: fetched, read without running them, recognised, built into networks, converted."""
 
-from clcae_lib.weights._errors import UnsafeFileError, WeightsError
 from clcae_lib.weights.build import (
-    load_arcface,
-    load_contrastive,
-    load_generator,
-    load_inversion,
-    load_moco,
-)
-from clcae_lib.weights.convert import convert_file, inspect_file
-from clcae_lib.weights.edits import load_components, load_direction
-from clcae_lib.weights.layouts import recognise
-from clcae_lib.weights.networks import (
     ENCODERS,
     build_encoder,
     load_alignment,
+    load_arcface,
+    load_contrastive,
     load_encoder,
+    load_generator,
+    load_inversion,
+    load_moco,
     save_alignment,
     save_generator,
 )
+from clcae_lib.weights.checkpoints import UnsafeFileError, WeightsError
+from clcae_lib.weights.convert import convert_file, inspect_file, load_components, load_direction
+from clcae_lib.weights.layouts import recognise
 from clcae_lib.weights.read import Contents, read_weights
 
 __all__ = [

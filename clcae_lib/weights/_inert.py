@@ -1,7 +1,7 @@
-"""What the names in a pickle stand for: classes that keep what they are given, and nothing of Python's own.
+"""Stand-ins for the names in a pickle: classes that only store their arguments.
 
-A file can call these classes, and set the state of their instances; it cannot change the classes, since
-setting the state of one of them is an error.
+A file can call these classes, and set the state of their instances. It cannot change the classes, because
+setting the state of a class is an error.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clcae_lib.weights._errors import UnsafeFileError
+from clcae_lib.weights.checkpoints import UnsafeFileError
 
 _STORAGES = {
     **{"FloatStorage": torch.float32, "HalfStorage": torch.float16, "BFloat16Storage": torch.bfloat16},
@@ -21,18 +21,17 @@ _STORAGES = {
     "BoolStorage": torch.bool,
 }
 _NUMPY = {
-    **{f"f{size}": getattr(torch, f"float{8 * size}") for size in (2, 4, 8)},
-    **{f"i{size}": getattr(torch, f"int{8 * size}") for size in (1, 2, 4, 8)},
-    **{f"u{size}": getattr(torch, f"uint{8 * size}") for size in (1, 2, 4, 8)},
-    "b1": torch.bool,
-}
+    f"{kind[0]}{size}": getattr(torch, f"{kind}{8 * size}")
+    for kind, sizes in {"float": (2, 4, 8), "int": (1, 2, 4, 8), "uint": (1, 2, 4, 8)}.items()
+    for size in sizes
+} | {"b1": torch.bool}
 
 
 class Inert:
-    """Base class of what the names in a file stand for: it keeps what it is given."""
+    """Base class of the stand-ins."""
 
     def __setstate__(self, state: Any) -> None:
-        raise UnsafeFileError("it sets the state of something that has none")
+        raise UnsafeFileError("it sets the state of something without one")
 
 
 class Mapping(dict):
@@ -46,7 +45,7 @@ class Mapping(dict):
 
 
 class Record(Inert):
-    """An object that has no meaning here: its arguments and its state."""
+    """An object without a meaning here: its arguments and its state."""
 
     def __new__(cls, *args: Any) -> "Record":
         made = super().__new__(cls)
@@ -65,7 +64,7 @@ class Plain(Inert):
 
 
 class Bytes(Inert):
-    """The bytes that protocol 2 writes as a text."""
+    """Bytes, which protocol 2 writes as a text."""
 
     def __new__(cls, text: Any = "", encoding: Any = "latin1") -> Any:
         if not isinstance(text, str) or encoding != "latin1":
@@ -78,29 +77,29 @@ class Storage:
 
     def __init__(self, dtype: Any, count: Any, data: memoryview | None = None) -> None:
         if not isinstance(dtype, torch.dtype) or type(count) is not int or count < 0:
-            raise UnsafeFileError("it refers to an object that is no storage of numbers")
+            raise UnsafeFileError("it refers to an object that is not a storage of numbers")
         self.dtype, self.count, self.size = dtype, count, count * dtype.itemsize
         self.data = data
 
     def attach(self, data: memoryview) -> None:
-        """Set the bytes, which must be as many as the storage claims."""
+        """Set the bytes, whose number must be the storage's."""
         if len(data) != self.size:
-            raise UnsafeFileError("it lies about the size of its data, or was cut off")
+            raise UnsafeFileError("it gives a false size of its data, or was cut off")
         self.data = data
 
 
 class View(Inert):
-    """A tensor in a file: a view of a storage, checked to lie inside it; its numbers are not read."""
+    """A tensor in a file: a view that is checked to be inside its storage; its numbers are not read."""
 
     storage: Storage | None = None
 
     def __new__(cls, storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> "View":
         if not isinstance(storage, Storage):
-            raise UnsafeFileError("it makes a tensor of something that is no storage")
+            raise UnsafeFileError("it makes a tensor of something that is not a storage")
         for sizes in ((offset,), shape, stride):
             listed = isinstance(sizes, (tuple, list)) and len(sizes) <= 16
             if not listed or any(type(n) is not int or not 0 <= n < 1 << 48 for n in sizes):
-                raise UnsafeFileError("a tensor has a shape that is no list of sizes")
+                raise UnsafeFileError("a tensor has a shape that is not a list of sizes")
         made = super().__new__(cls)
         made.storage, made.offset, made.shape, made.stride = storage, offset, tuple(shape), tuple(stride)
         steps = zip(made.shape, made.stride, strict=True)
@@ -111,7 +110,7 @@ class View(Inert):
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the tensor has when every number is counted."""
+        """Bytes of the tensor's numbers, each counted."""
         return math.prod(self.shape) * self.storage.dtype.itemsize
 
     def tensor(self) -> Tensor:
@@ -120,7 +119,7 @@ class View(Inert):
         if not self.span:
             return torch.empty(self.shape, dtype=dtype)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the bytes of a pickle cannot be written to, and nobody does
+            warnings.simplefilter("ignore")  # the bytes of a pickle cannot be written to
             read = torch.uint8 if dtype == torch.bool else dtype
             start = self.offset * dtype.itemsize
             flat = torch.frombuffer(self.storage.data, dtype=read, count=self.span, offset=start)
@@ -133,13 +132,13 @@ class Dtype(Record):
 
     @property
     def torch(self) -> torch.dtype | None:
-        """The torch type of the same numbers, where there is one."""
+        """The torch type of the same numbers, if there is one."""
         known = not (self.state and ">" in self.state)
         return _NUMPY.get(str(self.args[0])[-2:]) if known else None
 
 
 class Array(View):
-    """A numpy array in C order, which gets its shape and numbers as its state; one of other data has none."""
+    """A numpy array in C order, whose state is its shape and numbers; one of other data has no storage."""
 
     def __new__(cls, *_: Any) -> "Array":
         return Inert.__new__(cls)
@@ -150,7 +149,7 @@ class Array(View):
         if dtype is None:
             return
         if fortran or len(shape) > 16 or math.prod(shape) * dtype.itemsize != len(data):
-            raise UnsafeFileError("an array lies about its size or order")
+            raise UnsafeFileError("an array gives a false size or order")
         stride = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
         self.__dict__ |= View(Storage(dtype, math.prod(shape), memoryview(data)), 0, shape, stride).__dict__
 
@@ -167,8 +166,8 @@ class Scalar(Inert):
 class Module(Inert):
     """A network in a snapshot: its tensors and sub-networks by name, and its settings.
 
-    The official loader executes the source of the network's class, which is stored beside these; here it is
-    dropped unread.
+    The official loader executes the source of the network's class, which the file holds too; here it is
+    ignored.
     """
 
     def __new__(cls, meta: Any = None, *_: Any) -> "Module":
@@ -223,4 +222,4 @@ NAMES: dict[str, Any] = {
     **{"torch_utils.persistence._reconstruct_persistent_obj": Module, "dnnlib.util.EasyDict": Mapping},
     "dnnlib.tflib.network.Network": Network,
 }
-"""What a file may name: a class, a function, or a mere name, which cannot be called."""
+"""The names that a file may use: each stands for a class, a function, or nothing that can be called."""

@@ -1,7 +1,8 @@
-"""Networks from weights files of any layout that is known here, frozen, in evaluation mode.
+"""Build networks from weights files of every known layout, and write this project's own.
 
-Sizes are read off the tensors and checked on the device `meta` before a network takes memory. Each function
-raises FileNotFoundError or `WeightsError` where a file is missing, unsafe, damaged, or does not fit.
+Networks are frozen and in evaluation mode. Sizes are read from the tensors and checked on the device `meta`
+before a network needs memory. Each function that reads raises FileNotFoundError or `WeightsError` where a
+file is missing, unsafe, damaged, or does not fit.
 """
 
 from collections.abc import Mapping
@@ -20,13 +21,14 @@ from clcae_lib.models import (
     PublishedImageEncoder,
     PublishedLatentEncoder,
 )
+from clcae_lib.models.contrastive import ImageEncoder, LatentEncoder
+from clcae_lib.models.foundation import FoundationEncoder
 from clcae_lib.models.published import mean_image
-from clcae_lib.weights import nvidia
-from clcae_lib.weights._errors import WeightsError, naming
+from clcae_lib.weights import checkpoints, nvidia
 from clcae_lib.weights._inert import Module
-from clcae_lib.weights.checkpoints import build, require_finite
+from clcae_lib.weights.checkpoints import WeightsError, build, require_finite
 from clcae_lib.weights.layouts import (
-    TITLES,
+    KINDS,
     Recognised,
     Tensors,
     find_network,
@@ -34,19 +36,20 @@ from clcae_lib.weights.layouts import (
     recognise,
     under,
 )
-from clcae_lib.weights.networks import load_encoder
-from clcae_lib.weights.read import Contents, read_weights
+from clcae_lib.weights.read import Contents, naming, read_weights
+
+ENCODERS: dict[str, type[nn.Module]] = {"foundation": FoundationEncoder, "published": PublishedEncoder}
 
 
 def load_generator(path: Path | str, device: torch.device | str = "cpu") -> Generator:
     """Return the StyleGAN2 generator of a file, with the mean `w_avg` and the spread `w_std` of its codes.
 
-    Either is the file's own, or measured where it has none.
+    Both are the file's own, or measured if it has none.
 
     Args:
         path: this project's safetensors, a file of the PyTorch layout, a snapshot of NVIDIA's, or a CLCAE
             checkpoint, which has a generator.
-        device: where it runs.
+        device: device of the network.
     """
     contents = read_weights(path)
     with naming(path):
@@ -87,7 +90,7 @@ def _generator(
     require_finite(statistics, source=source)
     for name, value in statistics.items():
         if value.shape != generator.w_avg.shape:
-            raise WeightsError(f"has {name} {list(value.shape)}, which is no code [{generator.style_dim}]")
+            raise WeightsError(f"has {name} {list(value.shape)}, which is not a code [{generator.style_dim}]")
     if len(statistics) < 2:
         generator.measure_w()
     for name, value in statistics.items():
@@ -110,7 +113,7 @@ def require(contents: Contents, kind: str) -> Recognised:
         title = (found or recognise(contents)).title
         if title == "unknown":
             title += f" (tensors: {', '.join(sorted(contents.tensors)[:3]) or 'none'})"
-        raise WeightsError(f"is {title}; give a file of this kind: {TITLES[kind]}")
+        raise WeightsError(f"is {title}; give a file of this kind: {KINDS[kind].title}")
     return found
 
 
@@ -119,13 +122,13 @@ def load_inversion(
 ) -> tuple[nn.Module, Generator]:
     """Return the inversion encoder of a file, attached to its generator, and that generator.
 
-    A CLCAE checkpoint holds a generator of its own, without the mean code: that is taken from `generator`.
+    A CLCAE checkpoint holds a generator of its own, without the mean code: that of `generator` is used.
 
     Args:
         path: weights that were trained here, or a CLCAE checkpoint.
-        generator: the world's generator.
-        domain: "faces", whose encoder reads squares, or "cars", whose reads images of 4 to 3.
-        device: where the encoder runs.
+        generator: generator of the world.
+        domain: "faces", whose encoder reads squares, or "cars", whose encoder reads images of 4 to 3.
+        device: device of the encoder.
     """
     contents = read_weights(path)
     if contents.metadata.get("kind") == "inversion":
@@ -163,12 +166,12 @@ def _load(path: Path | str, kind: str, network: type[nn.Module]) -> Any:
 def load_contrastive(
     folder: Path | str, generator: Generator, *, height: int | None = None
 ) -> tuple[PublishedImageEncoder, PublishedLatentEncoder, float]:
-    """Return the contrastive pair of a folder as a training takes it: two encoders and their scale.
+    """Return the contrastive pair of a folder for a training: two encoders and their scale.
 
     Args:
-        folder: the folder with the two files, of any names.
-        generator: its mean code's image is what the image encoder subtracts.
-        height: height of what the training shows of an image where that is not square: 192 for cars.
+        folder: folder with the two files, of any names.
+        generator: generator whose mean image the image encoder subtracts.
+        height: height of the encoder's input if that is not square: 192 for cars.
     """
     kinds = {"contrastive_image": PublishedImageEncoder, "contrastive_latent": PublishedLatentEncoder}
     files = sorted(p for p in Path(folder).iterdir() if p.suffix in (".pt", ".pth", ".safetensors"))
@@ -203,3 +206,62 @@ def load_moco(path: Path | str) -> MocoFeatures:
         tensors = contents.tensors if converted else under(require(contents, "moco").tensors, "encoder_q.")
         kept = {f"net.{name}": tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
         return build(MocoFeatures, kept, source=path)
+
+
+def build_encoder(preset: str, config: dict[str, Any]) -> FoundationEncoder | PublishedEncoder:
+    """Return a fresh inversion encoder of a preset.
+
+    Raises:
+        ValueError: there is no preset of that name.
+    """
+    if preset not in ENCODERS:
+        raise ValueError(f"preset={preset!r} is not one of {', '.join(map(repr, ENCODERS))}")
+    return ENCODERS[preset](**config)
+
+
+def load_encoder(
+    path: Path | str, generator: Generator, *, device: torch.device | str = "cpu"
+) -> FoundationEncoder | PublishedEncoder:
+    """Return the inversion encoder in a weights file of this project, attached to its generator."""
+    tensors, metadata = checkpoints.load_weights(path, kind="inversion")
+    encoder = build(lambda: build_encoder(metadata["preset"], metadata["config"]), tensors, source=path)
+    if encoder.config["style_dim"] != generator.style_dim or encoder.n_latent != generator.n_latent:
+        raise WeightsError(f"{path} was trained for another generator: its codes have another shape")
+    encoder = encoder.to(device)
+    encoder.attach(generator)
+    return encoder
+
+
+def save_alignment(
+    path: Path | str, images: ImageEncoder, codes: LatentEncoder, *, scale: float, metadata: dict[str, Any]
+) -> Path:
+    """Write both encoders of an alignment and their trained scale as one file."""
+    tensors = {f"image_encoder.{name}": value for name, value in images.state_dict().items()}
+    tensors |= {f"latent_encoder.{name}": value for name, value in codes.state_dict().items()}
+    config = {"image_encoder": images.config, "latent_encoder": codes.config, "scale": scale}
+    metadata = {**metadata, "kind": "alignment", "config": config}
+    return checkpoints.save_weights(path, tensors, metadata=metadata)
+
+
+def load_alignment(
+    path: Path | str, *, device: torch.device | str = "cpu"
+) -> tuple[ImageEncoder, LatentEncoder, float]:
+    """Return the image encoder, the latent encoder and the scale of an alignment."""
+    tensors, metadata = checkpoints.load_weights(path, kind="alignment")
+    config = metadata["config"]
+    kinds = {"image_encoder": ImageEncoder, "latent_encoder": LatentEncoder}
+
+    def make() -> nn.ModuleDict:
+        return nn.ModuleDict({name: kind(**config[name]) for name, kind in kinds.items()})
+
+    both = build(make, tensors, source=path).to(device)
+    return both["image_encoder"], both["latent_encoder"], float(config["scale"])
+
+
+def save_generator(path: Path | str, generator: Generator, metadata: dict[str, Any]) -> None:
+    """Write a generator with its arguments and the statistics of w, which are measured if there are none."""
+    if not generator.w_avg.any():
+        generator.measure_w()
+    tensors = {**generator.state_dict(), "w_avg": generator.w_avg, "w_std": generator.w_std}
+    details = {**metadata, "kind": "generator", "config": generator.config}
+    checkpoints.save_weights(path, tensors, metadata=details)

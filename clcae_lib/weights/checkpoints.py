@@ -1,17 +1,16 @@
-"""Reading and writing weights, safely (the published code's own format is a pickle; this one is not).
+"""Read and write this project's weights, cards and training states.
 
 Weights are safetensors files: numbers and one JSON text, never code. The text holds the network's `kind` and
-`config`, its constructor's arguments, so that a network can be rebuilt from its file alone. A card beside the
-file says how it was made and names, by digest, the files it was trained on. The state of an unfinished
-training is a torch file that is read with `weights_only=True`, which refuses anything but tensors and plain
-containers.
+`config`, its constructor's arguments, so that the file is enough to rebuild the network. A card beside the
+file records how it was made and names, by digest, the files that it was trained on. The state of an
+unfinished training is a torch file, read with `weights_only=True`, which refuses anything but tensors and
+plain containers. (The published code's format is a pickle.)
 """
 
 import json
 import pickle
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +31,10 @@ class WeightsError(ClcaeError, ValueError):
     """A file of weights, a card or a state is damaged or does not fit; the message names it."""
 
 
+class UnsafeFileError(WeightsError):
+    """A file asks for more than data, or for more memory than its size justifies; nothing in it was run."""
+
+
 def _narrow(name: str, tensor: Tensor, path: Path | str) -> Tensor:
     """Return matrices and larger in half precision; vectors (biases, means) are small and stay."""
     if not tensor.is_floating_point() or tensor.ndim < 2:
@@ -45,16 +48,16 @@ def _narrow(name: str, tensor: Tensor, path: Path | str) -> Tensor:
 def save_weights(
     path: Path | str, tensors: dict[str, Tensor], *, metadata: dict[str, Any], half: bool = True
 ) -> Path:
-    """Write tensors and metadata as one safetensors file, whole or not at all, and return its path.
+    """Write tensors and metadata as one safetensors file, completely or not at all, and return its path.
 
     Args:
-        path: the file; by custom it ends in `.safetensors`.
-        tensors: name to tensor, as a `state_dict`.
+        path: file; by custom it ends in `.safetensors`.
+        tensors: tensors by name, as a `state_dict`.
         metadata: JSON values; by custom `kind` and `config` among them.
-        half: store tensors of two and more dimensions as float16.
+        half: whether tensors of two and more dimensions are stored as float16.
 
     Raises:
-        ValueError: if a value does not fit half precision.
+        ValueError: a value does not fit half precision.
     """
     ready = {}
     for name, tensor in tensors.items():
@@ -69,17 +72,14 @@ def load_weights(path: Path | str, *, kind: str | None = None) -> tuple[dict[str
     """Return the tensors of a safetensors file, in float32, and its metadata.
 
     Args:
-        path: the file.
-        kind: what its metadata must say it is; None takes any.
+        path: file.
+        kind: kind that its metadata must state; None accepts any.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, no safetensors file, or of another kind.
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, not a safetensors file, or of another kind.
     """
-    _require(path)
-    with _sound(path), safetensors.safe_open(path, framework="pt") as file:
-        metadata = _metadata(file, path)
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
+    tensors, metadata = read_safetensors(path)
     found = metadata.get("kind")
     if kind is not None and found != kind:
         raise WeightsError(f'{path} holds the weights of "{found}", not of "{kind}"; give another file')
@@ -87,41 +87,48 @@ def load_weights(path: Path | str, *, kind: str | None = None) -> tuple[dict[str
 
 
 def read_metadata(path: Path | str) -> dict[str, Any]:
-    """Return what a safetensors file says of itself; nothing if `save_weights` did not write it.
+    """Return the metadata of a safetensors file; none if `save_weights` did not write it.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged or no safetensors file.
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged or not a safetensors file.
+    """
+    return read_safetensors(path, tensors=False)[1]
+
+
+def read_safetensors(path: Path | str, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors of a safetensors file as they are stored, and its metadata.
+
+    Args:
+        path: file.
+        tensors: whether the tensors are read.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged or not a safetensors file.
     """
     _require(path)
-    with _sound(path), safetensors.safe_open(path, framework="pt") as file:
-        return _metadata(file, path)
-
-
-def _metadata(file: Any, path: Path | str) -> dict[str, Any]:
-    metadata = json.loads((file.metadata() or {}).get(KEY, "{}"))
-    if not isinstance(metadata, dict):
-        raise WeightsError(f"{path} is damaged (its metadata are no dictionary); fetch it again")
-    return metadata
-
-
-@contextmanager
-def _sound(path: Path | str) -> Iterator[None]:
     try:
-        yield
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {}).get(KEY, "{}"))
+            names = file.keys() if tensors else ()
+            found = {name: file.get_tensor(name) for name in names}
     except (safetensors.SafetensorError, json.JSONDecodeError, RecursionError) as error:
         raise WeightsError(
-            f"{path} is no safetensors file or is damaged ({error}); fetch it again"
+            f"{path} is not a safetensors file or is damaged ({error}); fetch it again"
         ) from error
+    if not isinstance(metadata, dict):
+        raise WeightsError(f"{path} is damaged (its metadata are not a dictionary); fetch it again")
+    return found, metadata
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Path | str) -> None:
     """Copy tensors into a module whose names and shapes must agree exactly.
 
     Args:
-        module: the module to be filled.
-        tensors: name to tensor, as a `state_dict`.
-        source: what errors name as the tensors' origin.
+        module: module to be filled.
+        tensors: tensors by name, as a `state_dict`.
+        source: origin of the tensors, for messages.
 
     Raises:
         ValueError: the tensors do not fit, see `require_fit`; the module is left as it was.
@@ -131,11 +138,11 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Path 
 
 
 def require_fit(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Path | str) -> None:
-    """Compare tensors with those of a module, which may lie on the device `meta` and then takes no memory.
+    """Compare tensors with those of a module, which may be on the device `meta` and then needs no memory.
 
     Raises:
-        ValueError: naming `source` and what is missing, unexpected, of another shape, of whole numbers where
-            weights belong, or not finite.
+        ValueError: tensors are missing, unexpected, of another shape, of whole numbers where weights belong,
+            or not finite; the message names `source` and the tensors.
     """
     own = module.state_dict()
     differing = [
@@ -160,7 +167,7 @@ def require_finite(tensors: Mapping[str, Tensor], *, source: Path | str) -> None
     """Refuse tensors with a number that is not finite.
 
     Raises:
-        ValueError: naming `source` and the first such tensor.
+        ValueError: there is one; the message names `source` and the tensor.
     """
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -172,16 +179,16 @@ def _shape(tensor: Tensor | None) -> str:
 
 
 def build(make: Callable[[], Network], tensors: Mapping[str, Tensor], *, source: Path | str) -> Network:
-    """Return the network that `make` builds, with copies of these tensors, frozen and in evaluation mode.
+    """Return the network that `make` builds, with copies of these tensors, frozen, in evaluation mode.
 
     It is first built on the device `meta` and compared with the tensors, so that a file cannot ask for more
-    memory than its tensors have. No initial weights are drawn, so that loading a network leaves the random
-    state of the process alone.
+    memory than its tensors have. No initial weights are drawn, so that the random state of the process does
+    not change.
 
     Args:
-        make: builds the network on the default device.
-        tensors: name to tensor, as a `state_dict`.
-        source: the origin of the tensors that errors name.
+        make: function that builds the network on the default device.
+        tensors: tensors by name, as a `state_dict`.
+        source: origin of the tensors, for messages.
 
     Raises:
         ValueError: the tensors do not fit, see `require_fit`, or the file's configuration builds no network.
@@ -200,9 +207,9 @@ def build(make: Callable[[], Network], tensors: Mapping[str, Tensor], *, source:
 
 
 class Undrawn(TorchFunctionMode):
-    """Give zeros in the place of random numbers, in this thread only.
+    """Return zeros in the place of random numbers, in this thread only.
 
-    Zeros, and not what lies in memory: `trunc_normal_` draws again until all numbers are within its bounds.
+    Uninitialised memory would not do: `trunc_normal_` draws again until all numbers are within its bounds.
     """
 
     def __torch_function__(
@@ -219,21 +226,21 @@ class Undrawn(TorchFunctionMode):
 
 
 def save_state(path: Path | str, state: dict[str, Any]) -> Path:
-    """Write the state of a training (tensors, numbers, texts and containers of them), whole or not at all."""
+    """Write the state of a training: tensors, numbers, texts and containers of them; all or nothing."""
     with atomic_path(path) as partial:
         torch.save(state, partial)
     return Path(path)
 
 
 def load_state(path: Path | str) -> dict[str, Any]:
-    """Return what `save_state` wrote, on the CPU; refuse files that hold anything but plain data.
+    """Return a state that `save_state` wrote, on the CPU.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, or a pickle that would run code.
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or a pickle that would run code.
     """
     _require(path)
-    refusal = f"{path} is damaged or holds more than plain data; delete it to start afresh"
+    refusal = f"{path} is damaged or holds more than plain data; delete it to start from scratch"
     if not zipfile.is_zipfile(path):
         raise WeightsError(refusal)
     try:
@@ -249,8 +256,8 @@ def _card_path(weights_path: Path | str) -> Path:
 def write_card(weights_path: Path | str, card: dict[str, Any]) -> Path:
     """Write the card of a weights file beside it, with the file's digest added, and return the card's path.
 
-    By custom `card["trained_on"]` maps the names of the files that this one was trained on to their digests;
-    `check_chain` verifies those.
+    By custom `card["trained_on"]` maps the names of the files that this one was trained on to their digests,
+    which `check_chain` verifies.
     """
     _require(weights_path)
     path = _card_path(weights_path)
@@ -264,17 +271,17 @@ def read_card(weights_path: Path | str) -> dict[str, Any]:
     """Return the card of a weights file.
 
     Raises:
-        FileNotFoundError: if it has none.
-        ValueError: if the card is no JSON object.
+        FileNotFoundError: it has none.
+        ValueError: the card is not a JSON object.
     """
     path = _card_path(weights_path)
     _require(path)
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{path} is no JSON ({error}); write it again with write_card") from error
+        raise WeightsError(f"{path} is not valid JSON ({error}); write it again with write_card") from error
     if not isinstance(card, dict) or not isinstance(card.get("trained_on", {}), dict):
-        raise WeightsError(f"{path} is no card: it must hold a JSON object; write it again with write_card")
+        raise WeightsError(f"{path} is not a card, a JSON object; write it again with write_card")
     return card
 
 
@@ -288,10 +295,10 @@ def trained_on(card: dict[str, Any]) -> dict[str, str]:
 
 
 def check_chain(folder: Path | str) -> list[str]:
-    """Return what is wrong with the cards of a folder's weights; an empty list where all is well.
+    """Return the faults of the cards of a folder's weights; an empty list if there is none.
 
-    Every `.safetensors` file needs a card with its own digest, and every file under the card's `trained_on`
-    must be there with the digest named: in the folder, or where the networks are that worlds share.
+    Every `.safetensors` file needs a card with its own digest, and every file in the card's `trained_on` must
+    be there with that digest: in the folder, or in that of the networks that worlds share.
     """
     problems = []
     for weights in sorted(Path(folder).glob("*.safetensors")):
@@ -306,21 +313,16 @@ def check_chain(folder: Path | str) -> list[str]:
         if card.get("sha256") != sha256(weights):
             problems.append(f"{weights.name} is not the file its card describes")
         for name, digest in trained_on(card).items():
-            problems.extend(_check_link(weights, name, digest))
+            places = [place for place in _places(weights.parent, name) if place.is_file()]
+            if not places:
+                problems.append(f"{weights.name} was trained on {name}, which is missing")
+            elif digest not in map(sha256, places):
+                problems.append(f"{weights.name} was trained on another {name}; train it again")
     return problems
 
 
-def _check_link(weights: Path, name: str, digest: str) -> list[str]:
-    places = [place for place in _places(weights.parent, name) if place.is_file()]
-    if not places:
-        return [f"{weights.name} was trained on {name}, which is missing"]
-    if digest not in map(sha256, places):
-        return [f"{weights.name} was trained on another {name}; train it again"]
-    return []
-
-
 def _places(folder: Path, name: str) -> list[Path]:
-    """Where a file may lie that weights in `folder` were trained on; published ones also lie elsewhere."""
+    """Return the possible places of a file that weights in `folder` were trained on."""
     if (folder / name).is_file():
         return [folder / name]
     if name.endswith(".safetensors"):  # an older card's "stylegan2" is stylegan2.pt

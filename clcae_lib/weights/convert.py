@@ -1,4 +1,7 @@
-"""`clcae inspect` and `clcae convert`: what a file is, and the same in this project's own format."""
+"""Inspect weights files, and convert networks and published directions to this project's own format.
+
+Published directions are InterFaceGAN's arrays and GANSpace's components.
+"""
 
 import math
 from collections.abc import Callable
@@ -12,22 +15,21 @@ from torch import Tensor
 from clcae_lib.files import atomic_path, sha256
 from clcae_lib.models import ArcFace, PublishedImageEncoder, PublishedLatentEncoder
 from clcae_lib.weights import checkpoints, nvidia
-from clcae_lib.weights._errors import WeightsError, naming
 from clcae_lib.weights.build import encoder_of, generator_of
-from clcae_lib.weights.edits import components_of, direction_details, direction_of
+from clcae_lib.weights.checkpoints import WeightsError
 from clcae_lib.weights.layouts import Recognised, recognise, under
-from clcae_lib.weights.read import Contents, read_weights
+from clcae_lib.weights.read import Contents, naming, read_weights
 
 Parts = tuple[dict[str, Tensor], dict[str, Any]]
 """Tensors of a safetensors file, and its metadata."""
 
 
 def inspect_file(path: Path | str) -> dict[str, Any]:
-    """Return what a weights file is, in JSON values; nothing in it is run, and its numbers are not read.
+    """Return a description of a weights file in JSON values; nothing in it is run, no number is read.
 
-    `kind` is a name for programs, `what` the same for people, `container` how the file is written, and `fits`
-    what takes it. `resolution` is the side of the images in pixels, `style_dim` the length of a code, where
-    it has one; `details` are its settings and sizes as far as its kind has them.
+    `kind` is a name for programs, `what` the same for people, `container` the format of the file, and `fits`
+    the commands and functions that use it. `resolution` is the side of the images in pixels, `style_dim` the
+    length of a code, if it has one; `details` are the settings and sizes of its kind.
 
     Raises:
         FileNotFoundError, WeightsError: see `read_weights`.
@@ -62,15 +64,15 @@ def convert_file(
 ) -> Path:
     """Write a weights file of a known layout as this project's safetensors, with a card; return its path.
 
-    What was written is read again and compared before it takes the target's place.
+    The new file is read again and compared before it takes the target's place.
 
     Args:
         source: StyleGAN2 `.pt` or `.pkl`, a CLCAE checkpoint, an encoder of alignment, IR-SE50, MoCo v2, an
             InterFaceGAN direction or GANSpace's components.
-        target: a `.safetensors` file.
-        half: store matrices as float16.
-        force: replace a file that is there.
-        part: of an inversion checkpoint, "encoder" (the default) or "generator".
+        target: `.safetensors` file.
+        half: whether matrices are stored as float16.
+        force: whether an existing file is replaced.
+        part: part of an inversion checkpoint, "encoder" (the default) or "generator".
 
     Raises:
         FileNotFoundError: there is no such source.
@@ -161,6 +163,63 @@ def _direction(contents: Contents, _: Recognised) -> Parts:
     vector = direction_of(contents)
     details = direction_details(contents.path, vector)
     return {details["name"]: vector}, {"kind": "directions", "directions": {details["name"]: details}}
+
+
+def load_direction(path: Path | str) -> tuple[Tensor, dict[str, Any]]:
+    """Return InterFaceGAN's direction in a file, `[D]` or `[L, D]`, and the other fields of a `Direction`.
+
+    Raises:
+        FileNotFoundError, WeightsError: the file is missing, unsafe, damaged or holds something else.
+    """
+    contents = read_weights(path)
+    with naming(path):
+        vector = direction_of(contents)
+    return vector, direction_details(path, vector)
+
+
+def load_components(path: Path | str) -> dict[str, Tensor]:
+    """Return GANSpace's `mean [1, D]`, `comp [K, 1, D]` and `std [K]`, of a published or converted file.
+
+    Raises:
+        FileNotFoundError, WeightsError: the file is missing, unsafe, damaged or holds something else.
+    """
+    contents = read_weights(path)
+    with naming(path):
+        return components_of(contents)
+
+
+def direction_of(contents: Contents) -> Tensor:
+    """Return the direction of an array `[1, D]` or `[1, L, D]`; equal rows become one vector.
+
+    The published code reads row 0 only, which is then the same.
+    """
+    contents.verify()
+    array = contents.tensors.get("")
+    if array is None or array.ndim not in (2, 3) or len(array) != 1 or not array.numel():
+        raise WeightsError("does not hold an array [1, D] or [1, L, D], the layout of InterFaceGAN")
+    vector = array[0].float().clone()
+    checkpoints.require_finite({"the direction": vector}, source=contents.path)
+    return vector[0] if vector.ndim == 2 and bool((vector == vector[0]).all()) else vector
+
+
+def direction_details(path: Path | str, vector: Tensor) -> dict[str, Any]:
+    """Return the fields of an `editing.Direction` but its vector, for one of InterFaceGAN's."""
+    provenance = {"method": "interfacegan", "file": Path(path).name}
+    space = "w" if vector.ndim == 1 else "w_plus"
+    return {"name": Path(path).stem, "space": space, "unit": 1.0, "layers": None, "provenance": provenance}
+
+
+def components_of(contents: Contents) -> dict[str, Tensor]:
+    """Return GANSpace's components in a file's contents."""
+    contents.verify()
+    names = ("mean", "comp", "std")
+    if not set(names) <= contents.tensors.keys() or contents.metadata.get("kind") not in (None, "components"):
+        raise WeightsError('does not hold "mean", "comp" and "std", as GANSpace publishes')
+    tensors = {name: contents.tensors[name].float().clone() for name in names}
+    checkpoints.require_finite(tensors, source=contents.path)
+    if tensors["comp"].numel() != tensors["std"].numel() * tensors["mean"].numel():
+        raise WeightsError("has components whose mean, directions and deviations differ in size")
+    return tensors
 
 
 _CONVERTERS: dict[str, Callable[[Contents, Recognised], Parts]] = {

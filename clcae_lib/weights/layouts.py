@@ -1,89 +1,105 @@
-"""What a weights file is, by what it says of itself or by the names of its tensors, and its sizes.
+"""Recognise a weights file by its metadata or by the names of its tensors, and read its sizes.
 
 The official layouts are those that the published code reads (arXiv 2211.11448 and the projects it builds on).
-No width is assumed: a smaller network of the same layout is understood as well.
+No width is assumed: a smaller network of the same layout is recognised as well.
 """
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from clcae_lib.weights import nvidia
-from clcae_lib.weights._errors import WeightsError
 from clcae_lib.weights._inert import Record
+from clcae_lib.weights.checkpoints import WeightsError
 from clcae_lib.weights.read import Contents
 
 Tensors = Mapping[str, Tensor]
 Facts = dict[str, Any]
 
-#: Names of tensors that tell what a network is; the first kind that has all of its names is taken.
-NEEDS = {
-    "inversion_checkpoint": "encoder.input_layer.0.weight encoder.styles_others.0.linear.weight "
-    "decoder.input.input",
-    "generator": "input.input conv1.conv.weight to_rgb1.bias style.1.weight",
-    "contrastive_image": "logit_scale encoder.input_layer.0.weight image_projection.lin1.weight",
-    "contrastive_latent": "pos_embedding coarse.self_attn.in_proj_weight latent_projection.lin1.weight",
-    "arcface": "input_layer.0.weight body.0.res_layer.5.fc1.weight output_layer.3.weight",
-    "curricularface": "input_layer.0.weight body.0.res_layer.1.weight output_layer.3.weight",
-    "moco": "encoder_q.conv1.weight encoder_q.layer1.0.conv1.weight encoder_q.layer4.0.conv1.weight",
-    "alexnet": "features.0.weight features.3.weight features.10.weight classifier.1.weight",
-    "lpips": "net.layers.0.weight lin.0.1.weight",
-    "lpips_heads": "lin0.model.1.weight lin4.model.1.weight",
-}
-TITLES = {
-    "inversion_checkpoint": "CLCAE inversion checkpoint (encoder and generator)",
-    "generator": "StyleGAN2 generator in the PyTorch (rosinality) layout",
-    "contrastive_image": "CLCAE contrastive image encoder",
-    "contrastive_latent": "CLCAE contrastive latent encoder",
-    "arcface": "IR-SE50 face identity network (ArcFace)",
-    "curricularface": "CurricularFace backbone (IR, without squeeze-and-excitation)",
-    "moco": "MoCo v2 ResNet-50",
-    "alexnet": "AlexNet of torchvision (the trunk of LPIPS)",
-    "lpips": "LPIPS with AlexNet",
-    "lpips_heads": "LPIPS linear heads",
-    "nvidia": "NVIDIA StyleGAN2 snapshot",
-    "nvidia_tensorflow": "NVIDIA StyleGAN2 snapshot of the TensorFlow code",
-    "nvidia_stylegan3": "NVIDIA StyleGAN3 snapshot",
-    "direction": "InterFaceGAN direction",
-    "components": "GANSpace components",
-    "training": "state of an unfinished training",
-    "unknown": "unknown",
-}
 _WORLD = (
     "a world's generator (`clcae world add`); `clcae convert` makes data/WORLD/generator.safetensors of it"
 )
 _ALIGNMENT = "the alignment term of preset published"
 _SAFE = "; `clcae convert` makes safetensors of it"
 _LPIPS = "nothing: the lpips package brings its heads, the trunk is torchvision's AlexNet"
-#: What takes a file; of this project's own files, by the kind that they state after "own:".
-FITS = {
-    "inversion_checkpoint": "`clcae invert` with preset published; `clcae convert` makes the encoder, or "
-    "with --part the generator, of it",
-    **dict.fromkeys(("generator", "nvidia", "nvidia_tensorflow"), _WORLD),
-    **dict.fromkeys(("contrastive_image", "contrastive_latent"), _ALIGNMENT + _SAFE),
-    "arcface": "the identity loss of faces (`clcae train inversion`, world ffhq)" + _SAFE,
-    "curricularface": "measures of identity only; it is not converted",
-    "moco": "the identity loss of worlds without faces (cars)" + _SAFE,
-    "alexnet": "LPIPS, as it is: put it into data/networks/ under torchvision's name",
-    **dict.fromkeys(("lpips", "lpips_heads"), _LPIPS),
-    "nvidia_stylegan3": "nothing here: only StyleGAN2 is inverted",
-    "direction": "edits; `clcae convert` makes a file of directions of it",
-    "components": "edits (`load_ganspace`)" + _SAFE,
-    "training": "the command that wrote it, to resume",
-    "unknown": "nothing that is known here",
-    "own:generator": "a world's generator (`load_generator`)",
-    "own:inversion": "`clcae invert`, notebooks (`load_encoder`)",
-    "own:alignment": "training an inversion, retrieval (`load_alignment`)",
-    "own:directions": "edits (`load_directions`)",
-    "own:components": "edits (`load_ganspace`)",
-    "own:inversion codes": "the explorer's and `clcae invert`'s codes",
-    **{f"own:{n}": f"a drawn world, as its {n} network" for n in ("oracle", "identity", "perceptual")},
-    **dict.fromkeys(("own:contrastive_image", "own:contrastive_latent"), _ALIGNMENT),
-    "own:arcface": "the identity loss of faces",
-    "own:moco": "the identity loss of worlds without faces",
+
+
+class Kind(NamedTuple):
+    """A kind of file: its title, its use, and the names of tensors by which it is recognised."""
+
+    title: str
+    fits: str
+    needs: str = ""
+
+
+#: The official kinds; the first one of which a file has all the needed tensors is chosen.
+KINDS: dict[str, Kind] = {
+    "inversion_checkpoint": Kind(
+        "CLCAE inversion checkpoint (encoder and generator)",
+        "`clcae invert` with preset published; `clcae convert` makes the encoder, or with --part the "
+        "generator, of it",
+        "encoder.input_layer.0.weight encoder.styles_others.0.linear.weight decoder.input.input",
+    ),
+    "generator": Kind(
+        "StyleGAN2 generator in the PyTorch (rosinality) layout",
+        _WORLD,
+        "input.input conv1.conv.weight to_rgb1.bias style.1.weight",
+    ),
+    "contrastive_image": Kind(
+        "CLCAE contrastive image encoder",
+        _ALIGNMENT + _SAFE,
+        "logit_scale encoder.input_layer.0.weight image_projection.lin1.weight",
+    ),
+    "contrastive_latent": Kind(
+        "CLCAE contrastive latent encoder",
+        _ALIGNMENT + _SAFE,
+        "pos_embedding coarse.self_attn.in_proj_weight latent_projection.lin1.weight",
+    ),
+    "arcface": Kind(
+        "IR-SE50 face identity network (ArcFace)",
+        "the identity loss of faces (`clcae train inversion`, world ffhq)" + _SAFE,
+        "input_layer.0.weight body.0.res_layer.5.fc1.weight output_layer.3.weight",
+    ),
+    "curricularface": Kind(
+        "CurricularFace backbone (IR, without squeeze-and-excitation)",
+        "measures of identity only; it is not converted",
+        "input_layer.0.weight body.0.res_layer.1.weight output_layer.3.weight",
+    ),
+    "moco": Kind(
+        "MoCo v2 ResNet-50",
+        "the identity loss of worlds without faces (cars)" + _SAFE,
+        "encoder_q.conv1.weight encoder_q.layer1.0.conv1.weight encoder_q.layer4.0.conv1.weight",
+    ),
+    "alexnet": Kind(
+        "AlexNet of torchvision (the trunk of LPIPS)",
+        "LPIPS, as it is: put it into data/networks/ under torchvision's name",
+        "features.0.weight features.3.weight features.10.weight classifier.1.weight",
+    ),
+    "lpips": Kind("LPIPS with AlexNet", _LPIPS, "net.layers.0.weight lin.0.1.weight"),
+    "lpips_heads": Kind("LPIPS linear heads", _LPIPS, "lin0.model.1.weight lin4.model.1.weight"),
+    "nvidia": Kind("NVIDIA StyleGAN2 snapshot", _WORLD),
+    "nvidia_tensorflow": Kind("NVIDIA StyleGAN2 snapshot of the TensorFlow code", _WORLD),
+    "nvidia_stylegan3": Kind("NVIDIA StyleGAN3 snapshot", "nothing here: only StyleGAN2 is inverted"),
+    "direction": Kind("InterFaceGAN direction", "edits; `clcae convert` makes a file of directions of it"),
+    "components": Kind("GANSpace components", "edits (`load_ganspace`)" + _SAFE),
+    "training": Kind("state of an unfinished training", "the command that wrote it, to resume"),
+    "unknown": Kind("unknown", "nothing that is known here"),
+}
+#: The use of this project's own files, by the kind that they state.
+OWN = {
+    "generator": "a world's generator (`load_generator`)",
+    "inversion": "`clcae invert`, notebooks (`load_encoder`)",
+    "alignment": "training an inversion, retrieval (`load_alignment`)",
+    "directions": "edits (`load_directions`)",
+    "components": "edits (`load_ganspace`)",
+    "inversion codes": "the explorer's and `clcae invert`'s codes",
+    **{name: f"a rendered world, as its {name} network" for name in ("oracle", "identity", "perceptual")},
+    **dict.fromkeys(("contrastive_image", "contrastive_latent"), _ALIGNMENT),
+    "arcface": "the identity loss of faces",
+    "moco": "the identity loss of worlds without faces",
 }
 
 
@@ -92,8 +108,8 @@ class Recognised:
     """A file's kind with its sizes.
 
     Attributes:
-        kind: a key of `TITLES`, or "own:" and the kind that a file of this project states.
-        tensors: those of the network, by their official names without wrappers; none of a snapshot's.
+        kind: key of `KINDS`, or "own:" and the kind that a file of this project states.
+        tensors: tensors of the network, by their official names without wrappers; none of a snapshot's.
         facts: `resolution`, `style_dim`, `config` and others, as far as the kind has them.
     """
 
@@ -103,18 +119,19 @@ class Recognised:
 
     @property
     def title(self) -> str:
-        """What the kind is called."""
+        """Title of the kind, for people."""
         own = f"this project's weights of kind {self.kind.removeprefix('own:')!r}"
-        return TITLES.get(self.kind, own)
+        return KINDS[self.kind].title if self.kind in KINDS else own
 
     @property
     def fits(self) -> str:
-        """What takes the file."""
-        return FITS.get(self.kind, "the code that wrote it")
+        """Commands and functions that use the file."""
+        own = OWN.get(self.kind.removeprefix("own:"), "the code that wrote it")
+        return KINDS[self.kind].fits if self.kind in KINDS else own
 
 
 def recognise(contents: Contents) -> Recognised:
-    """Return what a file is; kind "unknown" where nothing fits.
+    """Return the kind of a file; "unknown" if nothing fits.
 
     Raises:
         WeightsError: it has the names of a kind, and layers that do not belong together.
@@ -125,13 +142,13 @@ def recognise(contents: Contents) -> Recognised:
 
 
 def _own(contents: Contents) -> Recognised | None:
-    said = contents.metadata
-    if said.get("kind") is None:
+    stated = contents.metadata
+    if stated.get("kind") is None:
         return None
-    config = said["config"] if isinstance(said.get("config"), dict) else {}
+    config = stated["config"] if isinstance(stated.get("config"), dict) else {}
     sizes = {"resolution": config.get("resolution", config.get("size")), "style_dim": config.get("style_dim")}
-    facts = {"config": config, "preset": said.get("preset"), **sizes}
-    return Recognised(f"own:{said['kind']}", contents.tensors, {k: v for k, v in facts.items() if v})
+    facts = {"config": config, "preset": stated.get("preset"), **sizes}
+    return Recognised(f"own:{stated['kind']}", contents.tensors, {k: v for k, v in facts.items() if v})
 
 
 def _snapshot(contents: Contents) -> Recognised | None:
@@ -144,14 +161,14 @@ def _snapshot(contents: Contents) -> Recognised | None:
 
 
 def find_network(contents: Contents) -> Recognised | None:
-    """Return the network of an official layout, by the names of its tensors; None where there is none.
+    """Return the network of an official layout, by the names of its tensors; None if there is none.
 
-    State dicts lie under the usual wrappers or bare, with or without the prefix of DataParallel.
+    State dicts may be in one of the usual wrappers, with or without the prefix of DataParallel.
     """
     for wrapper in ("g_ema.", "state_dict.", "model.", "g.", "generator.", ""):
         tensors = {n.removeprefix("module."): t for n, t in under(contents.tensors, wrapper).items()}
-        for kind, needs in NEEDS.items() if tensors else ():
-            if set(needs.split()) <= tensors.keys():
+        for kind, (_, _, needs) in KINDS.items():
+            if needs and set(needs.split()) <= tensors.keys():
                 facts = _FACTS[kind](tensors) if kind in _FACTS else {}
                 return Recognised(kind, tensors, facts | _settings(contents.tree))
     return None
@@ -163,7 +180,7 @@ def under(tensors: Tensors, prefix: str) -> dict[str, Tensor]:
 
 
 def _settings(tree: Any) -> Facts:
-    """Return what a checkpoint says of its training: its steps, and whether it saw faces or cars."""
+    """Return the steps of a checkpoint's training, and whether its images are faces or cars."""
     tree = tree if isinstance(tree, dict) else {}
     options = tree.get("opts")
     options = options.state if isinstance(options, Record) else options

@@ -1,10 +1,9 @@
-"""A StyleGAN2 generator of NVIDIA's repositories under the names of this project's generator.
+"""Rename the tensors of a StyleGAN2 generator of NVIDIA's repositories to this project's names.
 
 The PyTorch repositories (StyleGAN2-ADA, StyleGAN3) store it alike (arXiv 1912.04958, 2006.06676). The
-arithmetic is the same up to names: the `conv_clamp` that guards their half precision has no counterpart here,
-and matters only where an activation exceeds it. The TensorFlow code stores weights with the output channels
-last, kernels of upsampling convolutions turned by half a circle, and biases of modulations without the 1 that
-it adds.
+arithmetic is the same: the `conv_clamp` that guards their half precision has no counterpart here, and matters
+only where an activation exceeds it. The TensorFlow code stores weights with the output channels last, kernels
+of upsampling convolutions rotated by 180 degrees, and biases of modulations without the 1 that it adds.
 """
 
 import re
@@ -14,9 +13,9 @@ import torch
 from torch import Tensor
 
 from clcae_lib.models import make_kernel
-from clcae_lib.weights._errors import WeightsError
 from clcae_lib.weights._inert import Module
 from clcae_lib.weights._pickle import walk
+from clcae_lib.weights.checkpoints import WeightsError
 
 _TAPS = (1, 3, 3, 1)
 _NAMES = {
@@ -31,7 +30,7 @@ _TENSORFLOW_NAMES = {"mod_weight": "affine.weight", "mod_bias": "affine.bias"}
 
 
 def find_generator(tree: Any) -> Module | None:
-    """Return the averaged generator of a snapshot, the only one it has, or the network that the file is."""
+    """Return the generator with EMA weights of a snapshot, its only one, or the network of the file."""
     found = [tree.get(name) for name in ("G_ema", "Gs", "G")] if isinstance(tree, dict) else [tree]
     return next((network for network in found if isinstance(network, Module)), None)
 
@@ -51,7 +50,7 @@ def _child(network: Module, *names: str) -> Module:
 
 
 def facts(network: Module) -> dict[str, Any]:
-    """Return the settings of a generator that its file states, of those that say what it is."""
+    """Return the sizes of a generator that its file states."""
     names = ("img_resolution", "z_dim", "w_dim", "c_dim", "img_channels")
     found = {name: network.settings.get(name) for name in names}
     if family(network) == "tensorflow":
@@ -73,7 +72,7 @@ def mapping_rate(network: Module) -> float:
 def generator_tensors(network: Module) -> dict[str, Tensor]:
     """Return a generator's tensors under the names, and in the shapes, of this project's; `w_avg` among them.
 
-    A tensor that has no counterpart keeps its name, and is then reported as unexpected.
+    A tensor without a counterpart keeps its name, and is then reported as unexpected.
 
     Raises:
         WeightsError: it is another network, conditional, or of another architecture.
@@ -163,13 +162,13 @@ def _turned(array: Tensor, layer: str, rest: str) -> Tensor:
 
 
 def _require_supported(network: Module, tensors: dict[str, Tensor]) -> None:
-    """Refuse what the project's generator cannot be, saying what it is."""
+    """Refuse generators that this project does not have; the message names their kind."""
     if family(network) == "stylegan3":
         raise WeightsError(
             "holds a StyleGAN3 generator; only StyleGAN2 is converted, give a StyleGAN2 pickle"
         )
     if not {"mapping.w_avg", "mapping.fc0.weight", "synthesis.b4.const"} <= tensors.keys():
-        raise WeightsError("holds a network that is no StyleGAN2 generator; give a StyleGAN2 pickle")
+        raise WeightsError("holds a network that is not a StyleGAN2 generator; give a StyleGAN2 pickle")
     if "mapping.embed.weight" in tensors or network.settings.get("c_dim"):
         raise WeightsError("holds a conditional generator (c_dim > 0); only unconditional ones are converted")
     if tensors["mapping.fc0.weight"].shape != 2 * tensors["mapping.w_avg"].shape:

@@ -1,38 +1,48 @@
-"""Opening any weights file: what it holds by name, shape and type; nothing in it is run, no number read."""
+"""Open any weights file: its content by name, shape and type; nothing in it is run, no number is read."""
 
 import mmap
+import pickle
 import re
-from collections.abc import Callable
+import struct
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import torch
 from torch import Tensor
 
 from clcae_lib.errors import MissingFileError
-from clcae_lib.weights import checkpoints
-from clcae_lib.weights._archive import read_archive
-from clcae_lib.weights._errors import UnsafeFileError, WeightsError, naming
 from clcae_lib.weights._inert import Network
 from clcae_lib.weights._pickle import MAGIC_START, Reader, walk
+from clcae_lib.weights.checkpoints import UnsafeFileError, WeightsError, read_safetensors
 
 _PAGE = re.compile(rb"\s*<(!doctype|html|\?xml|head|body)", re.IGNORECASE)
+#: Errors of the libraries that read a damaged file.
+_DAMAGE = (
+    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, TypeError),
+    *(ValueError, pickle.UnpicklingError, struct.error, zipfile.BadZipFile),
+)
+
+
+def _unverified() -> None:
+    """Compare nothing: the container has no checksums."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a weights file holds.
+    """The content of a weights file.
 
     Attributes:
-        path: the file.
-        container: how it is written: "safetensors", "torch archive", "torch stream", "pickle" or "npy".
-        tree: the containers as they are nested in the file.
-        tensors: every tensor by its dotted name; its numbers are read from the file when they are used.
-        metadata: what a safetensors file of this project says of itself.
-        verify: compares the file with its own checksums, where its container has some.
+        path: file.
+        container: format of the file: "safetensors", "torch archive", "torch stream", "pickle" or "npy".
+        tree: containers as they are nested in the file.
+        tensors: tensors by dotted name; their numbers are read from the file when they are used.
+        metadata: metadata of a safetensors file of this project.
+        verify: function that compares the file with its own checksums, if its container has some.
     """
 
     path: Path
@@ -40,11 +50,27 @@ class Contents:
     tree: Any
     tensors: dict[str, Tensor] = field(repr=False)
     metadata: dict[str, Any] = field(default_factory=dict)
-    verify: Callable[[], None] = field(default=lambda: None, repr=False)
+    verify: Callable[[], None] = field(default=_unverified, repr=False)
+
+
+@contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """Name the file and a remedy in every error that is raised inside the block."""
+    try:
+        yield
+    except UnsafeFileError as error:
+        raise UnsafeFileError(
+            f"{path} is refused: {error}. Nothing in it was run; take the file from its official source"
+        ) from error
+    except WeightsError as error:
+        raise WeightsError(f"{path} {str(error).removeprefix(f'{path} ')}") from error
+    except _DAMAGE as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise WeightsError(f"{path} is damaged ({reason[:200]}); fetch it again") from error
 
 
 def read_weights(path: Path | str) -> Contents:
-    """Return what a safetensors, torch (`.pt`, `.pth`), NVIDIA (`.pkl`) or `.npy` file of any name holds.
+    """Return the content of a safetensors, torch (`.pt`, `.pth`), NVIDIA (`.pkl`) or `.npy` file of any name.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -55,23 +81,24 @@ def read_weights(path: Path | str) -> Contents:
     if not path.is_file():
         raise MissingFileError(f"{path} does not exist; give the path of a weights file")
     with naming(path), path.open("rb") as file:
-        size = path.stat().st_size
+        size, verify = path.stat().st_size, _unverified
         if not size:
             raise WeightsError("is empty; fetch it again")
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        container, verify = _container(path, mapped[:4096]), lambda: None
+        container = _container(path, mapped[:4096])
         if container == "safetensors":
-            return _read_safetensors(path)
+            tensors, metadata = read_safetensors(path)
+            return Contents(path, container, tensors, tensors, metadata)
         if container == "npy":
             tensor = _read_array(path)
             return Contents(path, container, tensor, {"": tensor})
-        view = memoryview(mapped)
+        view, reader = memoryview(mapped), Reader(size)
         if container == "torch archive":
-            tree, verify = read_archive(view, mapped)
+            tree, verify = reader.load_archive(view, mapped)
         elif container == "torch stream":
-            tree = Reader(size).load_stream(view, mapped)
+            tree = reader.load_stream(view, mapped)
         else:
-            tree = _read_pickle(mapped, size)
+            tree = _read_pickle(mapped, reader)
         views = dict(walk(tree))
         if sum(found.nbytes for found in views.values()) > 4 * size + (1 << 26):
             raise UnsafeFileError("its tensors together claim far more bytes than the file has")
@@ -79,12 +106,14 @@ def read_weights(path: Path | str) -> Contents:
 
 
 def _container(path: Path, head: bytes) -> str:
-    """Return how a file is written, by its first bytes."""
+    """Return the format of a file by its first bytes."""
     if head.startswith(b"version https://git-lfs"):
-        raise WeightsError("is a pointer of Git LFS and not the weights: run `git lfs pull` where it is from")
+        raise WeightsError(
+            "is a pointer of Git LFS and not the weights: run `git lfs pull` where it comes from"
+        )
     if _PAGE.match(head):
         raise WeightsError(
-            "is a web page and no weights: the server answered with a page (Google Drive's question or "
+            "is a web page instead of weights: the server answered with a page (Google Drive's question or "
             "quota) in place of the file; fetch it again, or with a browser"
         )
     if head.startswith(b"PK\x03\x04"):
@@ -97,31 +126,24 @@ def _container(path: Path, head: bytes) -> str:
         return "torch stream" if MAGIC_START in head[:32] else "pickle"
     if path.suffix.lower() in (".pkl", ".pickle", ".pt", ".pth", ".tar", ".ckpt"):
         return "pickle"
-    raise WeightsError("is no weights file; give a .safetensors, .pt, .pth, .pkl or .npy file")
-
-
-def _read_safetensors(path: Path) -> Contents:
-    metadata = checkpoints.read_metadata(path)
-    file = safetensors.safe_open(path, framework="pt")
-    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
-    return Contents(path, "safetensors", tensors, tensors, metadata)
+    raise WeightsError("is not a weights file; give a .safetensors, .pt, .pth, .pkl or .npy file")
 
 
 def _read_array(path: Path) -> Tensor:
     array = np.load(path, mmap_mode="c", allow_pickle=False)
     if array.dtype.kind not in "fiu":
-        raise WeightsError("holds no numbers; give an array of numbers")
+        raise WeightsError("does not hold numbers; give an array of numbers")
     return torch.from_numpy(array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("=")))
 
 
-def _read_pickle(mapped: mmap.mmap, size: int) -> Any:
+def _read_pickle(mapped: mmap.mmap, reader: Reader) -> Any:
     try:
-        tree = Reader(size).load(mapped)
+        tree = reader.load(mapped)
     except UnsafeFileError:
         raise
     except Exception as error:
-        if mapped[:1] != b"\x80":  # the oldest pickles are text, and so are many files that are no pickle
-            raise WeightsError("is text and no weights; fetch it again") from error
+        if mapped[:1] != b"\x80":  # the oldest pickles are text, and so are many other files
+            raise WeightsError("is text instead of weights; fetch it again") from error
         raise
     if isinstance(tree, tuple) and any(isinstance(item, Network) for item in tree):
         return dict(zip(("G", "D", "Gs"), tree, strict=False))

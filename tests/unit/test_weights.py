@@ -103,10 +103,10 @@ SIZES = {"generator": (32, 8), "inversion_checkpoint": (64, DIM), "contrastive_i
 def write(tmp_path):
     """A function that writes a file in an official layout, and returns its path."""
 
-    def make(kind, name="official.pt", *, archive=True, prefix=""):
+    def make(kind, name="official.pt", *, archive=True):
         content = OFFICIAL[kind]()
-        if prefix:
-            content = {"state_dict": {prefix + key: value for key, value in content.items()}}
+        if kind == "arcface":  # as a training wraps it
+            content = {"state_dict": {f"module.{key}": value for key, value in content.items()}}
         torch.save(content, tmp_path / name, _use_new_zipfile_serialization=archive)
         return tmp_path / name
 
@@ -165,11 +165,6 @@ def test_tensors_of_every_kind_are_read_bit_for_bit(tmp_path, archive, protocol)
         assert torch.equal(loaded, tensor), name
     assert stored.tree["optimizer"]["param_groups"] == optimizer["param_groups"]
     assert stored.tree["side"] == (3,)
-
-
-@pytest.mark.parametrize("kind", ["contrastive_image", "contrastive_latent", "arcface"])
-def test_wrappers_and_prefixes_of_training_do_not_matter(write, kind):
-    assert inspect_file(write(kind, prefix="module."))["kind"] == kind
 
 
 def as_stored(layout):
@@ -246,17 +241,14 @@ def test_an_inversion_checkpoint_gives_encoder_and_generator(tmp_path):
             assert torch.equal(mine, official)
 
 
-@pytest.mark.parametrize(
-    ("kind", "build"),
-    [("contrastive_image", PublishedImageEncoder), ("contrastive_latent", PublishedLatentEncoder)],
-)
-def test_encoders_of_alignment_fit_their_networks(write, tmp_path, kind, build):
-    path = convert_file(write(kind), tmp_path / "encoder.safetensors")
-    tensors, metadata = checkpoints.load_weights(path, kind=kind)
-    checkpoints.load_into(build(**metadata["config"]), tensors, source=path)
-
-
-def test_identity_networks_keep_their_names(write, tmp_path):
+def test_encoders_and_identity_networks_keep_their_names(write, tmp_path):
+    for kind, build in {
+        "contrastive_image": PublishedImageEncoder,
+        "contrastive_latent": PublishedLatentEncoder,
+    }.items():
+        path = convert_file(write(kind), tmp_path / f"{kind}.safetensors")
+        tensors, metadata = checkpoints.load_weights(path, kind=kind)
+        checkpoints.load_into(build(**metadata["config"]), tensors, source=path)
     path = convert_file(write("arcface"), tmp_path / "arcface.safetensors")
     tensors, metadata = checkpoints.load_weights(path, kind="arcface")
     assert tensors.keys() == arcface().keys()
@@ -274,10 +266,7 @@ def test_directions_are_the_same_after_conversion(tmp_path, shape):
     original, converted = load_interfacegan(tmp_path / "smile.pt"), load_directions(path)["smile"]
     assert torch.equal(original.vector, converted.vector)
     assert (original.name, original.space) == (converted.name, converted.space)
-
-
-def test_an_array_is_a_direction_too(tmp_path):
-    np.save(tmp_path / "age.npy", np.random.default_rng(0).standard_normal((1, DIM)))
+    np.save(tmp_path / "age.npy", np.random.default_rng(0).standard_normal(shape))
     assert inspect_file(tmp_path / "age.npy")["container"] == "npy"
     path = convert_file(tmp_path / "age.npy", tmp_path / "age.safetensors")
     assert torch.equal(load_directions(path)["age"].vector, load_interfacegan(tmp_path / "age.npy").vector)
@@ -296,6 +285,8 @@ def test_components_are_the_same_after_conversion(write, tmp_path):
 @pytest.mark.parametrize(("protocol", "whole"), [(2, False), (3, False), (4, True), (5, False)])
 def test_snapshots_of_every_protocol(tmp_path, protocol, whole):
     tensors = small_tensors()
+    name = "synthesis.b8.conv0.weight"
+    tensors[name] = tensors[name].contiguous(memory_format=torch.channels_last)
     path = write_snapshot(
         tmp_path / "a.pkl", tensors, protocol=protocol, whole=whole, img_resolution=16, w_dim=8, c_dim=0
     )
@@ -309,14 +300,6 @@ def test_snapshots_of_every_protocol(tmp_path, protocol, whole):
     assert torch.equal(generator.w_avg, tensors["mapping.w_avg"])
     assert torch.equal(generator.convs[1].conv.weight[0], tensors["synthesis.b8.conv1.weight"])
     assert torch.equal(generator.noises.noise_2[0, 0], tensors["synthesis.b8.conv1.noise_const"])
-
-
-def test_strided_weights_of_snapshots_are_read_as_they_are(tmp_path):
-    tensors = small_tensors()
-    name = "synthesis.b8.conv0.weight"
-    tensors[name] = tensors[name].contiguous(memory_format=torch.channels_last)
-    stored = read_weights(write_snapshot(tmp_path / "a.pkl", tensors)).tensors[f"G_ema.{name}"]
-    assert torch.equal(stored, tensors[name])
 
 
 UNSUPPORTED = {
@@ -350,12 +333,7 @@ def test_other_generators_are_refused_with_one_sentence(tmp_path, case):
         convert_file(path, tmp_path / "out.safetensors")
     assert str(caught.value).startswith(f"{path} ")
     assert not (tmp_path / "out.safetensors").exists()
-
-
-def test_stylegan3_snapshots_are_named(tmp_path):
-    path = write_snapshot(tmp_path / "sg3.pkl", UNSUPPORTED["StyleGAN3"][0], img_resolution=256, w_dim=512)
-    assert inspect_file(path)["kind"] == "nvidia_stylegan3"
-    assert inspect_file(path)["resolution"] == 256
+    assert inspect_file(path)["kind"] == ("nvidia_stylegan3" if case == "StyleGAN3" else "nvidia")
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
@@ -370,16 +348,6 @@ def test_tensorflow_snapshots_give_the_same_generator(tmp_path, protocol):
     for (name, mine), other in zip(old.state_dict().items(), new.state_dict().values(), strict=True):
         assert torch.allclose(mine, other, atol=1e-6), name  # 1 is taken from the bias and added again
     assert torch.equal(old.w_avg, new.w_avg)
-
-
-def test_tensorflow_snapshots_of_other_generators_are_refused(tmp_path):
-    tensors = small_tensors()
-    del tensors["synthesis.b8.conv0.noise_strength"]
-    path = write_legacy(tmp_path / "tf.pkl", tensors)
-    with pytest.raises(
-        WeightsError, match=r"tf\.pkl has 1 tensor.*convs\.0\.noise\.weight: none in the file"
-    ):
-        convert_file(path, tmp_path / "out.safetensors")
 
 
 def test_a_checkpoint_that_lacks_a_tensor_says_which(tmp_path):

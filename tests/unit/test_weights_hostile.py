@@ -24,7 +24,7 @@ from clcae_lib.weights import (
     load_generator,
     read_weights,
 )
-from tests.nvidia_pickle import nvidia_modules, small_tensors, storage_bytes, write_snapshot
+from tests.nvidia_pickle import small_tensors, storage_bytes, write_snapshot
 from tests.unit._tiny import tiny_generator
 
 NAMED = r"it names (posix|nt|builtins|__builtin__|subprocess)\.(system|eval|exec|getattr|Popen)"
@@ -53,7 +53,7 @@ def marker(tmp_path):
 
 @pytest.fixture
 def refused(tmp_path):
-    """A function that writes a file and asserts that all that read it refuse it as unsafe, with a remedy."""
+    """A function that writes a file and asserts that every reader refuses it as unsafe, with a remedy."""
 
     def check(content, match, name="network.pkl"):
         path = tmp_path / name
@@ -80,7 +80,6 @@ PROGRAMS = {
     "a call of text": lambda c: pickle.dumps(Reduce(eval, f"__import__('os').system({c!r})"), 0),
     "a call of what a call gave": lambda c: pickle.dumps(
         Reduce(Reduce(getattr, Reduce(__import__, "os"), "system"), c), 2),
-    "a call in an argument": lambda c: pickle.dumps(Reduce(OrderedDict, [("a", Reduce(os.system, c))]), 3),
     "a name from the memo": lambda c: (
         b"\x80\x04\x8c\x05posix\x94\x8c\x06system\x940h\x00h\x01\x93" + text(c.encode()) + b"\x85R."),
     "a new object": lambda c: b"\x80\x02csubprocess\nPopen\n]" + text(c.encode()) + b"a\x85\x81.",
@@ -142,10 +141,10 @@ def saved(content, *, archive=False):
 
 
 @pytest.mark.parametrize("archive", [True, False], ids=["archive", "stream"])
-@pytest.mark.parametrize("hold", [lambda call: OrderedDict(b=call), lambda call: argparse.Namespace(b=call)])
-def test_a_call_beside_tensors_or_settings(refused, marker, archive, hold):
-    content = {"g_ema": torch.zeros(2), "other": hold(Reduce(os.system, f"touch {marker}"))}
-    refused(saved(content, archive=archive), NAMED, "weights.pt")
+def test_a_call_beside_tensors_or_settings(refused, marker, archive):
+    for hold in (OrderedDict, argparse.Namespace):
+        content = {"g_ema": torch.zeros(2), "other": hold(b=Reduce(os.system, f"touch {marker}"))}
+        refused(saved(content, archive=archive), NAMED, "weights.pt")
 
 
 def with_storage(data, *shape):
@@ -169,25 +168,20 @@ def test_what_the_stream_of_a_tensor_may_not_hold(refused, marker):
 )
 def test_tensors_that_claim_more_than_they_have(refused, size, stride):
     content = with_storage(storage_bytes(torch.zeros(4)), tuple(size), tuple(stride))
-    refused(content, "claims more than its storage holds|claim far more bytes|no list of sizes")
+    refused(content, "claims more than its storage holds|claim far more bytes|not a list of sizes")
 
 
 def test_storages_that_claim_more_than_they_have(refused):
     whole = storage_bytes(torch.zeros(4))
     for data in (whole[:-24] + struct.pack("<q", 1 << 40) + whole[-16:], whole[:-4]):
-        refused(with_storage(data), "lies about the size of its data")
+        refused(with_storage(data), "gives a false size of its data")
     huge = b"\x8a\x06" + struct.pack("<Q", 1 << 40)[:6]  # a storage of 4 TB, and a view as large
-    refused(saved({"a": torch.zeros(4)}).replace(b"K\x04", huge), "lies about the size", "weights.pt")
+    refused(saved({"a": torch.zeros(4)}).replace(b"K\x04", huge), "gives a false size", "weights.pt")
 
 
-@pytest.mark.parametrize("shared", ["a storage", "its bytes"])
-def test_views_cannot_multiply_what_they_show(refused, shared):
-    data, view = storage_bytes(torch.zeros(1_000_000)), torch._utils._rebuild_tensor_v2
-    storage = Reduce(torch.storage._load_from_bytes, data)
-    views = [
-        Reduce(view, storage if shared == "a storage" else Reduce(*storage.call[:1], data), 0, (10**6,), (1,))
-        for _ in range(40)
-    ]
+def test_views_cannot_multiply_what_they_show(refused):
+    storage = Reduce(torch.storage._load_from_bytes, storage_bytes(torch.zeros(1_000_000)))
+    views = [Reduce(torch._utils._rebuild_tensor_v2, storage, 0, (10**6,), (1,)) for _ in range(40)]
     refused(pickle.dumps(dict(enumerate(views)), protocol=4), "claim far more bytes than|more work than")
 
 
@@ -204,7 +198,7 @@ def test_a_compressed_archive(archive, refused):
         for name in old.namelist():
             new.writestr(name, bytes(1 << 26) if name.endswith("data/0") else old.read(name))
     assert len(content.getvalue()) < 1 << 18
-    refused(content.getvalue(), "a zip archive that lies about its sizes, or is compressed", "bomb.pt")
+    refused(content.getvalue(), "a zip archive that gives false sizes, or is compressed", "bomb.pt")
 
 
 @pytest.mark.parametrize("sizes", [{"central": 1 << 31}, {"central": 40}, {"local": 1 << 30}, {"local": 8}])
@@ -218,22 +212,19 @@ def test_an_archive_that_lies_about_sizes(archive, refused, sizes):
     else:
         content[info.header_offset + 6] &= ~8
         content[info.header_offset + 18 : info.header_offset + 26] = struct.pack("<2I", *[sizes["local"]] * 2)
-    refused(content, "lies about", "weights.pt")
+    refused(content, "gives (a )?false size", "weights.pt")
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-@pytest.mark.parametrize(
-    ("name", "message"), [("data/0", "lies about its sizes"), ("code/__torch__.py", "TorchScript")]
-)
-def test_an_archive_with_a_member_twice_or_a_program(archive, refused, name, message):
-    with zipfile.ZipFile(archive, "a") as file:
-        file.writestr(f"{file.namelist()[0].partition('/')[0]}/{name}", bytes(4000))
-    refused(archive.read_bytes(), message, "weights.pt")
-
-
-def test_an_archive_of_too_many_members(archive, refused, monkeypatch):
-    monkeypatch.setattr("clcae_lib.weights._archive.MEMBERS", 3)
-    refused(archive.read_bytes(), "more than 3 members", "weights.pt")
+def test_an_archive_with_a_member_twice_a_program_or_too_many_members(archive, refused, monkeypatch):
+    good = archive.read_bytes()
+    for name, message in {"data/0": "gives false sizes", "code/__torch__.py": "TorchScript"}.items():
+        archive.write_bytes(good)
+        with zipfile.ZipFile(archive, "a") as file:
+            file.writestr(f"{file.namelist()[0].partition('/')[0]}/{name}", bytes(4000))
+        refused(archive.read_bytes(), message, "weights.pt")
+    monkeypatch.setattr("clcae_lib.weights._pickle.MEMBERS", 3)
+    refused(good, "more than 3 members", "weights.pt")
 
 
 def test_a_damaged_member_is_noticed_before_its_numbers_are_used(tmp_path):
@@ -285,11 +276,9 @@ BOMBS = {
     "a long number": lambda: b"\x80\x02\x8b" + struct.pack("<i", 1000) + b"\x01" * 1000 + b".",
     "a place of the memo": lambda: b"\x80\x02}r\xff\xff\xff\xff.",
     "deep lists": lambda: b"\x80\x02" + b"]" * 20_000 + b"a" * 19_999 + b".",
-    "deep tuples": lambda: b"\x80\x02)" + b"\x85" * 40_000 + b".",
     "a chain of lists": lambda: (
         b"\x80\x02" + b"".join(b"]" + keep(i) for i in range(400))
         + b"".join(kept(i) + kept(i + 1) + b"a" for i in range(399)) + kept(0) + b"."),
-    "lists of themselves": lambda: b"\x80\x02]q\x00" + b"h\x00a" * 1000 + b".",
 }  # fmt: skip
 
 
@@ -316,10 +305,10 @@ def test_names_do_not_add_up(refused):
 
 CONTENTS = {
     "empty": (b"", "is empty; fetch it again"),
-    "text": (b"Hello, this is no pickle at all.\nReally.\n", "is text and no weights; fetch it again"),
+    "text": (b"Hello, this is no pickle at all.\nReally.\n", "is text instead of weights; fetch it again"),
     "page": (b"\n<!DOCTYPE html><html><title>Google Drive - Quota</title>", "is a web page"),
     "pointer": (b"version https://git-lfs.github.com/spec/v1\noid", "is a pointer of Git LFS.*git lfs pull"),
-    "noise": (bytes(range(255, 0, -1)), "is text and no weights|is damaged|is no weights file"),
+    "noise": (bytes(range(255, 0, -1)), "is text instead|is damaged|is not a weights file"),
     "frame": (b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f}", r"is damaged \(.*\); fetch it again"),
     "zip": (b"PK\x03\x04 and nothing more", r"is damaged \(.*\); fetch it again"),
 }
@@ -351,15 +340,15 @@ SAFETENSORS = {
 
 
 @pytest.mark.parametrize("name", SAFETENSORS)
-def test_safetensors_with_a_lying_header(tmp_path, name):
+def test_safetensors_with_a_false_header(tmp_path, name):
     path = tmp_path / "generator.safetensors"
     path.write_bytes(SAFETENSORS[name])
-    with pytest.raises(WeightsError, match=r"generator\.safetensors is no safetensors file or is damaged"):
+    with pytest.raises(WeightsError, match=r"generator\.safetensors is not a safetensors file or is damaged"):
         inspect_file(path)
 
 
-@pytest.mark.parametrize("config", [{"size": 16384}, {"size": 32, "n_mlp": 10**9}, {"no": 1}, [1], "x"])
-def test_a_config_is_not_believed(tmp_path, config):
+@pytest.mark.parametrize("config", [{"size": 16384}, {"size": 32, "n_mlp": 10**9}, "x"])
+def test_sizes_come_from_the_tensors_not_from_the_config(tmp_path, config):
     path = tmp_path / "generator.safetensors"
     metadata = {"clcae": json.dumps({"kind": "generator", "config": config})}
     save_file({"input.input": torch.zeros(1)}, path, metadata=metadata)
@@ -367,25 +356,24 @@ def test_a_config_is_not_believed(tmp_path, config):
         load_generator(path)
     tensors = {name: tensor.clone() for name, tensor in tiny_generator().state_dict().items()}
     save_file(tensors, path, metadata=metadata)
-    assert load_generator(path).size == 32, "sizes come from the tensors"
+    assert load_generator(path).size == 32
 
 
-@pytest.mark.parametrize(
-    ("kind", "message"), [("nan", "not finite in conv1"), ("int8", "whole numbers .torch.int8. in conv1")]
-)
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-def test_weights_that_are_not_finite_or_not_floating_are_refused(tmp_path, kind, message, suffix):
+@pytest.mark.parametrize(("suffix", "save"), [(".safetensors", save_file), (".pt", torch.save)])
+def test_weights_that_are_not_finite_or_not_floating_are_refused(tmp_path, suffix, save):
     tensors = {name: tensor.clone() for name, tensor in tiny_generator().state_dict().items()}
-    weight = tensors["conv1.conv.weight"]
-    tensors["conv1.conv.weight"] = weight.to(torch.int8) if kind == "int8" else weight * float("nan")
-    path = tmp_path / f"generator{suffix}"
-    (save_file if suffix == ".safetensors" else torch.save)(tensors, path)
-    for ask in (load_generator, lambda p: convert_file(p, tmp_path / "out.safetensors")):
-        with pytest.raises(WeightsError, match=rf"generator\{suffix} has .*{message}"):
-            ask(path)
+    weight, path = tensors["conv1.conv.weight"], tmp_path / f"generator{suffix}"
+    for odd, message in (
+        (weight * float("nan"), "not finite in conv1"),
+        (weight.to(torch.int8), "whole numbers .torch.int8. in conv1"),
+    ):
+        save(tensors | {"conv1.conv.weight": odd}, path)
+        for ask in (load_generator, lambda p: convert_file(p, tmp_path / "out.safetensors")):
+            with pytest.raises(WeightsError, match=rf"generator\{suffix} has .*{message}"):
+                ask(path)
 
 
-def test_arrays_that_lie_or_hold_objects(tmp_path, marker):
+def test_arrays_with_a_false_header_or_objects(tmp_path, marker):
     path = tmp_path / "direction.npy"
     shape = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1099511627776), }".ljust(117) + b"\n"
     program = pickle.dumps(Reduce(os.system, f"touch {marker}"))
@@ -442,8 +430,8 @@ def _hear(event, arguments):
 
 @pytest.fixture(scope="module")
 def audit():
-    """A function that says what the interpreter was asked to import or run while another was called."""
-    sys.addaudithook(_hear)  # there is no way to take it out again; it is deaf but for the call
+    """A function that returns what the interpreter was asked to import or run during a call."""
+    sys.addaudithook(_hear)  # it cannot be removed; it listens during the call only
 
     def heard(function):
         HEARD.clear()
@@ -472,10 +460,3 @@ def test_the_interpreter_is_never_asked_to_import_or_run_anything(tmp_path, audi
     for file in (*good_files, path):
         ask(file)  # what the reader itself imports late
         assert audit(lambda file=file: ask(file)) == []
-
-
-def test_no_stand_in_is_left_behind():
-    with nvidia_modules():
-        pass
-    with pytest.raises(ImportError):
-        import dnnlib  # noqa: F401
