@@ -7,8 +7,10 @@ of 23) is decided by the environment's NVIDIA_TF32_OVERRIDE, which the `clcae` c
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
@@ -16,14 +18,8 @@ from lightning_fabric import Fabric
 from clcae_lib.errors import ClcaeError
 
 __all__ = [
-    "DeviceError",
-    "best_device",
-    "check_card",
-    "check_devices",
-    "device_label",
-    "has_kernels",
-    "make_fabric",
-    "resolve_device",
+    *("DeviceError", "check_devices", "device_label", "has_kernels", "make_fabric", "resolve_device"),
+    "usable_precision",
 ]
 
 Capability = tuple[int, int]
@@ -38,11 +34,10 @@ class DeviceError(ClcaeError, ValueError):
 
 
 def resolve_device(name: torch.device | str = "auto") -> torch.device:
-    """Return the device called `name`; "auto" takes the first usable CUDA card, else the CPU.
+    """Return the device called `name`; "auto" means the first usable CUDA card, else the CPU.
 
-    A `torch.device` is returned as it is.
-
-    Apple's MPS is used only where it is named: it has no float64, which directions and measures need.
+    A `torch.device` is returned as it is. Apple's MPS is used only where it is named: it has no float64,
+    which directions and measures need.
 
     Raises:
         DeviceError: `name` is not a device, or not one that this machine and this build of torch can use.
@@ -54,12 +49,47 @@ def resolve_device(name: torch.device | str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise DeviceError(f"device={name!r} is no device; use auto, cpu, cuda, cuda:1, mps, ...") from error
+        raise DeviceError(
+            f"device={name!r} is not a valid device; use auto, cpu, cuda, cuda:1, mps, ..."
+        ) from error
+    problem = ""
     if device.type == "cuda":
-        check_card(name, device.index or 0, _capabilities(), torch.cuda.get_arch_list())
+        problem = _problem(device.index or 0)
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError(f"device={name!r}: this torch finds no MPS device; use device=auto or device=cpu")
+        problem = "this torch finds no MPS device"
+    if problem:
+        raise DeviceError(f"device={name!r}: {problem}; use device=auto or device=cpu")
     return device
+
+
+def _auto() -> str:
+    cards = range(len(_capabilities()))
+    usable = [index for index in cards if not _problem(index)]
+    if usable:
+        return f"cuda:{usable[0]}" if usable[0] else "cuda"
+    if cards:
+        print_once(f"device=auto: {_problem(0)}; using the CPU")
+    return "cpu"
+
+
+def _problem(index: int) -> str:
+    """Return why the CUDA card of an index cannot be used; nothing if it can."""
+    cards, architectures = _capabilities(), torch.cuda.get_arch_list()
+    if not cards:
+        return f"torch {torch.__version__} finds no CUDA device"
+    if index >= len(cards):
+        return f"torch finds {len(cards)} CUDA device(s), from cuda:0 on"
+    if has_kernels(cards[index], architectures):
+        return ""
+    return (
+        f"torch {torch.__version__} has no code for a GPU of compute capability {_dotted(cards[index])} "
+        f"(it has {', '.join(architectures)})"
+    )
+
+
+def _capabilities() -> list[Capability]:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [torch.cuda.get_device_capability(index) for index in range(count)]
 
 
 def has_kernels(capability: Capability, architectures: Sequence[str]) -> bool:
@@ -69,8 +99,8 @@ def has_kernels(capability: Capability, architectures: Sequence[str]) -> bool:
     translated for every newer card. A build that lists neither (ROCm) is trusted.
 
     Args:
-        capability: of the card.
-        architectures: of the build, as `torch.cuda.get_arch_list` gives them.
+        capability: that of the card.
+        architectures: those of the build, as `torch.cuda.get_arch_list` returns them.
     """
     built = [name.split("_") for name in architectures if name.startswith(("sm_", "compute_"))]
     versions = [(kind, divmod(int(number.rstrip("af")), 10)) for kind, number in built]
@@ -80,44 +110,8 @@ def has_kernels(capability: Capability, architectures: Sequence[str]) -> bool:
     )
 
 
-def best_device(capabilities: Sequence[Capability], architectures: Sequence[str]) -> str:
-    """Return what "auto" stands for: the first CUDA card that the build has code for, else "cpu".
-
-    Args:
-        capabilities: of the cards, in the order of their indices.
-        architectures: of the build.
-    """
-    usable = [index for index, card in enumerate(capabilities) if has_kernels(card, architectures)]
-    if not usable:
-        return "cpu"
-    return f"cuda:{usable[0]}" if usable[0] else "cuda"
-
-
-def check_card(
-    name: str, index: int, capabilities: Sequence[Capability], architectures: Sequence[str]
-) -> None:
-    """Refuse a CUDA card that is not there, or that the build has no code for.
-
-    Args:
-        name: of the device, for the message.
-        index: of the card.
-        capabilities: of the cards, in the order of their indices.
-        architectures: of the build.
-
-    Raises:
-        DeviceError: it cannot be used.
-    """
-    remedy, count = "use device=auto or device=cpu", len(capabilities)
-    if not count:
-        raise DeviceError(f"device={name!r}: torch {torch.__version__} finds no CUDA device; {remedy}")
-    if index >= count:
-        raise DeviceError(f"device={name!r}: torch finds {count} CUDA device(s), from cuda:0 on; {remedy}")
-    if not has_kernels(capabilities[index], architectures):
-        raise DeviceError(f"device={name!r}: {_no_kernels(capabilities[index], architectures)}; {remedy}")
-
-
 def check_devices(device: str, devices: int = 1) -> torch.device:
-    """Return the device that a training on `devices` devices of one kind is given.
+    """Return the device for a training run on `devices` devices of one kind.
 
     Raises:
         DeviceError: an unknown device, an index together with several devices, or more GPUs than there are.
@@ -135,7 +129,7 @@ def make_fabric(device: str = "auto", *, devices: int = 1, precision: str = "32-
 
     Args:
         device: as in `resolve_device`; an index ("cuda:1") picks that one device.
-        devices: how many.
+        devices: the number of devices.
         precision: Fabric's name, e.g. "32-true" or "bf16-mixed"; on a card that only emulates bfloat16,
             "bf16-mixed" becomes "32-true", and a line is printed that says so.
 
@@ -145,7 +139,7 @@ def make_fabric(device: str = "auto", *, devices: int = 1, precision: str = "32-
     chosen = check_devices(device, devices)
     if chosen.type == "cuda":
         precision = usable_precision(precision, _capabilities()[chosen.index or 0])
-    wanted: int | list[int] = devices if chosen.index is None or chosen.type == "cpu" else [chosen.index]
+    wanted = devices if chosen.index is None or chosen.type == "cpu" else [chosen.index]
     strategy = "ddp" if devices > 1 else "auto"
     return Fabric(accelerator=chosen.type, devices=wanted, strategy=strategy, precision=precision)
 
@@ -154,39 +148,24 @@ def usable_precision(precision: str, capability: Capability) -> str:
     """Return the precision to train in on a card: "32-true" where "bf16-mixed" would be emulated."""
     if precision != "bf16-mixed" or capability >= BFLOAT16:
         return precision
-    _tell(
-        f"precision=bf16-mixed: a GPU of compute capability {_dotted(capability)} only emulates bfloat16; "
-        "training in float32"
-    )
+    card = f"a GPU of compute capability {_dotted(capability)}"
+    print_once(f"precision=bf16-mixed: {card} only emulates bfloat16; training in float32")
     return "32-true"
 
 
 def device_label(device: torch.device | str = "cpu") -> str:
-    """The name people know a device by: the GPU's product name or the CPU's model."""
+    """Return the name people know a device by: the GPU's product name or the CPU's model."""
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return _processor() if device.type == "cpu" else device.type
 
 
-def _auto() -> str:
-    capabilities, architectures = _capabilities(), torch.cuda.get_arch_list()
-    chosen = best_device(capabilities, architectures)
-    if capabilities and chosen == "cpu":
-        _tell(f"device=auto: {_no_kernels(capabilities[0], architectures)}; using the CPU")
-    return chosen
-
-
-def _capabilities() -> list[Capability]:
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return [torch.cuda.get_device_capability(index) for index in range(count)]
-
-
-def _no_kernels(capability: Capability, architectures: Sequence[str]) -> str:
-    return (
-        f"torch {torch.__version__} has no code for a GPU of compute capability {_dotted(capability)} "
-        f"(it has {', '.join(architectures)})"
-    )
+def _processor() -> str:
+    table = Path("/proc/cpuinfo")
+    lines = table.read_text().splitlines() if table.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} x {names[0]}" if names else platform.processor() or platform.machine()
 
 
 def _dotted(capability: Capability) -> str:
@@ -194,16 +173,6 @@ def _dotted(capability: Capability) -> str:
 
 
 @cache
-def _tell(line: str) -> None:
+def print_once(line: str) -> None:
     """Print a line, once in a process."""
     print(line, flush=True)
-
-
-def _processor() -> str:
-    import platform
-    from pathlib import Path
-
-    table = Path("/proc/cpuinfo")
-    lines = table.read_text().splitlines() if table.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{len(names)} x {names[0]}" if names else platform.processor() or platform.machine()

@@ -7,14 +7,19 @@ with a file is one sentence with the file's name and the place in it.
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
 from clcae_lib.errors import ClcaeError
 
-__all__ = ["ConfigError", "dump_yaml", "parse_text", "parse_yaml", "read_yaml", "split_setting"]
+__all__ = [
+    *("ConfigError", "dump_yaml", "explain", "parse_text", "parse_yaml", "read_yaml", "split_setting"),
+    "validated",
+]
 
+Model = TypeVar("Model", bound=BaseModel)
 MAX_DEPTH = 50
 _BOOL, _TIMESTAMP = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp"
 _FLOAT = (
@@ -47,7 +52,7 @@ class _Loader(yaml.SafeLoader):
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         """Construct a value; a number or a date that Python cannot hold is an error with its place."""
         try:
-            return super().construct_object(node, deep=True)  # at once, so that no node can contain itself
+            return super().construct_object(node, deep=True)  # deep, so that no node can contain itself
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             problem = f"{str(node.value)[:40]!r} is not a {node.tag.rpartition(':')[2]}: {error}"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
@@ -145,3 +150,32 @@ def parse_text(text: str) -> str:
             return text
         return value if isinstance(value, str) else text
     return text
+
+
+def validated(
+    model: type[Model], content: Any, *, source: str, error: type[ClcaeError] = ConfigError
+) -> Model:
+    """Return the content of a file as a model.
+
+    Args:
+        model: a class of pydantic.
+        content: the names and values.
+        source: the content's origin, with which messages begin.
+        error: raised if the content is not valid.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as problem:
+        first, text = problem.errors()[0], explain(problem)
+        if first["type"] == "extra_forbidden":
+            names = f"; it may have {', '.join(model.model_fields)}" if len(first["loc"]) == 1 else ""
+            text = f"unknown key {'.'.join(map(str, first['loc']))!r}{names}"
+        raise error(f"{source}: {text}") from problem
+
+
+def explain(error: ValidationError) -> str:
+    """Return the first problem that pydantic found, on one line: "timeout: Input should be ..., not 'x'"."""
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    text = f"{first['msg'].removeprefix('Value error, ')}, not {repr(first['input'])[:80]}"
+    return f"{place}: {text}" if place else text

@@ -16,13 +16,13 @@ import nbformat
 from nbclient.exceptions import CellExecutionError
 
 from clcae_lib.cli import app
-from clcae_lib.suite import _kernel
+from clcae_lib.suite import execute
 
 _KEY = "failed_when_run_again"
 _found: list[str] = []
 
 
-class _Twice(_kernel._Client):
+class _Twice(execute.NotebookClient):
     """Executes each cell twice; only the first time counts."""
 
     def execute_cell(self, cell: Any, cell_index: int, *arguments: Any, **options: Any) -> Any:
@@ -47,7 +47,7 @@ def failures(executed: Path) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    _kernel._Client = _Twice
+    execute.NotebookClient = _Twice
     try:
         app()
     finally:

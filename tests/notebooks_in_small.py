@@ -1,5 +1,8 @@
 """Tiny notebooks for the tests of the runner; the real ones run in `tests/notebooks`."""
 
+import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
@@ -29,3 +32,18 @@ def write_notebook(path: Path, *cells: str, parameters: str = PARAMETERS) -> Non
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(node, path)
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Wait as long as it takes; pytest ends what hangs."""
+    while not condition():
+        time.sleep(0.1)
+
+
+def alive(process: int) -> bool:
+    """Whether a process is still there."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True

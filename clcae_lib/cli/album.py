@@ -1,22 +1,22 @@
-"""A folder of photographs to a folder of inversions: pictures, codes, and a table of measures.
+"""A folder of photographs to a folder of inversions: images, codes, and a table of measures.
 
-Each photograph is done by itself and written at once. One that cannot be used is named in the table and the
-next is taken; any other error ends the command, and what was written stays. The codes' file keeps its
-measures and what they were made from, so that a second run goes on where the first one stopped, and does
-again what has changed (protocol of arXiv 2211.11448, section 4.1).
+Each photograph is inverted and written by itself. One that cannot be used is named in the table, and the next
+follows; any other error ends the command, and what was written stays. The codes' file keeps its measures and
+what they were made from, so that a second run goes on where the first one stopped, and makes again what has
+changed (protocol of arXiv 2211.11448, section 4.1).
 """
 
-import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from clcae_lib import cache
-from clcae_lib.files import atomic_path, sha256
+from clcae_lib.files import atomic_path
 from clcae_lib.images import save_image
 from clcae_lib.inversion.inverter import Inverter
 from clcae_lib.metrics import psnr, ssim
@@ -27,7 +27,7 @@ from clcae_lib.worlds.perceptual import distance_name
 
 TABLE = "measures.csv"
 KIND = "inversion codes"
-_COLUMNS = ("file", "space", "psnr", "ssim", "perceptual", "perceptual_name", "identity", "error")
+_COLUMNS = ["file", "space", "psnr", "ssim", "perceptual", "perceptual_name", "identity", "error"]
 Row = dict[str, Any]
 
 
@@ -35,11 +35,11 @@ class Album:
     """Inverts the photographs of a folder, one at a time.
 
     Args:
-        world: how photographs are cut; its judges measure, where they are here.
-        inverter: finds the codes.
+        world: the world that cuts photographs; its judges measure, where they are here.
+        inverter: the inverter that finds the codes.
         made_by: files of weights that the result depends on; other ones mean another result.
-        spaces: which pictures are drawn, each a pass of the generator: `w`, `w_plus`, `f`.
-        published: measured against what preset `published` sees of a photograph.
+        spaces: the images that are drawn, each a pass of the generator: `w`, `w_plus`, `f`.
+        published: whether to measure against what preset `published` sees of a photograph.
     """
 
     def __init__(
@@ -53,8 +53,7 @@ class Album:
     ) -> None:
         self.shown = world.published_view if published else world.view
         self.world, self.inverter, self.spaces = world, inverter, tuple(spaces)
-        self.weights = [sha256(path) for path in made_by]
-        self.made_with = ""
+        self.made_by, self.made_with = made_by, ""
         self.judges: dict[str, Any] = {}
         self.missing: list[str] = []
         for name in ("perceptual", "identity"):
@@ -63,14 +62,14 @@ class Album:
             except WorldError as error:
                 self.missing.append(f"{name} is not measured: {error}")
 
-    def invert(self, source: Path, target: Path, *, tell: Callable[[str], None] = print) -> list[Row]:
-        """Write `NAME.safetensors`, `NAME.SPACE.png` and `measures.csv`; returns the table's rows.
+    def invert(self, source: Path, target: Path, *, report: Callable[[str], None] = print) -> list[Row]:
+        """Write `NAME.safetensors`, `NAME.SPACE.png` and `measures.csv`; return the table's rows.
 
-        A row has `psnr` (dB), `ssim`, `perceptual` (a distance) and `identity` (a cosine) of one picture
+        A row has `psnr` (dB), `ssim`, `perceptual` (a distance) and `identity` (a cosine) of one image
         against the crop, with `perceptual_name`, or `error`: why the photograph was left out.
 
         Raises:
-            PhotoError: `source` is no folder, has no file, or is `target`.
+            PhotoError: `source` is not a folder, has no file, or is `target`.
         """
         good, refused = read_folder(source, decode=False)
         rows = [{"file": path.name, "error": reason} for path, reason in refused]
@@ -82,13 +81,13 @@ class Album:
                 "be taken for photographs"
             )
         target.mkdir(parents=True, exist_ok=True)
-        self.made_with = self._digest()  # once a run: it reads the judges' files whole
+        self.made_with = self._digest()  # once a run: it reads the files of weights whole
         for line in self.missing:
-            tell(line)
+            report(line)
         for path in good:
             found = self._rows(path, target)
             rows += found
-            tell(f"{path.name}: {found[0].get('error') or 'inverted'}")
+            report(f"{path.name}: {found[0].get('error') or 'inverted'}")
             _write(target / TABLE, rows)
         _write(target / TABLE, rows)
         return rows
@@ -101,22 +100,22 @@ class Album:
 
     def _digest(self) -> str:
         """Return a digest of what every result depends on besides its photograph."""
-        judges = {name: self.world.judge_file(name, "measure") for name in self.judges}
-        parts = [str(self.world.cutter), *self.weights, *self.spaces, *judges]
-        return cache.key(*parts, modules=[__name__], files=filter(None, judges.values()))
+        judges = [self.world.judge_file(name, "measure") for name in self.judges]
+        parts = [str(self.world.cutter), *self.spaces, *self.judges]
+        return cache.key(*parts, modules=[__name__], files=[*self.made_by, *filter(None, judges)])
 
     def _key(self, path: Path) -> str:
         return f"{self.world.cutter.key(path)}-{self.made_with}"
 
     def _kept(self, path: Path, target: Path) -> list[Row] | None:
-        """The rows of a photograph that was done before, from the same file, weights and judges."""
+        """Return the rows of a photograph that was inverted before with the same file, weights and judges."""
         codes = target / f"{path.name}.safetensors"
-        pictures = [target / f"{path.name}.{space}.png" for space in self.spaces]
-        if not all(file.is_file() for file in (codes, *pictures)):
+        images = [target / f"{path.name}.{space}.png" for space in self.spaces]
+        if not all(file.is_file() for file in (codes, *images)):
             return None
         try:
             said = checkpoints.read_metadata(codes)
-        except ValueError:  # done again
+        except ValueError:  # made again
             return None
         return said["measures"] if said.get("key") == self._key(path) else None
 
@@ -125,25 +124,24 @@ class Album:
         image = self.world.cutter.crop(path)[None].to(self.inverter.generator.w_avg.device)
         inversion, rows = self.inverter.invert(image), []
         for space in self.spaces:
-            picture = inversion.decode(self.inverter.generator, space).clamp(-1, 1)
-            save_image(target / f"{path.name}.{space}.png", picture[0].cpu())
-            rows.append({"file": path.name, "space": space, **self._measures(picture, image)})
+            decoded = inversion.decode(self.inverter.generator, space).clamp(-1, 1)
+            save_image(target / f"{path.name}.{space}.png", decoded[0].cpu())
+            rows.append({"file": path.name, "space": space, **self._measures(decoded, image)})
         parts = {name: getattr(inversion, name) for name in ("w", "w_plus", "feature")}
         metadata = {"kind": KIND, "world": self.world.name, "key": self._key(path), "measures": rows}
         kept = {name: part for name, part in parts.items() if part is not None}
-        checkpoints.save_weights(
-            target / f"{path.name}.safetensors", kept, metadata=metadata, half=False
-        )  # last: what has its codes is done
+        # Last: what has its codes is complete.
+        checkpoints.save_weights(target / f"{path.name}.safetensors", kept, metadata=metadata, half=False)
         return rows
 
     def _measures(
-        self, picture: Float[Tensor, "1 3 side side"], image: Float[Tensor, "1 3 side side"]
+        self, decoded: Float[Tensor, "1 3 h w"], image: Float[Tensor, "1 3 h w"]
     ) -> dict[str, float | str]:
-        """As losses see them: at 256 pixels at most, of cars without the black rows."""
-        picture, image = self.world.view(picture), self.shown(image)
-        found = {"psnr": psnr(picture, image), "ssim": ssim(picture, image)}
+        """Measure as losses see images: at 256 pixels at most, of cars without the black rows."""
+        decoded, image = self.world.view(decoded), self.shown(image)
+        found = {"psnr": psnr(decoded, image), "ssim": ssim(decoded, image)}
         for name, judge in self.judges.items():
-            found[name] = getattr(judge, "similarity", judge)(picture, image)
+            found[name] = getattr(judge, "similarity", judge)(decoded, image)
         named = {}
         if "perceptual" in self.judges:
             named["perceptual_name"] = distance_name(self.judges["perceptual"])
@@ -151,7 +149,5 @@ class Album:
 
 
 def _write(path: Path, rows: list[Row]) -> None:
-    with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, _COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+    with atomic_path(path) as partial:
+        pd.DataFrame(rows, columns=_COLUMNS).to_csv(partial, index=False)

@@ -1,4 +1,4 @@
-"""What all of the commands share: how they fail, lists as options, and options that many take."""
+"""What all of the commands share: how they fail, lists as options, and options that many have."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,9 +13,10 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Override a parameter.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Run what is unchanged too.")]
-World = Annotated[str, typer.Option(help="What to train on.")]
+World = Annotated[str, typer.Option(help="The world, as `clcae world list` names it.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 _LISTS = {"--only": False, "--seeds": True, "--variants": False}
-"""The options that take several values, and whether these are whole numbers."""
+"""The options that have several values, and whether these are whole numbers."""
 
 
 class RequestError(ClcaeError):
@@ -32,13 +33,13 @@ def expand_lists(
     """Return arguments in which `--only 01 02` reads `--only 01 --only 02`, as the parser wants it.
 
     A list of whole numbers ends before what is not one. Where positional arguments are still missing, the
-    last values of lists of texts are taken for them, but never the first value of a list.
+    last values of lists of texts become these, but never the first value of a list.
 
     Args:
-        arguments: of the command.
-        lists: the options that take several values, and whether these are whole numbers.
-        valued: other options that take a value.
-        positional: how many positional arguments the command needs.
+        arguments: those of the command.
+        lists: the options that have several values, and whether these are whole numbers.
+        valued: other options that have a value.
+        positional: number of positional arguments that the command needs.
     """
     expanded: list[str] = []
     spare: list[int] = []
@@ -65,10 +66,10 @@ def expand_lists(
 
 
 class Lists(TyperCommand):
-    """A command whose list options take several values at once."""
+    """A command whose list options have several values in a row."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Splits the lists, then parses as usual."""
+        """Split the lists, then parse as usual."""
         options = [option for option in self.params if option.param_type_name == "option"]
         valued = {name for o in options if not o.is_flag for name in o.opts} - _LISTS.keys()
         needed = len(self.params) - len(options)

@@ -1,4 +1,4 @@
-"""Files from elsewhere: `clcae fetch`, `inspect` and `convert`."""
+"""Weights files: `clcae fetch`, `inspect`, `convert` and `info`."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def fetch(
 
 
 def _fetch_one(fetcher: Any, name: str) -> bool:
-    """Whether an asset is there in the end; tells what happened."""
+    """Fetch an asset, print what happened, and return whether it is there in the end."""
     from clcae_lib.weights.manifest import AssetError
 
     try:
@@ -49,7 +49,7 @@ def _fetch_one(fetcher: Any, name: str) -> bool:
 
 
 def _asset_lines(fetcher: Any) -> list[str]:
-    """The sets, then each asset with whether it is here and what is known of it."""
+    """Return the sets, then each asset with whether it is here and what is known of it."""
     manifest = fetcher.manifest
     lines = [f"set {name:<16} {', '.join(members)}" for name, members in manifest.sets.items()]
     for name, asset in manifest.assets.items():
@@ -65,7 +65,7 @@ def inspect(
     file: Annotated[Path, typer.Argument(help="Weights of any layout: .safetensors, .pt, .pth, .pkl, .npy.")],
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Say what a weights file is, how big, and what takes it; nothing in it is run."""
+    """Print what a weights file is, how big, and what reads it; nothing in it is run."""
     with report_user_errors():
         from clcae_lib.weights import inspect_file
 
@@ -78,7 +78,7 @@ def inspect(
 
 
 def _rows(report: dict[str, Any]) -> dict[str, Any]:
-    """Return what is known of a file, its settings on a level with the rest; what it has not is left out."""
+    """Return what is known of a file, its settings on a level with the rest."""
     rows = report | {name: f"{report[name]:,}" for name in ("parameters", "bytes")}
     details = rows.pop("details")
     rows |= {name: value for name, value in details.items() if not isinstance(value, dict)}
@@ -104,3 +104,37 @@ def convert(
         path = convert_file(source, target, half=half, force=force, part=part)
         report = inspect_file(path)
     typer.echo(f"written: {path} ({report['bytes'] / 1e6:.1f} MB, {report['what']}) for {report['fits']}")
+
+
+@app.command()
+def info() -> None:
+    """Show versions, the device, the worlds and the weights that are here."""
+    with report_user_errors():
+        from clcae_lib.provenance import commit, device_text, versions
+        from clcae_lib.worlds import world_names
+
+        typer.echo(f"commit    {commit() or 'none'}")
+        typer.echo(f"versions  {versions()}")
+        typer.echo(f"device    {device_text('auto')}")
+        for name in world_names():
+            typer.echo(f"world     {name}: {paths.world_dir(name)}")
+            for line in _weights_lines(paths.world_dir(name)):
+                typer.echo(f"  {line}")
+
+
+_FACTS = {"steps": "steps", "images_seen": "images", "seconds": "s", "device": "", "kind": ""}
+
+
+def _weights_lines(folder: Path) -> list[str]:
+    """Return a line for each weights file, with what its card says, then what is wrong with the chain."""
+    from clcae_lib.weights.checkpoints import WeightsError, check_chain, read_card
+
+    lines = []
+    for path in sorted(path for path in folder.glob("*") if path.suffix in (".safetensors", ".pt", ".pth")):
+        try:
+            card = read_card(path) if path.with_suffix(".json").is_file() else {}
+        except WeightsError:  # among the problems below
+            card = {}
+        facts = [f"{card[name]} {text}" for name, text in _FACTS.items() if card.get(name) is not None]
+        lines.append(f"{path.stem:<22} {path.stat().st_size / 1e6:5.1f} MB  {', '.join(facts)}")
+    return lines + [f"problem: {problem}" for problem in check_chain(folder)] or ["no weights"]

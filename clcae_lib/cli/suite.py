@@ -1,5 +1,6 @@
 """The notebooks: `clcae run`, `keep`, `sweep`, `report` and `check`."""
 
+import signal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,8 @@ def run(
     start_timeout: Annotated[float | None, typer.Option(help="Seconds for a kernel to start.")] = None,
 ) -> None:
     """Run the notebooks in order and write the report."""
+    # A request to terminate ends the run as Ctrl-C does, so that kernels end with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with report_user_errors():
         from clcae_lib.suite.runner import run_suite
 
@@ -47,7 +50,7 @@ def keep(
 ) -> None:
     """Keep a run's report, without the executed notebooks, as results/reference to commit."""
     with report_user_errors():
-        from clcae_lib.suite.keep import keep_report
+        from clcae_lib.suite.reference import keep_report
 
         page = keep_report(paths.results_dir() / profile)
     typer.echo(f"kept: {page}")
@@ -66,7 +69,9 @@ def sweep(
     seeds: Seeds = None,
     variants: Annotated[list[str] | None, typer.Option(help="Names in that file; all by default.")] = None,
     profile: Annotated[str, typer.Option(help="A file in notebooks/profiles/.")] = "quick",
-    jobs: Annotated[int | None, typer.Option("--jobs", "--workers", min=1, help="Notebooks at once.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "--workers", min=1, help="Notebooks at a time.")
+    ] = None,
     scheduler: Annotated[
         str | None, typer.Option(help="Of a Dask cluster: tcp://127.0.0.1:8786, beyond it tls://host:8786.")
     ] = None,
@@ -74,7 +79,7 @@ def sweep(
     tls_cert: Pem = None,
     tls_key: Pem = None,
     retries: Annotated[int, typer.Option(min=0, help="Further tries of a run that fails.")] = 1,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what it would cost, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would cost, and stop.")] = False,
     settings: Settings = None,
     force: Force = False,
     keep: Annotated[
@@ -84,11 +89,11 @@ def sweep(
 ) -> None:
     """Run a notebook with every variant and seed; what is complete is not run again."""
     with report_user_errors():
-        from clcae_lib.suite.cluster import Place, check_place
+        from clcae_lib.suite.cluster import Place
         from clcae_lib.suite.sweep import plan_sweep, run_sweep
 
         place = Place(jobs=jobs, scheduler=scheduler, ca=tls_ca, cert=tls_cert, key=tls_key)
-        check_place(place)
+        place.check()
         options: dict[str, Any] = {"profile": profile, "seeds": seeds}
         options |= {"variants": variants or [], "settings": settings or [], "force": force, "keep": keep}
         for line in plan_sweep(name, output=output, **options).cost(jobs).lines():
@@ -110,7 +115,7 @@ def report(
 ) -> None:
     """Write a run's report as one page that needs no other file, and all its tables as tables.csv."""
     with report_user_errors():
-        from clcae_lib.suite.portable import portable_report
+        from clcae_lib.suite.report import portable_report
 
         page = portable_report(results or paths.results_dir() / "quick", target=output)
     typer.echo(f"report: {page}")
@@ -120,16 +125,16 @@ def report(
 def check(
     against: Annotated[Path | None, typer.Option(help="Results kept; results/reference by default.")] = None,
     results: Annotated[
-        Path | None, typer.Option(help="Results to check, not run anew: of a sweep or of a run.")
+        Path | None, typer.Option(help="Results to check without a run: of a sweep or of a run.")
     ] = None,
     seeds: Annotated[list[int] | None, typer.Option(help="Such as: --seeds 0 (the default)")] = None,
     variants: Annotated[list[str] | None, typer.Option(help="Names in notebooks/ablations.yaml.")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Notebooks at once.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Notebooks at a time.")] = None,
 ) -> None:
-    """Run the quick ablations anew and fail where a headline measure leaves its kept interval."""
+    """Run the quick ablations again and fail where a headline measure leaves its kept interval."""
     with report_user_errors():
-        from clcae_lib.suite.check import check_runs
         from clcae_lib.suite.cluster import Place
+        from clcae_lib.suite.reference import check_runs
         from clcae_lib.suite.sweep import run_sweep
 
         failed: dict[str, str] = {}
@@ -143,7 +148,7 @@ def check(
     for name, reason in failed.items():
         typer.echo(f"failed: {name}: {reason}", err=True)
     for deviation in outcome.deviations:
-        typer.echo(str(deviation), err=True)
+        typer.echo(deviation, err=True)
     inside = outcome.compared - len(outcome.deviations)
     typer.echo(f"{inside} of {outcome.compared} headline measures are inside their intervals")
     if failed or not outcome.ok:

@@ -1,21 +1,23 @@
-"""Worlds of photographs: `clcae world`."""
+"""Worlds: `clcae world`, and `clcae measure`, `directions` and `explore`, each of one world."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from clcae_lib.cli.common import RequestError, report_user_errors
+from clcae_lib.cli.common import Device, RequestError, World, report_user_errors
+from clcae_lib.cli.train import install_directions, measure_generator
 
 app = typer.Typer(help="Worlds of photographs: ffhq, cars and your own.", no_args_is_help=True)
+commands = typer.Typer()
 
 
 @app.command("add")
 def add(
-    name: Annotated[str, typer.Argument(help="What it is called; `ffhq` and `cars` take photographs too.")],
+    name: Annotated[str, typer.Argument(help="The name; `ffhq` and `cars` accept photographs too.")],
     images: Annotated[Path, typer.Option(help="The folder of photographs; it stays where it is.")],
     generator: Annotated[Path | None, typer.Option(help="A StyleGAN2: .pt, .pkl or .safetensors.")] = None,
-    resolution: Annotated[int | None, typer.Option(help="Of its pictures; read off the generator.")] = None,
+    resolution: Annotated[int | None, typer.Option(help="Of its images; read off the generator.")] = None,
     kind: Annotated[str | None, typer.Option(help="faces, cars or other: framing and judges.")] = None,
     already_aligned: Annotated[
         bool, typer.Option("--already-aligned", help="The faces are cut as FFHQ's already.")
@@ -39,12 +41,12 @@ def add(
             **options,
         )
         typer.echo(f"world {name}: {made.folder}")
-        _tell_photographs(made)
+        _print_photographs(made)
 
 
 @app.command("list")
 def list_all() -> None:
-    """Show every world, where it lies and what it lacks."""
+    """Show every world, where it is and what it lacks."""
     with report_user_errors():
         from clcae_lib.worlds import PhotoWorld, WorldError, get_world, world_names
 
@@ -54,8 +56,9 @@ def list_all() -> None:
             except WorldError as error:
                 typer.echo(f"{name:<12} {error}")
                 continue
-            kind = made.settings.kind if isinstance(made, PhotoWorld) else "drawn"
-            lacks = " and ".join(made.missing) if isinstance(made, PhotoWorld) else ""
+            kind, lacks = "drawn", ""
+            if isinstance(made, PhotoWorld):
+                kind, lacks = made.settings.kind, " and ".join(made.missing)
             line = f"{name:<12} {kind}, {made.resolution} pixels, {made.folder}"
             typer.echo(f"{line}; it lacks {lacks}" if lacks else line)
 
@@ -69,7 +72,7 @@ def check(name: Annotated[str, typer.Argument(help="A world of photographs.")]) 
         made = get_world(name)
         if not isinstance(made, PhotoWorld):
             raise RequestError(f"{name!r} is drawn; it has no photographs to check")
-        _tell_photographs(made)
+        _print_photographs(made)
 
 
 @app.command("remove")
@@ -77,7 +80,7 @@ def remove(
     name: Annotated[str, typer.Argument(help="Whose world.yaml is removed.")],
     weights: Annotated[bool, typer.Option("--weights", help="Remove all of data/<name>/ too.")] = False,
 ) -> None:
-    """Take a world away; its photographs stay where they are."""
+    """Remove a world; its photographs stay where they are."""
     with report_user_errors():
         from clcae_lib.worlds import remove_world
 
@@ -85,7 +88,7 @@ def remove(
             typer.echo(f"removed: {path}")
 
 
-def _tell_photographs(world: Any) -> None:
+def _print_photographs(world: Any) -> None:
     """Print how many photographs each split has, and each that cannot be used; status 1 if none can."""
     counts = {split: len(files) for split, files in world.split_files.items()}
     typer.echo("photographs: " + ", ".join(f"{split} {count}" for split, count in counts.items()))
@@ -94,3 +97,44 @@ def _tell_photographs(world: Any) -> None:
     if not any(counts.values()):
         typer.echo(f"error: no photograph of {world.name!r} can be used, for the reasons above", err=True)
         raise typer.Exit(1)
+
+
+@commands.command()
+def measure(
+    world: World = "portraits",
+    samples: Annotated[int, typer.Option(min=2, help="Images in each of the sets compared.")] = 5000,
+    device: Device = "auto",
+) -> None:
+    """Measure the shipped generator against the world's images and write the numbers on its card."""
+    with report_user_errors():
+        for name, value in measure_generator(world, samples=samples, device=device).items():
+            typer.echo(f"{name:<18} {value}")
+
+
+@commands.command()
+def directions(world: World = "portraits", device: Device = "auto") -> None:
+    """Find the named directions of a world from scratch and keep them beside its weights."""
+    with report_user_errors():
+        install_directions(world, device=device)
+
+
+@commands.command()
+def explore(
+    world: World = "portraits",
+    device: Device = "auto",
+    host: Annotated[str, typer.Option(help="Address served; 127.0.0.1: this machine only.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8866,
+    visitors: Annotated[int, typer.Option(min=1, help="Kernels at a time.")] = 4,
+    idle: Annotated[int, typer.Option(min=10, help="Seconds after which an idle kernel ends.")] = 900,
+) -> None:
+    """Serve the latent explorer as a page of its own, with Voila."""
+    with report_user_errors():
+        from clcae_lib.devices import resolve_device
+
+        resolve_device(device)
+        from clcae_lib.explorer.server import serve
+        from clcae_lib.worlds import get_world
+
+        get_world(world)
+        typer.echo(f"the explorer: http://{host}:{port}/ (Ctrl-C ends it)")
+        serve(world, device=device, host=host, port=port, visitors=visitors, idle=idle)

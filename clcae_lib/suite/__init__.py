@@ -1,12 +1,11 @@
 """Running the notebooks: profiles, runs, sweeps and the report.
 
 What a notebook uses is here: `Recorder` for its results; `ablation_runs`, `read_runs` and `sweep_tables` for
-those of others.
-The command line uses `clcae_lib.suite.runner` and `clcae_lib.suite.sweep`, which bring papermill.
+those of others. The command line uses `clcae_lib.suite.runner` and `clcae_lib.suite.sweep`, which import
+papermill.
 """
 
-from clcae_lib.suite._collect import ablation_runs, read_runs, sweep_tables
-from clcae_lib.suite._errors import NotebookError, SuiteError
-from clcae_lib.suite._recorder import Recorder
+from clcae_lib.suite.collect import ablation_runs, read_runs, sweep_tables
+from clcae_lib.suite.record import NotebookError, Recorder, SuiteError
 
 __all__ = ["NotebookError", "Recorder", "SuiteError", "ablation_runs", "read_runs", "sweep_tables"]

@@ -1,16 +1,14 @@
 """Runs the suite: the notebooks in order, each only if something it depends on changed, then the report.
 
-`results/<profile>/` receives a folder a notebook (executed copy, HTML, figures, `metrics.json`),
+`results/<profile>/` receives a folder for each notebook (executed copy, HTML, figures, `metrics.json`),
 `metrics.csv`, `index.html`, `status.json` and `run.log`. A notebook that fails stops those that need it, and
 no others.
 """
 
 import json
 import logging
-import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,19 +17,15 @@ from typing import Literal
 from clcae_lib import paths
 from clcae_lib.files import atomic_path
 from clcae_lib.provenance import device_text
-from clcae_lib.suite import _digest
-from clcae_lib.suite._collect import complete_record, provenance_rows, table
-from clcae_lib.suite._console import Display, log_to
-from clcae_lib.suite._errors import NotebookError, SuiteError
-from clcae_lib.suite._lock import alone
-from clcae_lib.suite._perform import perform, restore
-from clcae_lib.suite._plan import Job, Profile, plan, read_suite
-from clcae_lib.suite._report import write_report
+from clcae_lib.suite import digest
+from clcae_lib.suite.collect import provenance_rows, table
+from clcae_lib.suite.console import Board, log_to
+from clcae_lib.suite.perform import only_writer, perform, restore
+from clcae_lib.suite.plan import Job, Profile, plan, read_suite
+from clcae_lib.suite.record import NotebookError, SuiteError, complete_record
+from clcae_lib.suite.report import GOOD, write_report
 
 logger = logging.getLogger("clcae_lib.suite")
-
-State = Literal["done", "unchanged", "earlier", "failed", "stopped", "absent"]
-_GOOD = ("done", "unchanged", "earlier")
 
 
 @dataclass(frozen=True)
@@ -43,9 +37,15 @@ class Outcome:
     """
 
     notebook: str
-    state: State
+    state: Literal["done", "unchanged", "earlier", "failed", "stopped", "absent"]
     seconds: float = 0.0
     reason: str = ""
+
+    @property
+    def note(self) -> str:
+        """The time and the reason, where there are some."""
+        time_text = f"{self.seconds:.0f} s" if self.state in ("done", "failed") else ""
+        return "  ".join(filter(None, [time_text, self.reason]))
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,10 @@ def run_suite(
     settings: Sequence[str] = (),
     force: bool = False,
     output: Path | None = None,
-    notebooks: Path | None = None,
     timeout: float | None = None,
     start_timeout: float | None = None,
 ) -> Summary:
-    """Runs a profile's notebooks and writes the report.
+    """Run a profile's notebooks and write the report.
 
     Args:
         profile: the name of a file in `notebooks/profiles/`.
@@ -85,35 +84,31 @@ def run_suite(
         settings: `name=value`, over the profile's values.
         force: run what is unchanged too.
         output: folder for the results; `results/<profile>` by default.
-        notebooks: folder of the suite; the repository's by default.
-        timeout, start_timeout: seconds, over the profile's limits.
+        timeout: seconds for one notebook, over the profile's limit.
+        start_timeout: seconds for a kernel to start, over the profile's limit.
 
     Raises:
         SuiteError: something is wrong before the first notebook starts.
     """
-    folder = notebooks or paths.notebooks_dir()
+    folder = paths.notebooks_dir()
     chosen, jobs = plan(folder, profile, only=only, settings=settings)
-    chosen = _limited(chosen, timeout, start_timeout)
+    limits = {"timeout": timeout, "start_timeout": start_timeout}
+    chosen = chosen.model_copy(update={name: value for name, value in limits.items() if value})
     target = (output or paths.results_dir() / profile).expanduser().resolve()
     names = [entry.name for entry in read_suite(folder)]
-    with alone(target):
+    with only_writer(target):
         for name in names:
             restore(target / name)
         _check_earlier(jobs, target)
-        _check_devices(jobs)
-        with log_to(target / "run.log"), _terminable():
-            outcomes = _run_jobs(chosen, jobs, names, target=target, force=force)
-            _write_results(target, chosen, outcomes, folder)
+        devices = {job.name: _device(job) for job in jobs}
+        with log_to(target / "run.log"):
+            outcomes = _run_jobs(chosen, jobs, names, devices, target=target, force=force)
+            _write_results(target, chosen, outcomes)
     return Summary(target, tuple(outcomes))
 
 
-def _limited(profile: Profile, timeout: float | None, start_timeout: float | None) -> Profile:
-    values = vars(profile) | {"timeout": timeout or profile.timeout}
-    return Profile(**values | {"start_timeout": start_timeout or profile.start_timeout})
-
-
 def _check_earlier(jobs: Sequence[Job], target: Path) -> None:
-    """What a selected notebook needs is selected too, or was run before."""
+    """Check that what a selected notebook needs is selected too, or was run before."""
     selected = {job.name for job in jobs}
     for job in jobs:
         for need in job.entry.needs:
@@ -121,117 +116,79 @@ def _check_earlier(jobs: Sequence[Job], target: Path) -> None:
                 raise SuiteError(f"{job.name} needs {need}, of which {target} has no results; run it too")
 
 
-def _check_devices(jobs: Sequence[Job]) -> None:
-    """The devices that notebooks are to use exist."""
-    for job in jobs:
-        try:
-            device_text(str(job.parameters["device"]))
-        except ValueError as error:
-            raise SuiteError(f"{job.name}: {error}") from error
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Inside, a request to terminate ends the run as Ctrl-C does, so that kernels end with it."""
-
-    def interrupt(*_signal: object) -> None:
-        raise KeyboardInterrupt
-
+def _device(job: Job) -> str:
+    """Return the device that a notebook is to use."""
     try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not the main thread, where signals are not this code's business
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        return device_text(str(job.parameters["device"]))
+    except ValueError as error:
+        raise SuiteError(f"{job.name}: {error}") from error
 
 
 def _run_jobs(
-    profile: Profile, jobs: Sequence[Job], names: Sequence[str], *, target: Path, force: bool
+    profile: Profile,
+    jobs: Sequence[Job],
+    names: Sequence[str],
+    devices: Mapping[str, str],
+    *,
+    target: Path,
+    force: bool,
 ) -> list[Outcome]:
-    """Runs the jobs in order and tells how every notebook of the suite fared."""
+    """Run the jobs in order and return how every notebook of the suite fared."""
     by_name = {job.name: job for job in jobs}
     outcomes: dict[str, Outcome] = {}
-    code = _digest.code_digest(without=("suite", "cli"))
-    with Display(profile.name, len(jobs)) as display:
-        for device in sorted({device_text(str(job.parameters["device"])) for job in jobs}):
+    code = digest.code_digest(without=("suite", "cli"))
+    with Board(profile.name, [job.name for job in jobs]) as board:
+        for device in sorted(set(devices.values())):
             logger.info("device %s", device)
-            display.console.print(f"device {device}", markup=False, soft_wrap=True)
+            board.print(f"device {device}")
         for name in names:
             if name not in by_name:
-                outcomes[name] = _unselected(name, target)
+                record = complete_record(target / name)
+                outcomes[name] = (
+                    Outcome(name, "earlier", record.seconds) if record else Outcome(name, "absent")
+                )
                 continue
-            display.begin(name)
-            outcomes[name] = _run_one(by_name[name], outcomes, profile, target, code, force, display)
-            line = describe(outcomes[name])
-            logger.log(logging.INFO if outcomes[name].state in _GOOD else logging.ERROR, line)
-            display.end(line)
+            job = by_name[name]
+            board.watch(lambda current={name}: current)
+            broken = [need for need in job.entry.needs if outcomes[need].state not in GOOD]
+            if broken:
+                outcomes[name] = Outcome(name, "stopped", reason=f"needs {', '.join(broken)}")
+            else:
+                upstream = {need: digest.result_digest(target / need) for need in job.entry.needs}
+                kind = devices[name].split(":")[0]
+                key = digest.job_key(job, code=code, upstream=upstream, device=kind)
+                outcomes[name] = _run_one(job, key, profile, board, target=target, force=force)
+            outcome = outcomes[name]
+            level = logging.INFO if outcome.state in GOOD else logging.ERROR
+            logger.log(level, "%s %s  %s", name, outcome.state, outcome.note)
+            board.end(name, outcome.state, outcome.note)
     return list(outcomes.values())
 
 
-def _unselected(name: str, target: Path) -> Outcome:
-    record = complete_record(target / name)
-    return Outcome(name, "earlier", record.seconds) if record else Outcome(name, "absent")
-
-
-def _run_one(
-    job: Job,
-    outcomes: dict[str, Outcome],
-    profile: Profile,
-    target: Path,
-    code: str,
-    force: bool,
-    display: Display,
-) -> Outcome:
-    """Runs one notebook unless one it needs failed or nothing changed."""
-    broken = [need for need in job.entry.needs if outcomes[need].state not in _GOOD]
-    if broken:
-        return Outcome(job.name, "stopped", reason=f"needs {', '.join(broken)}")
-    upstream = {need: _digest.result_digest(target / need) for need in job.entry.needs}
-    key = _digest.job_key(
-        job.entry,
-        job.parameters,
-        upstream=upstream,
-        code=code,
-        results=paths.results_dir(),
-        device=device_text(str(job.parameters["device"])).split(":")[0],
-    )
+def _run_one(job: Job, key: str, profile: Profile, board: Board, *, target: Path, force: bool) -> Outcome:
+    """Run one notebook unless nothing changed."""
     record = complete_record(target / job.name)
     if record is not None and record.key == key and not force:
         return Outcome(job.name, "unchanged", record.seconds)
     logger.info("%s starts with %s", job.name, json.dumps(dict(job.parameters), default=str))
-    clock = time.monotonic()
+    clock, failed = time.monotonic(), target / "failed" / job.name
+
+    def watch(done: int, total: int) -> None:
+        board.note(job.name, f"{done} of {total} cells", quiet=True)
+
     try:
-        record = perform(
-            job,
-            target / job.name,
-            key=key,
-            profile=profile,
-            failed=target / "failed" / job.name,
-            watch=display.watch,
-        )
+        record = perform(job, target / job.name, key=key, profile=profile, failed=failed, watch=watch)
     except NotebookError as error:
         return Outcome(job.name, "failed", round(time.monotonic() - clock, 1), error.reason)
     return Outcome(job.name, "done", record.seconds)
 
 
-def describe(outcome: Outcome) -> str:
-    """An outcome as one line."""
-    time_text = f"  {outcome.seconds:.0f} s" if outcome.state in ("done", "failed") else ""
-    return f"{outcome.notebook:<30} {outcome.state}{time_text}" + (
-        f"  {outcome.reason}" if outcome.reason else ""
-    )
-
-
-def _write_results(target: Path, profile: Profile, outcomes: Sequence[Outcome], notebooks: Path) -> None:
-    """Writes `metrics.csv`, `status.json` and the report from the folders of the notebooks that are good."""
+def _write_results(target: Path, profile: Profile, outcomes: Sequence[Outcome]) -> None:
+    """Write `metrics.csv`, `status.json` and the report from the folders of the notebooks that are good."""
     rows = []
     for outcome in outcomes:
-        record = complete_record(target / outcome.notebook) if outcome.state in _GOOD else None
+        record = complete_record(target / outcome.notebook) if outcome.state in GOOD else None
         rows += provenance_rows(target / outcome.notebook, record) if record else []
-    metrics = table(rows)
     status = {
         "profile": profile.name,
         "about": profile.about,
@@ -239,7 +196,7 @@ def _write_results(target: Path, profile: Profile, outcomes: Sequence[Outcome], 
         "notebooks": [asdict(outcome) for outcome in outcomes],
     }
     with atomic_path(target / "metrics.csv") as partial:
-        metrics.to_csv(partial, index=False)
+        table(rows).to_csv(partial, index=False)
     with atomic_path(target / "status.json") as partial:
         partial.write_text(json.dumps(status, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    write_report(target, status=status, metrics=metrics, notebooks=notebooks)
+    write_report(target)

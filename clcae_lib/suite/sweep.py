@@ -1,8 +1,8 @@
-"""Re-runs one notebook for every variant and seed of `notebooks/<sweep>.yaml`, several at once.
+"""Runs one notebook for every variant and seed of `notebooks/<sweep>.yaml`, several at a time.
 
 Dask is the executor, on this machine or at a scheduler that is named: it runs as many notebooks together as
-there are workers, and runs one again whose worker was killed. A run is known by its key (see `_digest`):
-what is complete under it is not run again, so an interrupted sweep resumes where it stopped. Results lie in
+there are workers, and runs one again whose worker was killed. A run is known by its key (see `digest`): what
+is complete under it is not run again, so an interrupted sweep resumes where it stopped. Results are in
 `results/sweeps/<sweep>/<variant>/seed<k>/`, all of them together in `runs.csv` and `runs.parquet` beside the
 variants. Workers elsewhere need the same checkout and results at the same paths, on a shared file system.
 """
@@ -10,31 +10,42 @@ variants. Workers elsewhere need the same checkout and results at the same paths
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
+from pydantic import BaseModel, Field
 
 from clcae_lib import paths
 from clcae_lib.files import atomic_path
-from clcae_lib.settings import read_yaml
-from clcae_lib.suite import _digest
-from clcae_lib.suite._collect import SWEEP_COLUMNS, complete_record, provenance_rows, read_runs, table
-from clcae_lib.suite._console import Board, log_to
-from clcae_lib.suite._errors import NotebookError, SuiteError
-from clcae_lib.suite._estimate import Estimate, estimate
-from clcae_lib.suite._lock import alone, in_turn
-from clcae_lib.suite._parameters import check_value, declared_parameters, section
-from clcae_lib.suite._perform import perform, restore, running
-from clcae_lib.suite._plan import Job, Profile, plan
-from clcae_lib.suite._record import RECORD, Record, read_record
-from clcae_lib.suite.cluster import VISIBLE, Place, check_place, connect, gpu_of, worker_count
+from clcae_lib.settings import read_yaml, validated
+from clcae_lib.suite import digest
+from clcae_lib.suite.cluster import VISIBLE, Place, Workers, connect, gpu_names, worker_count
+from clcae_lib.suite.collect import SWEEP_COLUMNS, provenance_rows, read_runs, table
+from clcae_lib.suite.console import Board, log_to
+from clcae_lib.suite.estimate import Estimate, estimate
+from clcae_lib.suite.perform import in_turn, only_writer, perform, restore, running
+from clcae_lib.suite.plan import Job, Profile, Values, check_value, declared_parameters, plan
+from clcae_lib.suite.record import RECORD, NotebookError, Record, SuiteError, complete_record, read_record
 
 logger = logging.getLogger("clcae_lib.suite")
 MAX_SEEDS = 10_000
 _UNIMPORTANT = ("suite", "cli", "plots", "explorer")
+
+
+class SweepFile(BaseModel, extra="forbid", strict=True):
+    """The content of `<sweep>.yaml`: the notebook, each variant's parameters, and counts of seeds."""
+
+    notebook: str
+    variants: dict[str, Values]
+    inputs: list[str] = ["*"]
+    seeds: dict[str, Annotated[int, Field(ge=1, le=MAX_SEEDS)]] = {}
+
+    def seeds_of(self, variant: str, asked: Sequence[int] | None) -> Sequence[int]:
+        """Return the seeds that were asked for, else as many as the file gives the variant, or three."""
+        return asked if asked is not None else range(self.seeds.get(variant, self.seeds.get("default", 3)))
 
 
 @dataclass(frozen=True)
@@ -49,11 +60,11 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Such as "foundation/seed0"."""
+        """The run's name, such as "foundation/seed0"."""
         return f"{self.variant}/seed{self.seed}"
 
     def record(self, *, keep: bool) -> Record | None:
-        """The complete run in the folder, if its key, or with `keep` its parameters, are this run's."""
+        """Return the folder's complete run if its key, or with `keep` its parameters, are this run's."""
         found = complete_record(self.target)
         if found is None:
             return None
@@ -82,15 +93,14 @@ class Plan:
     waiting: Sequence[Run]
 
     def cost(self, jobs: int | None = None) -> Estimate:
-        """What it should take with so many notebooks at once."""
-        here = self.target / "runs.csv"
-        kept = paths.results_dir() / "reference" / "sweeps" / self.name / "runs.csv"
-        sources = {"measured here": here, "measured for the reference": kept}
+        """Return what it should take with so many notebooks at a time."""
+        kept = paths.results_dir() / "reference" / "sweeps" / self.name
+        sources = {"measured here": self.target, "measured for the reference": kept}
         return estimate(
             [run.job.parameters for run in self.waiting],
             total=len(self.selected),
             jobs=worker_count(jobs, len(self.waiting)),
-            measured={name: read_runs(path.parent) for name, path in sources.items() if path.is_file()},
+            measured={name: read_runs(f) for name, f in sources.items() if (f / "runs.csv").is_file()},
             folders=[run.target for run in self.runs if read_record(run.target) is not None],
             target=self.target,
         )
@@ -106,17 +116,26 @@ def plan_sweep(
     force: bool = False,
     keep: bool = False,
     output: Path | None = None,
-    notebooks: Path | None = None,
 ) -> Plan:
-    """What a sweep would do; writes nothing. Arguments and errors are those of `run_sweep`."""
-    folder = notebooks or paths.notebooks_dir()
-    target = (output or paths.results_dir() / "sweeps" / name).expanduser().resolve()
-    variants_table = read_sweep(folder, name)
-    names = list(variants_table["variants"])
-    wanted = {variant: _seeds_of(variants_table, variant, seeds) for variant in names}
-    every = [*(seed for several in wanted.values() for seed in several), *_seeds_at(target)]
-    chosen, runs = _runs(folder, variants_table, profile, settings, every, target)
-    selected = _select(runs, wanted, variants or names, name)
+    """Return what a sweep would do; writes nothing. Arguments and errors are those of `run_sweep`."""
+    folder = paths.notebooks_dir()
+    target = _target(name, output)
+    sweep = read_sweep(folder, name)
+    for variant in variants:
+        if variant not in sweep.variants:
+            known = ", ".join(sweep.variants)
+            raise SuiteError(f"--variants: there is no {variant!r}; {name}.yaml has {known}")
+    chosen, (job,) = plan(folder, profile, only=[sweep.notebook], settings=settings)
+    job = Job(job.entry.model_copy(update={"inputs": tuple(sweep.inputs)}), job.path, job.parameters)
+    earlier = {path.name.removeprefix("seed") for path in target.glob("*/seed*")}
+    every = {int(seed) for seed in earlier if seed.isdigit()}  # seeds of which there are results
+    every |= {seed for variant in sweep.variants for seed in sweep.seeds_of(variant, seeds)}
+    runs = _runs(sweep, job, sorted(every), target)
+    selected = [
+        run
+        for run in runs
+        if run.variant in (variants or sweep.variants) and run.seed in sweep.seeds_of(run.variant, seeds)
+    ]
     waiting = [run for run in selected if force or run.record(keep=keep) is None]
     return Plan(name, chosen, target, runs, selected, waiting)
 
@@ -130,26 +149,25 @@ def run_sweep(
     output: Path | None = None,
     **options: Any,
 ) -> SweepSummary:
-    """Runs variants times seeds, except what is complete, and gathers everything in one table.
+    """Run variants times seeds, except what is complete, and gather everything in one table.
 
     Args:
         name: of the file in `notebooks/` without `.yaml`.
         place: where to run; by default on this machine, a notebook a GPU or a pair of cores.
         retries: how often a run that failed is tried again before it is reported.
-        keep: take complete runs with equal parameters as they are, although code or weights have changed.
+        keep: keep complete runs with equal parameters as they are, although code or weights have changed.
         output: folder for the results; `results/sweeps/<name>` by default.
         options: `profile` gives the notebook's other parameters, `seeds` those of every variant (by default
             as many as the file says, or three), `variants` their names (none means all), `settings`
-            `name=value` over the profile's, `force` runs what is complete too, `notebooks` the suite's
-            folder.
+            `name=value` over the profile's, `force` runs what is complete too.
 
     Raises:
         SuiteError: something is wrong before the first run starts, such as another sweep into the folder.
     """
     place = place or Place()
-    check_place(place)
-    target = (output or paths.results_dir() / "sweeps" / name).expanduser().resolve()
-    with alone(target):
+    place.check()
+    target = _target(name, output)
+    with only_writer(target):
         for run in plan_sweep(name, keep=keep, output=output, **options).runs:
             restore(run.target)
         plan = plan_sweep(name, keep=keep, output=output, **options)
@@ -162,107 +180,56 @@ def run_sweep(
     return SweepSummary(target, complete, failed)
 
 
-def read_sweep(folder: Path, name: str = "ablations") -> dict[str, Any]:
-    """The content of `<name>.yaml`: `notebook`, `variants`, and perhaps `inputs` and `seeds`.
+def _target(name: str, output: Path | None) -> Path:
+    return (output or paths.results_dir() / "sweeps" / name).expanduser().resolve()
+
+
+def read_sweep(folder: Path, name: str = "ablations") -> SweepFile:
+    """Return the content of `<name>.yaml`.
 
     Raises:
-        SuiteError: there is no such file, a part is missing, or a variant sets what its notebook does
-        not declare.
+        SuiteError: there is no such file, its content is not valid, or a variant sets what its notebook does
+            not declare.
     """
     path = folder / f"{name}.yaml"
     if not path.is_file():
-        there = (
-            ", ".join(sorted(file.stem for file in folder.glob("*.yaml") if file.stem != "suite")) or "none"
-        )
-        raise SuiteError(f"sweep {name!r}: no file {path}; there is {there}")
-    content = read_yaml(path, error=SuiteError)
-    parts = {"notebook", "variants"}
-    if set(content) - {"inputs", "seeds"} != parts:
-        raise SuiteError(
-            f"{path}: has `notebook`, `variants` and perhaps `inputs` and `seeds`, not {', '.join(content)}"
-        )
-    for name in ("variants", "seeds"):
-        content[name] = section(content, name, source=str(path))
-    inputs = content.get("inputs", [])
-    if not isinstance(inputs, list) or not all(isinstance(pattern, str) for pattern in inputs):
-        raise SuiteError(f"{path}: inputs: must be a list of file names or patterns, not {inputs!r}")
-    _check_seeds(path, content)
-    declared = declared_parameters(folder / f"{content['notebook']}.ipynb")
-    for variant in content["variants"]:
-        for name, value in section(content["variants"], variant, source=str(path)).items():
-            check_value(f"{path}, {variant}: {content['notebook']}", name, value, declared)
-    return content
+        there = sorted(file.stem for file in folder.glob("*.yaml") if file.stem != "suite")
+        raise SuiteError(f"sweep {name!r}: no file {path}; there is {', '.join(there) or 'none'}")
+    sweep = validated(SweepFile, read_yaml(path, error=SuiteError), source=str(path), error=SuiteError)
+    for variant in sweep.seeds:
+        if variant not in (*sweep.variants, "default"):
+            raise SuiteError(
+                f"{path}: seeds: {variant!r} is not a variant; it has {', '.join(sweep.variants)}"
+            )
+    declared = declared_parameters(folder / f"{sweep.notebook}.ipynb")
+    for variant, values in sweep.variants.items():
+        for parameter, value in values.items():
+            check_value(f"{path}, {variant}: {sweep.notebook}", parameter, value, declared)
+    return sweep
 
 
-def _check_seeds(path: Path, content: Mapping[str, Any]) -> None:
-    """That `seeds` gives counts, of variants that there are."""
-    for variant, count in content["seeds"].items():
-        if variant not in (*content["variants"], "default") or not isinstance(count, int) or count < 1:
-            raise SuiteError(f"{path}: seeds: {variant}: {count} is no number of seeds of a variant")
-        if count > MAX_SEEDS:
-            raise SuiteError(f"{path}: seeds: {variant}: {count} is more than {MAX_SEEDS}")
-
-
-def _seeds_of(content: Mapping[str, Any], variant: str, asked: Sequence[int] | None) -> Sequence[int]:
-    """The seeds that were asked for, else as many as the file gives the variant."""
-    counts = content.get("seeds", {})
-    return asked if asked is not None else range(counts.get(variant, counts.get("default", 3)))
-
-
-def _runs(
-    folder: Path,
-    ablations: Mapping[str, Any],
-    profile: str,
-    settings: Sequence[str],
-    seeds: Iterable[int],
-    target: Path,
-) -> tuple[Profile, list[Run]]:
-    """Every variant with every seed."""
-    chosen, (job,) = plan(folder, profile, only=[ablations["notebook"]], settings=settings)
-    entry = replace(job.entry, inputs=tuple(ablations.get("inputs", ("*",))))
-    code = _digest.code_digest(without=_UNIMPORTANT)
+def _runs(sweep: SweepFile, job: Job, seeds: Sequence[int], target: Path) -> list[Run]:
+    """Return every variant with every seed."""
+    code = digest.code_digest(without=_UNIMPORTANT)
     runs, worlds = [], {}
-    for variant, overrides in ablations["variants"].items():
-        for seed in dict.fromkeys(seeds):
-            values = {**job.parameters, **(overrides or {}), "seed": seed}
+    for variant, overrides in sweep.variants.items():
+        for seed in seeds:
+            values = {**job.parameters, **overrides, "seed": seed}
             if "variant" in values:
                 values["variant"] = variant
             world = str(values["world"])
             if world not in worlds:
-                worlds[world] = _digest.world_digest(world, entry.inputs)
-            key = _digest.job_key(
-                entry,
-                values,
-                upstream={},
-                code=code,
-                results=paths.results_dir(),
-                world=worlds[world],
-            )
-            place = target / variant / f"seed{seed}"
-            runs.append(Run(variant, seed, Job(entry, values), key, place))
-    return chosen, runs
-
-
-def _seeds_at(target: Path) -> list[int]:
-    """Seeds of which an earlier sweep left results."""
-    names = [path.name.removeprefix("seed") for path in target.glob("*/seed*")]
-    return sorted({int(name) for name in names if name.isdigit()})
-
-
-def _select(
-    runs: Sequence[Run], seeds: Mapping[str, Sequence[int]], variants: Sequence[str], name: str
-) -> list[Run]:
-    known = list(dict.fromkeys(run.variant for run in runs))
-    for variant in variants:
-        if variant not in known:
-            raise SuiteError(f"--variants: there is no {variant!r}; {name}.yaml has {', '.join(known)}")
-    return [run for run in runs if run.variant in variants and run.seed in seeds[run.variant]]
+                worlds[world] = digest.world_digest(world, job.entry.inputs)
+            own = Job(job.entry, job.path, values)
+            key = digest.job_key(own, code=code, world=worlds[world])
+            runs.append(Run(variant, seed, own, key, target / variant / f"seed{seed}"))
+    return runs
 
 
 def _run_all(
     plan: Plan, place: Place, retries: int, board: Board, gather_now: Callable[[], int]
 ) -> dict[str, str]:
-    """Runs what waits, tries again what failed, and tells what failed for good, and why."""
+    """Run what waits, try again what failed, and return what failed for good, and why."""
     if not plan.waiting:
         return {}
     from distributed import as_completed
@@ -270,61 +237,54 @@ def _run_all(
     failed: dict[str, str] = {}
     tries = {run.name: 1 for run in plan.waiting}
     with connect(place, runs=len(plan.waiting)) as workers:
-
-        def submit(run: Run) -> Any:
-            arguments = (run, plan.profile, workers.threads, workers.gpus)
-            return workers.client.submit(work, *arguments, pure=False, resources=workers.resources)
-
-        futures = {submit(run): run for run in plan.waiting}
+        futures = {_submit(run, plan.profile, workers): run for run in plan.waiting}
         board.watch(lambda: {run.name for run in plan.waiting if running(run.target)})
         queue = as_completed(futures)
         for future in queue:
-            run = futures.pop(future)
-            reason = _reason(future)
+            run, error = futures.pop(future), future.exception()
+            reason = f"{type(error).__name__}: {error}" if error is not None else future.result()
             logger.log(logging.ERROR if reason else logging.INFO, "%s %s", run.name, reason or "done")
             if reason and tries[run.name] <= retries:
                 tries[run.name] += 1
                 board.note(run.name, f"try {tries[run.name]} after: {reason}")
-                again = submit(run)
+                again = _submit(run, plan.profile, workers)
                 futures[again] = run
                 queue.add(again)
                 continue
             if reason:
-                failed[run.name] = (
-                    f"{reason} (tried {tries[run.name]} times)" if tries[run.name] > 1 else reason
-                )
+                times = f" (tried {tries[run.name]} times)" if tries[run.name] > 1 else ""
+                failed[run.name] = f"{reason}{times}"
             board.end(run.name, "failed" if reason else "done", failed.get(run.name, ""))
             gather_now()
     return failed
 
 
-def _reason(future: Any) -> str:
-    """Why a run failed; nothing if it did not."""
-    error = future.exception()
-    return f"{type(error).__name__}: {error}" if error is not None else future.result()
+def _submit(run: Run, profile: Profile, workers: Workers) -> Any:
+    arguments = (run, profile, workers.threads, workers.gpus)
+    return workers.client.submit(_work, *arguments, pure=False, resources=workers.resources)
 
 
-def work(run: Run, profile: Profile, threads: int | None, gpus: int) -> str:
-    """Executes one run, in a worker; returns why it failed, or nothing.
+def _work(run: Run, profile: Profile, threads: int | None, gpus: int) -> str:
+    """Execute one run, in a worker; return why it failed, or nothing.
 
-    A worker that its scheduler has given up may still be at it: then this waits, and takes what it made.
+    A worker that its scheduler has given up may still be at it: then this waits, and uses what it made.
     """
     from distributed import get_worker
 
-    # Dask has its workers hand freed memory back at once; a training kernel that inherits this spends half
-    # of its time in page faults.
+    # Dask has its workers hand freed memory back immediately; a training kernel that inherits this spends
+    # half of its time in page faults.
     os.environ.pop("MALLOC_TRIM_THRESHOLD_", None)
     state = run.target.parent / f".{run.target.name}.{run.key[:12]}.state"
     environment = {paths.STATE: str(state)}
     if threads:
         environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
-    if gpus:
-        environment[VISIBLE] = gpu_of(os.environ.get(VISIBLE), gpus, int(get_worker().name))
-    before = run.target / RECORD
-    started = before.stat().st_mtime_ns if before.is_file() else None
+    if gpus:  # more workers than GPUs share them
+        names = gpu_names(os.environ.get(VISIBLE), gpus)
+        environment[VISIBLE] = names[int(get_worker().name) % len(names)]
+    before = _written(run)
     failed = run.target.parents[1] / "failed" / run.variant / f"seed{run.seed}"
     with in_turn(run.target):
-        if run.record(keep=False) is not None and (run.target / RECORD).stat().st_mtime_ns != started:
+        if run.record(keep=False) is not None and _written(run) != before:
             return ""
         _forget(run.target, but=state)
         try:
@@ -335,17 +295,24 @@ def work(run: Run, profile: Profile, threads: int | None, gpus: int) -> str:
     return ""
 
 
+def _written(run: Run) -> int | None:
+    """Return when the record of a run was written; None where there is none."""
+    path = run.target / RECORD
+    return path.stat().st_mtime_ns if path.is_file() else None
+
+
 def _forget(target: Path, *, but: Path | None = None) -> None:
-    """Removes the checkpoints that runs of `target` left, but those of the run at hand."""
+    """Remove the checkpoints that runs of `target` left, but those of the current run."""
     for state in target.parent.glob(f".{target.name}.*.state"):
         if state != but:
             shutil.rmtree(state, ignore_errors=True)
 
 
 def gather(target: Path, runs: Sequence[Run], *, keep: bool) -> int:
-    """Writes `runs.csv` and `runs.parquet` from the complete runs and returns how many there are.
+    """Write `runs.csv` and `runs.parquet` from the complete runs and return how many there are.
 
-    Tables that the runs have recorded, such as `records.parquet`, are joined, with the variant's name.
+    Tables that the runs have recorded, such as `records.parquet`, are joined, with the variant's name. With
+    `keep`, complete runs with equal parameters count although code or weights have changed.
     """
     rows: list[dict[str, Any]] = []
     tables: dict[str, list[pd.DataFrame]] = {}
@@ -359,15 +326,11 @@ def gather(target: Path, runs: Sequence[Run], *, keep: bool) -> int:
                 frame = pd.read_parquet(path).assign(variant=run.variant, seed=run.seed)
                 tables.setdefault(path.name, []).append(frame)
     frame = table(rows, SWEEP_COLUMNS)
-    _write(frame, target)
-    for name, parts in tables.items():
-        with atomic_path(target / name) as partial:
-            pd.concat(parts, ignore_index=True).to_parquet(partial, index=False)
-    return complete
-
-
-def _write(frame: pd.DataFrame, target: Path) -> None:
     with atomic_path(target / "runs.csv") as partial:
         frame.to_csv(partial, index=False)
-    with atomic_path(target / "runs.parquet") as partial:
-        frame.astype({"headline": bool, "seed": "int64"}).to_parquet(partial, index=False)
+    joined = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
+    joined["runs.parquet"] = frame.astype({"headline": bool, "seed": "int64"})
+    for name, content in joined.items():
+        with atomic_path(target / name) as partial:
+            content.to_parquet(partial, index=False)
+    return complete

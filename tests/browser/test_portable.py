@@ -1,6 +1,6 @@
 """The page of `clcae report` in a real Chromium without a network: pictures shown, tables sorted."""
 
-from clcae_lib.suite.portable import portable_report
+from clcae_lib.suite.report import portable_report
 from tests.browser.conftest import ROOT
 
 

@@ -80,14 +80,6 @@ def test_a_name_that_cells_share_is_bound_by_one_of_them(cells):
     assert shared == {}
 
 
-def test_one_cell_has_the_parameters_and_they_are_literals(cells):
-    (parameters,) = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
-    statements = ast.parse(parameters.source).body
-    assert all(isinstance(statement, ast.Assign) for statement in statements)
-    values = {statement.targets[0].id: ast.literal_eval(statement.value) for statement in statements}
-    assert {"world", "seed", "device", "output_dir"} <= values.keys()
-
-
 def test_code_cells_are_short(cells):
     lengths = [len(cell.source.splitlines()) for cell in code(cells)]
     assert max(lengths) <= LONGEST

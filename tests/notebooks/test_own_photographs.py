@@ -15,14 +15,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
-def pictures(tmp_path, repository, monkeypatch):
+def album(tmp_path, repository, monkeypatch):
     """Four photographs with landmarks, and a data folder whose world `family` draws as the portraits do."""
     data = tmp_path / "data"
     data.mkdir()
     (data / "portraits").symlink_to(repository / "data" / "portraits")
     for name in ("data", "cache", "results"):
         monkeypatch.setenv(f"CLCAE_{name.upper()}", str(tmp_path / name))
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "album"
     write_photographs(folder, 4)
     weights = repository / "data" / "portraits"
     world = add_world("family", images=folder, generator=weights / "generator.safetensors", widen=1.1)
@@ -39,14 +39,14 @@ def run(repository, *settings, only="08"):
     )
 
 
-def test_a_world_without_attributes_and_files_of_all_kinds(pictures, repository, tmp_path):
+def test_a_world_without_attributes_and_files_of_all_kinds(album, repository, tmp_path):
     """No landmarks, damaged landmarks, and one stem twice stop no other photograph and overwrite nothing."""
-    shutil.copy(pictures / "portrait_01.jpg", pictures / "plain.jpg")
-    (pictures / "portrait_03.landmarks.json").write_text("{}")
-    shutil.copy(pictures / "portrait_01.jpg", pictures / "portrait_00.png")
-    (pictures / "portrait_00.landmarks.json").rename(pictures / "portrait_00.jpg.landmarks.json")
-    shutil.copy(pictures / "portrait_01.landmarks.json", pictures / "portrait_00.png.landmarks.json")
-    done = run(repository, f"folder={pictures}", "photographs=9", "world=family")
+    shutil.copy(album / "portrait_01.jpg", album / "plain.jpg")
+    (album / "portrait_03.landmarks.json").write_text("{}")
+    shutil.copy(album / "portrait_01.jpg", album / "portrait_00.png")
+    (album / "portrait_00.landmarks.json").rename(album / "portrait_00.jpg.landmarks.json")
+    shutil.copy(album / "portrait_01.landmarks.json", album / "portrait_00.png.landmarks.json")
+    done = run(repository, f"folder={album}", "photographs=9", "world=family")
     assert done.returncode == 0, done.stdout + done.stderr
     results = tmp_path / "results" / "smoke" / "08_your_own_photographs"
     used = ["portrait_00.jpg", "portrait_00.png", "portrait_01.jpg", "portrait_02.jpg"]
@@ -54,10 +54,10 @@ def test_a_world_without_attributes_and_files_of_all_kinds(pictures, repository,
     assert pd.read_csv(results / "photographs.csv")["photograph"].tolist() == used
 
 
-def test_plain_photographs_end_with_the_reason_for_each_file(pictures, repository):
-    for path in pictures.glob("*.landmarks.json"):
+def test_plain_photographs_end_with_the_reason_for_each_file(album, repository):
+    for path in album.glob("*.landmarks.json"):
         path.unlink()
-    done = run(repository, f"folder={pictures}", "photographs=9")
+    done = run(repository, f"folder={album}", "photographs=9")
     assert done.returncode == 1
     assert "has no photograph that can be used" in done.stdout
     assert "portrait_02.jpg: no landmarks file, and no face detector installed; " in done.stdout
@@ -69,7 +69,7 @@ def test_plain_photographs_end_with_the_reason_for_each_file(pictures, repositor
     ("only", "remedy"),
     [("00", "the tour needs a drawn world"), ("04", "explore this one with `clcae explore --world family`")],
 )
-@pytest.mark.usefixtures("pictures")
+@pytest.mark.usefixtures("album")
 def test_a_notebook_that_needs_factors_says_so_at_the_start(repository, only, remedy):
     done = run(repository, "world=family", only=only)
     assert done.returncode == 1

@@ -1,13 +1,11 @@
 """The profiles against the notebooks: who opens a notebook by hand gets the values of `quick`."""
 
-import ast
 from pathlib import Path
 
-import nbformat
 import pytest
 import yaml
 
-from clcae_lib.suite._plan import plan
+from clcae_lib.suite.plan import declared_parameters, plan
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
@@ -18,17 +16,11 @@ def profile(name):
     return yaml.safe_load((FOLDER / "profiles" / f"{name}.yaml").read_text())
 
 
-def declared(notebook):
-    """The parameters of a notebook and their values."""
-    cells = nbformat.read(FOLDER / f"{notebook}.ipynb", as_version=4).cells
-    (cell,) = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
-    return {part.targets[0].id: ast.literal_eval(part.value) for part in ast.parse(cell.source).body}
-
-
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_the_parameters_cell_holds_the_values_of_quick(notebook):
     quick = profile("quick")["common"] | (profile("quick")["notebooks"].get(notebook) or {})
-    assert {name: declared(notebook)[name] for name in quick} == quick
+    declared = declared_parameters(FOLDER / f"{notebook}.ipynb")
+    assert {name: declared[name] for name in quick} == quick
 
 
 def test_full_is_for_a_gpu_and_larger_than_quick_in_everything_that_it_sets():

@@ -13,7 +13,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from clcae_lib.suite._plan import read_suite
+from clcae_lib.suite.plan import read_suite
 from tests.cells_twice import failures
 
 ROOT = Path(__file__).resolve().parents[2]

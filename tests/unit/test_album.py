@@ -25,7 +25,7 @@ def table(folder):
 def test_landmark_files_are_no_photographs_and_bad_ones_stop_no_other(album, inverts, tmp_path):  # noqa: F811
     save_landmarks(album / "p03.jpg", [Landmarks(torch.ones(5, 2))], size=(96, 96))
     said = []
-    inverts.invert(album, tmp_path / "out", tell=said.append)
+    inverts.invert(album, tmp_path / "out", report=said.append)
     errors = table(tmp_path / "out")["error"].dropna()
     assert set(errors.index) == {"p03.jpg", "unmarked.png", "broken.jpg", "notes.txt"}
     assert "p03.jpg: landmarks: eyes and mouth are within a pixel" in errors["p03.jpg"]
@@ -47,13 +47,13 @@ def test_what_is_no_fault_of_a_photograph_ends_the_run_and_the_rest_is_kept(albu
 
     inverts.inverter.invert = fails
     with pytest.raises(RuntimeError, match="out of memory"):
-        inverts.invert(album, out, tell=lambda _: None)
+        inverts.invert(album, out, report=lambda _: None)
     assert table(out)["psnr"].dropna().index.tolist() == ["p00.jpg", "p01.jpg"]
     assert (out / "p01.jpg.safetensors").is_file()
     assert not (out / "p02.jpg.safetensors").exists()
     inverted[:] = [None]  # goes on with the third
     inverts.inverter.invert = lambda images: inverted.append(None) or plain(images)
-    inverts.invert(album, out, tell=lambda _: None)
+    inverts.invert(album, out, report=lambda _: None)
     assert len(inverted) == 1 + 24 - 2
 
 
@@ -66,7 +66,7 @@ def test_another_judge_measures_again(album, inverts, tmp_path, monkeypatch):  #
     inverts.inverter.invert = lambda images: inverted.append(None) or plain(images)
     for content, expected in (("one", 24), ("one", 24), ("two", 48)):
         judge.write_text(content)
-        inverts.invert(album, tmp_path / "out", tell=lambda _: None)
+        inverts.invert(album, tmp_path / "out", report=lambda _: None)
         assert len(inverted) == expected
 
 
@@ -78,11 +78,11 @@ def test_results_do_not_go_among_the_photographs(album, inverts, tmp_path):  # n
 
 
 def test_names_that_differ_in_the_suffix_only_have_results_of_their_own(album, inverts, tmp_path):  # noqa: F811
-    with Image.open(album / "p00.jpg") as picture:
-        picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(album / "p00.png")
+    with Image.open(album / "p00.jpg") as image:
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(album / "p00.png")
     (album / "p00.landmarks.json").rename(album / "p00.jpg.landmarks.json")
     (album / "p01.landmarks.json").rename(album / "p00.png.landmarks.json")
-    inverts.invert(album, tmp_path / "out", tell=lambda _: None)
+    inverts.invert(album, tmp_path / "out", report=lambda _: None)
     rows = table(tmp_path / "out")
     assert rows.loc["p00.jpg", "psnr"] != rows.loc["p00.png", "psnr"]
     assert {"p00.jpg.w.png", "p00.png.w.png"} <= {path.name for path in (tmp_path / "out").iterdir()}

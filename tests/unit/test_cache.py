@@ -48,7 +48,7 @@ assert keys() == found[""]
 print(json.dumps(found))
 """
 
-#: A change of the program, and the caches that it makes anew.
+#: A change of the program, and the caches that are made again for it.
 CHANGES = {
     ("worlds/portraits/_shapes.py", "ZOOM = ", "ZOOM = 1.01 * "): {"bodies", "directions", "renders"},
     ("worlds/portraits/factors.py", "SEED = 20221120", "SEED = 1"): {"bodies", "directions", "renders"},

@@ -1,4 +1,4 @@
-"""The command line: it reads what people type, calls the right thing, and tells what went wrong."""
+"""The command line: it reads what people type, calls the right thing, and says what went wrong."""
 
 import json
 import os
@@ -29,57 +29,40 @@ def call(*arguments):
     return CliRunner().invoke(cli.app, list(arguments))
 
 
-@pytest.mark.parametrize(
-    ("typed", "read"),
-    [
-        ("--only 01 02 --force", "--only 01 --only 02 --force"),
-        ("--seeds 0 1 methods", "--seeds 0 --seeds 1 methods"),
-        ("methods --seeds 0 1 --variants a b", "methods --seeds 0 --seeds 1 --variants a --variants b"),
-        ("--variants a b methods", "--variants a --variants b methods"),
-        ("--variants a b methods --seeds 0 1", "--variants a --variants b methods --seeds 0 --seeds 1"),
-        ("--variants a --profile quick methods", "--variants a --profile quick methods"),
-        ("--variants a b -- methods", "--variants a --variants b -- methods"),
-        ("--variants a b", "--variants a b"),
-        ("--seeds x methods", "--seeds x methods"),
-    ],
-)
-def test_lists_take_several_values_and_leave_positional_arguments_alone(typed, read):
-    lists = {"--only": False, "--seeds": True, "--variants": False}
-    positional = 0 if "--only" in typed else 1
-    found = expand_lists(typed.split(), lists, valued={"--profile"}, positional=positional)
-    assert found == read.split()
+def test_lists_have_several_values_and_leave_positional_arguments_as_they_are():
+    for typed, read in {
+        "--only 01 02 --force": "--only 01 --only 02 --force",
+        "--seeds 0 1 methods": "--seeds 0 --seeds 1 methods",
+        "methods --seeds 0 1 --variants a b": "methods --seeds 0 --seeds 1 --variants a --variants b",
+        "--variants a b methods": "--variants a --variants b methods",
+        "--variants a b methods --seeds 0 1": "--variants a --variants b methods --seeds 0 --seeds 1",
+        "--variants a --profile quick methods": "--variants a --profile quick methods",
+        "--variants a b -- methods": "--variants a --variants b -- methods",
+        "--variants a b": "--variants a b",
+        "--seeds x methods": "--seeds x methods",
+    }.items():
+        lists = {"--only": False, "--seeds": True, "--variants": False}
+        positional = 0 if "--only" in typed else 1
+        found = expand_lists(typed.split(), lists, valued={"--profile"}, positional=positional)
+        assert found == read.split()
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--seeds", "0", "1", "methods"], ["--variants", "a", "b", "methods", "--seeds", "0"]]
-)
-def test_a_sweep_is_named_after_its_lists(suite, arguments):
+def test_a_sweep_is_named_after_its_lists(suite):
     folder = suite({"01_a": [GOOD]})
     (folder / "methods.yaml").write_text("notebook: 01_a\nvariants: {a: {}, b: {}}\n")
-    result = call("sweep", *arguments, "--dry-run")
-    assert result.exit_code == 0, result.output
-    assert f"{2 * arguments.count('0') + 2 * arguments.count('1')} of" in result.output
+    for arguments, runs in (("--seeds 0 1 methods", 4), ("--variants a b methods --seeds 0", 2)):
+        result = call("sweep", *arguments.split(), "--dry-run")
+        assert result.exit_code == 0, result.output
+        assert f"{runs} of {runs} to do" in result.output
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        AssetError,
-        ConfigError,
-        ExplorerError,
-        UnsafeFileError,
-        PhotoError,
-        SuiteError,
-        WorldError,
-        checkpoints.WeightsError,
-        errors.MissingFileError,
-    ],
-)
-def test_what_is_wrong_with_a_request_is_one_line_and_status_2(kind, capsys):
+def test_what_is_wrong_with_a_request_is_one_line_and_status_2(capsys):
     with pytest.raises(typer.Exit) as left, report_user_errors():
-        raise kind("x.pt is damaged; fetch it again")
+        raise errors.MissingFileError("x.pt is damaged; fetch it again")
     assert left.value.exit_code == 2
     assert capsys.readouterr().err == "error: x.pt is damaged; fetch it again\n"
+    theirs = [AssetError, ConfigError, ExplorerError, UnsafeFileError, PhotoError, SuiteError, WorldError]
+    assert all(issubclass(kind, errors.ClcaeError) for kind in (*theirs, checkpoints.WeightsError))
 
 
 def test_a_fault_of_our_own_keeps_its_traceback():
@@ -98,22 +81,11 @@ def test_run_prints_where_the_report_is(suite, tmp_path):
     assert str(tmp_path / "results" / "quick" / "index.html") in result.output.replace("\n", "")
     assert "03_c" in (tmp_path / "results" / "quick" / "status.json").read_text()
     assert not (tmp_path / "results" / "quick" / "03_c").exists()
-
-
-def test_a_failing_notebook_gives_status_1(suite):
-    suite({"01_a": ["1 / 0"]})
-    result = call("run")
-    assert result.exit_code == 1
-    assert "01_a" in result.output
-
-
-@pytest.mark.parametrize("arguments", [["--set", "sed=1"], ["--profile", "none"], ["--only", "09"]])
-def test_a_wrong_request_gives_status_2_and_one_line(suite, arguments):
-    suite({"01_a": [GOOD]})
-    result = call("run", *arguments)
-    assert result.exit_code == 2
-    assert "error:" in result.output
-    assert "Traceback" not in result.output
+    for arguments in (["--set", "sed=1"], ["--profile", "none"], ["--only", "09"]):
+        wrong = call("run", *arguments)
+        assert wrong.exit_code == 2
+        assert wrong.output.startswith("error:")
+        assert wrong.output.count("\n") == 1
 
 
 LINKS = ["generator", "judges", "body", "alignment", "inversion", "peer"]
@@ -127,11 +99,15 @@ def shown(*arguments):
 
 
 @pytest.mark.parametrize("link", LINKS)
-def test_every_link_shows_its_configuration_and_trains_nothing(link, tmp_path, monkeypatch):
+def test_every_link_shows_its_configuration_which_is_a_file_of_its_own(link, tmp_path, monkeypatch):
     monkeypatch.setenv("CLCAE_ROOT", str(tmp_path))
-    found = shown(link, "--set", "seed=7")
-    assert (found["seed"], found["world"]) == (7, "portraits")
-    assert not list(tmp_path.iterdir())
+    text = call("train", link, "--set", "seed=5", "--set", "device=cpu", "--show-config").output
+    assert not list(tmp_path.iterdir()), "nothing is trained"
+    found = parse_yaml(text, source="--show-config")
+    assert (found["seed"], found["world"]) == (5, "portraits")
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    assert shown(link, "--config", str(file)) == found
 
 
 def test_where_a_value_comes_from_is_shown(tmp_path):
@@ -164,13 +140,6 @@ def test_the_order_is_defaults_world_preset_file_command_line(tmp_path, monkeypa
     assert found["mix"] == 1, "the command line beats the file"
     assert found["bank"] == 4096
     assert shown("inversion", "--world", "portraits", "--config", str(file))["world"] == "portraits"
-
-
-@pytest.mark.parametrize("link", LINKS)
-def test_a_runs_own_file_gives_the_same_configuration(link, tmp_path):
-    file = tmp_path / "config.yaml"
-    file.write_text(call("train", link, "--set", "seed=5", "--set", "device=cpu", "--show-config").output)
-    assert shown(link, "--config", str(file)) == parse_yaml(file.read_text(), source="file")
 
 
 def test_the_configuration_that_a_run_wrote_trains_what_it_says(tmp_path, monkeypatch):
@@ -219,32 +188,25 @@ def test_a_wrong_file_is_one_line_with_its_name_and_place(tmp_path, text, words)
     assert words in result.output
 
 
-@pytest.mark.parametrize(
-    "setting",
-    ["a" + ".a" * 5000 + "=1", "steps=" + "9" * 5000, "steps=[" * 2000],
-    ids=["parts", "digits", "brackets"],
-)
-def test_a_hostile_setting_is_one_line(setting):
-    result = call("train", "inversion", "--set", setting)
-    assert result.exit_code == 2
-    assert result.output.startswith("error:")
-    assert result.output.count("\n") == 1
+def test_a_hostile_setting_is_one_line():
+    for setting in ("a" + ".a" * 5000 + "=1", "steps=" + "9" * 5000, "steps=[" * 2000):
+        result = call("train", "inversion", "--set", setting)
+        assert result.exit_code == 2
+        assert result.output.startswith("error:")
+        assert result.output.count("\n") == 1
 
 
-def test_a_device_that_is_not_here_is_told_before_training(tmp_path):
-    result = call("train", "alignment", "--set", "device=nosuch", "--out", str(tmp_path / "run"))
-    assert result.exit_code == 2
-    assert "nosuch" in result.output
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("extra", [["--dry-run"], []])
-def test_one_device_by_index_is_not_taken_for_several(tmp_path, extra):
-    options = ["--set", "device=cpu:0", "--set", "devices=2", "--out", str(tmp_path / "run")]
-    result = call("train", "alignment", *options, *extra)
-    assert result.exit_code == 2
-    assert result.output == "error: device='cpu:0' names one device but devices=2; leave out the index\n"
-    assert not (tmp_path / "run").exists()
+def test_a_device_that_is_not_here_is_an_error_before_training(tmp_path):
+    by_index = ["--set", "device=cpu:0", "--set", "devices=2"]
+    for options, words in (
+        (["--set", "device=nosuch"], "'nosuch'"),
+        (by_index, "device='cpu:0' names one device but devices=2; leave out the index\n"),
+        ([*by_index, "--dry-run"], "device='cpu:0' names one device but devices=2; leave out the index\n"),
+    ):
+        result = call("train", "alignment", "--out", str(tmp_path / "run"), *options)
+        assert result.exit_code == 2
+        assert words in result.output
+        assert not (tmp_path / "run").exists()
 
 
 def test_train_all_shows_every_link_and_says_nothing_is_left_out():
@@ -325,8 +287,12 @@ def test_train_all_goes_down_the_chain_and_leaves_data_and_environment_alone(tmp
     assert "lr: 0.003 -> 0.5" in again.output
 
 
-def test_info_names_a_card_that_is_damaged(tmp_path, monkeypatch):
+def test_info_names_versions_device_weights_and_a_card_that_is_damaged(tmp_path, monkeypatch):
     monkeypatch.setenv("CLCAE_DATA", str(tmp_path))
+    result = call("info")
+    assert result.exit_code == 0, result.output
+    for word in ("torch", "device", "portraits", "no weights"):
+        assert word in result.output
     (tmp_path / "portraits").mkdir()
     path = tmp_path / "portraits" / "generator.safetensors"
     checkpoints.save_weights(path, {"t": torch.zeros(2)}, metadata={})
@@ -338,16 +304,8 @@ def test_info_names_a_card_that_is_damaged(tmp_path, monkeypatch):
         assert "generator.json" in result.output
 
 
-@pytest.mark.parametrize("command", [["train", "generator"], ["measure"], ["directions"], ["explore"]])
-def test_an_unknown_world_is_told_in_one_line(command):
-    result = call(*command, "--world", "nosuch")
-    assert result.exit_code == 2
-    assert "no world 'nosuch'; choose one of cars, ffhq, portraits" in result.output.replace("\n", " ")
-
-
-def test_info_tells_versions_device_and_weights(tmp_path, monkeypatch):
-    monkeypatch.setenv("CLCAE_DATA", str(tmp_path))
-    result = call("info")
-    assert result.exit_code == 0, result.output
-    for word in ("torch", "device", "portraits", "no weights"):
-        assert word in result.output
+def test_an_unknown_world_is_reported_in_one_line():
+    for command in ("train generator", "measure", "directions", "explore"):
+        result = call(*command.split(), "--world", "nosuch")
+        assert result.exit_code == 2
+        assert "no world 'nosuch'; choose one of cars, ffhq, portraits" in result.output.replace("\n", " ")

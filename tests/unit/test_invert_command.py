@@ -1,4 +1,4 @@
-"""`clcae invert` on files in the official layouts: pictures, codes, a table, resume, failures by name."""
+"""`clcae invert` on files in the official layouts: images, codes, a table, resume, failures by name."""
 
 import pandas as pd
 import pytest
@@ -44,7 +44,7 @@ def test_a_folder_is_inverted_resumed_and_failures_are_named(tmp_path, monkeypat
     monkeypatch.setitem(BUILT_IN, name, BUILT_IN[name].model_copy(update=settings))
     Image.new("RGB", (320, 240), (90, 120, 60)).save(photos / "a.jpg")
     (photos / "broken.jpg").write_bytes((photos / "a.jpg").read_bytes()[:500])
-    (photos / "notes.txt").write_text("no picture")
+    (photos / "notes.txt").write_text("no image")
     command = ["invert", "--world", name, "--input", str(photos), "--output", str(out), "--device", "cpu"]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 1, done.output  # two of the files could not be used
@@ -55,8 +55,8 @@ def test_a_folder_is_inverted_resumed_and_failures_are_named(tmp_path, monkeypat
     codes, said = load_weights(out / "a.jpg.safetensors", kind="inversion codes")
     assert codes["w_plus"].shape == (1, layers, 512)
     assert said["measures"][0]["psnr"] == pytest.approx(table.loc["a.jpg", "psnr"])
-    with Image.open(out / "a.jpg.f.png") as picture:
-        assert picture.size == (size, size)
+    with Image.open(out / "a.jpg.f.png") as image:
+        assert image.size == (size, size)
 
     before = (out / "a.jpg.safetensors").stat().st_mtime_ns
     Image.new("RGB", (320, 240), (10, 20, 160)).save(photos / "b.png")

@@ -64,13 +64,6 @@ def needs(name, extras):
             yield canonicalize_name(requirement.name), frozenset(requirement.extras)
 
 
-def test_supported_versions_are_those_promised(project, pins):
-    assert SpecifierSet(project["requires-python"]) == SpecifierSet(">=3.11,<3.14")
-    torch = next(r for r in requirements(project) if r.name == "torch")
-    assert torch.specifier == SpecifierSet(">=2.6")
-    assert pins["torch"] == "2.13.0"
-
-
 def test_conda_users_get_the_same_pins(repository, project):
     environment = yaml.safe_load((repository / "environment.yml").read_text())
     plain = [part for part in environment["dependencies"] if isinstance(part, str)]
@@ -83,12 +76,6 @@ def test_conda_users_get_the_same_pins(repository, project):
 def make(repository: Path, *arguments: str) -> str:
     command = ["make", "--no-print-directory", "-C", str(repository), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-
-
-def test_make_lists_every_command(repository):
-    text = make(repository, "help")
-    for command in ("suite", "test", "lint", "format", "lab", "clean", "help"):
-        assert f"make {command} " in text
 
 
 def test_make_installs_once(tmp_path, repository):
@@ -105,24 +92,19 @@ def test_make_installs_once(tmp_path, repository):
     assert "pip install" in make(tmp_path, "-n", "test")
 
 
-def test_continuous_integration_calls_make_test(repository):
-    script = repository / ".ci" / "run"
-    assert script.stat().st_mode & 0o111, "it can be executed"
-    assert script.read_text().rstrip().endswith("exec make test")
-    workflow = yaml.safe_load((repository / ".github" / "workflows" / "tests.yml").read_text())
-    steps = workflow["jobs"]["test"]["steps"]
-    assert any(step.get("run") == ".ci/run" for step in steps)
-    assert any(step.get("with", {}).get("path") == "results/smoke" for step in steps), "executed notebooks"
-
-
-def test_training_needs_neither_jupyter_nor_papermill():
-    program = """
-import importlib, pkgutil, sys
+def test_training_needs_neither_jupyter_nor_papermill_and_help_not_even_torch():
+    training = """
+import importlib, pkgutil
 import clcae_lib.training as training
 for module in pkgutil.iter_modules(training.__path__, "clcae_lib.training."):
     importlib.import_module(module.name)
-loaded = {name.partition(".")[0] for name in sys.modules}
-sys.exit(", ".join(loaded & {"papermill", "IPython", "ipykernel", "nbclient", "jupyter_client"}) or 0)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    shown = "from clcae_lib.cli import app\napp({!r}.split(), standalone_mode=False)\n"
+    jupyter = {"papermill", "IPython", "ipykernel", "nbclient", "jupyter_client"}
+    forbidden = {training: jupyter}
+    for command in ("--help", "run --help", "sweep --help"):
+        forbidden[shown.format(command)] = jupyter | {"torch", "pandas", "distributed"}
+    for program, names in forbidden.items():
+        program += f"\nimport sys\nsys.exit(', '.join({names!r} & {{*map(str, sys.modules)}}) or 0)"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr

@@ -16,11 +16,13 @@ import httpx
 import nbformat
 import pytest
 
-from clcae_lib.suite import _kernel
+from clcae_lib.suite import execute as run
+from clcae_lib.suite.plan import Profile
 from clcae_lib.suite.runner import run_suite
 from tests.notebooks_in_small import record, write_notebook
 
 GOOD = record("01_a", "1")
+ROOT = Path(__file__).resolve().parents[2]
 SHOWN = """
 import sys
 import clcae_lib.plots
@@ -48,16 +50,18 @@ Voila.launch_instance([str(page)], config=config)
 
 @pytest.fixture
 def foreign(tmp_path):
-    """A Jupyter folder in which a kernel called python3 belongs to a program that ends at once."""
+    """A Jupyter folder in which a kernel called python3 belongs to a program that ends immediately."""
     kernel = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"
     kernel.parent.mkdir(parents=True)
     kernel.write_text(json.dumps({"argv": ["false"], "display_name": "Other", "language": "python"}))
     return kernel.parents[2]
 
 
-def test_a_notebook_runs_in_this_interpreter_and_its_kernel_takes_no_port(suite, foreign, monkeypatch):
+def test_a_notebook_runs_in_this_interpreter_and_its_kernel_uses_no_port(
+    suite, foreign, tmp_path, monkeypatch
+):
     monkeypatch.setenv("JUPYTER_PATH", str(foreign))
-    own = f"import sys\nassert sys.executable == {sys.executable!r}"
+    own = f"import sys, os\nassert (sys.executable, os.getcwd()) == {(sys.executable, str(tmp_path))!r}"
     sockets = (
         "import json\nfrom ipykernel import get_connection_info\n"
         "assert json.loads(get_connection_info())['transport'] == 'ipc'"
@@ -66,7 +70,13 @@ def test_a_notebook_runs_in_this_interpreter_and_its_kernel_takes_no_port(suite,
     assert run_suite("quick").ok
 
 
-def test_where_a_folder_has_too_long_a_path_for_sockets_ports_are_taken(suite, tmp_path, monkeypatch):
+def test_a_user_without_a_name_and_a_folder_whose_path_is_too_long_for_sockets(suite, tmp_path, monkeypatch):
+    def unknown(number):
+        raise KeyError(number)
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(variable, raising=False)
     deep = tmp_path / ("long" * 20)
     deep.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(deep))
@@ -74,19 +84,16 @@ def test_where_a_folder_has_too_long_a_path_for_sockets_ports_are_taken(suite, t
     assert run_suite("quick").ok
 
 
-def test_a_user_without_a_name_can_run_the_suite(suite, monkeypatch):
-    def unknown(number):
-        raise KeyError(number)
-
-    monkeypatch.setattr(pwd, "getpwuid", unknown)
-    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
-        monkeypatch.delenv(variable, raising=False)
-    suite({"01_a": [GOOD]})
-    assert run_suite("quick").ok
+def execute(tmp_path, *cells, **options):
+    """The executed copy of a notebook of these cells, run in the repository."""
+    write_notebook(tmp_path / "a.ipynb", *cells)
+    profile, executed = Profile(name="test"), tmp_path / "b.ipynb"
+    run.execute(tmp_path / "a.ipynb", executed, {"seed": 3}, profile=profile, **options)
+    return nbformat.read(executed, as_version=4)
 
 
-def test_every_reply_is_looked_for_again(tmp_path, monkeypatch):
-    looks = []
+def test_every_reply_is_looked_for_again_and_progress_reported_after_each_cell(tmp_path, monkeypatch):
+    looks, seen = [], []
 
     def counted(get_msg):
         async def get(timeout=None):
@@ -95,43 +102,27 @@ def test_every_reply_is_looked_for_again(tmp_path, monkeypatch):
 
         return looking_again(get)
 
-    looking_again = _kernel._looking_again
-    monkeypatch.setattr(_kernel, "_looking_again", counted)
-    write_notebook(tmp_path / "a.ipynb", "1")
-    _kernel.execute(tmp_path / "a.ipynb", tmp_path / "b.ipynb", {}, folder=tmp_path)
+    looking_again = run.looking_again
+    monkeypatch.setattr(run, "looking_again", counted)
+    execute(tmp_path, "1", "2", watch=lambda done, total: seen.append((done, total)))
     assert looks
+    assert seen == [(done, 5) for done in range(1, 6)], "title, parameters, those injected, two cells"
 
 
 def test_widgets_that_print_do_not_make_a_notebook_wait_for_ever(tmp_path):
-    write_notebook(tmp_path / "a.ipynb", *[OUTPUTS] * 100)
-    node = _kernel.execute(tmp_path / "a.ipynb", tmp_path / "b.ipynb", {}, folder=tmp_path)
+    node = execute(tmp_path, *[OUTPUTS] * 100)
     states = node.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"].values()
     outputs = [state["state"]["outputs"] for state in states if state["model_name"] == "OutputModel"]
     assert [output[0]["text"] for output in outputs] == ["0\n1\n2\n"] * 100
 
 
-def test_progress_is_told_after_each_cell(tmp_path):
-    write_notebook(tmp_path / "a.ipynb", "1", "2")
-    told = []
-    _kernel.execute(
-        tmp_path / "a.ipynb",
-        tmp_path / "b.ipynb",
-        {"seed": 3},
-        folder=tmp_path,
-        watch=lambda done, total: told.append((done, total)),
-    )
-    assert told == [(done, 5) for done in range(1, 6)], "title, parameters, those injected, two cells"
-
-
 def test_a_notebook_shows_a_drawing_as_the_drawing_says(tmp_path):
-    cells = [SHOWN, "figure, _ = theme.new_figure()\nfigure", "assert calls"]
-    write_notebook(tmp_path / "a.ipynb", *cells)
-    _kernel.execute(tmp_path / "a.ipynb", tmp_path / "b.ipynb", {}, folder=Path(_kernel.__file__).parents[2])
+    execute(tmp_path, SHOWN, "figure, _ = theme.new_figure()\nfigure", "assert calls")
 
 
 @pytest.fixture
 def served(tmp_path, foreign):
-    """The address of a page that tells its interpreter, served as the explorer is, for one visitor."""
+    """The address of a page that shows its interpreter, served as the explorer is, for one visitor."""
     page = tmp_path / "page" / "page.ipynb"
     page.parent.mkdir()
     cell = nbformat.v4.new_code_cell("import sys\nprint('runs in', sys.executable)")
@@ -140,9 +131,8 @@ def served(tmp_path, foreign):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    root = Path(__file__).resolve().parents[2]
-    templates = root / "clcae_lib" / "explorer"
-    environment = {"PYTHONPATH": str(root), "JUPYTER_PATH": f"{templates}{os.pathsep}{foreign}"}
+    templates = ROOT / "clcae_lib" / "explorer"
+    environment = {"PYTHONPATH": str(ROOT), "JUPYTER_PATH": f"{templates}{os.pathsep}{foreign}"}
     log = tmp_path / "voila.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -166,7 +156,7 @@ def _listens(port):
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_the_explorer_is_served_in_this_interpreter_to_so_many_and_from_here_alone(served):
+def test_the_explorer_is_served_in_this_interpreter_to_so_many_and_from_here_only(served):
     page = httpx.get(served, timeout=None)
     assert page.status_code == 200
     assert f"runs in {sys.executable}" in page.text, "OwnInterpreter"

@@ -1,4 +1,4 @@
-"""The torchvision repair, on the build at hand, each case in a process of its own."""
+"""The torchvision repair, on the installed build, each case in a process of its own."""
 
 import subprocess
 import sys
@@ -52,35 +52,32 @@ def run(program: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 
+PROPER = DECLARE_LIKE_A_PROPER_BUILD + USE + TRANSFORMS
+DECLARED = "from clcae_lib import vision_repair\nassert vision_repair._declared == []"
+
+
 @pytest.mark.parametrize(
-    "use", [LPIPS, TORCHMETRICS, TRANSFORMS], ids=["lpips", "torchmetrics", "transforms"]
+    "program",
+    [
+        USE + LPIPS + TORCHMETRICS + TRANSFORMS,
+        BROKEN_FIRST + USE + TORCHMETRICS + TRANSFORMS,
+        PROPER + DECLARED,
+    ],
+    ids=["first", "after a half import", "operators that are there are not declared again"],
 )
-def test_what_needs_torchvision_works_after_it(use):
-    done = run(USE + use)
-    assert done.returncode == 0, done.stderr
-
-
-def test_a_half_import_before_it_is_mended():
-    done = run(BROKEN_FIRST + USE + TORCHMETRICS + TRANSFORMS)
-    assert done.returncode == 0, done.stderr
-
-
-def test_it_declares_nothing_where_the_operators_are_there():
-    done = run(
-        DECLARE_LIKE_A_PROPER_BUILD + USE + TRANSFORMS + "from clcae_lib import vision_repair\n"
-        "assert vision_repair._declared == []"
-    )
+def test_what_needs_torchvision_works_after_it(program):
+    done = run(program)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
-    ("failure", "told"),
+    ("failure", "parts"),
     [
         ("RuntimeError('undefined symbol: abc')", ("undefined symbol: abc", "constraints.txt")),
         ("ModuleNotFoundError('no torchvision')", ("not installed", "make install")),
     ],
 )
-def test_another_failure_is_told_with_its_remedy(failure, told):
+def test_another_failure_is_reported_with_its_remedy(failure, parts):
     done = run(
         "import importlib\nfrom clcae_lib import vision_repair\n"
         f"def fail(name):\n    raise {failure}\n"
@@ -88,5 +85,5 @@ def test_another_failure_is_told_with_its_remedy(failure, told):
     )
     assert done.returncode != 0
     assert "ImportError: " in done.stderr
-    for words in told:
+    for words in parts:
         assert words in done.stderr

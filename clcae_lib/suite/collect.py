@@ -1,0 +1,104 @@
+"""Gathers what notebooks recorded into one table, each number with its origin."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from clcae_lib import paths
+from clcae_lib.suite.record import Record, SuiteError, read_metrics, read_record
+
+COLUMNS = (
+    *("notebook", "metric", "subject", "value", "low", "high", "unit", "source", "better"),
+    *("headline", "profile", "seed", "world", "device", "commit", "versions", "seconds"),
+)
+SWEEP_COLUMNS = ("variant", *COLUMNS)
+
+
+def provenance_rows(folder: Path, record: Record, **extra: Any) -> list[dict[str, Any]]:
+    """Return a folder's rows, each with the provenance that its run's record gives."""
+    shared = {name: getattr(record, name) for name in ("profile", "device", "commit", "versions", "seconds")}
+    shared |= {name: record.parameters[name] for name in ("seed", "world")} | extra
+    return [metric.model_dump() | shared for metric in read_metrics(folder)]
+
+
+def table(rows: list[dict[str, Any]], columns: tuple[str, ...] = COLUMNS) -> pd.DataFrame:
+    """Return rows as a table with these columns and one type for each column."""
+    frame = pd.DataFrame(rows, columns=list(columns))
+    for name in ("value", "low", "high", "seconds"):
+        frame[name] = frame[name].astype("float64")
+    for name in ("subject", "unit", "better"):
+        frame[name] = frame[name].astype(object).where(frame[name].notna(), "")
+    return frame
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Return a table that `table` made and that was written as CSV."""
+    return pd.read_csv(path, keep_default_na=False, na_values={"low": [""], "high": [""], "seconds": [""]})
+
+
+def read_runs(folder: str | Path) -> pd.DataFrame:
+    """Return the runs of a sweep: what `runs.csv` in its folder holds.
+
+    Raises:
+        SuiteError: there is no such file, or a column is missing.
+    """
+    path = Path(folder) / "runs.csv"
+    if not path.is_file():
+        raise SuiteError(f"{path} does not exist; `clcae sweep ablations` makes it")
+    frame = read_table(path)
+    missing = [name for name in SWEEP_COLUMNS if name not in frame.columns]
+    if missing:
+        raise SuiteError(f"{path} lacks the columns {', '.join(missing)}; make it again with --force")
+    return frame[list(SWEEP_COLUMNS)]
+
+
+def ablation_runs(output_dir: str | Path) -> pd.DataFrame:
+    """Return all runs of the ablation that there are, labelled by `origin`.
+
+    Args:
+        output_dir: the report notebook's output folder; this run's own ablation is located beside it.
+
+    Returns:
+        The columns of `runs.csv` with `origin`: "reference" for the committed runs, "sweep" for this
+        machine's sweep, "live" for this run's own. There may be none of any of them.
+    """
+    frames = [
+        read_runs(folder).assign(origin=origin)
+        for origin, folder in reversed(_sweep_folders("ablations").items())
+        if (folder / "runs.csv").is_file()
+    ]
+    frames.append(_live_run(paths.root() / Path(output_dir).parent / "05_metric_ablations"))
+    filled = [frame for frame in frames if len(frame)]
+    return pd.concat(filled, ignore_index=True) if filled else frames[-1]
+
+
+def sweep_tables(name: str, *, origins: Sequence[str] = ("sweep", "reference")) -> dict[str, pd.DataFrame]:
+    """Return the joined Parquet tables of a sweep, by name: this machine's sweep, or else the committed one.
+
+    Each has the column `origin`, "sweep" or "reference". There may be none.
+
+    Args:
+        name: the sweep.
+        origins: which of the two are looked for; the first that has any is used. Another name has none.
+    """
+    folders = _sweep_folders(name)
+    for origin in [origin for origin in origins if origin in folders]:
+        found = [path for path in sorted(folders[origin].glob("*.parquet")) if path.stem != "runs"]
+        if found:
+            return {path.stem: pd.read_parquet(path).assign(origin=origin) for path in found}
+    return {}
+
+
+def _sweep_folders(name: str) -> dict[str, Path]:
+    results = paths.results_dir()
+    return {"sweep": results / "sweeps" / name, "reference": results / "reference" / "sweeps" / name}
+
+
+def _live_run(folder: Path) -> pd.DataFrame:
+    """Return the ablation's one run in this profile, if it is there and complete."""
+    record = read_record(folder)
+    variant = record.parameters.get("variant", "") if record else ""
+    rows = provenance_rows(folder, record, variant=variant) if record else []
+    return table(rows, SWEEP_COLUMNS).assign(origin="live")

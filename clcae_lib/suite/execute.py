@@ -1,0 +1,189 @@
+"""Executes one notebook with papermill, in the interpreter that runs the suite.
+
+Five things papermill does not do by itself: the kernel is the running interpreter whatever kernels the
+machine has registered; it is reached by sockets in a folder of its own, because two kernels that look for
+free TCP ports at the same time may find the same one and wait for ever; a reply that arrives while a widget's
+state is sent is noticed; a notebook has a time limit as a whole; and an exception inside a widget's callback,
+which Jupyter stores in the widget's state and forgets, counts as a failure.
+"""
+
+import math
+import os
+import re
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+import nbformat
+import zmq
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from papermill import PapermillExecutionError, execute_notebook
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NBClientEngine, papermill_engines
+from traitlets.config import Config
+
+from clcae_lib import paths
+from clcae_lib.suite.plan import Profile
+from clcae_lib.suite.record import NotebookError
+
+Watch = Callable[[int, int], None]
+"""Called with the number of cells done and of all cells."""
+
+_OUTPUT_TIMEOUT = 3600
+"""Seconds for the outputs of a finished cell to arrive; nbclient's default of 4 fails on a busy machine."""
+_LOOK_AGAIN = 0.2
+"""Seconds between two looks for a reply."""
+
+
+class _OwnInterpreter(AsyncKernelManager):
+    """Starts this interpreter's ipykernel; registered kernels play no part."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        return KernelSpec(**get_kernel_dict())
+
+
+class NotebookClient(PapermillNotebookClient):
+    """Papermill's client, which notices every reply and reports each cell.
+
+    Papermill calls nbclient's synchronous methods. These are bound to the coroutines of nbclient's own class,
+    so an override of a coroutine would never run.
+    """
+
+    watch: Watch
+
+    def start_new_kernel_client(self) -> Any:
+        """Wait for the kernel's first answer; raise DeadKernelError if it died or was too slow."""
+        try:
+            client = super().start_new_kernel_client()
+        except RuntimeError as error:
+            raise DeadKernelError(str(error)) from error
+        client.shell_channel.get_msg = looking_again(client.shell_channel.get_msg)
+        return client
+
+    def execute_cell(self, cell: Any, cell_index: int, *arguments: Any, **options: Any) -> Any:
+        """Execute a cell, then report the progress."""
+        executed = super().execute_cell(cell, cell_index, *arguments, **options)
+        self.watch(cell_index + 1, len(self.nb.cells))
+        return executed
+
+
+def looking_again(get_msg: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Return a channel's `get_msg` that looks for a message again and again.
+
+    nbclient sends the state of Output widgets past the asynchronous socket, which then does not notice a
+    reply that comes in at that moment: whoever waits for it without looking waits for ever.
+    """
+
+    async def get(timeout: float | None = None) -> Any:
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while True:
+            try:
+                return await get_msg(timeout=max(0.0, min(_LOOK_AGAIN, deadline - time.monotonic())))
+            except Empty:
+                if time.monotonic() >= deadline:
+                    raise
+
+    return get
+
+
+class _Engine(NBClientEngine):
+    """Papermill's engine, which leaves the execution to `execute`."""
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
+        del kernel_name
+        return options["run"](nb_man)
+
+
+papermill_engines.register("clcae", _Engine)
+
+
+def execute(
+    notebook: Path,
+    executed: Path,
+    parameters: Mapping[str, Any],
+    *,
+    profile: Profile,
+    environment: Mapping[str, str] | None = None,
+    watch: Watch = lambda done, total: None,
+) -> None:
+    """Execute a notebook; its copy is written cell by cell, so that it is there whatever happens.
+
+    What the kernel itself prints, such as warnings of native libraries, goes to `kernel.log` beside the copy.
+
+    Args:
+        notebook: the notebook.
+        executed: the file for its executed copy.
+        parameters: values for its parameters cell.
+        profile: gives the time limits.
+        environment: variables for the kernel, over this process's own.
+        watch: called with cells done and cells in all.
+
+    Raises:
+        NotebookError: a cell or a widget's callback raised, the time was up or the kernel died.
+    """
+    deadline = time.monotonic() + profile.timeout if profile.timeout else None
+    limit = profile.timeout or _OUTPUT_TIMEOUT
+
+    def run(manager: Any) -> nbformat.NotebookNode:
+        client = NotebookClient(
+            manager,
+            kernel_manager_class=_OwnInterpreter,
+            config=_connection(Path(sockets)),
+            startup_timeout=int(profile.start_timeout),
+            iopub_timeout=max(1, int(limit)),
+            timeout_func=lambda cell: deadline and max(1, int(deadline - time.monotonic())),
+            resources={"metadata": {"path": str(paths.root())}},
+        )
+        client.watch = watch
+        return client.execute(env={**os.environ, **(environment or {})}, stdout=log, stderr=log)
+
+    names = {"engine_name": "clcae", "kernel_name": "python3", "language": "python"}
+    log_file = executed.parent / "kernel.log"
+    with tempfile.TemporaryDirectory(prefix="clcae-") as sockets, log_file.open("wb") as log:
+        try:
+            node = execute_notebook(
+                str(notebook),
+                str(executed),
+                parameters=dict(parameters),
+                progress_bar=False,
+                run=run,
+                **names,
+            )
+        except PapermillExecutionError as error:
+            raise NotebookError(f"{error.ename}: {error.evalue}", details=_plain(error.traceback)) from error
+        except CellTimeoutError as error:
+            raise NotebookError(f"did not end within {limit:.0f} s", details=str(error)) from error
+        except DeadKernelError as error:
+            raise NotebookError(f"its kernel died or did not start: {error}", details=str(error)) from error
+    _check_widgets(node)
+
+
+def _connection(sockets: Path) -> Config:
+    """Return how kernel and client meet: by sockets in a folder, or by TCP where its path is too long."""
+    file = sockets / "kernel.json"
+    longest = len(os.fsencode(file.with_name("kernel-ipc-5")))
+    transport = "ipc" if longest <= zmq.IPC_PATH_MAX_LEN else "tcp"
+    return Config({"KernelManager": {"transport": transport, "connection_file": str(file)}})
+
+
+def _check_widgets(node: nbformat.NotebookNode) -> None:
+    """Raise the first exception that a widget's callback raised; its state holds it as an output."""
+    for view in node.metadata.get("widgets", {}).values():
+        for widget in view.get("state", {}).values():
+            for output in widget.get("state", {}).get("outputs", []):
+                if output.get("output_type") == "error":
+                    reason = f"in a widget's callback: {output.get('ename')}: {output.get('evalue')}"
+                    raise NotebookError(reason, details=_plain(output.get("traceback", [])))
+
+
+def _plain(traceback: list[str]) -> str:
+    """Return a traceback without terminal colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(traceback))

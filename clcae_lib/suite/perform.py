@@ -1,0 +1,185 @@
+"""One job from start to end: run the notebook aside, then put its results in place of the earlier ones.
+
+A notebook writes into a hidden folder beside its destination. Only when everything went well does that folder
+get the destination's name, so a run that fails or is interrupted leaves earlier results as they were. What a
+failed run left is kept elsewhere, with its traceback. Locks keep the writers of a folder apart.
+"""
+
+import os
+import shutil
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import nbformat
+from filelock import FileLock, Timeout
+from nbconvert import HTMLExporter
+
+from clcae_lib import paths
+from clcae_lib.provenance import commit, device_text, versions
+from clcae_lib.suite.execute import Watch, execute
+from clcae_lib.suite.plan import Job, Profile
+from clcae_lib.suite.record import NotebookError, Record, SuiteError, check_results
+
+_RUNNING = ".running"
+
+
+def perform(
+    job: Job,
+    target: Path,
+    *,
+    key: str,
+    profile: Profile,
+    failed: Path,
+    environment: Mapping[str, str] | None = None,
+    watch: Watch = lambda done, total: None,
+) -> Record:
+    """Run a job, put its results at `target`, and return the record.
+
+    Args:
+        job: the notebook and its parameters.
+        target: the folder for the results; replaced as a whole on success, untouched otherwise.
+        key: the job's key, kept in the record.
+        profile: gives the time limits.
+        failed: the folder for the executed copy and the traceback of a failure.
+        environment: variables for the kernel.
+        watch: called with cells done and cells in all.
+
+    Raises:
+        NotebookError: the notebook failed, or its results could not be read or kept; every other exception
+            becomes one, so that the notebooks after this one still run.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for stale in running(target):  # left by runs that were killed
+        _remove(stale)
+    # A name of its own: the kernel of a run that was killed may still be writing into the one before.
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=_RUNNING, dir=target.parent))
+    staging.chmod(0o755)
+    started, clock = datetime.now(UTC), time.monotonic()
+    try:
+        execute(
+            job.path,
+            staging / job.path.name,
+            {**job.parameters, "output_dir": _shown(staging)},
+            profile=profile,
+            environment=environment,
+            watch=watch,
+        )
+        check_results(staging)
+        record = Record(
+            notebook=job.name,
+            profile=profile.name,
+            key=key,
+            parameters=dict(job.parameters),
+            started=started.isoformat(timespec="seconds"),
+            seconds=round(time.monotonic() - clock, 1),
+            device=device_text(str(job.parameters["device"])),
+            commit=commit(),
+            versions=versions(),
+        )
+        _finish(job, staging, target)
+        (staging / "kernel.log").unlink(missing_ok=True)
+        record.write(staging)
+        _replace(target, staging)
+        _remove(failed)
+        return record
+    except NotebookError as error:
+        _set_aside(job, staging, target, failed, error)
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        failure = NotebookError(reason, details=traceback.format_exc())
+        _set_aside(job, staging, target, failed, failure)
+        raise failure from error
+    finally:
+        _remove(staging)
+
+
+def _shown(path: Path) -> str:
+    """Return a path as it may stand in results: relative to the repository if it is inside it."""
+    root = paths.root()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def _finish(job: Job, staging: Path, target: Path) -> None:
+    """Give the executed copy its final folder's name and make its HTML."""
+    executed = staging / job.path.name
+    if executed.is_file():
+        text = executed.read_text(encoding="utf-8").replace(_shown(staging), _shown(target))
+        executed.write_text(text, encoding="utf-8")
+        html, _ = HTMLExporter(require_js_url="").from_notebook_node(nbformat.read(executed, as_version=4))
+        executed.with_suffix(".html").write_text(html, encoding="utf-8")
+
+
+def _set_aside(job: Job, staging: Path, target: Path, failed: Path, error: NotebookError) -> None:
+    """Keep what a failed run left, with its traceback; what cannot be kept hides no failure."""
+    try:
+        _finish(job, staging, target)
+    except Exception:
+        error.details += f"\n\nThe HTML copy could not be made:\n{traceback.format_exc()}"
+    with suppress(OSError):
+        (staging / "traceback.txt").write_text(error.details + "\n", encoding="utf-8")
+        _replace(failed, staging)
+
+
+def _replace(target: Path, staging: Path) -> None:
+    """Put one folder in another's place; the old one goes only when the new one is there."""
+    old = _old(target)
+    _remove(old)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        os.replace(target, old)
+    os.replace(staging, target)
+    _remove(old)
+
+
+def restore(target: Path) -> None:
+    """Undo what a kill between the two renames of `_replace` left."""
+    if _old(target).exists() and not target.exists():
+        os.replace(_old(target), target)
+
+
+def _old(target: Path) -> Path:
+    return target.parent / f".{target.name}.old"
+
+
+def running(target: Path) -> list[Path]:
+    """Return the folders that unfinished runs of `target` write to."""
+    return sorted(target.parent.glob(f".{target.name}.*{_RUNNING}"))
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def only_writer(target: Path) -> Iterator[None]:
+    """Keep every other run from writing to `target`; the lock ends with the process, however that ends.
+
+    Raises:
+        SuiteError: another run is writing already.
+    """
+    try:
+        held = _lock(target).acquire(timeout=0)
+    except Timeout as error:
+        raise SuiteError(
+            f"another run is writing to {target}; wait until it ends, or choose a folder with --output"
+        ) from error
+    with held:
+        yield
+
+
+@contextmanager
+def in_turn(target: Path) -> Iterator[None]:
+    """Make the run at `target` in this process only; others wait until it has ended."""
+    with _lock(target):
+        yield
+
+
+def _lock(target: Path) -> FileLock:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(target.with_name(f".{target.name}.lock"))

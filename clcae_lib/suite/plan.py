@@ -1,0 +1,283 @@
+"""Which notebooks a run executes, in which order, with which parameters.
+
+`notebooks/suite.yaml` lists the notebooks in order (`Entry`); `notebooks/profiles/<name>.yaml` holds one set
+of parameters (`Profile`).
+
+A notebook declares its parameters in one cell tagged `parameters`, as plain literals. The cell is parsed, not
+run; papermill's own inspection would pass over what it cannot read, and over parameters that do not exist.
+"""
+
+import ast
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import nbformat
+from pydantic import BaseModel, BeforeValidator, Field
+
+from clcae_lib.settings import parse_text, parse_yaml, read_yaml, split_setting, validated
+from clcae_lib.suite.record import SuiteError
+
+REQUIRED = ("world", "seed", "device", "output_dir")
+Declared = Mapping[str, Mapping[str, Any]]
+"""The parameters of each notebook, with their default values."""
+Values = Annotated[dict[str, Any], BeforeValidator(lambda found: {} if found is None else found)]
+"""`name: value` lines of a YAML file; there may be none."""
+Seconds = Annotated[float, Field(gt=0, strict=True)]
+
+
+class Entry(BaseModel, extra="forbid", frozen=True):
+    """A notebook as `suite.yaml` lists it.
+
+    Attributes:
+        name: its name, such as "06_ablation_report".
+        needs: notebooks that run before it; a failure there stops this one.
+        inputs: patterns of the weights under data/<world>/ that it depends on.
+        reads: what else it depends on, under results/.
+        folders: parameters that name folders whose files it depends on.
+    """
+
+    name: str
+    needs: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ("*",)
+    reads: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+
+
+class Profile(BaseModel, extra="forbid", frozen=True):
+    """A named set of parameters and limits.
+
+    Attributes:
+        name: the file's name.
+        about: one line for the report.
+        common: parameters of every notebook that declares them.
+        notebooks: parameters of single notebooks.
+        timeout: seconds for one notebook; None for no limit.
+        start_timeout: seconds for a kernel to start: a limit for one that hangs, as a dead one is noticed.
+    """
+
+    name: str
+    about: Annotated[str, BeforeValidator(lambda found: str(found or ""))] = ""
+    common: Values = {}
+    notebooks: Annotated[dict[str, Values], BeforeValidator(lambda found: found or {})] = {}
+    timeout: Seconds | None = None
+    start_timeout: Seconds = 1200.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One execution: a notebook, its file and its parameters, `output_dir` excepted."""
+
+    entry: Entry
+    path: Path
+    parameters: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The notebook's name."""
+        return self.entry.name
+
+
+class _Listing(BaseModel, extra="forbid"):
+    notebooks: list[Entry] = Field(min_length=1)
+
+
+def read_suite(folder: Path) -> list[Entry]:
+    """Return the notebooks that `suite.yaml` lists, in order.
+
+    Raises:
+        SuiteError: a notebook is on disk and not listed, or listed and not on disk, or the list is wrong.
+    """
+    path = folder / "suite.yaml"
+    content = read_yaml(path, error=SuiteError)
+    entries = validated(_Listing, content, source=str(path), error=SuiteError).notebooks
+    names = [entry.name for entry in entries]
+    on_disk = {file.stem for file in folder.glob("*.ipynb")}
+    for name in sorted(on_disk - set(names)):
+        raise SuiteError(f"{path}: does not list {name}.ipynb, which is beside it; list it or move it away")
+    for position, entry in enumerate(entries):
+        before = names[:position]
+        if entry.name not in on_disk:
+            raise SuiteError(f"{path}: lists {entry.name}, but there is no {entry.name}.ipynb beside it")
+        if entry.name in before:
+            raise SuiteError(f"{path}: lists {entry.name} twice")
+        for need in entry.needs:
+            if need not in before:
+                raise SuiteError(f"{path}: {entry.name} needs {need}, which is not listed before it")
+    return entries
+
+
+def read_profile(folder: Path, name: str) -> Profile:
+    """Return the profile `profiles/<name>.yaml`.
+
+    Raises:
+        SuiteError: there is no such profile, or its content is not valid.
+    """
+    path = folder / "profiles" / f"{name}.yaml"
+    if not path.is_file():
+        there = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml"))) or "none"
+        raise SuiteError(f"profile {name!r}: no file {path}; there is {there}")
+    content = {**read_yaml(path, error=SuiteError), "name": name}
+    return validated(Profile, content, source=str(path), error=SuiteError)
+
+
+def plan(
+    folder: Path, profile: str, *, only: Sequence[str] = (), settings: Sequence[str] = ()
+) -> tuple[Profile, list[Job]]:
+    """Return the profile and the jobs of a run, in order, every parameter checked before anything starts.
+
+    Args:
+        folder: the folder of the notebooks, `suite.yaml` and `profiles/`.
+        profile: the profile's name.
+        only: names or beginnings of names; none means all.
+        settings: `name=value` for all that declare it, `01.name=value` for one notebook. The value of a
+            parameter whose default is text is used as it is written; a folder among these may begin with `~`,
+            and is relative to the working directory. Any other value is read as YAML.
+
+    Raises:
+        SuiteError: something is wrong; the message names it.
+    """
+    entries = read_suite(folder)
+    chosen = read_profile(folder, profile)
+    files = {entry.name: folder / f"{entry.name}.ipynb" for entry in entries}
+    declared = {name: declared_parameters(path) for name, path in files.items()}
+    source, given = f"{folder / 'profiles' / profile}.yaml", list(chosen.common.items())
+    for text, part in chosen.notebooks.items():
+        notebook = _match(text, declared, source=source)
+        given += [(f"{notebook}.{name}", value) for name, value in part.items()]
+    values = _distribute(given, declared, source=source)
+    selected = [_match(text, declared, source="--only") for text in only] or list(declared)
+    texts = [split_setting(setting, error=SuiteError) for setting in settings]
+    takers = {name: declared[name] for name in declared if name in selected}
+    overrides = _distribute(texts, takers, source="--set", read=_read_text)
+    jobs = []
+    for entry in entries:
+        if entry.name in selected:
+            parameters = {**declared[entry.name], **values[entry.name], **overrides[entry.name]}
+            del parameters["output_dir"]
+            jobs.append(Job(entry, files[entry.name], parameters))
+    return chosen, jobs
+
+
+def declared_parameters(path: Path) -> dict[str, Any]:
+    """Return names and default values that a notebook declares in its cell tagged `parameters`.
+
+    Raises:
+        SuiteError: there is not exactly one such cell, it holds more than plain literals, or one of `world`,
+            `seed`, `device` and `output_dir` is missing.
+    """
+    if not path.is_file():
+        raise SuiteError(f"{path}: there is no such notebook")
+    code = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    cells = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise SuiteError(f"{path.name}: needs exactly one code cell tagged `parameters`, has {len(cells)}")
+    try:
+        statements = ast.parse(cells[0].source).body
+    except SyntaxError as error:
+        raise SuiteError(f"{path.name}: its parameters cell does not parse: {error}") from error
+    declared = dict(_literal(path, statement) for statement in statements)
+    missing = [name for name in REQUIRED if name not in declared]
+    if missing:
+        raise SuiteError(f"{path.name}: its parameters cell must declare {', '.join(missing)}")
+    return declared
+
+
+def _literal(path: Path, statement: ast.stmt) -> tuple[str, Any]:
+    """Return name and value of one assignment of a literal."""
+    match statement:
+        case (
+            ast.Assign(targets=[ast.Name(id=name)], value=value)
+            | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
+        ):
+            try:
+                return name, ast.literal_eval(value)
+            except ValueError:
+                pass
+    raise SuiteError(
+        f"{path.name}: its parameters cell may hold only `name = literal`: {ast.unparse(statement)}"
+    )
+
+
+def check_value(source: str, name: str, value: Any, declared: Mapping[str, Any]) -> Any:
+    """Return the value of a notebook's parameter, after a check against the defaults that it declares.
+
+    Raises:
+        SuiteError: the notebook declares no such parameter, or its default is of another type; the message
+            begins with `source`.
+    """
+    if name not in declared:
+        hint = _did_you_mean(name, declared) or f"it has {', '.join(declared)}"
+        raise SuiteError(f"{source}: has no parameter {name!r}; {hint}")
+    if name == "output_dir":
+        raise SuiteError(f"{source}: the runner sets output_dir; use --output for the folder")
+    default = declared[name]
+    if default is None or value is None or _same_kind(value, default):
+        return value
+    raise SuiteError(
+        f"{source}: parameter {name!r} takes {type(default).__name__}, not {value!r} ({type(value).__name__})"
+    )
+
+
+def _same_kind(value: Any, default: Any) -> bool:
+    if isinstance(value, bool) or isinstance(default, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    kinds = {float: int | float, list: list | tuple, tuple: list | tuple}
+    return isinstance(value, kinds.get(type(default), type(default)))
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def _distribute(
+    settings: Iterable[tuple[str, Any]],
+    declared: Declared,
+    *,
+    source: str,
+    read: Callable[[str, Any, Any], Any] = lambda setting, value, default: value,
+) -> dict[str, dict[str, Any]]:
+    """Give each setting to every notebook that declares it; `01.name` goes to the notebook that starts so."""
+    given: dict[str, dict[str, Any]] = {notebook: {} for notebook in declared}
+    for setting, value in settings:
+        name = setting.rpartition(".")[2]
+        for notebook in _takers(setting, declared, source):
+            found = read(setting, value, declared[notebook].get(name))
+            given[notebook][name] = check_value(f"{source}: {notebook}", name, found, declared[notebook])
+    return given
+
+
+def _takers(setting: str, declared: Declared, source: str) -> list[str]:
+    """Return the notebooks that a setting goes to."""
+    prefix, dot, _ = setting.rpartition(".")
+    if dot:
+        return [_match(prefix, declared, source=source)]
+    takers = [notebook for notebook, names in declared.items() if setting in names]
+    if not takers:
+        hint = _did_you_mean(setting, sorted({name for names in declared.values() for name in names}))
+        raise SuiteError(
+            f"{source}: none of {', '.join(declared)} has a parameter {setting!r}{'; ' if hint else ''}{hint}"
+        )
+    return takers
+
+
+def _match(text: str, names: Iterable[str], *, source: str) -> str:
+    """Return the one notebook whose name is `text` or starts with it."""
+    names = list(names)
+    found = [name for name in names if name == text] or [name for name in names if name.startswith(text)]
+    if len(found) != 1:
+        problem = f"fits {', '.join(found)}" if found else "is not a notebook of the suite"
+        raise SuiteError(f"{source}: {text!r} {problem}; there are {', '.join(names)}")
+    return found[0]
+
+
+def _read_text(setting: str, text: str, default: Any) -> Any:
+    """Return the value of a setting of the command line."""
+    if not isinstance(default, str):
+        return parse_yaml(text, source=f"--set {setting}", error=SuiteError) if text.strip() else ""
+    value, name = parse_text(text), setting.rpartition(".")[2]
+    is_folder = name == "folder" or name.endswith("_folder")
+    return str(Path.cwd() / Path(value).expanduser()) if is_folder and value else value

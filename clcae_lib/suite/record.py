@@ -1,0 +1,284 @@
+"""What a notebook leaves: numbers, figures and tables, and the record of a run that is complete.
+
+`metrics.json` holds one row for each number, `figures.json` one for each figure and table, `run.json` the
+record. The runner adds the origin of the numbers (seed, device, commit, versions), and the report shows what
+is marked as a headline first.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, SupportsFloat
+
+from PIL import Image
+from pydantic import BaseModel, FiniteFloat, TypeAdapter, ValidationError
+
+from clcae_lib import paths
+from clcae_lib.errors import ClcaeError
+from clcae_lib.files import atomic_path
+from clcae_lib.images import save_image
+from clcae_lib.settings import explain
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure as Drawing
+
+RECORD = "run.json"
+
+
+class SuiteError(ClcaeError):
+    """The suite cannot start: a list, a profile or a parameter is wrong."""
+
+
+class NotebookError(ClcaeError):
+    """A notebook failed while running.
+
+    Args:
+        reason: one line for the report.
+        details: the traceback, kept beside the executed copy.
+    """
+
+    def __init__(self, reason: str, *, details: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.details = details or reason
+
+
+class Metric(BaseModel, strict=True):
+    """One number, as `metrics.json` holds it; see `Recorder.metric`."""
+
+    notebook: str
+    metric: str
+    subject: str | None = ""
+    value: FiniteFloat
+    low: FiniteFloat | None = None
+    high: FiniteFloat | None = None
+    unit: str | None = ""
+    source: Literal["live", "reference"]
+    headline: bool | None = False
+    better: Literal["higher", "lower", ""] | None = ""
+
+
+class Figure(BaseModel, strict=True):
+    """One image or table, as `figures.json` holds it."""
+
+    file: str
+    caption: str = ""
+    headline: bool = False
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is an image."""
+        return self.file.endswith(".png")
+
+    @property
+    def title(self) -> str:
+        """The name that people read."""
+        return Path(self.file).stem.replace("_", " ")
+
+
+class Record(BaseModel, frozen=True):
+    """What is known of a complete run; it is written last, so its presence says that the run is complete."""
+
+    notebook: str
+    profile: str
+    key: str
+    parameters: dict[str, Any]
+    started: str
+    seconds: float
+    device: str
+    commit: str
+    versions: str
+
+    def write(self, folder: Path) -> None:
+        """Write the record of a complete run into its folder."""
+        _write(folder / RECORD, self.model_dump())
+
+
+class Recorder:
+    """Collects a notebook's results in its output folder.
+
+    Args:
+        notebook: its name, such as "01_contrastive_alignment".
+        output_dir: the notebook's parameter; a relative path counts from the repository's root. The folder is
+            created; rows that an earlier execution left there are dropped.
+    """
+
+    def __init__(self, notebook: str, output_dir: str | Path) -> None:
+        self.notebook = notebook
+        self.folder = paths.root() / Path(output_dir).expanduser()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._metrics: dict[tuple[str, str, str], Metric] = {}
+        self._recorded_in: dict[tuple[str, str, str], int | None] = {}
+        self._figures: dict[str, Figure] = {}
+        for stale in ("metrics.json", "figures.json"):
+            (self.folder / stale).unlink(missing_ok=True)
+
+    def metric(
+        self,
+        metric: str,
+        value: SupportsFloat,
+        *,
+        source: str,
+        subject: str = "",
+        low: SupportsFloat | None = None,
+        high: SupportsFloat | None = None,
+        unit: str = "",
+        better: str = "",
+        headline: bool = False,
+    ) -> float:
+        """Record one number and return it as a plain float.
+
+        A cell that is run again replaces the numbers that it recorded before.
+
+        Args:
+            metric: the quantity, such as "PSNR".
+            value: a finite number; a tensor or array of one element will do.
+            source: "live" if it comes from this run's own training, "reference" if from shipped weights.
+            subject: what it is of, such as "W+" or "smile".
+            low: the lower end of its confidence interval.
+            high: the upper end of its confidence interval.
+            unit: such as "dB" or "%".
+            better: "higher" or "lower", if either is.
+            headline: whether it belongs to the report's main table.
+
+        Raises:
+            ValueError: a value is not finite, a word is not one of the allowed, or the same run of a cell
+                records the number twice.
+        """
+        row = {"notebook": self.notebook, "metric": metric, "subject": subject, "value": float(value)}
+        row |= {"low": None if low is None else float(low), "high": None if high is None else float(high)}
+        row |= {"unit": unit, "source": source, "better": better, "headline": bool(headline)}
+        try:
+            recorded = Metric(**row)
+        except ValidationError as error:
+            raise ValueError(
+                f"{metric} is not a valid result ({explain(error)}); look for what went wrong before "
+                "recording it"
+            ) from error
+        key, execution = (metric, subject, source), _execution()
+        if key in self._metrics and self._recorded_in[key] == execution:
+            raise ValueError(f"{metric} of {subject!r} ({source}) is recorded already; give another subject")
+        self._metrics[key], self._recorded_in[key] = recorded, execution
+        _write(self.folder / "metrics.json", [found.model_dump() for found in self._metrics.values()])
+        return recorded.value
+
+    def figure(
+        self, figure: "Drawing", name: str, *, caption: str = "", headline: bool = False, dpi: int = 130
+    ) -> Path:
+        """Save a matplotlib figure as `<name>.png` and return its path; the figure stays open."""
+        with atomic_path(self.folder / f"{name}.png") as partial:
+            figure.savefig(partial, dpi=dpi, bbox_inches="tight", facecolor="white", format="png")
+        return self._add(f"{name}.png", caption, headline)
+
+    def image(self, image: Any, name: str, *, caption: str = "", headline: bool = False) -> Path:
+        """Save an image, a `[3, H, W]` tensor in [-1, 1] or a PIL image, as `<name>.png`; return its path."""
+        path = self.folder / f"{name}.png"
+        if hasattr(image, "save"):
+            with atomic_path(path) as partial:
+                image.save(partial, format="PNG")
+        else:
+            save_image(path, image)
+        return self._add(path.name, caption, headline)
+
+    def table(self, frame: "pd.DataFrame", name: str, *, caption: str = "") -> Path:
+        """Save a table as `<name>.csv`, linked in the report, and return its path."""
+        with atomic_path(self.folder / f"{name}.csv") as partial:
+            frame.to_csv(partial, index=frame.index.name is not None)
+        return self._add(f"{name}.csv", caption, headline=False)
+
+    def records(self, frame: "pd.DataFrame", name: str = "records") -> Path:
+        """Save what was measured of each image as `<name>.parquet` and return its path.
+
+        A sweep joins the records of its runs.
+        """
+        path = self.folder / f"{name}.parquet"
+        with atomic_path(path) as partial:
+            frame.to_parquet(partial, index=False)
+        return path
+
+    def _add(self, file: str, caption: str, headline: bool) -> Path:
+        self._figures.pop(file, None)
+        self._figures[file] = Figure(file=file, caption=caption, headline=bool(headline))
+        _write(self.folder / "figures.json", [figure.model_dump() for figure in self._figures.values()])
+        return self.folder / file
+
+
+def _execution() -> int | None:
+    """Return the number of the cell's run, as Jupyter counts them; None outside of it."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return shell.execution_count if shell else None
+
+
+def _write(path: Path, content: Any) -> None:
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_metrics(folder: Path) -> list[Metric]:
+    """Return the numbers that a notebook recorded in `metrics.json`.
+
+    Raises:
+        NotebookError: there is no such file, it is empty, or a row is wrong.
+    """
+    path = folder / "metrics.json"
+    if not path.is_file():
+        raise NotebookError("it recorded no metrics: output_dir holds no metrics.json")
+    rows = _read_list(path, Metric)
+    if not rows:
+        raise NotebookError("its metrics.json holds no rows")
+    return rows
+
+
+def read_figures(folder: Path) -> list[Figure]:
+    """Return the images and tables in a notebook's folder, as recorded, then the unrecorded by name.
+
+    Raises:
+        NotebookError: `figures.json` is wrong.
+    """
+    path = folder / "figures.json"
+    listed = _read_list(path, Figure) if path.is_file() else []
+    known = {figure.file for figure in listed}
+    rest = [Figure(file=file.name) for file in sorted(folder.glob("*.png")) if file.name not in known]
+    return [figure for figure in [*listed, *rest] if (folder / figure.file).is_file()]
+
+
+def _read_list(path: Path, row: type[BaseModel]) -> list[Any]:
+    try:
+        return TypeAdapter(list[row]).validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise NotebookError(f"its {path.name} is not valid: {explain(error)}") from error
+
+
+def check_results(folder: Path) -> None:
+    """Read what a notebook left as the report will read it.
+
+    Raises:
+        NotebookError: there are no metrics, or metrics, figures or images cannot be read.
+    """
+    read_metrics(folder)
+    for figure in filter(lambda figure: figure.is_image, read_figures(folder)):
+        try:
+            with Image.open(folder / figure.file) as image:
+                image.verify()
+        except (OSError, SyntaxError) as error:
+            raise NotebookError(f"its image {figure.file} cannot be read: {error}") from error
+
+
+def read_record(folder: Path) -> Record | None:
+    """Return the record of the complete run that a folder holds, or None."""
+    try:
+        return Record.model_validate_json((folder / RECORD).read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def complete_record(folder: Path) -> Record | None:
+    """Return the record of a folder's complete run; None without one, or if its results are damaged."""
+    record = read_record(folder)
+    try:
+        if record is not None:
+            check_results(folder)
+    except NotebookError:
+        return None
+    return record

@@ -1,0 +1,144 @@
+"""The committed reference: keep a run's report there, and check later runs against it.
+
+A check requires headline measures to stay inside the intervals that were kept. The intervals are over test
+images. A run of the same code, seed and kind of machine gives the same numbers; other hardware moves them by
+far less than an interval; a method that was broken leaves it.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from clcae_lib import paths
+from clcae_lib.files import atomic_path
+from clcae_lib.suite.collect import read_runs, read_table
+from clcae_lib.suite.record import SuiteError
+from clcae_lib.suite.report import GOOD, read_run, write_report
+
+_KEPT = (".png", ".csv", ".json")  # executed notebooks and their HTML copies stay behind
+_SETTING = "training steps"
+_SLACK = 1e-9
+"""Of a value's size: what printing and reading a number may change."""
+
+
+def keep_report(source: Path) -> Path:
+    """Copy a complete run's report without the executed notebooks to results/reference; return the new page.
+
+    The folders of the run's notebooks are replaced. The runs of sweeps, where there are any, become the
+    committed reference runs.
+
+    Args:
+        source: a run's folder, such as results/quick.
+
+    Raises:
+        SuiteError: there is no run in `source`, or not every notebook of it is good.
+    """
+    status, _ = read_run(source)
+    bad = [outcome["notebook"] for outcome in status["notebooks"] if outcome["state"] not in GOOD]
+    if bad:
+        raise SuiteError(f"{source} is not complete: {', '.join(bad)}; only a whole run is kept")
+    target = paths.results_dir() / "reference"
+    files = [source / "metrics.csv", source / "status.json"]
+    for outcome in status["notebooks"]:
+        shutil.rmtree(target / outcome["notebook"], ignore_errors=True)
+        files += sorted((source / outcome["notebook"]).iterdir())
+    swept = [path for path in (source.parent / "sweeps").glob("*/*") if path.name != "runs.parquet"]
+    copies = {path: target / path.relative_to(source) for path in files if path.suffix in _KEPT}
+    copies |= {
+        path: target / path.relative_to(source.parent)
+        for path in swept
+        if path.suffix in (".csv", ".parquet")
+    }
+    for path, copy in copies.items():
+        with atomic_path(copy) as partial:
+            shutil.copyfile(path, partial)
+    return write_report(target)
+
+
+@dataclass(frozen=True)
+class Check:
+    """How many headline measures were compared, and a line for each that left its interval or is missing."""
+
+    compared: int
+    deviations: Sequence[str]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every measure is inside its interval."""
+        return not self.deviations
+
+
+def check_runs(
+    results: Path, against: Path, *, variants: Sequence[str] = (), seeds: Sequence[int] = ()
+) -> Check:
+    """Compare the runs of a sweep with those kept in the reference.
+
+    Args:
+        results: a sweep's folder, or a run's (whose `metrics.csv` is compared with the reference's own).
+        against: the reference, such as results/reference.
+        variants: those of a sweep that must be there; none means those that both have.
+        seeds: those of a sweep that must be there; none means those that both have.
+
+    Raises:
+        SuiteError: a file is missing, nothing can be compared, or the trainings were of other lengths.
+    """
+    if (results / "runs.csv").is_file():
+        names = ["variant", "seed", "metric", "subject", "source"]
+        stored, fresh = read_runs(against / "sweeps" / "ablations"), read_runs(results)
+        stored = _asked(stored, fresh, variants, seeds)
+    else:
+        names = ["notebook", "metric", "subject", "source"]
+        stored, fresh = _read_metrics(against), _read_metrics(results)
+    _check_lengths(stored, fresh, names)
+    marked = stored["headline"].astype(str) == "True"
+    headlines = stored[marked & stored["low"].notna() & stored["high"].notna()]
+    if headlines.empty:
+        raise SuiteError(f"{results} and {against} have no headline measure with an interval in common")
+    values = fresh.drop_duplicates(names).set_index(names)["value"].to_dict()
+    deviations = []
+    for row in headlines.to_dict("records"):
+        at, low, high = tuple(row[name] for name in names), row["low"], row["high"]
+        value, slack = values.get(at), _SLACK * max(1.0, abs(low), abs(high))
+        name = " ".join(str(part) for part in at[:-1] if part != "")
+        if value is None:
+            deviations.append(f"{name}: not measured, kept [{low:.4g}, {high:.4g}]")
+        elif not low - slack <= value <= high + slack:
+            side = "below" if value < low else "above"
+            deviations.append(f"{name}: {value:.4g} is {side} [{low:.4g}, {high:.4g}]")
+    return Check(len(headlines), deviations)
+
+
+def _asked(
+    stored: pd.DataFrame, fresh: pd.DataFrame, variants: Sequence[str], seeds: Sequence[int]
+) -> pd.DataFrame:
+    """Return the stored runs that must be there again."""
+    if variants or seeds:
+        kept = stored["variant"].isin(variants or stored["variant"]) & stored["seed"].isin(
+            seeds or stored["seed"]
+        )
+        return stored[kept]
+    there = set(zip(fresh["variant"], fresh["seed"], strict=True))
+    return stored[[pair in there for pair in zip(stored["variant"], stored["seed"], strict=True)]]
+
+
+def _check_lengths(stored: pd.DataFrame, fresh: pd.DataFrame, names: Sequence[str]) -> None:
+    """Check that trainings of different lengths are not compared."""
+    both = pd.merge(*(f[f["metric"] == _SETTING][[*names, "value"]] for f in (stored, fresh)), on=list(names))
+    other = both[both["value_x"] != both["value_y"]]
+    if len(other):
+        row = other.iloc[0]
+        raise SuiteError(
+            f"{row.iloc[0]}: trained for {row['value_y']:.0f} steps, the reference for {row['value_x']:.0f}; "
+            "run it with the reference's profile"
+        )
+
+
+def _read_metrics(folder: Path) -> pd.DataFrame:
+    if not (folder / "metrics.csv").is_file():
+        raise SuiteError(
+            f"{folder} holds neither runs.csv nor metrics.csv; `clcae run` or `clcae sweep` makes them"
+        )
+    return read_table(folder / "metrics.csv")

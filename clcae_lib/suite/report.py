@@ -1,0 +1,197 @@
+"""The report: one page that needs nothing else, numbers and images first, the notebooks behind links."""
+
+import base64
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from clcae_lib import paths
+from clcae_lib.files import atomic_path
+from clcae_lib.suite.collect import read_table
+from clcae_lib.suite.record import Figure, SuiteError, read_figures
+
+GOOD = ("done", "unchanged", "earlier")
+"""The states of notebooks whose results can be shown."""
+_FIRST = 8  # rows of the main table, where no notebook marked a headline
+_LONGEST = 200  # rows of a recorded table in a portable page
+
+
+def read_run(source: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Return what `status.json` and `metrics.csv` of a run's folder hold.
+
+    Raises:
+        SuiteError: there is no run in `source`.
+    """
+    if not (source / "status.json").is_file() or not (source / "metrics.csv").is_file():
+        raise SuiteError(f"{source} holds no run (status.json, metrics.csv); `clcae run` makes one")
+    status = json.loads((source / "status.json").read_text(encoding="utf-8"))
+    return status, read_table(source / "metrics.csv")
+
+
+def write_report(source: Path, *, portable: Path | None = None) -> Path:
+    """Write `index.html` into a run's folder and return its path.
+
+    Args:
+        source: a run's folder.
+        portable: another folder for the page; every image and table then goes into the page itself, and
+            nothing is linked but `tables.csv` beside it.
+
+    Raises:
+        SuiteError: there is no run in `source`.
+    """
+    status, metrics = read_run(source)
+    environment = Environment(
+        loader=PackageLoader("clcae_lib.suite"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    inline = portable is not None
+    chapters = [_chapter(source, outcome, metrics, inline) for outcome in status["notebooks"]]
+    marked = metrics[metrics["headline"].astype(bool)]
+    provenance = ("world", "seed", "device", "commit", "versions") if len(metrics) else ()
+    page = environment.get_template("report.html.j2").render(
+        status=status,
+        chapters=chapters,
+        main=compare(marked if len(marked) else metrics.head(_FIRST)),
+        images=[image for chapter in chapters for image in chapter["headlines"]],
+        provenance=[(name, "; ".join(dict.fromkeys(map(str, metrics[name])))) for name in provenance],
+        bad=[chapter for chapter in chapters if chapter["state"] in ("failed", "stopped")],
+        portable=inline,
+        log=not inline and (source / "run.log").is_file(),
+        minutes=sum(outcome["seconds"] for outcome in status["notebooks"]) / 60,
+    )
+    place = (portable or source) / "index.html"
+    with atomic_path(place) as partial:
+        partial.write_text(page, encoding="utf-8")
+    return place
+
+
+def _chapter(source: Path, outcome: Mapping[str, Any], metrics: pd.DataFrame, inline: bool) -> dict[str, Any]:
+    """Return what the page shows of one notebook; with `inline` nothing of it is a link."""
+    name, good = outcome["notebook"], outcome["state"] in GOOD
+    figures = read_figures(source / name) if good else []
+    images = [_image(source, name, figure, inline) for figure in figures if figure.is_image]
+    tables = [figure for figure in figures if not figure.is_image]
+    return {
+        **outcome,
+        "title": _title(paths.notebooks_dir() / f"{name}.ipynb"),
+        "links": [] if inline else _links(source, name, good),
+        "tables": [] if inline else [{"file": t.file, "path": f"{name}/{t.file}"} for t in tables],
+        "frames": [_frame(source / name, figure) for figure in tables] if inline else [],
+        "images": [image for image in images if not image["headline"]],
+        "headlines": [image for image in images if image["headline"]],
+        "rows": compare(metrics[metrics["notebook"] == name]) if good else [],
+    }
+
+
+def _image(source: Path, name: str, figure: Figure, inline: bool) -> dict[str, Any]:
+    """Return an image with its file; the bytes of a headline's go into the page itself."""
+    path = f"{name}/{figure.file}"
+    with Image.open(source / path) as image:
+        wide = image.width > 1.7 * image.height
+    src = path
+    if inline or figure.headline:
+        src = f"data:image/png;base64,{base64.b64encode((source / path).read_bytes()).decode()}"
+    shown = {"path": path, "src": src, "title": figure.title, "chapter": name, "wide": wide}
+    return shown | figure.model_dump()
+
+
+def _frame(folder: Path, figure: Figure) -> dict[str, Any]:
+    """Return a recorded table for the page; numbers are rounded as they are shown, and sorted as they are."""
+    table = pd.read_csv(folder / figure.file)
+    rows = [[_plain(value) for value in row] for row in table.head(_LONGEST).itertuples(index=False)]
+    cut = f" The first {_LONGEST} of {len(table):,} rows." if len(table) > _LONGEST else ""
+    return {
+        "title": figure.title,
+        "caption": figure.caption + cut,
+        "columns": list(table.columns),
+        "rows": rows,
+    }
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return {"text": str(value), "sort": None}
+    return {"text": "", "sort": ""} if pd.isna(value) else {"text": number(value), "sort": value}
+
+
+def _links(source: Path, name: str, good: bool) -> list[tuple[str, str]]:
+    """Return texts and relative addresses of what a notebook left."""
+    folder = name if good else f"failed/{name}"
+    files = {"read": f"{name}.html", "executed notebook": f"{name}.ipynb", "traceback": "traceback.txt"}
+    links = [(text, f"{folder}/{file}") for text, file in files.items()]
+    return [(text, path) for text, path in links if (source / path).is_file()]
+
+
+def _title(notebook: Path) -> str:
+    """Return the notebook's first heading, or its name."""
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        for line in cell.source.splitlines() if cell.cell_type == "markdown" else []:
+            if line.startswith("# "):
+                return line[2:].strip()
+    return notebook.stem
+
+
+def compare(metrics: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return rows of a table in which live and reference values of one quantity stand side by side."""
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for record in metrics.to_dict("records"):
+        key = (record["notebook"], record["metric"], record["subject"])
+        row = rows.setdefault(key, {**record, "live": None, "reference": None})
+        known = not (pd.isna(record["low"]) or pd.isna(record["high"]))
+        interval = f"{number(record['low'])} to {number(record['high'])}" if known else ""
+        value = record["value"]
+        row[record["source"]] = {"value": number(value), "interval": interval, "sort": value}
+    return list(rows.values())
+
+
+def number(value: float) -> str:
+    """Return a number with the digits that are worth printing: three significant ones, or whole thousands."""
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}"
+
+
+def portable_report(source: Path, *, target: Path | None = None) -> Path:
+    """Write `index.html`, which needs no other file, and `tables.csv`; return the page.
+
+    `tables.csv` holds the metrics and every recorded table, a cell a row: `notebook`, `table`, `row`,
+    `column` and `value`.
+
+    Args:
+        source: a run's folder, such as results/quick or results/reference.
+        target: the folder of the two; `report` in the run's folder if None.
+
+    Raises:
+        SuiteError: there is no run in `source`.
+    """
+    status, metrics = read_run(source)
+    tables = {(name, "metrics"): part for name, part in metrics.groupby("notebook", sort=False)}
+    for name in [outcome["notebook"] for outcome in status["notebooks"]]:
+        files = [source / name / figure.file for figure in read_figures(source / name)]
+        tables |= {(name, file.stem): pd.read_csv(file) for file in files if file.suffix == ".csv"}
+    parts = [
+        table.reset_index(drop=True)
+        .rename_axis("row")
+        .reset_index()
+        .melt(id_vars="row", var_name="column", value_name="cell")
+        .rename(columns={"cell": "value"})
+        .assign(notebook=name, table=title)
+        for (name, title), table in tables.items()
+    ]
+    columns = ["notebook", "table", "row", "column", "value"]
+    cells = pd.concat(parts)[columns] if parts else pd.DataFrame(columns=columns)
+    target = target or source / "report"
+    with atomic_path(target / "tables.csv") as partial:
+        cells.to_csv(partial, index=False)
+    return write_report(source, portable=target)
