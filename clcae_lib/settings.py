@@ -20,7 +20,6 @@ __all__ = [
 ]
 
 Model = TypeVar("Model", bound=BaseModel)
-MAX_DEPTH = 50
 _BOOL, _TIMESTAMP = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp"
 _FLOAT = (
     "tag:yaml.org,2002:float",
@@ -35,19 +34,6 @@ class ConfigError(ClcaeError, ValueError):
 
 class _Loader(yaml.SafeLoader):
     """The dialect; what cannot be read is a `yaml.MarkedYAMLError` with its place."""
-
-    depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        """Compose a node, unless it is nested too deeply for the recursive steps that follow."""
-        self.depth += 1
-        try:
-            if self.depth > MAX_DEPTH:
-                problem = f"lists and mappings are nested more than {MAX_DEPTH} deep"
-                raise yaml.composer.ComposerError(None, None, problem, self.peek_event().start_mark)
-            return super().compose_node(parent, index)
-        finally:
-            self.depth -= 1
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         """Construct a value; a number or a date that Python cannot hold is an error with its place."""
@@ -115,6 +101,8 @@ def parse_yaml(text: str, *, source: str, error: type[ClcaeError] = ConfigError)
     """
     try:
         return yaml.load(text, Loader=_Loader)
+    except RecursionError as problem:
+        raise error(f"{source}: lists and mappings are nested too deeply") from problem
     except yaml.MarkedYAMLError as problem:
         mark, what = problem.problem_mark or problem.context_mark, problem.problem or problem.context
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""

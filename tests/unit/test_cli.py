@@ -168,7 +168,7 @@ def test_the_configuration_that_a_run_wrote_trains_what_it_says(tmp_path, monkey
         (b"steps: 5\nsteps: 6\n", "line 1, column 1: is not valid YAML ('steps' is given twice)"),
         (b"\xff\xfe: 1", "not UTF-8"),
         (b"steps: " + b"9" * 5000, "line 1, column 8"),
-        (b"a: " + b"[" * 5000, "more than 50 deep"),
+        (b"a: " + b"[" * 5000, "nested too deeply"),
         (b"seed: !!timestamp 2001-99-99", "month must be in 1..12"),
         (b"seed: 2001-99-99", "seed: Input should be a valid integer"),
         (b"batch_size: 0", "batch_size"),
