@@ -106,13 +106,16 @@ def _shown(path: Path) -> str:
 
 
 def _finish(job: Job, staging: Path, target: Path) -> None:
-    """Give the executed copy its final folder's name and make its HTML."""
-    executed = staging / job.path.name
+    """Give the executed copy its final folder's name, make its HTML, and let both find the diagrams."""
+    executed, folder = staging / job.path.name, job.path.parent
     if executed.is_file():
         text = executed.read_text(encoding="utf-8").replace(_shown(staging), _shown(target))
-        executed.write_text(text, encoding="utf-8")
-        html, _ = HTMLExporter(require_js_url="").from_notebook_node(nbformat.read(executed, as_version=4))
+        exporter = HTMLExporter(require_js_url="", embed_images=True)
+        place = {"metadata": {"path": str(folder)}}
+        html, _ = exporter.from_notebook_node(nbformat.reads(text, as_version=4), place)
         executed.with_suffix(".html").write_text(html, encoding="utf-8")
+        away = Path(os.path.relpath(folder / "figures", target)).as_posix()
+        executed.write_text(text.replace("](figures/", f"]({away}/"), encoding="utf-8")
 
 
 def _set_aside(job: Job, staging: Path, target: Path, failed: Path, error: NotebookError) -> None:

@@ -26,7 +26,8 @@ def gather() -> None:
     without = shutil.ignore_patterns("sweeps", "*.ipynb", "index.html")
     shutil.copytree(reference, SOURCE / "results" / "reference", ignore=without)
     for executed in sorted((reference / "notebooks").glob("*.ipynb")):
-        shutil.copyfile(executed, SOURCE / "notebooks" / executed.name)
+        text = executed.read_text(encoding="utf-8").replace("](../../../notebooks/figures/", "](figures/")
+        (SOURCE / "notebooks" / executed.name).write_text(text, encoding="utf-8")
     for page in (ROOT / "docs" / "site").glob("*.md"):
         shutil.copyfile(page, SOURCE / page.name)
 

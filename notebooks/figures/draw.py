@@ -274,9 +274,10 @@ def alignment() -> Diagram:
 def loss() -> Diagram:
     """Draw the objective of the inversion, with the default weights of preset `foundation`."""
     names = {"l2": "L2", "perceptual": "perceptual", "identity": "identity"}
-    weights = ", ".join(f"{name} (weight {TRAINING.term_weight(term):g})" for term, name in names.items())
+    weights = {term: getattr(TRAINING, f"weight_{term}") for term in names}
+    terms = ", ".join(f"{name} (weight {weights[term]:g})" for term, name in names.items())
     text = f"""The encoder gives F, W+ and w of a target image x. The frozen generator decodes three
-    reconstructions, from W+ with F, from W+ and from w, and each is compared with x by {weights}. A mean
+    reconstructions, from W+ with F, from W+ and from w, and each is compared with x by {terms}. A mean
     square holds F near the generator's own activation of W+ (weight {TRAINING.weight_feature:g}), which gets
     no gradient. The aligned encoders hold w (weight {TRAINING.weight_alignment:g}): x must choose its code
     among those of the batch and {TRAINING.bank:,} random codes, and w its image in the batch. The loss is the
@@ -302,8 +303,8 @@ def loss() -> Diagram:
         d.face(474, y, 48)
         d.text(474, y + 40, decoded, "bold")
         for x, term in columns.items():
-            share = TRAINING.picture_weight("w_plus" if kind == "wplus" else kind)
-            d.box(x - 24, y - 14, 48, 28, kind, f"# {share * TRAINING.term_weight(term):g}")
+            share = TRAINING.picture_weights["w_plus" if kind == "wplus" else kind]
+            d.box(x - 24, y - 14, 48, 28, kind, f"# {share * weights[term]:g}")
     d.text(676, 446, "each between the reconstruction and *x*", "small")
     d.arrow("", "90,290 H110", "380,152 V106 H446", "56,364 V522 H332")
     d.arrow("f", "263,172 V84 H446", "558,95 H832")

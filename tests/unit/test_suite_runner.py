@@ -1,5 +1,6 @@
 """The runner, on tiny notebooks: what it writes, what it skips, and every way to fail."""
 
+import base64
 import json
 import re
 import signal
@@ -28,6 +29,16 @@ figure, axes = plt.subplots(figsize=(2, 1))
 axes.plot([1, 2])
 recorder.figure(figure, "a_line", caption="It rises.", headline=True);
 """
+DIAGRAM = '<svg xmlns="http://www.w3.org/2000/svg"/>'
+
+
+def show_diagram(path):
+    """Let a notebook end with a diagram from the folder beside it."""
+    (path.parent / "figures").mkdir()
+    (path.parent / "figures" / "line.svg").write_text(DIAGRAM)
+    node = nbformat.read(path, as_version=4)
+    node.cells.append(nbformat.v4.new_markdown_cell("![A line.](figures/line.svg)"))
+    nbformat.write(node, path)
 
 
 def states(summary):
@@ -35,7 +46,8 @@ def states(summary):
 
 
 def test_a_run_leaves_report_table_images_and_copies(suite, capsys):
-    suite({"01_a": [FIGURE], "02_b": [SEVEN]}, needs={"02_b": ["01_a"]})
+    folder = suite({"01_a": [FIGURE], "02_b": [SEVEN]}, needs={"02_b": ["01_a"]})
+    show_diagram(folder / "01_a.ipynb")
     summary = run_suite("quick", settings=["seed=4"])
     assert summary.ok
     assert states(summary) == {"01_a": "done", "02_b": "done"}
@@ -53,6 +65,10 @@ def test_a_run_leaves_report_table_images_and_copies(suite, capsys):
         assert (summary.folder / "01_a" / file).is_file(), file
     executed = nbformat.read(summary.folder / "01_a" / "01_a.ipynb", as_version=4)
     assert '"results/quick/01_a"' in "".join(cell.source for cell in executed.cells)
+    assert (
+        summary.folder / "01_a" / executed.cells[-1].source[len("![A line.](") : -1]
+    ).read_text() == DIAGRAM
+    assert base64.b64encode(DIAGRAM.encode()).decode() in (summary.folder / "01_a" / "01_a.html").read_text()
     assert not list(summary.folder.glob(".*")), "nothing temporary is left"
     log = (summary.folder / "run.log").read_text()
     assert " device cpu: " in log.splitlines()[0]
