@@ -1,15 +1,12 @@
 """An encoder's codes, refined by a few steps of optimisation (as in arXiv 1609.03552, section 3.4)."""
 
-import time
-from dataclasses import replace
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from clcae_lib.inversion.inversion import Inversion
 from clcae_lib.inversion.inverter import Inverter
-from clcae_lib.inversion.optimisation import Clock, Distance, OptimisationInverter, Optimiser, Settings
+from clcae_lib.inversion.optimisation import Budget, Distance, OptimisationInverter, Optimiser, Settings
 
 HYBRID = Settings(steps=50, lr=0.05, code_noise=0.0)
 """No noise on the code, which would move it away from the encoder's."""
@@ -25,7 +22,6 @@ class HybridInverter(Optimiser):
         perceptual: distance of two batches of images, or None to leave the term out.
         settings: steps and so on; with 0 steps the encoder's codes are returned. `max_seconds` includes the
             encoder's pass.
-        clock: function that returns seconds.
     """
 
     def __init__(
@@ -34,22 +30,20 @@ class HybridInverter(Optimiser):
         perceptual: Distance | None = None,
         *,
         settings: Settings = HYBRID,
-        clock: Clock = time.monotonic,
     ) -> None:
-        super().__init__(encoder.generator, perceptual, settings, clock)
+        super().__init__(encoder.generator, perceptual, settings)
         self.encoder = encoder
 
     def invert(
         self, images: Float[Tensor, "n 3 h w"], *, batch_size: int = 32, progress: bool = False
     ) -> Inversion:
         """Return the refined codes of images in [-1, 1], optimised in batches."""
-        start = self.clock()
+        options = {"budget": Budget(self.settings, len(images)), "batch_size": batch_size}
         with torch.no_grad():
             found = self.encoder.invert(images)
-        settings = replace(self.settings, max_seconds=self.seconds_left(start))
         search = OptimisationInverter(
-            self.generator, self.perceptual, space=found.spaces[-1], settings=settings, clock=self.clock
+            self.generator, self.perceptual, space=found.spaces[-1], settings=self.settings
         )
-        refined = search.invert(images, start=found, batch_size=batch_size, progress=progress)
+        refined = search.invert(images, start=found, progress=progress, **options)
         self.steps_taken = search.steps_taken
         return refined

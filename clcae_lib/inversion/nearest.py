@@ -71,19 +71,17 @@ class NearestCodeInverter:
     def load(
         cls,
         world: World,
-        generator: Generator | None = None,
+        generator: Generator,
         *,
         path: Path | str | nn.Module | None = None,
-        bank: int = 100_000,
         seed: int = 0,
     ) -> "NearestCodeInverter":
         """Return the inverter of a world.
 
         Args:
             world: world with the alignment.
-            generator: the world's own generator, if it is loaded already.
+            generator: the world's generator.
             path: file of another alignment.
-            bank: number of codes.
             seed: seed of the codes.
 
         Raises:
@@ -93,9 +91,8 @@ class NearestCodeInverter:
         if isinstance(path, nn.Module):
             raise ValueError("weights: nearest_code takes the file of an alignment, which is two networks")
         path = path or world.require("alignment", command=f"clcae train alignment --world {world.name}")
-        generator = generator if generator is not None else world.generator("cpu")
         images, codes, _ = load_alignment(path, device=generator.w_avg.device)
-        return cls(generator, images, codes, bank=bank, seed=seed)
+        return cls(generator, images, codes, seed=seed)
 
     @torch.no_grad()
     def invert(self, images: Float[Tensor, "n 3 h w"], *, batch_size: int = 64) -> Inversion:

@@ -7,9 +7,9 @@ and held near the one that the codes give.
 """
 
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from time import monotonic
 
 import torch
 from jaxtyping import Float
@@ -31,7 +31,6 @@ CODE_NOISE = 0.05
 SMALLEST = 8
 """Side of the smallest map in the noise regularisation."""
 
-Clock = Callable[[], float]
 Distance = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -79,10 +78,8 @@ class Optimiser:
         steps_taken: number of steps for each batch (with PTI, each image) of the last call of `invert`.
     """
 
-    def __init__(
-        self, generator: Generator, perceptual: Distance | None, settings: Settings, clock: Clock
-    ) -> None:
-        self.generator, self.perceptual, self.settings, self.clock = generator, perceptual, settings, clock
+    def __init__(self, generator: Generator, perceptual: Distance | None, settings: Settings) -> None:
+        self.generator, self.perceptual, self.settings = generator, perceptual, settings
         self.steps_taken: list[int] = []
 
     @property
@@ -100,11 +97,6 @@ class Optimiser:
             return loss
         return loss + weight * self.perceptual(to_encoder_side(images), to_encoder_side(targets)).sum()
 
-    def seconds_left(self, start: float) -> float | None:
-        """Return the rest of `max_seconds` of a call that began at `start` on the clock."""
-        limit = self.settings.max_seconds
-        return None if limit is None else max(1e-9, limit - (self.clock() - start))
-
 
 class OptimisationInverter(Optimiser):
     """Adam on the codes of each image, from the mean code or initial codes; the network is not changed.
@@ -116,7 +108,6 @@ class OptimisationInverter(Optimiser):
         perceptual: distance of two batches of images of at most 256 pixels, or None to leave the term out.
         space: `w`, `w_plus`, or `f` (W+ and F together).
         settings: steps, learning rate, weights of the terms, time limit.
-        clock: function that returns seconds.
 
     Raises:
         ValueError: `space` is unknown.
@@ -129,11 +120,10 @@ class OptimisationInverter(Optimiser):
         *,
         space: str = "w_plus",
         settings: Settings = Settings(),
-        clock: Clock = time.monotonic,
     ) -> None:
         if space not in SPACES:
             raise ValueError(f"space={space!r} is not one of {', '.join(map(repr, SPACES))}")
-        super().__init__(generator, perceptual, settings, clock)
+        super().__init__(generator, perceptual, settings)
         self.space = space
 
     def invert(
@@ -141,6 +131,7 @@ class OptimisationInverter(Optimiser):
         images: Float[Tensor, "n 3 h w"],
         *,
         start: Inversion | None = None,
+        budget: "Budget | None" = None,
         batch_size: int = 32,
         progress: bool = False,
     ) -> Inversion:
@@ -149,11 +140,11 @@ class OptimisationInverter(Optimiser):
         Args:
             images: images, `[N, 3, H, W]`.
             start: initial codes, one for each image; their `w` stays, unless the space is `w`.
+            budget: steps and time, where the time has begun before; by default those of the settings.
             batch_size: number of images optimised together; each has its own optimum.
             progress: whether to show a bar.
         """
-        settings = self.settings
-        budget = Budget(settings.steps, settings.max_seconds, len(images), clock=self.clock)
+        budget = budget or Budget(self.settings, len(images))
         self.steps_taken, found = [], []
         for first in range(0, len(images), batch_size):
             rows = slice(first, first + batch_size)
@@ -297,24 +288,20 @@ class Budget:
     The progress that it yields drives the schedules, so they reach their end in either case.
 
     Args:
-        steps: largest number of steps for each batch.
-        max_seconds: time for all batches; None for no limit.
+        settings: largest number of steps for each batch, and time for all batches from now on.
         images: number of images in all batches.
-        clock: function that returns seconds.
 
     Raises:
         ValueError: `steps` is negative, or the time is not positive.
     """
 
-    def __init__(
-        self, steps: int, max_seconds: float | None, images: int, *, clock: Clock = time.monotonic
-    ) -> None:
-        if steps < 0:
-            raise ValueError(f"steps={steps}: give a number of optimisation steps, 0 or more")
-        if max_seconds is not None and not max_seconds > 0:
-            raise ValueError(f"max_seconds={max_seconds}: give a positive number of seconds, or None")
-        self.steps, self.images, self.clock = steps, images, clock
-        self.end = None if max_seconds is None else clock() + max_seconds
+    def __init__(self, settings: Settings, images: int) -> None:
+        self.steps, self.images, seconds = settings.steps, images, settings.max_seconds
+        if self.steps < 0:
+            raise ValueError(f"steps={self.steps}: give a number of optimisation steps, 0 or more")
+        if seconds is not None and not seconds > 0:
+            raise ValueError(f"max_seconds={seconds}: give a positive number of seconds, or None")
+        self.end = None if seconds is None else monotonic() + seconds
 
     def progress(self, batch: int) -> Iterator[float]:
         """Yield the progress of a batch of so many images before each of its steps, from 0 to below 1.
@@ -322,12 +309,12 @@ class Budget:
         The time that is left is divided evenly over the images that are left. There is at least one step,
         unless `steps` is 0.
         """
-        start, allowed = self.clock(), None
+        start, allowed = monotonic(), None
         if self.end is not None:
             allowed = max(0.0, self.end - start) * batch / max(1, self.images)
         self.images -= batch
         for step in range(self.steps):
-            gone = 0.0 if allowed is None or not step else (self.clock() - start) / max(allowed, 1e-9)
+            gone = 0.0 if allowed is None or not step else (monotonic() - start) / max(allowed, 1e-9)
             if gone >= 1:
                 return
             yield max(step / self.steps, gone)

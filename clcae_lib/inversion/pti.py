@@ -9,7 +9,6 @@ tuned and decoded one at a time, since a convolution has one set of weights.
 """
 
 import copy
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -22,7 +21,6 @@ from clcae_lib.inversion.inversion import Inversion
 from clcae_lib.inversion.inverter import Inverter
 from clcae_lib.inversion.optimisation import (
     Budget,
-    Clock,
     Distance,
     OptimisationInverter,
     Optimiser,
@@ -43,7 +41,6 @@ class PtiInverter(Optimiser):
         perceptual: distance of two batches of images, or None to leave the term out.
         settings: steps and learning rate of tuning, the locality term, and the time limit with the pivot's
             share.
-        clock: function that returns seconds.
     """
 
     def __init__(
@@ -52,17 +49,15 @@ class PtiInverter(Optimiser):
         perceptual: Distance | None = None,
         *,
         settings: Settings = PTI,
-        clock: Clock = time.monotonic,
     ) -> None:
-        super().__init__(pivot.generator, perceptual, settings, clock)
+        super().__init__(pivot.generator, perceptual, settings)
         self.pivot = pivot
 
     def invert(self, images: Float[Tensor, "n 3 h w"], *, progress: bool = False) -> Inversion:
         """Return the pivots of images in [-1, 1], with the weights tuned for each; `progress` shows a bar."""
-        start = self.clock()
+        budget = Budget(self.settings, len(images))
         images = images.to(self.generator.w_avg.device)
         pivots = self._pivots(images)
-        budget = Budget(self.settings.steps, self.seconds_left(start), len(images), clock=self.clock)
         self.steps_taken, found = [], []
         for i in tqdm(range(len(images)), desc="tune", disable=not progress):
             found.append(self._tune(images[i : i + 1], pivots[i], budget))

@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import dropout, interpolate, pad, relu
+from torch.nn.functional import interpolate, pad, relu
 
 from clcae_lib.models._ops import EqualLinear
 from clcae_lib.models.backbone import ENCODER_SIDE, Codes, upsample_add
@@ -107,7 +107,7 @@ class PublishedAttention(nn.Module):
     def __init__(self, dim: int, *, heads: int = 4, hidden: int | None = None, drop: float = 0.1) -> None:
         super().__init__()
         hidden = hidden or 2 * dim
-        self.drop = drop
+        self.drop = nn.Dropout(drop)
         self.multihead_attn = nn.MultiheadAttention(dim, heads, dropout=drop, batch_first=True)
         self.linear1 = nn.Linear(dim, hidden)
         self.linear2 = nn.Linear(hidden, dim)
@@ -118,11 +118,8 @@ class PublishedAttention(nn.Module):
     ) -> Float[Tensor, "n q d"]:
         """Return the block's output."""
         seen = self.multihead_attn(queries, keys, keys, need_weights=False)[0]
-        x = self.norm2(queries + self._drop(seen))
-        return self.norm3(x + self._drop(self.linear2(self._drop(relu(self.linear1(x))))))
-
-    def _drop(self, x: Tensor) -> Tensor:
-        return dropout(x, self.drop, self.training)
+        x = self.norm2(queries + self.drop(seen))
+        return self.norm3(x + self.drop(self.linear2(self.drop(relu(self.linear1(x))))))
 
 
 class PublishedEncoder(IrBackbone):

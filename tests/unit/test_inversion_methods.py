@@ -20,6 +20,7 @@ from clcae_lib.inversion import (
     Settings,
     Tuned,
     make_inverter,
+    optimisation,
 )
 from clcae_lib.inversion.hybrid import HYBRID
 from clcae_lib.inversion.methods import OVER
@@ -56,16 +57,6 @@ class Encoder:
         w_plus = w[:, None].repeat(1, self.generator.n_latent, 1)
         feature = torch.randn(len(w), 6, 16, 16, generator=torch.Generator().manual_seed(5))
         return Inversion(w, w_plus, feature if self.feature else None)
-
-
-class Ticks:
-    """A clock on which every look takes a second."""
-
-    def __init__(self):
-        self.ticks = count()
-
-    def __call__(self):
-        return float(next(self.ticks))
 
 
 # The trivial ones
@@ -202,10 +193,16 @@ def test_an_initialisation_without_f_and_an_unknown_space_are_named(generator, t
 # The budget
 
 
+@pytest.fixture
+def _ticks(monkeypatch):
+    """A clock that advances by a second whenever it is read."""
+    ticks = count()
+    monkeypatch.setattr(optimisation, "monotonic", lambda: float(next(ticks)))
+
+
+@pytest.mark.usefixtures("_ticks")
 def test_time_bounds_the_steps_and_the_schedule_fits_them(generator, targets):
-    inverter = OptimisationInverter(
-        generator, space="w", settings=Settings(steps=1000, max_seconds=30.0), clock=Ticks()
-    )
+    inverter = OptimisationInverter(generator, space="w", settings=Settings(steps=1000, max_seconds=30.0))
     found = inverter.invert(targets, batch_size=1)
     assert len(inverter.steps_taken) == 3
     assert all(1 <= steps <= 15 for steps in inverter.steps_taken)
@@ -214,18 +211,19 @@ def test_time_bounds_the_steps_and_the_schedule_fits_them(generator, targets):
     assert not torch.equal(found.w, generator.w_avg.expand(3, -1))
 
 
+@pytest.mark.usefixtures("_ticks")
 def test_progress_runs_to_the_end_by_steps_or_by_the_clock():
-    by_steps = list(Budget(4, None, 2).progress(2))
+    by_steps = list(Budget(Settings(4), 2).progress(2))
     assert by_steps == [0.0, 0.25, 0.5, 0.75]
-    by_clock = list(Budget(1000, 40.0, 4, clock=Ticks()).progress(2))
+    by_clock = list(Budget(Settings(1000, max_seconds=40.0), 4).progress(2))
     assert by_clock == sorted(by_clock)
     assert 15 <= len(by_clock) <= 20
     assert 0.9 < by_clock[-1] < 1
-    assert len(list(Budget(10, 1e-9, 1, clock=Ticks()).progress(1))) == 1
-    assert list(Budget(0, None, 1).progress(1)) == []
+    assert len(list(Budget(Settings(10, max_seconds=1e-9), 1).progress(1))) == 1
+    assert list(Budget(Settings(0), 1).progress(1)) == []
     for steps, seconds in ((-1, None), (1, 0.0), (1, -2.0), (1, float("nan"))):
         with pytest.raises(ValueError, match=r"steps=|max_seconds="):
-            Budget(steps, seconds, 1)
+            Budget(Settings(steps, max_seconds=seconds), 1)
 
 
 # Pivotal tuning
@@ -297,10 +295,10 @@ def test_locality_holds_the_generator_around_the_pivot(generator, tuned):
     assert drift(10.0) < 0.7 * drift(0.0)
 
 
+@pytest.mark.usefixtures("_ticks")
 def test_time_is_shared_by_pivots_and_tuning(generator, targets):
-    clock = Ticks()
-    pivot = OptimisationInverter(generator, space="w", settings=Settings(steps=1000), clock=clock)
-    inverter = PtiInverter(pivot, settings=replace(PTI, steps=1000, max_seconds=60.0), clock=clock)
+    pivot = OptimisationInverter(generator, space="w", settings=Settings(steps=1000))
+    inverter = PtiInverter(pivot, settings=replace(PTI, steps=1000, max_seconds=60.0))
     found = inverter.invert(targets)
     assert len(inverter.steps_taken) == 3
     assert 3 <= sum(inverter.steps_taken) <= 60
