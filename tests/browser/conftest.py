@@ -7,8 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,47 +45,37 @@ def free_port() -> int:
 
 
 @contextmanager
-def server(command: list[str], address: str, log: Path, **environment: str) -> Iterator[str]:
-    """Run a server until the block ends; yields its address once it answers."""
+def server(command: list[str], port: int, log: Path, **environment: str) -> Iterator[str]:
+    """Run a server until the block ends; yields its address once it listens."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ, **environment}, stdout=file, stderr=subprocess.STDOUT
-        )
-    try:
-        _answers(process, address, log)
-        yield address
-    finally:
-        process.terminate()
+    options = {"cwd": ROOT, "env": {**os.environ, **environment}, "stderr": subprocess.STDOUT}
+    with log.open("wb") as file, subprocess.Popen(command, stdout=file, **options) as process:
         try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            deadline = time.monotonic() + 180
+            while not _listens(port):
+                running = process.poll() is None and time.monotonic() < deadline
+                assert running, f"nothing at port {port}: {log.read_text(errors='replace')[-3000:]}"
+                time.sleep(0.3)
+            yield f"http://127.0.0.1:{port}/"
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
-def _answers(process: subprocess.Popen, address: str, log: Path) -> None:
-    """Wait until a server listens; a page of Voila's would start a kernel, so a small file is asked for."""
-    deadline = time.monotonic() + 180
-    while time.monotonic() < deadline:
-        try:
-            urllib.request.urlopen(f"{address}nothing-here", timeout=10).close()
-            return
-        except urllib.error.HTTPError as answer:
-            answer.close()
-            return
-        except OSError:
-            assert process.poll() is None, log.read_text(errors="replace")[-3000:]
-            time.sleep(0.3)
-    raise AssertionError(f"no answer from {address}: {log.read_text(errors='replace')[-3000:]}")
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager
 def voila(*options: str) -> Iterator[str]:
-    """`clcae explore` on a free port; yields its address."""
+    """Run `clcae explore` on a free port; yields its address."""
     port = free_port()
     command = [sys.executable, "-m", "clcae_lib.cli", "explore", "--device", "cpu", "--port", str(port)]
-    with server([*command, *options], f"http://127.0.0.1:{port}/", SHOTS / "voila.log") as address:
+    with server([*command, *options], port, SHOTS / "voila.log") as address:
         yield address
 
 

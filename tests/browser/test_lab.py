@@ -41,7 +41,7 @@ def lab(browser, tmp_path_factory):
     places = {"JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTER_DATA_DIR": str(folder / "data")}
     places |= {"JUPYTERLAB_SETTINGS_DIR": str(folder / "config" / "lab" / "user-settings")}
     places |= {"JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces")}
-    with server(command, f"http://127.0.0.1:{port}/", SHOTS / "lab.log", **places) as address:
+    with server(command, port, SHOTS / "lab.log", **places) as address:
         yield address
 
 

@@ -407,15 +407,6 @@ def test_serving_leaves_the_environment_as_it_was(monkeypatch):
         assert os.environ.get("JUPYTER_PATH") == before
 
 
-def test_the_server_is_local_limited_and_capped(tmp_path):
-    config = server.configuration(host="127.0.0.1", port=1, visitors=2, idle=60, folder=tmp_path)
-    assert config.Voila.ip == "127.0.0.1"
-    assert config.Voila.tornado_settings["websocket_max_message_size"] <= 10_000_000
-    assert config.MappingKernelManager.cull_idle_timeout == 60
-    assert config.VoilaConfiguration.file_allowlist == []
-    assert config.CappedKernels.visitors == 2
-
-
 def test_visitors_who_come_at_the_same_instant_do_not_pass_the_cap_together(monkeypatch):
     kernels, running = server.CappedKernels(visitors=2), []
     monkeypatch.setattr(kernels, "list_kernel_ids", lambda: list(running))

@@ -68,18 +68,6 @@ def test_an_upload_is_cropped_to_its_middle(kind):
     assert right[2] > 200 > 60 > right[0]
 
 
-def test_an_upload_is_upright_opaque_and_one_image():
-    exif = Image.Exif()
-    exif[0x0112] = 3  # upside down
-    turned = read_upload(encoded(halves(), "JPEG", exif=exif), name="phone.jpg", side=16)
-    assert turned[:, :6].mean(axis=(0, 1))[2] > 200
-    clear = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
-    assert (read_upload(encoded(clear), name="x", side=16) == 255).all()
-    first, second = Image.new("RGB", (20, 20), "red"), Image.new("RGB", (20, 20), "blue")
-    moving = encoded(first, "WEBP", save_all=True, append_images=[second], lossless=True)
-    assert read_upload(moving, name="x", side=16)[..., 2].max() < 5
-
-
 def test_an_image_of_the_right_side_is_kept_to_the_bit():
     image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     assert (from_text(as_text(image), side=16) == image).all()
@@ -91,34 +79,22 @@ TEXT_BOMB = claiming(20, 20)[:33] + chunk(b"zTXt", b"x\0\0" + zlib.compress(byte
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"", "PNG, JPEG or WebP"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "PNG, JPEG or WebP"),
-        (encoded(halves(), "GIF"), "PNG, JPEG or WebP"),
         (b"\x89PNG\r\n\x1a\n" + b"<script>", "damaged"),
-        (encoded(halves())[:-30], "damaged"),
-        (encoded(halves(), "JPEG")[:100], "damaged"),
-        (b"RIFF\x10\0\0\0WEBPVP8 ", "damaged"),
-        (claiming(20, 20), "damaged"),
         (TEXT_BOMB + claiming(20, 20)[33:], "damaged"),
         (claiming(8_000, 6_000), "40 million pixels"),
-        (claiming(200_000, 200_000), "40 million pixels"),
-        (encoded(halves(8, 8)), "8 x 8"),
         (b"\xff\xd8\xff" + bytes(MAX_BYTES), "8 MB"),
     ],
-    ids=range(13),
+    ids=["format", "damage", "text", "pixels", "bytes"],
 )
 def test_hostile_files_are_refused_in_a_sentence(data, said):
     with pytest.raises(ExplorerError, match=said):
         read_upload(data, name="face.png", side=16)
 
 
-def test_too_many_pixels_are_refused_before_they_are_decoded(monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr("PIL.ImageFile.ImageFile.load", lambda *_: pytest.fail("decoded"))
-        with pytest.raises(ExplorerError, match="pixels"):
-            read_upload(claiming(30_000, 30_000), name="bomb.png", side=16)
+def test_a_webp_of_too_many_pixels_is_refused_before_pillow_decodes_it_in_open(monkeypatch):
     monkeypatch.setattr("clcae_lib.explorer.uploads.LIMITS", Limits(max_pixels=799))  # it has 40 x 20
-    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("opened"))  # Pillow decodes a WebP there
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("opened"))
     for options in ({"lossless": True}, {}, {"save_all": True, "append_images": [halves().rotate(90)]}):
         with pytest.raises(ExplorerError, match="pixels"):
             read_upload(encoded(halves(), "WEBP", **options), name="x", side=16)
