@@ -14,19 +14,19 @@ app = typer.Typer(help="Train the networks, one link of the chain or all.", no_a
 
 _STAGES = {
     "generator": "The StyleGAN2, adversarially on the world's images.",
-    "judges": "The oracle, the identity embedding and the perceptual features, two copies each.",
-    "body": "The backbone that compared encoders start from, supervised with the world's factors.",
-    "alignment": "The two encoders that align images and W, by contrast.",
+    "judges": "The oracle, the identity network and the perceptual network, two copies each.",
+    "body": "The backbone that compared encoders start from, trained to read the world's factors.",
+    "alignment": "The two encoders that align images and W.",
     "inversion": "The encoder from image to w, W+ and F (--set preset=foundation or published).",
     "peer": "A method to compare with (--set method=psp, e4e, restyle_psp, restyle_e4e or hfgi).",
 }
 
 OfWorld = Annotated[
-    str | None, typer.Option("--world", help="What to train on; as --config says, else portraits.")
+    str | None, typer.Option("--world", help="What to train on; by default the world of --config, else portraits.")
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder of the run; runs/<world>/<link> by default.")]
 File = Annotated[Path | None, typer.Option("--config", help="A YAML of parameters.", exists=True)]
-NoResume = Annotated[bool, typer.Option("--no-resume", help="Start afresh in the folder.")]
+NoResume = Annotated[bool, typer.Option("--no-resume", help="Start over in the folder.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Build all at full size, train two steps, estimate, keep nothing.")
 ]
@@ -37,7 +37,7 @@ Install = Annotated[bool, typer.Option("--install", help="Put the weights into d
 
 
 def _add_stage(stage: str, text: str) -> None:
-    """Declares `clcae train <stage>`."""
+    """Declare `clcae train <stage>`."""
 
     @app.command(stage, help=text)
     def command(
@@ -65,7 +65,7 @@ def _add_stage(stage: str, text: str) -> None:
             if dry_run:
                 from clcae_lib.training.dry import rehearse
 
-                typer.echo("\n".join(rehearse(trainer, resolved).lines()))
+                typer.echo("\n".join(rehearse(trainer, resolved)))
                 return
             folder = out or paths.root() / "runs" / resolved.world / _link(stage, resolved)
             _train(stage, resolved, folder, resume=not no_resume, install=install)
@@ -87,12 +87,12 @@ def train_all(
     install: Install = False,
     show_config: ShowConfig = False,
     measured: Annotated[
-        int, typer.Option(help="Pictures the generator is measured on at the end; 0: it is not.")
+        int, typer.Option(help="Images the generator is measured on at the end; 0: none.")
     ] = 5000,
 ) -> None:
-    """Rebuild the whole chain in order, each link on the one before; what is finished is not trained again.
+    """Rebuild the whole chain in order, each link on the one before; finished links are not trained again.
 
-    Without --install the chain is built in <out>/data and data/ is left alone.
+    Without --install the chain is built in <out>/data and data/ is not changed.
     """
     folder = (out or paths.root() / "runs" / world).resolve()
     with report_user_errors():
@@ -124,7 +124,7 @@ def train_all(
 
 
 def _train(stage: str, config: Any, folder: Path, *, resume: bool, install: bool) -> None:
-    """Trains one link in a folder and, if asked, puts its weights into the world's data."""
+    """Train one link in a folder and, if asked, put its weights into the world's data."""
     from clcae_lib import training
     from clcae_lib.training.chain import STAGES
 
@@ -135,12 +135,12 @@ def _train(stage: str, config: Any, folder: Path, *, resume: bool, install: bool
 
 
 def _link(stage: str, config: Any) -> str:
-    """The link's name: the stage, with the preset where there are several."""
-    return f"{stage}_{config.preset}" if hasattr(config, "preset") else stage
+    """Return the link's name: the stage, with the preset or method where there are several."""
+    return f"{stage}_{config.variant}" if hasattr(config, "variant") else stage
 
 
 def _as_yaml(config: Any, sources: Mapping[str, str]) -> str:
-    """Settings as a `--config` file; each has its origin beside it, unless it is the default."""
+    """Return settings as a `--config` file; each line ends with its origin, unless it is the default."""
     from clcae_lib.settings import dump_yaml
 
     names = {field.alias or name: name for name, field in type(config).model_fields.items()}
@@ -153,7 +153,7 @@ def _as_yaml(config: Any, sources: Mapping[str, str]) -> str:
 
 
 def measure_generator(world: str, *, samples: int, device: str) -> dict[str, Any]:
-    """Writes on the generator's card how near its samples come to the world's images."""
+    """Write on the generator's card how close its samples are to the world's images."""
     from clcae_lib.evaluation import GeneratorMeasure
     from clcae_lib.weights.checkpoints import read_card, write_card
     from clcae_lib.worlds import get_world
@@ -166,7 +166,7 @@ def measure_generator(world: str, *, samples: int, device: str) -> dict[str, Any
 
 
 def install_directions(world: str, *, device: str) -> None:
-    """Writes the directions and their card, and prints what each does."""
+    """Write the directions and their card, and print what each does."""
     from clcae_lib.editing import install_directions as install
     from clcae_lib.weights.checkpoints import read_card
     from clcae_lib.worlds import get_world

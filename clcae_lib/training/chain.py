@@ -11,8 +11,6 @@ from clcae_lib.training import adversarial, alignment, body, inversion, judges, 
 from clcae_lib.training.config import TrainConfig, load_config
 from clcae_lib.worlds import World, WorldError, get_world
 
-__all__ = ["LINKS", "STAGES", "Chain", "plan_chain"]
-
 STAGES: dict[str, tuple[Any, type[TrainConfig]]] = {
     "generator": (adversarial, adversarial.GeneratorConfig),
     "judges": (judges, judges.JudgesConfig),
@@ -31,7 +29,7 @@ LINKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "inversion_foundation": ("inversion", ("preset=foundation",)),
     "inversion_published": ("inversion", ("preset=published",)),
 }
-"""The links in their order: the stage of each, and what makes the link of it."""
+"""The links in their order: the stage of each, and the settings that make it this link."""
 
 _OF_ONE_LINK = ("world", "preset", "devices")
 
@@ -41,28 +39,26 @@ class Chain:
     """What is trained for a world, and what is not.
 
     Attributes:
-        world: its name.
-        links: the settings of each link that is trained, in order.
-        left_out: why each other part of the chain is left out: links, `directions` and `measure`.
+        links: settings of each link that is trained, in order.
+        left_out: reason for each other part that is left out: links, `directions` and `measure`.
     """
 
-    world: str
     links: Mapping[str, TrainConfig]
     left_out: Mapping[str, str]
 
     def lines(self) -> list[str]:
-        """The plan, one line for each part."""
+        """Return the plan, one line per part."""
         parts = [*LINKS, "directions", "measure"]
-        texts = {part: f"left out: {self.left_out[part]}" for part in parts if part in self.left_out}
+        texts = {part: f"left out: {reason}" for part, reason in self.left_out.items()}
         return [f"{part:<21} {texts.get(part, 'planned')}" for part in parts]
 
 
 def plan_chain(world: str, settings: Sequence[str] = ()) -> Chain:
-    """Return the chain of a world, after everything that it needs was looked for.
+    """Return the chain of a world, after checking that everything it needs is there.
 
     Args:
-        world: the name of the world.
-        settings: `LINK.NAME=VALUE`; "inversion" stands for both presets.
+        world: name of the world.
+        settings: `LINK.NAME=VALUE`; "inversion" means both presets.
 
     Raises:
         ConfigError: a setting is wrong, or is for a link that is left out.
@@ -77,13 +73,16 @@ def plan_chain(world: str, settings: Sequence[str] = ()) -> Chain:
         if link not in left_out
     }
     _check_parts(place, links)
-    if "judges" not in links and (lack := _lack_of_oracle(place)):
-        left_out |= {"directions": lack, "measure": lack}
-    return Chain(world, links, left_out)
+    if "judges" not in links:
+        try:
+            place.oracle("train")
+        except WorldError as error:
+            left_out |= {"directions": str(error), "measure": str(error)}
+    return Chain(links, left_out)
 
 
 def _share(settings: Sequence[str], left_out: Mapping[str, str]) -> dict[str, list[str]]:
-    """The settings of each link that is trained."""
+    """Return the settings of each link."""
     shares: dict[str, list[str]] = {link: [] for link in LINKS}
     for setting in settings:
         name, value = split_setting(setting)
@@ -104,7 +103,7 @@ def _share(settings: Sequence[str], left_out: Mapping[str, str]) -> dict[str, li
 
 
 def _check_parts(world: World, links: Mapping[str, Any]) -> None:
-    """Refuse a chain that would stop on its way, for want of a file or because two links do not fit."""
+    """Refuse a chain that would stop later: a file is missing, or two links do not fit."""
     if "generator" not in links:
         world.generator()
     for link in [link for link in links if link.startswith("inversion")]:
@@ -113,26 +112,14 @@ def _check_parts(world: World, links: Mapping[str, Any]) -> None:
             world.images(split, 1)
         for judge in ("perceptual", "identity"):
             if getattr(config, f"weight_{judge}") > 0 and "judges" not in links:
-                _check_judge(world, link, judge)
+                try:
+                    getattr(world, judge)("train")
+                except WorldError as error:
+                    remedy = f"--set {link}.weight_{judge}=0"
+                    raise WorldError(f"{link}: {error}; or leave it out, {remedy}") from error
         bodies = [(links[name].body, links[name].widths) for name in ("alignment", link)]
         if config.init_from_alignment and bodies[0] != bodies[1]:
             raise ConfigError(
-                f"{link}: it starts from the alignment's body, which is {bodies[0]}, not {bodies[1]}; "
+                f"{link}: it starts from the alignment's backbone, which is {bodies[0]}, not {bodies[1]}; "
                 f"set body and widths of both alike, or {link}.init_from_alignment=false"
             )
-
-
-def _check_judge(world: World, link: str, judge: str) -> None:
-    try:
-        getattr(world, judge)("train")
-    except WorldError as error:
-        raise WorldError(f"{link}: {error}; or leave it out, --set {link}.weight_{judge}=0") from error
-
-
-def _lack_of_oracle(world: World) -> str:
-    """Why nothing can read the factors of the world's images; nothing where something can."""
-    try:
-        world.oracle("train")
-    except WorldError as error:
-        return str(error)
-    return ""

@@ -1,11 +1,10 @@
-"""A rehearsal of a training at full size: two steps, which show that all fits, and nothing is left behind."""
+"""A rehearsal of a training at full size: two steps, which show that everything fits; nothing is kept."""
 
 from __future__ import annotations
 
 import resource
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ import torch
 from clcae_lib.training.config import TrainConfig
 
 STEPS = 2
-#: What a rehearsal makes short: nothing that a step's memory or time depends on.
-_SHORT = {
+_SHORT: dict[str, Any] = {
     "validation_images": 8,
     "validation_pairs": 11,
     "final_pairs": 11,
@@ -25,72 +23,50 @@ _SHORT = {
     "w_samples": 64,
     "measure_every": None,
 }
+"""Settings that are reduced: none that memory or time of a step depends on."""
 
 
-@dataclass(frozen=True)
-class Rehearsal:
-    """What two steps have shown.
-
-    Attributes:
-        steps: of the whole training.
-        seconds_per_step: of the second step, the first being slower.
-        peak_gb: memory of the device, or of the process on a CPU.
-        device: where it ran.
-    """
-
-    steps: int
-    seconds_per_step: float
-    peak_gb: float
-    device: str
-
-    def lines(self) -> list[str]:
-        """The report, a line a fact."""
-        hours = self.steps * self.seconds_per_step / 3600
-        return [
-            f"two steps on {self.device}: everything is there and fits together",
-            f"memory: {self.peak_gb:.1f} GB at the peak",
-            f"time: {self.seconds_per_step:.2f} s a step, {hours:.1f} hours for {self.steps} steps",
-        ]
-
-
-def rehearse(module: Any, config: TrainConfig) -> Rehearsal:
-    """Train two steps of a link in a temporary folder, at the configuration's full size.
+def rehearse(module: Any, config: TrainConfig) -> list[str]:
+    """Train two steps of a link in a temporary folder, and return a report of memory and time.
 
     Args:
-        module: of the link, such as `clcae_lib.training.inversion`.
-        config: as for the whole training.
+        module: module of the link, such as `clcae_lib.training.inversion`.
+        config: settings of the whole training.
 
     Raises:
         WorldError, ConfigError: what the training would raise.
     """
     from clcae_lib.devices import device_label, resolve_device
 
-    device = resolve_device(config.device)
-    short = {name: value for name, value in _SHORT.items() if name in type(config).model_fields}
+    device, fields = resolve_device(config.device), type(config).model_fields
+    short = {name: value for name, value in _SHORT.items() if name in fields}
     short |= {"steps": STEPS, "log_every": 1, "validate_every": STEPS, "sheet_every": 10**9}
     short |= {"tensorboard": False, "checkpoint_every": 10**9}
-    if "images" in type(config).model_fields:
-        short["images"] = config.batch_size
-    if "size" in type(config).model_fields:
-        short["size"] = getattr(config.resolved()[-1], "batch_size", config.batch_size)
+    short |= {name: config.batch_sizes()[-1] for name in ("images", "size") if name in fields}
     if device.type == "cuda":
         torch.cuda.init()  # without it, a device with an index is not known yet
         torch.cuda.reset_peak_memory_stats(device)
     with tempfile.TemporaryDirectory(prefix="clcae-dry-") as folder:
         module.train(config.model_copy(update=short), Path(folder), resume=False)
         rows = pd.read_csv(Path(folder) / "metrics.csv")
-    gaps = rows.groupby("step")["seconds"].max().diff().dropna()
-    return Rehearsal(_steps(config), float(gaps.iloc[-1]), _peak(device), device_label(device))
+    seconds = float(rows.groupby("step")["seconds"].max().diff().iloc[-1])  # the first step is slower
+    steps = _steps(config)
+    return [
+        f"two steps on {device_label(device)}: everything is there and fits together",
+        f"memory: {_peak(device):.1f} GB at the peak",
+        f"time: {seconds:.2f} s a step, {steps * seconds / 3600:.1f} hours for {steps} steps",
+    ]
 
 
 def _steps(config: Any) -> int:
-    """How many steps the whole training takes."""
+    """Return how many steps the whole training has."""
     if hasattr(config, "resolved"):
         return min(config.steps, sum(-(-stage.images // stage.batch_size) for stage in config.resolved()))
     return config.steps
 
 
 def _peak(device: torch.device) -> float:
+    """Return the largest memory of the device, or of the process on a CPU, in GB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     unit = 1 if sys.platform == "darwin" else 1024

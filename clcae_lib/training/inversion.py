@@ -292,7 +292,7 @@ class InversionTask(EncoderTask):
             target: images, `[N, 3, H, W]`; the first of them are samples of the generator.
             known: true codes of the samples, `[M, D]`.
             blend: share of F in the generator's activation, 0 to 1.
-            noise: how the generator's noise is drawn.
+            noise: the generator's noise, as in `Generator.synthesis`.
         """
         config = self.config
         images, activation = self.decode(codes, blend=blend, noise=noise)

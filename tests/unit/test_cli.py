@@ -226,7 +226,7 @@ def test_train_all_shows_every_link_and_says_nothing_is_left_out():
         ("steps=3", "LINK.NAME"),
         ("generator.devices=2", "clcae train generator"),
         ("inversion.world=cars", "clcae train inversion"),
-        ("alignment.body=irse_small", "starts from the alignment's body"),
+        ("alignment.body=irse_small", "starts from the alignment's backbone"),
         ("alignment.stepz=3", "did you mean 'steps'"),
     ],
 )

@@ -114,4 +114,4 @@ def test_a_rehearsal_initialises_cuda_before_it_asks_for_memory(monkeypatch):
 
     found = rehearse(SimpleNamespace(train=train), TrainConfig(device="cuda:0"))
     assert calls == ["init", "reset_peak_memory_stats", "max_memory_allocated"]
-    assert found.peak_gb == 1.0
+    assert found[1] == "memory: 1.0 GB at the peak"
