@@ -29,19 +29,32 @@ def parts():
     return parts_of(32)
 
 
-@pytest.fixture
-def encoder(parts):
+def network(kind=PspEncoder, generator=None, **options):
+    """A method's network of a few channels, before any training."""
     torch.manual_seed(3)
-    net = PspEncoder(32, style_dim=8, widths=WIDTHS)
-    net.attach(parts.generator)
+    net = kind(32, style_dim=8, widths=WIDTHS, **options)
+    net.attach(generator or tiny_generator())
     return net
+
+
+TWO = {"pictures": 2, "pyramid": False}
+
+
+class Tiny(World):
+    """A world that has only the tiny generator."""
+
+    name = "tiny"
+
+    def generator(self, device="cpu"):
+        return tiny_generator()
 
 
 def task(parts, method, **changes):
     return task_of(PeerConfig(method=method, **{**PEER, **changes}), parts)
 
 
-def test_psp_begins_beside_the_mean_code_and_each_layer_has_a_block_of_its_own(encoder, parts):
+def test_psp_begins_near_the_mean_code_and_each_layer_has_a_block_of_its_own(parts):
+    encoder = network()
     images = parts.validation.images(range(3))
     codes = encoder(images)
     assert codes.w_plus.shape == (3, 8, 8)
@@ -54,8 +67,8 @@ def test_psp_begins_beside_the_mean_code_and_each_layer_has_a_block_of_its_own(e
     assert changed.tolist() == [k == 2 for k in range(8)]
 
 
-def test_a_second_picture_changes_nothing_before_it_is_learnt(encoder):
-    two = PspEncoder(32, style_dim=8, widths=WIDTHS, pictures=2, pyramid=False)
+def test_a_second_image_changes_nothing_before_it_is_learnt():
+    encoder, two = network(), network(**TWO)
     two.start_from(encoder.body.state_dict())
     images, others = torch.randn(2, 2, 3, 32, 32)
     a, b = (two.body(torch.cat([images, other], dim=1))[-1] for other in (others, torch.zeros_like(others)))
@@ -74,8 +87,7 @@ def test_e4e_frees_one_layer_after_another():
 
 
 def test_e4e_is_one_code_until_a_layer_is_freed():
-    torch.manual_seed(0)
-    net = E4eEncoder(32, style_dim=8, widths=WIDTHS)
+    net = network(E4eEncoder)
     images = torch.randn(2, 3, 32, 32)
     for stage in (0, 3, 7):
         net.stage = stage
@@ -119,13 +131,6 @@ def test_a_training_cut_short_is_read_back_at_its_stage(parts, tmp_path):
     fit(made, made.config, tmp_path)
     stage = stage_at(4, 20, made.generator.n_latent)
     assert 0 < stage < made.generator.n_latent - 1
-
-    class Tiny(World):
-        name = "tiny"
-
-        def generator(self, device="cpu"):
-            return parts.generator
-
     again = E4eInverter.load(Tiny(), device="cpu", path=tmp_path / "peer_e4e.safetensors")
     assert again.encoder.stage == stage
     found = again.invert(parts.validation.images(range(2)))
@@ -133,10 +138,7 @@ def test_a_training_cut_short_is_read_back_at_its_stage(parts, tmp_path):
 
 
 def test_restyle_adds_up_its_corrections(parts):
-    torch.manual_seed(1)
-    generator = parts.generator
-    net = PspEncoder(32, style_dim=8, widths=WIDTHS, pictures=2, pyramid=False)
-    net.attach(generator)
+    generator, net = parts.generator, network(**TWO)
     images = parts.validation.images(range(2))
     first, second = list(refine(net, generator, images, steps=2))
     face = generator.synthesis(generator.w_avg[None], noise="none").expand_as(images)
@@ -155,11 +157,10 @@ def noisy_generator():
     return generator
 
 
-def test_restyle_looks_at_the_image_that_its_codes_decode_to(encoder):
+def test_restyle_sees_the_image_that_its_codes_decode_to():
     """Where the generator has noise, as FFHQ's has, what is corrected must have the noise of `decode`."""
     generator, seen = noisy_generator(), []
-    net = PspEncoder(32, style_dim=8, widths=WIDTHS, pictures=2, pyramid=False)
-    net.attach(generator)
+    net = network(generator=generator, **TWO)
     net.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0][:, 3:]))
     images = torch.rand(2, 3, 32, 32)
     first = RestyleInverter(net, generator, steps=1).invert(images)
@@ -169,8 +170,7 @@ def test_restyle_looks_at_the_image_that_its_codes_decode_to(encoder):
 
 def test_hfgi_restores_what_the_decoded_codes_lack():
     generator = noisy_generator()
-    net = HfgiEncoder(32, style_dim=8, widths=WIDTHS, feature_channels=generator.channels[16])
-    net.attach(generator)
+    net = network(HfgiEncoder, generator, feature_channels=generator.channels[16])
     images = torch.rand(2, 3, 32, 32)
     found = HfgiInverter(net, generator).invert(images)
     torch.testing.assert_close(found.decoder.lost, images - found.decode(generator, "w_plus"))
@@ -178,7 +178,7 @@ def test_hfgi_restores_what_the_decoded_codes_lack():
     torch.testing.assert_close(found.feature, generator.activation(found.w_plus, side=16))
 
 
-def test_a_fresh_consultant_leaves_the_activation_and_what_is_moved_stays_in_the_picture():
+def test_a_fresh_consultant_leaves_the_activation_and_what_is_moved_stays_in_the_image():
     activation, lost = torch.randn(2, 6, 16, 16), torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(Consultant(6)(lost, activation), activation)
     still = moved(lost, torch.Generator().manual_seed(0), amount=0.0)
@@ -186,7 +186,7 @@ def test_a_fresh_consultant_leaves_the_activation_and_what_is_moved_stays_in_the
     assert not torch.allclose(moved(lost, torch.Generator().manual_seed(0)), lost, atol=0.1)
 
 
-def test_hfgi_restores_anew_where_an_edit_leads(parts):
+def test_hfgi_restores_again_where_an_edit_leads(parts):
     torch.manual_seed(2)
     made = task(parts, "hfgi")
     made.setup(make_fabric("cpu"))
@@ -221,13 +221,6 @@ def test_a_trained_file_is_read_as_what_it_is(parts, tmp_path):
     made = task(parts, "psp", steps=1)
     folder = fit(made, made.config, tmp_path / "run")
     path = folder / "peer_psp.safetensors"
-
-    class Tiny(World):
-        name = "tiny"
-
-        def generator(self, device="cpu"):
-            return parts.generator
-
     world = Tiny()
     images = parts.validation.images(range(2))
     again = PspInverter.load(world, device="cpu", path=path)
