@@ -45,10 +45,7 @@ LAYOUTS = {  # as they are met in reports; what is written, and the name of the 
     "as published": (lambda: {"g_ema": state(), "latent_avg": MEAN, "args": argparse.Namespace(a=1)}, "a.pt"),
     "a mean code for every layer": (lambda: {"g_ema": state(), "latent_avg": MEAN.repeat(8, 1)}, "a.pt"),
     "DataParallel's names": (lambda: state(prefix="module."), "a.pt"),
-    "wrapped DataParallel": (lambda: {"state_dict": state(prefix="module."), "epoch": 1}, "a.pth"),
     "a bare state dict": (state, "a.PT"),
-    "g only": (lambda: {"g": state()}, "a.pt"),
-    "generator": (lambda: {"generator": state()}, "a.ckpt"),
     "one dictionary under two names": (lambda: dict.fromkeys(("g", "g_ema"), state()), "a.pt"),
     "another ending": (lambda: {"g_ema": state()}, "a.weights.pkl"),
 }
@@ -70,17 +67,16 @@ def test_generators_as_they_are_passed_on(tmp_path, name):
     assert loaded.w_std.min() > 0
 
 
-@pytest.mark.parametrize("layers", [2, 5, 8])
-@pytest.mark.parametrize("multiplier", [1, 2])
-def test_generators_of_other_widths_and_mapping_layers(tmp_path, layers, multiplier):
-    channels = {4: 8, 8: 8, 16: 4 * multiplier, 32: 2 * multiplier}
+def test_generators_of_other_widths_and_mapping_layers(tmp_path):
     path = tmp_path / "foreign.safetensors"
-    save_file(state(Generator(32, 8, layers, channels=channels)), path)  # no metadata: written elsewhere
-    loaded = load_generator(path)
-    assert (loaded.channels, len(loaded.style) - 1) == (channels, layers)
+    for layers, multiplier in ((2, 1), (5, 2), (8, 1)):
+        channels = {4: 8, 8: 8, 16: 4 * multiplier, 32: 2 * multiplier}
+        save_file(state(Generator(32, 8, layers, channels=channels)), path)  # no metadata: written elsewhere
+        loaded = load_generator(path)
+        assert (loaded.channels, len(loaded.style) - 1) == (channels, layers)
 
 
-@pytest.mark.parametrize("file", ["plain.pkl", "plain.PKL", "called.pt", "called.pth"])
+@pytest.mark.parametrize("file", ["plain.pkl", "called.pth"])
 def test_a_world_takes_every_generator_that_convert_reads(tmp_path, monkeypatch, file):
     monkeypatch.setenv("CLCAE_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("CLCAE_CACHE", str(tmp_path / "cache"))
@@ -178,12 +174,11 @@ def test_a_world_inverts_with_the_official_checkpoint_in_its_folder(tmp_path, mo
     assert inversion.feature.shape == (1, 6, 16, 16)
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_the_identity_network(tmp_path, prefix):
-    network = ArcFace(6, **BODY).eval()
-    path = written(tmp_path / "irse50.pth", state(network, prefix), _use_new_zipfile_serialization=False)
-    images = torch.rand(1, 3, 64, 256)
-    assert torch.equal(load_arcface(path)(images), network(images))
+def test_the_identity_network(tmp_path):
+    network, images = ArcFace(6, **BODY).eval(), torch.rand(1, 3, 64, 256)
+    for prefix in ("", "module."):
+        path = written(tmp_path / "irse50.pth", state(network, prefix), _use_new_zipfile_serialization=False)
+        assert torch.equal(load_arcface(path)(images), network(images))
     with pytest.raises(WeightsError, match=r"g\.pt is StyleGAN2 .* .*kind: IR-SE50"):
         load_arcface(written(tmp_path / "g.pt", {"g_ema": state()}))
 

@@ -68,16 +68,6 @@ def test_a_render_of_the_factors_is_the_image(portraits):
     assert torch.allclose(portraits.render(data.factors([0, 1])), data.images([0, 1]), atol=1 / 127)
 
 
-def test_factor_statistics_belong_to_the_factors(portraits):
-    factors = portraits.images("validation", 2000).factors(range(2000))
-    assert (factors >= portraits.factor_low).all()
-    assert (factors <= portraits.factor_high).all()
-    ratio = factors.std(0) / portraits.factor_std
-    assert torch.allclose(ratio, torch.ones_like(ratio), atol=0.08)
-    off = (factors.mean(0) - portraits.factor_mean) / portraits.factor_std
-    assert off.abs().max() < 0.1
-
-
 def test_an_unknown_world_is_named_with_the_known_ones():
     with pytest.raises(ValueError, match=r"'portrait'.*portraits"):
         get_world("portrait")
