@@ -22,7 +22,7 @@ def fetch(
         from clcae_lib.weights.fetch import Fetcher
         from clcae_lib.weights.manifest import read_manifest
 
-        fetcher = Fetcher(read_manifest(), paths.data_dir(), tell=lambda text: typer.echo(text, err=True))
+        fetcher = Fetcher(read_manifest(), paths.data_dir(), report=lambda text: typer.echo(text, err=True))
         if listed:
             typer.echo("\n".join(_asset_lines(fetcher)))
             return

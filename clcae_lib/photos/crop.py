@@ -114,10 +114,8 @@ def align(landmarks: Landmarks, size: tuple[int, int], *, side: int, widen: floa
     Raises:
         LandmarksError: the points are within a pixel, or outside the photograph.
     """
-    left, right, _, *corners = landmarks.five
-    eyes, across = (left + right) / 2, right - left
-    down = torch.stack(corners).mean(dim=0) - eyes
-    if max(float(across.norm()), float(down.norm())) < 1.0:
+    eyes, across, down = landmarks.vectors
+    if landmarks.size < 1.0:
         raise LandmarksError(
             "landmarks: eyes and mouth are within a pixel; mark them again, or a larger face"
         )

@@ -63,11 +63,16 @@ class Landmarks:
         return torch.stack([*eyes, self.points[30], *(self.points[corner] for corner in _CORNERS)])
 
     @property
+    def vectors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The middle of the eyes, the vector from eye to eye, and that from eyes to mouth."""
+        left, right, _, *corners = self.five
+        eyes = (left + right) / 2
+        return eyes, right - left, torch.stack(corners).mean(dim=0) - eyes
+
+    @property
     def size(self) -> float:
         """The longer of the distances from eye to eye and from eyes to mouth, in pixels."""
-        left, right, _, *corners = self.five
-        across, down = right - left, torch.stack(corners).mean(dim=0) - (left + right) / 2
-        return float(max(across.norm(), down.norm()))
+        return float(max(vector.norm() for vector in self.vectors[1:]))
 
 
 def _check_count(face: list[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -1,7 +1,7 @@
-"""Fetch the published files of `data/manifest.yaml`, and check those that are there (not in the paper).
+"""Fetch the published files of `data/manifest.yaml`, and check those that are there.
 
-pooch downloads to a temporary name, checks a known SHA-256 and renames the file. It starts an interrupted
-download again from the first byte, and the files have up to 1.4 GB, so `Resumable` replaces its downloader.
+pooch downloads to a temporary name, checks a known SHA-256 and renames the file. It restarts an interrupted
+download from the first byte, and the files have up to 1.4 GB, so that `Resumable` replaces its downloader.
 """
 
 import os
@@ -43,10 +43,10 @@ class Resumable:
     """Downloader for pooch that continues an interrupted download with a `Range` request.
 
     Args:
-        session: makes the requests, see `https_session`.
+        session: session of the requests, see `https_session`.
         part: file for the received bytes, kept until the file is complete. `PART.txt` holds their address and
             the server's mark of their version (ETag or date): bytes of another version are not appended.
-        asset: what is known of the file.
+        asset: known facts of the file.
     """
 
     session: requests.Session
@@ -185,19 +185,19 @@ class Fetcher:
     """Fetches and checks the files of a manifest.
 
     Args:
-        manifest: see `read_manifest`.
-        data: the data folder.
-        session: makes the requests.
-        tell: gets a sentence when a digest is recorded, or when another process is waited for.
+        manifest: list of the files, see `read_manifest`.
+        data: data folder.
+        session: session of the requests.
+        report: function that prints a sentence when a digest is recorded, or another process is waited for.
     """
 
     manifest: Manifest
     data: Path
     session: requests.Session = field(default_factory=https_session)
-    tell: Callable[[str], None] = warnings.warn
+    report: Callable[[str], None] = warnings.warn
 
     def place(self, name: str) -> Path:
-        """Return where an asset belongs, whether it is there or not.
+        """Return the place of an asset, whether it is there or not.
 
         Raises:
             AssetError: there is no such asset, or its folder is a link out of the data folder.
@@ -241,10 +241,10 @@ class Fetcher:
     def fetch(self, name: str) -> tuple[Path, bool]:
         """Fetch an asset unless it is there, and return its checked place and whether it was fetched.
 
-        Two processes do not fetch the same file at once: the second one waits and finds it.
+        Two processes do not fetch the same file: the second one waits and finds it.
 
         Raises:
-            AssetError: the asset cannot be had; the message says how to fetch it by hand.
+            AssetError: it cannot be fetched; the message says how to do it by hand.
         """
         path, asset = self.place(name), self.manifest.assets[name]
         if self.is_there(name):
@@ -267,7 +267,7 @@ class Fetcher:
         try:
             return lock.acquire(timeout=0)
         except Timeout:
-            self.tell(f"{name}: another process is fetching it; waiting")
+            self.report(f"{name}: another process is fetching it; waiting")
             return lock.acquire()
 
     def _download(self, name: str, path: Path) -> None:
@@ -306,7 +306,7 @@ class Fetcher:
             records = dict(sorted({**self._records(), name: new}.items()))
             partial.write_bytes(_RECORDS.dump_json(records, indent=2) + b"\n")
         recorded = f"{digest} is recorded in {self._record} and any later difference will be an error"
-        self.tell(f"{name}: its sha256 was not published; {recorded}")
+        self.report(f"{name}: its sha256 was not published; {recorded}")
 
     def _by_hand(self, name: str) -> str:
         asset, path = self._expected(name), self.place(name)
