@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import re
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -362,3 +363,19 @@ def test_what_computes_each_measure_exists():
     named = {name for row in rows for name in re.findall(r"`([A-Za-z_]+)`", row[-1])}
     assert named
     assert named <= set(clcae_lib.evaluation.__all__)
+
+
+def test_the_architecture_names_files_and_functions_that_exist():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/]+\.py)`(?:, `([\w.]+)`)?", page)
+    wrong = []
+    for name, function in named:
+        path = ROOT / "clcae_lib" / name
+        last = function.rpartition(".")[2]
+        if not path.is_file() or (last and not re.search(rf"(def|class) {last}\b", path.read_text())):
+            wrong.append((name, function))
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = [layer.split(" | ") for layer in contracts[0]["layers"]]
+    assert [re.findall(r"`(\w+)`", row[0]) for row in rows_of("| layer |", page)] == layers
+    assert named
+    assert wrong == []
