@@ -40,7 +40,7 @@ from clcae_lib.evaluation.reconstruction import (
 from clcae_lib.evaluation.retrieval import neighbour_retrieval
 from clcae_lib.evaluation.sets import set_distances
 from clcae_lib.evaluation.statistics import Interval, bootstrap_ci, paired_difference, student_ci, summarise
-from clcae_lib.evaluation.styles import StyleStatistics, style_alignment
+from clcae_lib.evaluation.styles import StyleStatistics
 
 __all__ = [
     "LEAST_STEPS",
@@ -79,7 +79,6 @@ __all__ = [
     "same_person_similarity",
     "set_distances",
     "student_ci",
-    "style_alignment",
     "summarise",
     "summarise_edits",
     "summarise_paths",

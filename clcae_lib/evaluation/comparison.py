@@ -19,7 +19,7 @@ from clcae_lib.evaluation.edits import EditBench, measure_curve, true_edit
 from clcae_lib.evaluation.judges import Judges
 from clcae_lib.evaluation.reconstruction import reconstruction_records
 from clcae_lib.evaluation.sets import set_distances
-from clcae_lib.evaluation.styles import StyleStatistics, style_alignment
+from clcae_lib.evaluation.styles import StyleStatistics
 from clcae_lib.inversion import Inverter
 from clcae_lib.metrics import code_distance, detail_kept
 
@@ -140,9 +140,7 @@ class Bench:
         images = torch.cat([generator.synthesis(part).clamp(-1, 1) for part in truth.split(64)])
         found = inverter.invert(images)
         distance = code_distance(found.w, truth, w_std=generator.w_std)
-        frame = style_alignment(
-            generator, found.w_plus, statistics=StyleStatistics.of(generator), truth=truth
-        )
+        frame = StyleStatistics.of(generator).measure(found.w_plus, truth=truth)
         return frame.assign(code_distance=distance.tolist(), image=range(self.codes))
 
     def _details(self, inverter: Inverter, space: str) -> pd.DataFrame:

@@ -93,15 +93,14 @@ class Judges:
 
 
 def same_person_similarity(
-    world: World, *, split: str = "test", count: int = 500, device: torch.device | str = "cpu"
+    world: World, *, count: int = 500, device: torch.device | str = "cpu"
 ) -> Float[Tensor, " n"]:
     """Return identity similarities of two images of one person in different states: the cost of a true edit.
 
     Args:
         world: world with two views of each person.
-        split: split that the people are from.
-        count: number of people.
+        count: number of people of the split `test`.
         device: device of the identity network.
     """
-    first, second = (world.images(split, count, view=view).images(range(count)) for view in (0, 1))
+    first, second = (world.images("test", count, view=view).images(range(count)) for view in (0, 1))
     return Judges.of(world, device).similarity(first, second)

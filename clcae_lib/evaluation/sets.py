@@ -49,10 +49,9 @@ def set_distances(
         raise ValueError(f"count={count}: needs two or more of each set, there are {sizes}")
     side = images.shape[-1] if side is None else side
     source = torch.Generator().manual_seed(seed)
-    perceptual = judges.world.perceptual("measure", judges.device)
 
     def pooled(part: Tensor) -> Tensor:
-        return perceptual.pooled(_resize(part, side).to(judges.device).clamp(-1, 1)).cpu()
+        return judges.perceptual.pooled(_resize(part, side).to(judges.device).clamp(-1, 1)).cpu()
 
     drawn = [each[torch.randperm(len(each), generator=source)[:count]] for each in (images, references)]
     features = [in_batches(pooled, each) for each in drawn]
@@ -65,7 +64,7 @@ def set_distances(
         "side": side,
         "resize": "bilinear, antialiased" if resized else "none",
         "dtype": f"features {str(features[0].dtype).removeprefix('torch.')}, distances float64",
-        "features": getattr(perceptual, "name", type(perceptual).__name__),
+        "features": judges.perceptual_name,
         "dimensions": features[0].shape[1],
     }
 

@@ -21,10 +21,12 @@ class StyleStatistics:
     """The normalised style space of a generator, with sampled codes in it.
 
     Attributes:
+        generator: generator that has the styles.
         mean, std: mean and standard deviation of each style channel over sampled codes.
         bank: normalised styles of sampled codes, as unit vectors.
     """
 
+    generator: nn.Module
     mean: Float[Tensor, " s"]
     std: Float[Tensor, " s"]
     bank: Float[Tensor, "k s"]
@@ -36,42 +38,33 @@ class StyleStatistics:
         styles = generator.styles(sample_codes(generator, samples, seed=seed)).float()
         mean, std = styles.mean(dim=0), styles.std(dim=0)
         std = torch.where(std > 0, std, torch.ones_like(std))
-        return cls(mean, std, normalize((styles - mean) / std, dim=1))
+        return cls(generator, mean, std, normalize((styles - mean) / std, dim=1))
 
     @torch.no_grad()
-    def normalised(
-        self, generator: nn.Module, codes: Float[Tensor, "n d"] | Float[Tensor, "n l d"]
-    ) -> Float[Tensor, "n s"]:
-        """Return the normalised styles of codes in W or W+."""
-        return (generator.styles(codes).float() - self.mean) / self.std
+    def measure(
+        self,
+        codes: Float[Tensor, "n d"] | Float[Tensor, "n l d"],
+        *,
+        truth: Float[Tensor, "n d"] | None = None,
+    ) -> pd.DataFrame:
+        """Return one row for each code with the distance of its styles to those of sampled codes.
 
+        Columns: `style_distance`, one minus the cosine (so 0 to 2) between the code's normalised styles and
+        the most similar of the bank's; `style_size`, the root mean square of the normalised styles, about 1
+        for samples; and, with true codes, `style_error`, one minus the cosine to the true code's styles.
+        Samples that are not in the bank are not at distance 0: compare with some.
 
-@torch.no_grad()
-def style_alignment(
-    generator: nn.Module,
-    codes: Float[Tensor, "n d"] | Float[Tensor, "n l d"],
-    *,
-    statistics: StyleStatistics,
-    truth: Float[Tensor, "n d"] | None = None,
-) -> pd.DataFrame:
-    """Return one row for each code with the distance of its styles to those of sampled codes.
+        Args:
+            codes: predicted codes, in W or W+.
+            truth: true codes in W.
+        """
+        styles = self._normalised(codes)
+        units = normalize(styles, dim=1)
+        nearest = torch.cat([(part @ self.bank.T).amax(dim=1) for part in units.split(256)])
+        columns = {"style_distance": 1 - nearest, "style_size": styles.square().mean(dim=1).sqrt()}
+        if truth is not None:
+            columns["style_error"] = 1 - (units * normalize(self._normalised(truth), dim=1)).sum(dim=1)
+        return pd.DataFrame({name: values.tolist() for name, values in columns.items()})
 
-    Columns: `style_distance`, one minus the cosine (so 0 to 2) between the code's normalised styles and the
-    most similar of the bank's; `style_size`, the root mean square of the normalised styles, about 1 for
-    samples; and, with true codes, `style_error`, one minus the cosine to the true code's styles. Samples that
-    are not in the bank are not at distance 0: compare with some.
-
-    Args:
-        generator: generator that has the styles.
-        codes: predicted codes, in W or W+.
-        statistics: statistics of the same generator.
-        truth: true codes in W.
-    """
-    styles = statistics.normalised(generator, codes)
-    units = normalize(styles, dim=1)
-    nearest = torch.cat([(part @ statistics.bank.T).amax(dim=1) for part in units.split(256)])
-    columns = {"style_distance": 1 - nearest, "style_size": styles.square().mean(dim=1).sqrt()}
-    if truth is not None:
-        own = normalize(statistics.normalised(generator, truth), dim=1)
-        columns["style_error"] = 1 - (units * own).sum(dim=1)
-    return pd.DataFrame({name: values.tolist() for name, values in columns.items()})
+    def _normalised(self, codes: Tensor) -> Tensor:
+        return (self.generator.styles(codes).float() - self.mean) / self.std

@@ -18,7 +18,6 @@ from clcae_lib.evaluation import (
     peak_memory,
     reconstruction_records,
     set_distances,
-    style_alignment,
     time_paired,
     write_records,
 )
@@ -125,10 +124,10 @@ class Stretched(nn.Module):
 
 def test_style_distance_of_codes_in_and_off_the_distribution():
     net = Stretched()
-    statistics = StyleStatistics(torch.full((3,), 5.0), torch.full((3,), 2.0), torch.eye(3)[:2])
+    statistics = StyleStatistics(net, torch.full((3,), 5.0), torch.full((3,), 2.0), torch.eye(3)[:2])
     codes = torch.tensor([[3.0, 0, 0], [1, 1, 0], [0, 0, 2]])
     truth = torch.tensor([[1.0, 0, 0], [-1, -1, 0], [0, 1, 0]])
-    table = style_alignment(net, codes, statistics=statistics, truth=truth)
+    table = statistics.measure(codes, truth=truth)
     assert table["style_distance"].tolist() == pytest.approx([0, 1 - math.sqrt(0.5), 1], abs=1e-6)
     assert table["style_size"].tolist() == pytest.approx([3**0.5, (2 / 3) ** 0.5, 2 / 3**0.5])
     assert table["style_error"].tolist() == pytest.approx([0, 2, 1], abs=1e-6)
@@ -141,11 +140,11 @@ def test_real_styles_have_size_one_and_scattered_rows_leave_the_distribution():
     net = tiny_generator()
     statistics = StyleStatistics.of(net, samples=2000)
     w = net.sample_w(200, generator=torch.Generator().manual_seed(9))
-    own = style_alignment(net, w, statistics=statistics, truth=w)
+    own = statistics.measure(w, truth=w)
     assert own["style_size"].pow(2).mean() == pytest.approx(1, abs=0.1)
     assert own["style_error"].abs().max() < 1e-5
     rows = net.sample_w(200 * net.n_latent, generator=torch.Generator().manual_seed(10))
-    mixed = style_alignment(net, rows.unflatten(0, (200, -1)), statistics=statistics)
+    mixed = statistics.measure(rows.unflatten(0, (200, -1)))
     assert mixed["style_distance"].mean() > 2 * own["style_distance"].mean()
 
 
