@@ -7,16 +7,17 @@ certificates on both sides; without, anybody on that network could run code as i
 import ipaddress
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clcae_lib.suite.record import SuiteError
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Future
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -64,23 +65,6 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-@dataclass(frozen=True)
-class Workers:
-    """A connected cluster.
-
-    Attributes:
-        client: Dask's.
-        resources: what each task asks a worker for: one GPU, where workers declare that they have some.
-        threads: for each notebook; None leaves that to the workers.
-        gpus: how many there are to share out; 0 leaves that to the workers.
-    """
-
-    client: "Client"
-    resources: dict[str, float] | None
-    threads: int | None = None
-    gpus: int = 0
-
-
 def gpu_names(visible: str | None, count: int) -> list[str]:
     """Return the GPUs that this process was given, each as `CUDA_VISIBLE_DEVICES` names it.
 
@@ -111,8 +95,12 @@ def worker_count(jobs: int | None, runs: int) -> int:
 
 
 @contextmanager
-def connect(place: Place, *, runs: int) -> Iterator[Workers]:
-    """Connect to a cluster for so many runs; one of this machine ends with the block, a named one stays.
+def connect(place: Place, *, runs: int) -> Iterator[Callable[..., "Future"]]:
+    """Yield a function that submits a task to a cluster for so many runs.
+
+    Besides its arguments a task is given `threads`, those of its notebook, and `gpus`, how many its machine
+    has to share out; None and 0 leave that to the workers. A cluster of this machine ends with the block, a
+    named one stays.
 
     Raises:
         SuiteError: the address is refused, or does not answer.
@@ -132,7 +120,8 @@ def connect(place: Place, *, runs: int) -> Iterator[Workers]:
         with config.set(settings), _named(place) as client:
             workers = client.scheduler_info(n_workers=-1)["workers"].values()
             declared = any("GPU" in worker.get("resources", {}) for worker in workers)
-            yield Workers(client, {"GPU": 1} if declared else None)
+            resources = {"GPU": 1} if declared else None
+            yield partial(client.submit, threads=None, gpus=0, pure=False, resources=resources)
         return
     # A nanny notices a worker that dies; limits in seconds only hit one that a busy machine slows.
     settings |= {
@@ -140,7 +129,7 @@ def connect(place: Place, *, runs: int) -> Iterator[Workers]:
         "distributed.comm.timeouts.connect": "20 minutes",
     }
     gpus, count = gpu_count(), worker_count(place.jobs, runs)
-    resources = {"GPU": 1.0} if gpus else None
+    threads, resources = max(1, cpu_count() // count), {"GPU": 1} if gpus else None
     options: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
     options |= {"threads_per_worker": 1, "memory_limit": None, "silence_logs": logging.ERROR}
     with (
@@ -148,7 +137,7 @@ def connect(place: Place, *, runs: int) -> Iterator[Workers]:
         LocalCluster(n_workers=count, resources=resources, **options) as cluster,
         Client(cluster) as client,
     ):
-        yield Workers(client, resources, threads=max(1, cpu_count() // count), gpus=gpus)
+        yield partial(client.submit, threads=threads, gpus=gpus, pure=False, resources=resources)
 
 
 def _named(place: Place) -> Any:

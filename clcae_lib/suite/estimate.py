@@ -63,8 +63,6 @@ def estimate(
     """Return the plan for runs with these parameters.
 
     The time of a run is that of a measured one outside its training, plus its own steps at the measured pace.
-    With several jobs a core has less for each, so pace is that of runs measured the same way: as good as a
-    plan gets.
 
     Args:
         waiting: the parameters of every run to do.

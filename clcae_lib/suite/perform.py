@@ -167,7 +167,7 @@ def only_writer(target: Path) -> Iterator[None]:
         SuiteError: another run is writing already.
     """
     try:
-        held = _lock(target).acquire(timeout=0)
+        held = lock(target).acquire(timeout=0)
     except Timeout as error:
         raise SuiteError(
             f"another run is writing to {target}; wait until it ends, or choose a folder with --output"
@@ -176,13 +176,7 @@ def only_writer(target: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def in_turn(target: Path) -> Iterator[None]:
-    """Make the run at `target` in this process only; others wait until it has ended."""
-    with _lock(target):
-        yield
-
-
-def _lock(target: Path) -> FileLock:
+def lock(target: Path) -> FileLock:
+    """Return the lock of the one process at a time that makes the run at `target`; others wait."""
     target.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(target.with_name(f".{target.name}.lock"))

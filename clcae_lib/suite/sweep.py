@@ -22,13 +22,13 @@ from clcae_lib import paths
 from clcae_lib.files import atomic_path
 from clcae_lib.settings import read_yaml, validated
 from clcae_lib.suite import digest
-from clcae_lib.suite.cluster import VISIBLE, Place, Workers, connect, gpu_names, worker_count
+from clcae_lib.suite.cluster import VISIBLE, Place, connect, gpu_names, worker_count
 from clcae_lib.suite.collect import SWEEP_COLUMNS, provenance_rows, read_runs, table
 from clcae_lib.suite.console import Board, log_to
 from clcae_lib.suite.estimate import Estimate, estimate
-from clcae_lib.suite.perform import in_turn, only_writer, perform, restore, running
+from clcae_lib.suite.perform import lock, only_writer, perform, restore, running
 from clcae_lib.suite.plan import Job, Profile, Values, check_value, declared_parameters, plan
-from clcae_lib.suite.record import RECORD, NotebookError, Record, SuiteError, complete_record, read_record
+from clcae_lib.suite.record import NotebookError, Record, SuiteError, complete_record, read_record
 
 logger = logging.getLogger("clcae_lib.suite")
 MAX_SEEDS = 10_000
@@ -236,8 +236,8 @@ def _run_all(
 
     failed: dict[str, str] = {}
     tries = {run.name: 1 for run in plan.waiting}
-    with connect(place, runs=len(plan.waiting)) as workers:
-        futures = {_submit(run, plan.profile, workers): run for run in plan.waiting}
+    with connect(place, runs=len(plan.waiting)) as submit:
+        futures = {submit(_work, run, plan.profile): run for run in plan.waiting}
         board.watch(lambda: {run.name for run in plan.waiting if running(run.target)})
         queue = as_completed(futures)
         for future in queue:
@@ -247,7 +247,7 @@ def _run_all(
             if reason and tries[run.name] <= retries:
                 tries[run.name] += 1
                 board.note(run.name, f"try {tries[run.name]} after: {reason}")
-                again = _submit(run, plan.profile, workers)
+                again = submit(_work, run, plan.profile)
                 futures[again] = run
                 queue.add(again)
                 continue
@@ -257,11 +257,6 @@ def _run_all(
             board.end(run.name, "failed" if reason else "done", failed.get(run.name, ""))
             gather_now()
     return failed
-
-
-def _submit(run: Run, profile: Profile, workers: Workers) -> Any:
-    arguments = (run, profile, workers.threads, workers.gpus)
-    return workers.client.submit(_work, *arguments, pure=False, resources=workers.resources)
 
 
 def _work(run: Run, profile: Profile, threads: int | None, gpus: int) -> str:
@@ -274,38 +269,26 @@ def _work(run: Run, profile: Profile, threads: int | None, gpus: int) -> str:
     # Dask has its workers hand freed memory back immediately; a training kernel that inherits this spends
     # half of its time in page faults.
     os.environ.pop("MALLOC_TRIM_THRESHOLD_", None)
-    state = run.target.parent / f".{run.target.name}.{run.key[:12]}.state"
+    state = run.target.with_name(f".{run.target.name}.{run.key[:12]}.state")  # checkpoints of the training
     environment = {paths.STATE: str(state)}
     if threads:
         environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
     if gpus:  # more workers than GPUs share them
         names = gpu_names(os.environ.get(VISIBLE), gpus)
         environment[VISIBLE] = names[int(get_worker().name) % len(names)]
-    before = _written(run)
+    before = read_record(run.target)
     failed = run.target.parents[1] / "failed" / run.variant / f"seed{run.seed}"
-    with in_turn(run.target):
-        if run.record(keep=False) is not None and _written(run) != before:
+    with lock(run.target):
+        if run.record(keep=False) not in (None, before):
             return ""
-        _forget(run.target, but=state)
+        for stale in set(run.target.parent.glob(f".{run.target.name}.*.state")) - {state}:
+            shutil.rmtree(stale, ignore_errors=True)
         try:
             perform(run.job, run.target, key=run.key, profile=profile, failed=failed, environment=environment)
         except NotebookError as error:
             return error.reason
-        _forget(run.target)
+        shutil.rmtree(state, ignore_errors=True)
     return ""
-
-
-def _written(run: Run) -> int | None:
-    """Return when the record of a run was written; None where there is none."""
-    path = run.target / RECORD
-    return path.stat().st_mtime_ns if path.is_file() else None
-
-
-def _forget(target: Path, *, but: Path | None = None) -> None:
-    """Remove the checkpoints that runs of `target` left, but those of the current run."""
-    for state in target.parent.glob(f".{target.name}.*.state"):
-        if state != but:
-            shutil.rmtree(state, ignore_errors=True)
 
 
 def gather(target: Path, runs: Sequence[Run], *, keep: bool) -> int:
