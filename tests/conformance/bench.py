@@ -1,4 +1,4 @@
-"""Networks filled as for the golden numbers, and the inputs of those; each is made once, when asked for."""
+"""Networks filled as for the golden numbers, and their inputs; each is made once, at its first use."""
 
 from collections.abc import Callable, Mapping
 from functools import cache, cached_property
@@ -21,7 +21,6 @@ from tests.conformance import fill, golden
 from tests.conformance.official import PublishedInversion, build_inversion
 
 HEIGHTS = {"faces": 256, "cars": 192}
-Key = tuple[str, float]
 
 
 class Bench:
@@ -29,13 +28,12 @@ class Bench:
 
     Args:
         domain: `faces` or `cars`.
-        size: side of the generator's pictures.
-        batch: how many pictures the inversion's numbers were made with.
+        size: side of the generator's images.
+        batch: number of images of the inversion's numbers.
     """
 
     def __init__(self, domain: str = "faces", size: int = 256, *, batch: int = 2) -> None:
         self.domain, self.size, self.batch = domain, size, batch
-        self.runs: dict[tuple[bool, bool], tuple[Codes, dict[Key, Tensor], Tensor]] = {}
         self.results: dict[str, Any] = {}
 
     @cached_property
@@ -75,45 +73,49 @@ class Bench:
         return lpips_from_published(tensors)
 
     @property
-    def pictures(self) -> Tensor:
+    def images(self) -> Tensor:
         return fill.image("x", HEIGHTS[self.domain], 256, self.batch)
 
     @property
     def average(self) -> Tensor:
         return fill.image("x_avg", HEIGHTS[self.domain], 256, 1)
 
-    def codes(self, *, edit: bool, resize: bool) -> tuple[Codes, Tensor]:
-        """The codes and the generator's own activation 5."""
-        run = self._run(edit, resize)
-        return run[0], run[2]
+    def codes(self, *, edit: bool) -> tuple[Codes, Tensor]:
+        """Return the codes, and the generator's own activation 5."""
 
-    def picture(self, space: str, *, blend: float = 1.0, edit: bool, resize: bool) -> Tensor:
-        """A picture, made when first asked for."""
-        codes, made, _ = self._run(edit, resize)
-        if (space, blend) not in made:
-            before = self.codes(edit=False, resize=resize)[0].w_plus if edit else None
-            options = {"before": before, "blend": blend, "side": 256 if resize else None}
-            made[space, blend] = self.inversion.decode(codes, space, **options)
-        return made[space, blend]
-
-    def _run(self, edit: bool, resize: bool) -> tuple[Codes, dict[Key, Tensor], Tensor]:
-        if (edit, resize) not in self.runs:
+        def make() -> tuple[Codes, Tensor]:
             step = 3 * fill.direction("edit", (1, 512)) if edit else None
-            codes, pictures = self.inversion(self.pictures, edit=step, side=256 if resize else None)
-            activation = self.inversion.decoder.activation(codes.w_plus)
-            self.runs[edit, resize] = codes, {("f", 1.0): pictures["f"]}, activation
-        return self.runs[edit, resize]
+            codes = self.inversion.encoder(self.images, edit=step)
+            return codes, self.inversion.decoder.activation(codes.w_plus)
+
+        return self.kept(f"codes, edit={edit}", make)
+
+    def image(self, space: str, *, blend: float = 1.0, edit: bool, resize: bool) -> Tensor:
+        """Return an image of the codes."""
+
+        def make() -> Tensor:
+            before = self.codes(edit=False)[0].w_plus if edit else None
+            options = {"before": before, "blend": blend, "side": 256 if resize else None}
+            return self.inversion.decode(self.codes(edit=edit)[0], space, **options)
+
+        return self.kept(f"{space}, {blend=}, {edit=}, {resize=}", make)
+
+    def kept(self, key: str, make: Callable[[], Any]) -> Any:
+        """Return what `make` returned at the first call with this key."""
+        if key not in self.results:
+            self.results[key] = make()
+        return self.results[key]
 
 
 def filled(make: Callable[[], nn.Module]) -> nn.Module:
-    """A network with filled weights, frozen, in evaluation mode; its own initial weights are never drawn."""
+    """Return a network with filled weights, frozen, in evaluation mode."""
     with torch.device("meta"):
         shapes = {name: tuple(value.shape) for name, value in make().state_dict().items()}
     return checkpoints.build(make, filled_tensors(shapes), source="the filler")
 
 
 def filled_tensors(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Filled weights by name; filters and counters, which the filler leaves, as networks have them."""
+    """Return filled weights by name; filters and counters, which are not filled, as networks have them."""
     kept = {"kernel": make_kernel((1, 3, 3, 1), gain=4.0), "num_batches_tracked": torch.tensor(0)}
     tensors = {}
     for name, shape in shapes.items():
@@ -125,7 +127,7 @@ def filled_tensors(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
 
 @cache
 def shared(domain: str = "faces", size: int = 256, batch: int = 2) -> Bench:
-    """One bench for all tests of a process."""
+    """Return one bench for all tests of a process."""
     return Bench(domain, size, batch=batch)
 
 

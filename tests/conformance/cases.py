@@ -67,7 +67,7 @@ def _row(name: str, found: NDArray, expected: NDArray) -> Row:
 
 
 def _thinned(image: NDArray, shape: tuple[int, ...]) -> list[NDArray]:
-    """The pictures at every stride that leaves so many rows and columns; the numbers tell which was used."""
+    """Return the image at every stride that leaves so many rows and columns."""
     if image.ndim != 4 or len(shape) != 4 or image.shape[:2] != shape[:2]:
         return []
     strides = range(1, max(image.shape) + 1)
@@ -76,7 +76,7 @@ def _thinned(image: NDArray, shape: tuple[int, ...]) -> list[NDArray]:
 
 
 def batch_of(arrays: Mapping[str, NDArray]) -> int:
-    """How many pictures the inversion's numbers were made with."""
+    """Return the number of images of the inversion's numbers."""
     for name, array in arrays.items():
         if re.search(r"(latent_base|latent_refine|feature_offset|image_w|image_wplus)$", name) and array.ndim:
             return len(array)

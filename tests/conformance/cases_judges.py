@@ -31,22 +31,22 @@ class NotHereError(Exception):
 
 
 def arcface(bench: Bench, name: str, arrays: Arrays) -> Tensor | None:
-    """Identity embeddings, their crop, and the loss between two pictures."""
+    """Identity embeddings, their crop, and the loss between two images."""
     x, y = (fill.image(tag, 256, 256, 2) for tag in "xy")
     if name == "id_loss_yhat_y_target_x":
         return IdentityLoss(bench.arcface)(y, x).mean()
     if name == "pooled_crop_x":
         return face_crop(x)
-    pictures = {
+    images = {
         "embedding_x": x,
         "embedding_y": y,
         "embedding_x_car_192x256": fill.image("x", 192, 256, 1),
     }
-    return bench.arcface(pictures[name]) if name in pictures else None
+    return bench.arcface(images[name]) if name in images else None
 
 
 def lpips(bench: Bench, name: str, arrays: Arrays) -> Tensor | None:
-    """The distance of two pairs of pictures, and the activations it compares."""
+    """The distance of two pairs of images, and the activations it compares."""
     x, y = (fill.image(tag, 256, 256, 2) for tag in "xy")
     if name == "lpips_x_y":
         return bench.lpips(x, y).mean()
@@ -58,17 +58,15 @@ def lpips(bench: Bench, name: str, arrays: Arrays) -> Tensor | None:
 
 def losses(bench: Bench, name: str, arrays: Arrays) -> Tensor | None:
     """The official dictionary of losses, and what other readings of two of its terms would give."""
-    if "losses" not in bench.results:
-        if not name.startswith(("calc_loss/", "contrastive_", "lpips_sum")):
-            return None
-        bench.results["losses"] = _losses(bench)
-    return bench.results["losses"].get(name)
+    if not name.startswith(("calc_loss/", "contrastive_", "lpips_sum")):
+        return None
+    return bench.kept("losses", lambda: _losses(bench)).get(name)
 
 
 def _losses(bench: Bench) -> dict[str, Tensor]:
-    codes, activation = bench.codes(edit=False, resize=True)
-    shown = {space: bench.picture(space, edit=False, resize=True) for space in SUFFIXES}
-    x, rows = bench.pictures, {}
+    codes, activation = bench.codes(edit=False)
+    shown = {space: bench.image(space, edit=False, resize=True) for space in SUFFIXES}
+    x, rows = bench.images, {}
     judge = ReconstructionLoss(perceptual=_perceptual(bench, 1), identity=IdentityLoss(bench.arcface))
     total = torch.zeros(())
     for space, terms in judge(shown, x).items():
@@ -91,17 +89,17 @@ def _perceptual(bench: Bench, scales: int) -> PerceptualLoss:
     return PerceptualLoss(lambda a, b: bench.lpips(a, b).flatten(), scales=scales)
 
 
-def _improvement(bench: Bench, picture: Tensor) -> Tensor:
-    """How much nearer the picture is to its target than its input was; both are x here."""
-    embed, x = bench.arcface, bench.pictures
-    return ((embed(picture) - embed(x)) * embed(x)).sum(dim=1).mean()
+def _improvement(bench: Bench, image: Tensor) -> Tensor:
+    """Return the gain in similarity to the target over the input; both are x here."""
+    embed, x = bench.arcface, bench.images
+    return ((embed(image) - embed(x)) * embed(x)).sum(dim=1).mean()
 
 
 def _alignment(bench: Bench, w: Tensor, fed: dict[str, Tensor]) -> dict[str, Tensor]:
     image, latent = bench.image_encoder, bench.latent_encoder
     loss = ContrastiveLoss(scale=image.logit_scale.exp().item())
     codes = latent(w)
-    vectors = {name: image(picture) for name, picture in fed.items()}
+    vectors = {name: image(shown) for name, shown in fed.items()}
     rows = {f"contrastive_{name}": loss(vector, codes) for name, vector in vectors.items()}
     rows["contrastive_image_embedding_of_image_w"] = vectors["fed_image_w"]
     return rows | {"contrastive_latent_embedding": codes}

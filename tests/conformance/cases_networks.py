@@ -34,11 +34,11 @@ def inversion(bench: Bench, name: str, arrays: Arrays) -> Tensor | None:
     how = {"edit": "edit" in cases, "resize": "noresize" not in cases}
     if match := IMAGE.fullmatch(quantity):
         space = {"wplus": "w_plus", "w": "w", None: "f"}[match["space"]]
-        return summary(bench.picture(space, blend=float(match["blend"] or 1), **how), match["kind"])
+        return summary(bench.image(space, blend=float(match["blend"] or 1), **how), match["kind"])
     if quantity == "shapes":
-        picture, feature = bench.picture("f", **how), bench.codes(**how)[0].feature
-        return torch.tensor([picture.shape, feature.shape])
-    codes, activation = bench.codes(**how)
+        image, feature = bench.image("f", **how), bench.codes(edit=how["edit"])[0].feature
+        return torch.tensor([image.shape, feature.shape])
+    codes, activation = bench.codes(edit=how["edit"])
     if match := FEATURE.fullmatch(quantity):
         feature = codes.feature if match["which"] == "feature_offset" else activation
         return summary(feature, match["kind"]) if match["kind"] else feature[:, ::FEATURE_STEP]
@@ -46,7 +46,7 @@ def inversion(bench: Bench, name: str, arrays: Arrays) -> Tensor | None:
 
 
 def generator(bench: Bench, name: str, arrays: Arrays) -> Tensor | None:
-    """The generator alone: from z, from W+, with F, mixed, and every activation."""
+    """The generator: from z, from W+, with F, mixed, and every activation."""
     root, kind = re.fullmatch(r"(.*?)(\.mean|\.std)?", name).groups()
     if match := re.fullmatch(r"features/(\d+)", root):
         return _activation(bench, int(match[1]), kind, arrays[name])
@@ -57,7 +57,7 @@ def generator(bench: Bench, name: str, arrays: Arrays) -> Tensor | None:
 
 
 def _activation(bench: Bench, index: int, kind: str | None, expected: NDArray) -> Tensor | None:
-    features = _kept(bench, "features", lambda: bench.generator.run_with_activations(_w_plus(bench))[1])
+    features = bench.kept("features", lambda: bench.generator.run_with_activations(_w_plus(bench))[1])
     if index >= len(features):
         return None
     feature = features[index]
@@ -70,13 +70,13 @@ def _generated(bench: Bench, root: str) -> Tensor | None:
     if match := re.fullmatch(r"image_from_wplus_f_scale([\d.]*\d)", root):
         feature = fill.vector("features_in", (2, 512, 16, 16))
         blend = float(match[1])
-        return _kept(bench, root, lambda: _synthesis(bench, feature=feature, feature_blend=blend))
+        return bench.kept(root, lambda: _synthesis(bench, feature=feature, feature_blend=blend))
     if root == "image_from_wplus":
-        return _kept(bench, root, lambda: _synthesis(bench))
+        return bench.kept(root, lambda: _synthesis(bench))
     w = {"image_from_z": "w", "image_from_z_trunc0.7": "truncated", "image_style_mix_inject4": "mixed"}
     if root not in w:
         return None
-    return _kept(bench, root, lambda: bench.generator.synthesis(_codes(bench)[w[root]]))
+    return bench.kept(root, lambda: bench.generator.synthesis(_codes(bench)[w[root]]))
 
 
 def _synthesis(bench: Bench, **options):
@@ -101,7 +101,7 @@ def contrastive(bench: Bench, name: str, arrays: Arrays) -> Tensor | float | Non
     embedding = re.fullmatch(r"(image|latent)_embedding(_nonorm)?", name)
     if embedding is None and name not in known:
         return None
-    return _kept(bench, "contrastive", lambda: _contrastive(bench))[name]
+    return bench.kept("contrastive", lambda: _contrastive(bench))[name]
 
 
 def _contrastive(bench: Bench) -> dict[str, Tensor | float]:
@@ -125,9 +125,3 @@ def _contrastive(bench: Bench) -> dict[str, Tensor | float]:
         "clip_loss": loss(vectors, codes),
         "pos_embedding_effect": np.float32(effect),
     }
-
-
-def _kept(bench: Bench, key: str, make):
-    if key not in bench.results:
-        bench.results[key] = make()
-    return bench.results[key]

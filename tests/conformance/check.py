@@ -32,7 +32,7 @@ def read(path: Path | str) -> dict[str, NDArray]:
     try:
         with open(path, "rb") as stream:
             if not zipfile.is_zipfile(stream):
-                raise ValueError("it is no archive")
+                raise ValueError("it is not a .npz archive")
             stream.seek(0)
             with np.load(stream, allow_pickle=False) as file:
                 arrays = dict(file)
@@ -80,7 +80,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("file", type=Path, help="a .npz of golden numbers")
     parser.add_argument("--domain", choices=sorted(HEIGHTS), default="faces")
-    parser.add_argument("--size", type=int, default=256, help="side of the generator's pictures")
+    parser.add_argument("--size", type=int, default=256, help="side of the generator's images")
     options = parser.parse_args(arguments)
     if options.size not in SIZES:
         parser.error(f"--size: {options.size} is not one of {', '.join(map(str, SIZES))}")

@@ -1,7 +1,5 @@
 """The official inversion network: encoder and generator in one, in the layout of its checkpoints (AFPSP)."""
 
-from collections.abc import Sequence
-
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
@@ -22,20 +20,6 @@ class PublishedInversion(nn.Module):
     def __init__(self, encoder: PublishedEncoder, decoder: Generator, *, domain: str = "faces") -> None:
         super().__init__()
         self.encoder, self.decoder, self.domain = encoder, decoder, domain
-
-    def forward(
-        self,
-        images: Float[Tensor, "n 3 h w"],
-        *,
-        edit: Float[Tensor, "#n d"] | None = None,
-        side: int | None = 256,
-        spaces: Sequence[str] = ("f",),
-    ) -> tuple[Codes, dict[str, Float[Tensor, "n 3 h2 w2"]]]:
-        """Return the codes, and the images in the spaces asked for."""
-        vectors, fine = self.encoder.read(images)
-        codes = self.encoder.derive(vectors, fine, edit=edit)
-        before = None if edit is None else self.encoder.derive(vectors, fine).w_plus
-        return codes, {space: self.decode(codes, space, before=before, side=side) for space in spaces}
 
     def decode(
         self,

@@ -1,7 +1,7 @@
 """The generator in its plain form, what the benchmark measures against and tests compare with.
 
 Each sample has a modulated kernel of its own and a group of one convolution, filters run channel by channel
-over zero-spaced maps, nothing is done in place, every activation is recorded, and each picture is decoded
+over zero-spaced maps, nothing is done in place, every activation is recorded, and each image is decoded
 from the start: what the published layout's reference arithmetic says, step by step.
 """
 
@@ -16,7 +16,7 @@ from tests.conformance.official import PublishedInversion
 
 
 def invert(network: PublishedInversion, images: Tensor) -> tuple[Codes, dict[str, Tensor]]:
-    """The codes and all three pictures, at the generator's side."""
+    """The codes and all three images, at the generator's side."""
     codes = network.encoder(images)
     w = codes.w[:, None].expand(-1, network.decoder.n_latent, -1)
     picture_f, _ = decode(network.decoder, codes.w_plus, feature=codes.feature)
@@ -28,7 +28,7 @@ def invert(network: PublishedInversion, images: Tensor) -> tuple[Codes, dict[str
 def decode(
     generator: Generator, w_plus: Tensor, *, feature: Tensor | None = None
 ) -> tuple[Tensor, list[Tensor]]:
-    """The picture and every activation; the feature takes the place of activation 5."""
+    """The image and every activation; the feature takes the place of activation 5."""
     x = generator.input.input.repeat(len(w_plus), 1, 1, 1)
     features = [x]
     x = _styled(generator, generator.conv1, x, w_plus[:, 0], 0)
@@ -74,7 +74,7 @@ def _modulated(conv: nn.Module, x: Tensor, w: Tensor) -> Tensor:
 
 
 def _filter(x: Tensor, kernel: Tensor, *, up: int, pad: tuple[int, int]) -> Tensor:
-    """Zeros between the pixels, padding, and the flipped filter on each channel as a picture of its own."""
+    """Zeros between the pixels, padding, and the flipped filter on each channel as a image of its own."""
     n, channels, height, width = x.shape
     x = x.reshape(n * channels, 1, height, 1, width, 1)
     x = F.pad(x, (0, up - 1, 0, 0, 0, up - 1)).view(n * channels, 1, height * up, width * up)

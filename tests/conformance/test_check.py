@@ -55,9 +55,9 @@ def _kept(cars, name):
 def test_cars_are_flat_padded_and_cut(cars, car_file, capsys):
     assert check.main([car_file(), "--domain", "cars"]) == 0
     assert "12 arrays, 0 wrong" in capsys.readouterr().out
-    picture = cars.picture("f", edit=False, resize=True)
-    assert picture.shape == (1, 3, 192, 256)
-    assert cars.codes(edit=False, resize=True)[0].feature.shape == (1, 512, 16, 16)
+    image = cars.image("f", edit=False, resize=True)
+    assert image.shape == (1, 3, 192, 256)
+    assert cars.codes(edit=False)[0].feature.shape == (1, 512, 16, 16)
 
 
 def test_a_spoiled_array_fails(car_file, cars, capsys):

@@ -39,6 +39,6 @@ def test_a_wrong_number_is_found_and_an_unknown_name_reported():
 def test_a_mistake_in_the_network_is_found():
     """Attention that reads the layer before, one of the mistakes that is visible at all."""
     encoder, arrays = bench.shared().inversion.encoder, golden.fixture("afpsp_ffhq256")
-    vectors, fine = encoder.read(bench.shared().pictures)
+    vectors, fine = encoder.read(bench.shared().images)
     wrong = encoder.derive(vectors.roll(1, dims=1), fine)
     assert golden.distance(wrong.w_plus, arrays["plain/latent_refine"]) > 100 * golden.TOLERANCE
