@@ -152,7 +152,7 @@ class Studio:
         return State(world=self.world.name, method=(*self.methods, State().method)[0])
 
     def check(self, state: State) -> None:
-        """Check that a state is of this world and that its controls exist.
+        """Check that a state is of this world and that its controls and rows of W+ exist.
 
         Raises:
             ExplorerError: it is not, or they do not.
@@ -164,6 +164,8 @@ class Studio:
         unknown = sorted({*state.edits, *([state.strip] if state.strip else [])} - self.controls.keys())
         if unknown:
             raise ExplorerError(f"{unknown[0]}: the world {self.world.name} has no such control.")
+        if state.mix_layers and max(state.mix_layers) >= self.rows:
+            raise ExplorerError(f"mix_layers: this world's W+ has rows 0 to {self.rows - 1}.")
 
     @torch.inference_mode()
     def image(self, state: State, *, side: int | None = None) -> Pixels:
@@ -284,8 +286,6 @@ class Studio:
     def _mixed(self, state: State, w_plus: Float[Tensor, "1 l d"]) -> Float[Tensor, "1 l d"]:
         if state.mix_seed is None or not state.mix_layers:
             return w_plus
-        if max(state.mix_layers) >= self.rows:
-            raise ExplorerError(f"mix_layers: this world's W+ has rows 0 to {self.rows - 1}.")
         w_plus = w_plus.clone()
         w_plus[:, list(state.mix_layers)] = sample_codes(self.generator, 1, seed=state.mix_seed)[:, None]
         return w_plus

@@ -192,6 +192,7 @@ def test_a_saved_state_loads_and_a_foreign_one_is_refused(explorer):
         json.dumps({"world": WORLD, "edits": {"<b>": 1}}): "short name",
         json.dumps({"world": WORLD, "edits": {"none": 1}}): "no such control",
         json.dumps({"world": WORLD, "method": "published"}): "no such method",
+        json.dumps({"world": WORLD, "mix_seed": 1, "mix_layers": [8]}): "rows 0 to 7",
     }
     for text, said in foreign.items():
         _, status = upload(explorer, "s.json", text.encode(), explorer.load)
