@@ -214,7 +214,7 @@ def check_uses() -> None:
     def explore() -> None:
         studio = Studio.open(world, device=device)
         state = State(source="gallery", index=3).with_edit("yaw", 1.5)
-        studio.picture(state)
+        studio.image(state)
         studio.frame(state)
         studio.inversion(state)
 
