@@ -101,15 +101,11 @@ def load_directions(path: Path | str) -> dict[str, Direction]:
     return directions
 
 
-def load_interfacegan(path: Path | str, *, name: str | None = None) -> Direction:
+def load_interfacegan(path: Path | str) -> Direction:
     """Return a published InterFaceGAN direction: an array `[1, D]` or `[1, L, D]` in a `.pt` or `.npy` file.
-
-    Args:
-        path: path of the file.
-        name: name of the attribute; the file's name if None.
 
     Raises:
         FileNotFoundError, ValueError: the file is missing, unsafe, damaged or holds no such array.
     """
     vector, details = load_direction(path)
-    return Direction(vector, **(details | ({"name": name} if name else {})))
+    return Direction(vector, **details)

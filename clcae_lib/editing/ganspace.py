@@ -28,10 +28,6 @@ class Components:
             self.vectors[index], f"component {index}", space, float(self.std[index]), kept, facts
         )
 
-    def coordinates(self, w: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
-        """Return the coordinates of codes along the components, in standard deviations."""
-        return (w - self.mean.to(w)) @ self.vectors.to(w).T / self.std.to(w)
-
 
 def ganspace(w: Float[Tensor, "n d"], *, components: int = 20) -> Components:
     """Return the principal components of sampled codes; the largest coordinate of each is positive.

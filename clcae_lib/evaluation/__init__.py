@@ -35,7 +35,6 @@ from clcae_lib.evaluation.reconstruction import (
     evaluate_inversion,
     oracle_check,
     reconstruction_records,
-    write_records,
 )
 from clcae_lib.evaluation.retrieval import neighbour_retrieval
 from clcae_lib.evaluation.sets import set_distances
@@ -85,5 +84,4 @@ __all__ = [
     "time_paired",
     "true_edit",
     "verdict",
-    "write_records",
 ]

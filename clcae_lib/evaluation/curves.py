@@ -120,22 +120,15 @@ def _read(steps: np.ndarray, curve: np.ndarray, response: float) -> np.ndarray:
     return np.concatenate([[strength], (1 - share) * curve[i - 1, 1:] + share * curve[i, 1:]])
 
 
-def front(
-    table: pd.DataFrame,
-    *,
-    fidelity: str,
-    editability: str,
-    higher: Sequence[bool] = (True, True),
-) -> pd.DataFrame:
+def front(table: pd.DataFrame, *, fidelity: str, editability: str) -> pd.DataFrame:
     """Return the table with `on_front`: whether no other row is as good in both columns and better in one.
 
     Args:
         table: one row per method (and space); rows with a missing value are never on the front.
-        fidelity, editability: names of the two columns.
-        higher: whether higher is better, for each of the two.
+        fidelity: name of a column in which higher is better.
+        editability: name of another one.
     """
-    signs = np.where(np.asarray(higher), 1.0, -1.0)
-    points = table[[fidelity, editability]].to_numpy(float) * signs
+    points = table[[fidelity, editability]].to_numpy(float)
     as_good = (points[None] >= points[:, None]).all(axis=2)
     better = (points[None] > points[:, None]).any(axis=2)
     dominated = (as_good & better).any(axis=1)

@@ -277,11 +277,9 @@ def summarise_edits(frame: pd.DataFrame, *, by: Sequence[str] = ("factor",), see
     return summarise(frame, by=by, columns=MEASURES, seed=seed)
 
 
-def summarise_paths(
-    frame: pd.DataFrame, *, by: Sequence[str] = ("factor",), resamples: int = 500, seed: int = 0
-) -> pd.DataFrame:
+def summarise_paths(frame: pd.DataFrame, *, by: Sequence[str] = ("factor",), seed: int = 0) -> pd.DataFrame:
     """Return the mean of each measure of `measure_paths` with its 95 % bootstrap interval."""
-    return summarise(frame, by=by, columns=PATH_MEASURES, n=resamples, seed=seed)
+    return summarise(frame, by=by, columns=PATH_MEASURES, n=500, seed=seed)
 
 
 def effect_matrix(frame: pd.DataFrame, *, factors: Sequence[str] | None = None) -> pd.DataFrame:

@@ -1,7 +1,6 @@
 """Measure how faithfully an inverter reproduces images, in each space (arXiv 2211.11448, section 4.2)."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -9,8 +8,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clcae_lib.evaluation.judges import Judges
-from clcae_lib.evaluation.statistics import summarise
-from clcae_lib.files import atomic_path
 from clcae_lib.inversion import Inversion, Inverter
 from clcae_lib.metrics import ms_ssim, ms_ssim_scales, mse, psnr, r_squared, ssim
 from clcae_lib.provenance import commit, device_text, versions
@@ -19,10 +16,6 @@ from clcae_lib.worlds.perceptual import LpipsAlex, find_alexnet
 MEASURED = ("mse", "psnr", "ssim", "ms_ssim", "lpips", "perceptual", "identity")
 ORIGIN = ("image", "method", "space", "seed", "world", "device", "versions", "commit")
 NAMED = ("perceptual_name", "objective", "ms_ssim_scales")
-KEY = ["image", "method", "space", "seed", "world"]
-"""Columns that name a row of a file of records."""
-
-
 DECODED = 32
 """Number of images decoded together."""
 
@@ -138,38 +131,6 @@ def _compare(decoded: Tensor, images: Tensor, judges: Judges) -> dict[str, Tenso
         "perceptual": judges.distance(decoded, images),
         "identity": judges.similarity(decoded, images),
     }
-
-
-def write_records(frame: pd.DataFrame, path: Path | str) -> Path:
-    """Add rows to a Parquet file, whole or not at all, and write a summary next to it as `<name>.csv`.
-
-    A row replaces an earlier one with the same image, method, space, seed and world. The summary has a row
-    for each method, space and measure: mean and 95 % interval over images (each averaged over seeds), number
-    of images and of seeds.
-
-    Raises:
-        ValueError: a column is missing, or the file has other columns.
-    """
-    path = Path(path)
-    missing = [name for name in ORIGIN if name not in frame.columns]
-    if missing:
-        raise ValueError(f"{path}: the rows lack {', '.join(missing)}")
-    if path.is_file():
-        earlier = pd.read_parquet(path)
-        if set(earlier.columns) != set(frame.columns):
-            raise ValueError(f"{path} has other columns; move it away, or measure into another file")
-        frame = pd.concat([earlier, frame], ignore_index=True)
-    frame = frame.drop_duplicates(KEY, keep="last")
-    with atomic_path(path) as partial:
-        frame.to_parquet(partial, index=False)
-    groups = ["world", "method", "space"]
-    columns = [name for name in MEASURED if name in frame.columns]
-    seeds = frame.groupby(groups)["seed"].nunique().rename("seeds").reset_index()
-    means = frame.groupby([*groups, "image"], sort=False)[columns].mean().reset_index()
-    table = summarise(means, by=groups, columns=columns).rename(columns={"count": "images"})
-    with atomic_path(path.with_suffix(".csv")) as partial:
-        table.merge(seeds, on=groups).to_csv(partial, index=False)
-    return path
 
 
 def oracle_check(

@@ -184,7 +184,6 @@ def test_ganspace_equals_principal_components_of_scikit_learn():
     assert torch.allclose(ours.std.double(), torch.from_numpy(theirs.explained_variance_).sqrt(), rtol=1e-4)
     cosines = (ours.vectors.double() * torch.from_numpy(theirs.components_)).sum(dim=1)
     assert torch.allclose(cosines.abs(), torch.ones(4).double(), atol=1e-5)
-    assert ours.coordinates(w).std(dim=0).tolist() == pytest.approx([1] * 4, abs=1e-4)
     with pytest.raises(ValueError, match="components=9"):
         ganspace(w, components=9)
 

@@ -2,7 +2,6 @@
 
 import math
 
-import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -19,7 +18,6 @@ from clcae_lib.evaluation import (
     reconstruction_records,
     set_distances,
     time_paired,
-    write_records,
 )
 from tests.unit._bands import NAMES, SCALE, STD, Bands, Exact, Painter, Portraits, paint
 from tests.unit._tiny import tiny_generator
@@ -89,24 +87,6 @@ def test_every_image_and_space_is_a_row_with_its_origin(judges, monkeypatch):
     assert means.loc["w_plus", "mse"] == pytest.approx((0.1 * STD / SCALE).square().mean().item(), rel=1e-4)
     with pytest.raises(ValueError, match="each one needed once"):
         records(judges, image_ids=["a"] * 5)
-
-
-def test_records_are_written_once_however_often_they_are_measured(judges, tmp_path):
-    frame = records(judges)
-    path = write_records(frame, tmp_path / "records.parquet")
-    write_records(frame.assign(psnr=1.0), path)
-    write_records(frame.assign(method="other", seed=4), path)
-    kept = pd.read_parquet(path)
-    assert len(kept) == 30
-    assert kept[kept["method"] == "exact"]["psnr"].unique().tolist() == [1.0]
-    table = pd.read_csv(path.with_suffix(".csv")).set_index(["method", "space", "metric"])
-    mean = frame[frame["space"] == "w"]["mse"].mean()
-    assert table.loc[("other", "w", "mse"), "value"] == pytest.approx(mean, rel=1e-5)
-    assert table.loc[("other", "w", "mse"), ["images", "seeds"]].tolist() == [5, 1]
-    with pytest.raises(ValueError, match="other columns"):
-        write_records(frame.drop(columns="ssim"), path)
-    with pytest.raises(ValueError, match="lack world"):
-        write_records(frame.drop(columns="world"), path)
 
 
 # ------------------------------------------------------------------- codes
