@@ -23,6 +23,7 @@ myst_heading_anchors = 3
 suppress_warnings = ["myst.header", "mystnb.unknown_mime_type"]
 autosummary_generate = True
 autodoc_default_options = {"members": True, "show-inheritance": True}
+napoleon_use_ivar = True  # an attribute with a default is a member too, and would be described twice
 autodoc_typehints = "description"
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
