@@ -14,8 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clcae_lib.inversion.peer import PeerInverter
-from clcae_lib.inversion.psp import PspEncoder
+from clcae_lib.inversion.psp import PeerInverter, PspEncoder
 from clcae_lib.models.backbone import Codes
 
 

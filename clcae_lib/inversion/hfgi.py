@@ -17,7 +17,7 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate, leaky_rel
 from clcae_lib.inversion.decoder import Restoring
 from clcae_lib.inversion.e4e import E4eEncoder
 from clcae_lib.inversion.inversion import Inversion
-from clcae_lib.inversion.peer import PeerInverter
+from clcae_lib.inversion.psp import PeerInverter
 from clcae_lib.models.backbone import Codes, ResidualBlock, to_encoder_side
 from clcae_lib.spaces import feature_layer
 

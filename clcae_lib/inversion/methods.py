@@ -17,8 +17,7 @@ from clcae_lib.inversion.hybrid import HYBRID, HybridInverter
 from clcae_lib.inversion.inverter import ClcaeInverter, Inverter
 from clcae_lib.inversion.nearest import MeanFaceInverter, NearestCodeInverter
 from clcae_lib.inversion.optimisation import Distance, OptimisationInverter, Settings
-from clcae_lib.inversion.peer import PeerInverter
-from clcae_lib.inversion.psp import PspInverter
+from clcae_lib.inversion.psp import PeerInverter, PspInverter
 from clcae_lib.inversion.pti import PTI, PtiInverter
 from clcae_lib.inversion.restyle import RestyleInverter
 from clcae_lib.models import Generator

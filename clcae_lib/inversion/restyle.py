@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from clcae_lib.inversion.e4e import E4eEncoder
 from clcae_lib.inversion.inversion import Inversion
-from clcae_lib.inversion.peer import PeerInverter
-from clcae_lib.inversion.psp import PspEncoder
+from clcae_lib.inversion.psp import PeerInverter, PspEncoder
 from clcae_lib.models import Generator
 from clcae_lib.models.backbone import Codes
 

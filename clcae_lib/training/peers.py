@@ -21,8 +21,7 @@ from torch.nn.functional import l1_loss
 
 from clcae_lib.inversion.e4e import CodePool, E4eEncoder, E4eInverter, LatentDiscriminator, stage_at
 from clcae_lib.inversion.hfgi import HfgiEncoder, HfgiInverter, moved
-from clcae_lib.inversion.peer import PeerInverter
-from clcae_lib.inversion.psp import PspEncoder, PspInverter
+from clcae_lib.inversion.psp import PeerInverter, PspEncoder, PspInverter
 from clcae_lib.inversion.restyle import RestyleInverter, refine
 from clcae_lib.losses import delta_loss, discriminator_loss, generator_loss, gradient_penalty
 from clcae_lib.models import Codes
