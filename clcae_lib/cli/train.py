@@ -22,7 +22,8 @@ _STAGES = {
 }
 
 OfWorld = Annotated[
-    str | None, typer.Option("--world", help="What to train on; by default the world of --config, else portraits.")
+    str | None,
+    typer.Option("--world", help="What to train on; by default the world of --config, else portraits."),
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder of the run; runs/<world>/<link> by default.")]
 File = Annotated[Path | None, typer.Option("--config", help="A YAML of parameters.", exists=True)]

@@ -155,7 +155,9 @@ class AdversarialTask(Task):
         generator = optim.channels_last(
             Generator(config.resolution, config.style_dim, config.mapping_layers, channels=config.channels)
         ).to(fabric.device)
-        _soften(generator)
+        with torch.no_grad():  # the image starts grey, and a stage nearly as the one before
+            for layer in (generator.to_rgb1, *generator.to_rgbs):
+                layer.conv.weight.mul_(0.1)
         self.generator, self.average = generator, copy.deepcopy(generator).requires_grad_(False).eval()
         self.modules = {"generator": generator, "average": self.average}
         self.optimizers["generator"] = fabric.setup_optimizers(self._adam(generator))
@@ -359,13 +361,6 @@ def _flat(measures: Mapping[str, Any], prefix: str = "measures/") -> Iterator[tu
             yield from _flat(value, f"{prefix}{name}/")
         elif isinstance(value, (int, float)):
             yield prefix + name, float(value)
-
-
-@torch.no_grad()
-def _soften(generator: Generator, *, factor: float = 0.1) -> None:
-    """Scale down what each layer first adds to the image: it starts grey, a stage as the one before."""
-    for layer in (generator.to_rgb1, *generator.to_rgbs):
-        layer.conv.weight.mul_(factor)
 
 
 def _shrunk(images: Float[Tensor, "n 3 h w"], side: int) -> Float[Tensor, "n 3 s s"]:

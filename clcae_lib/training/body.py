@@ -4,8 +4,6 @@ The published encoders start from a network trained to recognise faces (arXiv 20
 embedded world has no such network, but the factors of its images are known: the backbone learns to read them.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -149,9 +147,7 @@ def train(config: BodyConfig, folder: Path | str, *, resume: bool = True, **opti
     return fit(BodyTask(config, get_world(config.world)), config, folder, resume=resume, **options)
 
 
-def pretrained_body(
-    world: str | World, *, device: str = "auto", threads: int | None = None, **settings: Any
-) -> dict[str, Tensor]:
+def pretrained_body(world: str | World, *, device: str = "auto", **settings: Any) -> dict[str, Tensor]:
     """Return the weights of a backbone that reads the world's factors: shipped, cached, or trained now.
 
     The world's own `body.safetensors` is used if its card names the same settings and the same renderer.
@@ -161,14 +157,13 @@ def pretrained_body(
     Args:
         world: world or its name.
         device: device of the training.
-        threads: CPU threads of the training; None leaves torch's choice.
         settings: fields of `BodyConfig` that differ from the defaults.
 
     Raises:
         ConfigError: the factors of the world's images are not known, or a setting does not exist.
     """
     world = get_world(world) if isinstance(world, str) else world
-    config = BodyConfig(world=world.name, device=device, threads=threads, tensorboard=False, **settings)
+    config = BodyConfig(world=world.name, device=device, tensorboard=False, **settings)
     if _is_shipped(config, world):
         return checkpoints.load_weights(world.weights("body"), kind="body")[0]
     path = body_file(config, world)

@@ -1,7 +1,5 @@
 """The chain of weights of a world: which links are trained, all of it checked before the first one is."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Training of any encoder of the comparison by its name, in the same number of steps as the others."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -3,8 +3,6 @@
 Random numbers are functions of seed and step, so that a resumed run draws what an unbroken one draws.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager

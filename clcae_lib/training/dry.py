@@ -1,7 +1,5 @@
 """A rehearsal of a training at full size: two steps, which show that everything fits; nothing is kept."""
 
-from __future__ import annotations
-
 import resource
 import sys
 import tempfile

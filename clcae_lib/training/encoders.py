@@ -3,8 +3,6 @@
 All encoders learn on top of a frozen generator, from the same images and with the same reconstruction terms.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -184,21 +184,6 @@ class InversionConfig(EncoderConfig):
         """Whether the training starts from the pretrained backbone."""
         return self.start == "pretrained" and not self.init_from_alignment
 
-    def architecture(self, style_dim: int = 128) -> dict[str, Any]:
-        """Return the encoder's arguments that do not follow from the generator.
-
-        Args:
-            style_dim: width of the generator's codes.
-        """
-        if self.preset == "published":
-            small = {"widths": (16, 24, 48, 80, style_dim), "units": self.units}
-            body = (small if self.body == "irse_small" else {}) | (
-                {"widths": self.widths} if self.widths else {}
-            )
-            return {**body, "style_hidden": self.style_hidden, "hidden": self.hidden, "heads": self.heads}
-        names = ("body", "widths", "heads", "wplus_attention", "feature_attention", "feature_side")
-        return {name: getattr(self, name) for name in names}
-
 
 class AlignmentTerm(nn.Module):
     """The alignment's loss of w: an image must be nearest to its own code. Both encoders are frozen.
@@ -388,13 +373,20 @@ class InversionTask(EncoderTask):
         """
         config, parts, generator = self.config, self.parts, self.generator
         published = config.preset == "published"
-        if published and generator.size < MIN_SIDE:
-            raise ConfigError(f"preset=published: it needs images of {MIN_SIDE} pixels or more")
-        sizes = {"resolution": generator.size, "style_dim": generator.style_dim}
-        sizes["feature_channels"] = generator.channels[config.feature_side]
-        if published and parts.height is not None:
-            sizes["height"] = parts.height
-        encoder = build_encoder(config.preset, sizes | config.architecture(generator.style_dim))
+        options: dict[str, Any] = {"resolution": generator.size, "style_dim": generator.style_dim}
+        options |= {"feature_channels": generator.channels[config.feature_side], "heads": config.heads}
+        if published:
+            if generator.size < MIN_SIDE:
+                raise ConfigError(f"preset=published: it needs images of {MIN_SIDE} pixels or more")
+            options |= {"style_hidden": config.style_hidden, "hidden": config.hidden}
+            if config.body == "irse_small":
+                options |= {"widths": (16, 24, 48, 80, generator.style_dim), "units": config.units}
+            given = {"widths": config.widths, "height": parts.height}
+            options |= {name: value for name, value in given.items() if value is not None}
+        else:
+            names = ("body", "widths", "wplus_attention", "feature_attention", "feature_side")
+            options |= {name: getattr(config, name) for name in names}
+        encoder = build_encoder(config.preset, options)
         body = encoder if published else encoder.body
         if config.init_from_alignment:
             _initialise(body, parts.alignment[0].body.state_dict(), "init_from_alignment")

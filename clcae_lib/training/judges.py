@@ -87,25 +87,17 @@ class JudgesConfig(TrainConfig):
     stage: ClassVar[str] = "judges"
 
 
-def augment(
-    images: Float[Tensor, "n 3 h w"], generator: torch.Generator, *, amount: float = 1.0
-) -> Float[Tensor, "n 3 h w"]:
-    """Return images a little brighter, tinted, blurred and noisy, so that judges also read generated images.
-
-    Args:
-        images: in [-1, 1].
-        generator: source of the random numbers.
-        amount: strength; 0 changes nothing.
-    """
+def augment(images: Float[Tensor, "n 3 h w"], generator: torch.Generator) -> Float[Tensor, "n 3 h w"]:
+    """Return images a little brighter, tinted, blurred and noisy, so that judges also read samples."""
 
     def uniform(*shape: int) -> Tensor:
-        return (amount * (2 * torch.rand(shape, generator=generator) - 1)).to(images.device)
+        return (2 * torch.rand(shape, generator=generator) - 1).to(images.device)
 
     n = len(images)
     images = images * (1 + 0.10 * uniform(n, 1, 1, 1)) + 0.06 * uniform(n, 3, 1, 1)
     soft = avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
     images = torch.lerp(images, soft, (2 * uniform(n, 1, 1, 1) - 1).clamp(min=0))
-    grain = amount * torch.randn(images.shape, generator=generator).to(images.device)
+    grain = torch.randn(images.shape, generator=generator).to(images.device)
     return images + 0.04 * uniform(n, 1, 1, 1).clamp(min=0) * grain
 
 

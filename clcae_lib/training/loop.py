@@ -6,8 +6,6 @@ killed and resumed equals an unbroken one: bit for bit on a CPU, with the same m
 On a GPU the two are close and not equal: several of torch's CUDA kernels add up in an order of their own.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import shutil

@@ -1,7 +1,5 @@
 """Learning rates, EMA weights, and gradients of several processes."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping

@@ -5,8 +5,6 @@ keep the form of their papers' objectives. The reconstruction terms have the sam
 for CLCAE, so that methods are compared and not weightings.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The records of a run: metrics.csv, the versions that made it, sample sheets."""
 
-from __future__ import annotations
-
 import csv
 import platform
 import shlex

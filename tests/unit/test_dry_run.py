@@ -29,56 +29,60 @@ def world(album, monkeypatch):  # noqa: F811
     return made
 
 
+def command(*arguments, settings=()):
+    parts = [*arguments, *(part for setting in settings for part in ("--set", setting))]
+    return CliRunner().invoke(app, [str(part) for part in parts])
+
+
+def refused(*words, of):
+    """A command ends with status 2 and says these words."""
+    assert of.exit_code == 2, of.output
+    for word in words:
+        assert word in of.output
+
+
 def dry(stage, *settings):
-    arguments = ["train", stage, "--world", "own", "--dry-run", "--set", "device=cpu"]
-    return CliRunner().invoke(app, [*arguments, *(part for s in settings for part in ("--set", s))])
+    return command("train", stage, "--world", "own", "--dry-run", settings=["device=cpu", *settings])
 
 
 def files(*folders):
     return {path for folder in folders for path in Path(folder).rglob("*") if path.is_file()}
 
 
-def test_a_dry_run_estimates_and_leaves_nothing(world, tmp_path, monkeypatch):
+ALONE = ("alignment=off", "init_from_alignment=false")
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings"),
+    [("inversion", (*ALONE, "batch_size=2", "steps=1000")), ("alignment", ("batch_size=4", "steps=1000"))],
+)
+def test_a_dry_run_estimates_and_leaves_nothing(stage, settings, world, tmp_path, monkeypatch):
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     world.images("train"), world.images("validation")
     before = files(tmp_path)
-    done = dry("inversion", "alignment=off", "init_from_alignment=false", "batch_size=2", "steps=1000")
+    done = dry(stage, *settings)
     assert done.exit_code == 0, done.output
     assert re.search(r"memory: \d", done.output)
     assert "hours for 1000 steps" in done.output
     assert files(tmp_path) == before
 
 
-def test_a_dry_run_of_the_alignment(world):
-    done = dry("alignment", "batch_size=4")
-    assert done.exit_code == 0, done.output
-    assert "hours" in done.output
-
-
-@pytest.mark.usefixtures("album")
 def test_what_is_missing_is_said_before_anything_runs(album):  # noqa: F811
     make(album)
-    done = dry("inversion")
-    assert done.exit_code == 2
-    assert "clcae train alignment --world own" in done.output
-    done = dry("inversion", "alignment=off", "init_from_alignment=false")
-    assert done.exit_code == 2
-    assert "clcae fetch" in done.output
-
-
-def command(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    refused("clcae train alignment --world own", of=dry("inversion"))
+    refused("clcae fetch", of=dry("inversion", *ALONE))
 
 
 def test_a_runs_own_file_is_obeyed_for_photographs_too(album, tmp_path):  # noqa: F811
     make(album)
     settings = ["batch_size=8", "lr=3e-5", "body=irse_small", "steps=7", "device=cpu", "alignment=off"]
-    given = [part for setting in settings for part in ("--set", setting)]
     for world in ("own", "ffhq"):
         file = tmp_path / f"{world}.yaml"
-        file.write_text(command("train", "inversion", "--world", world, *given, "--show-config").output)
+        file.write_text(
+            command("train", "inversion", "--world", world, "--show-config", settings=settings).output
+        )
         shown = command("train", "inversion", "--config", file, "--show-config").output
         found, wanted = (parse_yaml(text, source="config") for text in (shown, file.read_text()))
         assert found == wanted
@@ -94,8 +98,7 @@ CHAIN += ["inversion.batch_size=2", "inversion.bank=8", "alignment.device=cpu", 
 
 
 def train_all(out, *arguments):
-    settings = [part for setting in CHAIN for part in ("--set", setting)]
-    return command("train", "all", "--world", "own", "--out", out, *settings, *arguments)
+    return command("train", "all", "--world", "own", "--out", out, *arguments, settings=CHAIN)
 
 
 @pytest.mark.parametrize("install", [True, False])
@@ -125,9 +128,7 @@ def test_the_chain_of_ones_own_world_leaves_out_what_it_cannot_have(world, tmp_p
     networks[0].write_text("another")
     problem = "inversion_foundation.safetensors was trained on another ir_se50.pth; train it again"
     assert checkpoints.check_chain(home) == [problem]
-    again = train_all(tmp_path / "runs", *(["--install"] if install else []))
-    assert again.exit_code == 2
-    assert "ir_se50.pth" in again.output
+    refused("ir_se50.pth", of=train_all(tmp_path / "runs", *(["--install"] if install else [])))
 
 
 LINKS = ("alignment", "inversion_foundation")
@@ -135,14 +136,11 @@ LINKS = ("alignment", "inversion_foundation")
 
 def test_a_chain_that_would_stop_on_its_way_does_not_begin(album, tmp_path):  # noqa: F811
     make(album)
-    refused = train_all(tmp_path / "runs", "--install")
-    assert refused.exit_code == 2
-    assert "clcae fetch alexnet" in refused.output
-    assert "--set inversion_foundation.weight_perceptual=0" in refused.output
-    assert "trained:" not in refused.output
+    stopped = train_all(tmp_path / "runs", "--install")
+    refused("clcae fetch alexnet", "--set inversion_foundation.weight_perceptual=0", of=stopped)
+    assert "trained:" not in stopped.output
     left_out = train_all(tmp_path / "runs", "--install", "--set", "judges.steps=3")
-    assert left_out.exit_code == 2
-    assert "judges is left out: the factors behind a photograph" in left_out.output
+    refused("judges is left out: the factors behind a photograph", of=left_out)
     assert not (tmp_path / "runs").exists()
 
 
@@ -150,10 +148,9 @@ def test_commands_on_ones_own_world_work_or_say_what_to_do(album):  # noqa: F811
     folder = make(album).folder
     before = files(folder)
     for name, words in {"directions": "SeFa", "measure": "no oracle of factors"}.items():
-        refused = command(name, "--world", "own", "--device", "cpu")
-        assert refused.exit_code == 2
-        assert words in refused.output
-        assert refused.output.count("\n") == 1
+        done = command(name, "--world", "own", "--device", "cpu")
+        refused(words, of=done)
+        assert done.output.count("\n") == 1
     assert files(folder) == before
     shown = command("info").output
     assert "problem" not in shown
@@ -188,26 +185,21 @@ def test_every_parent_of_an_encoder_for_photographs_is_recorded(album, tmp_path,
 
 @pytest.mark.parametrize("name", ["ffhq", "cars"])
 def test_without_published_weights_fetching_them_comes_first(name, album, tmp_path):  # noqa: F811
-    refused = command("invert", "--world", name, "--input", album, "--output", tmp_path / "out")
-    assert refused.exit_code == 2
-    assert f"`clcae fetch {name}`" in refused.output
-    assert refused.output.index("clcae fetch") < refused.output.index("clcae train")
+    done = command("invert", "--world", name, "--input", album, "--output", tmp_path / "out")
+    refused(f"`clcae fetch {name}`", of=done)
+    assert done.output.index("clcae fetch") < done.output.index("clcae train")
 
 
 def test_a_finished_link_whose_parents_have_changed_is_an_error(album, tmp_path):  # noqa: F811
     folder, out = make(album).folder, tmp_path / "run"
-    settings = [part for s in CHAIN if s.startswith("alignment.") for part in ("--set", s[10:])]
-    again = ("train", "alignment", "--world", "own", "--out", out, *settings)
-    assert command(*again).exit_code == 0
-    assert command(*again).exit_code == 0
+    settings = [setting[10:] for setting in CHAIN if setting.startswith("alignment.")]
+    again = ("train", "alignment", "--world", "own", "--out", out)
+    for _ in range(2):
+        assert command(*again, settings=settings).exit_code == 0
     other = tiny_generator(32)
     other.w_avg.add_(1)
     save_generator(folder / "generator.safetensors", other, {})
-    refused = command(*again)
-    assert refused.exit_code == 2
-    assert "generator.safetensors: " in refused.output
-    fewer = command(*again, "--set", "steps=0")
-    assert fewer.exit_code == 2
+    refused("generator.safetensors: ", of=command(*again, settings=settings))
 
 
 def test_cars_are_compared_without_their_black_rows():

@@ -4,7 +4,11 @@ import pytest
 
 from clcae_lib.training import ConfigError, TrainConfig, load_config
 from clcae_lib.training.adversarial import GeneratorConfig
+from clcae_lib.training.alignment import AlignmentConfig
 from clcae_lib.training.config import differences
+from clcae_lib.training.inversion import InversionConfig
+from clcae_lib.training.judges import JudgesConfig
+from clcae_lib.training.peers import PeerConfig
 
 
 def test_overrides_beat_the_file_which_beats_the_defaults(tmp_path):
@@ -12,28 +16,20 @@ def test_overrides_beat_the_file_which_beats_the_defaults(tmp_path):
     file.write_text("seed: 3\nsteps: 7\n")
     config = load_config(TrainConfig, file, ["steps=9"])
     assert (config.seed, config.steps, config.batch_size) == (3, 9, TrainConfig().batch_size)
+    with pytest.raises(ConfigError, match=r"absent\.yaml"):
+        load_config(TrainConfig, tmp_path / "absent.yaml")
 
 
-def test_numbers_that_yaml_reads_as_text_are_numbers():
-    assert load_config(GeneratorConfig, None, ["lr=3e-4"]).lr == pytest.approx(3e-4)
-
-
-def test_null_and_lists_parse():
-    config = load_config(GeneratorConfig, None, ["size=null", "stages=[{resolution: 64, images: 5}]"])
-    assert config.size is None
+def test_numbers_null_lists_and_text_are_read_as_they_are_written():
+    settings = ["lr=3e-4", "size=null", "stages=[{resolution: 64, images: 5}]"]
+    config = load_config(GeneratorConfig, None, settings)
+    assert (config.lr, config.size) == (pytest.approx(3e-4), None)
     assert [stage.images for stage in config.stages] == [5]
-
-
-def test_text_is_taken_as_it_is_written():
-    from clcae_lib.training.inversion import InversionConfig
-
     config = load_config(InversionConfig, None, ["alignment=off", "feature_attention=off", "device=cpu # 1"])
     assert (config.alignment, config.feature_attention, config.device) == ("off", "off", "cpu # 1")
 
 
 def test_a_short_name_and_the_fields_own_are_one_setting(tmp_path):
-    from clcae_lib.training.judges import JudgesConfig
-
     (tmp_path / "old.yaml").write_text("copy_: b\nkind: oracle\n")
     assert load_config(JudgesConfig, tmp_path / "old.yaml").copy_ == "b"
     assert load_config(JudgesConfig, tmp_path / "old.yaml", ["copy=a"]).copy_ == "a"
@@ -42,10 +38,6 @@ def test_a_short_name_and_the_fields_own_are_one_setting(tmp_path):
 
 @pytest.mark.parametrize(("name", "side"), [("ffhq", 1024), ("cars", 512)])
 def test_a_world_of_photographs_has_the_published_sizes(name, side):
-    from clcae_lib.training.alignment import AlignmentConfig
-    from clcae_lib.training.inversion import InversionConfig
-    from clcae_lib.training.peers import PeerConfig
-
     for preset in ("foundation", "published"):
         config = load_config(InversionConfig, None, [f"world={name}", f"preset={preset}"])
         assert (config.body, config.lr, config.batch_size, config.hidden) == ("irse50", 1e-4, 2, None)
@@ -87,19 +79,6 @@ def test_a_wrong_setting_is_named(override, words):
         load_config(GeneratorConfig, None, [override])
     for word in words:
         assert word in str(error.value)
-
-
-@pytest.mark.parametrize("text", ["- 1\n- 2\n", "seed: [1\n"])
-def test_a_file_that_holds_no_settings_is_named(tmp_path, text):
-    file = tmp_path / "bad.yaml"
-    file.write_text(text)
-    with pytest.raises(ConfigError, match=r"bad\.yaml"):
-        load_config(TrainConfig, file)
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"absent\.yaml"):
-        load_config(TrainConfig, tmp_path / "absent.yaml")
 
 
 def test_free_settings_may_change_and_others_are_listed():
