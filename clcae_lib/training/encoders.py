@@ -279,7 +279,7 @@ class EncoderTask(Task):
         norm = self.update("optimizer", total, self.encoder, clip=clip)
         return {"loss": total, "gradient": norm, **terms}
 
-    def update_average(self) -> None:
+    def update_ema(self) -> None:
         """Count a batch, and move the EMA weights toward the encoder's."""
         config = self.config
         self.seen += config.batch_size

@@ -264,7 +264,7 @@ class InversionTask(EncoderTask):
             codes = self.encode(target)
             terms, total = self.losses(codes, target, known, blend=self._blend(index), noise=self.noise)
         scalars = self.update_encoder(terms, total)
-        self.update_average()
+        self.update_ema()
         return scalars
 
     def losses(

@@ -71,7 +71,7 @@ class PeerTask(EncoderTask):
         """Learn from one batch as the method's paper does."""
         self.set_lr("optimizer", self.config.lr * self.lr_factor(index))
         scalars = self.learn(index, self.batch(index)[0])
-        self.update_average()
+        self.update_ema()
         return scalars
 
     def learn(self, index: int, target: Float[Tensor, "n 3 h w"]) -> dict[str, Tensor]:
