@@ -356,6 +356,12 @@ def test_the_messages_in_troubleshooting_are_those_of_the_library():
     assert [part for part in parts if part and part not in library()] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_the_examples_import_exists(page):
+    for line in re.findall(r"^from clcae_lib.*$", page.read_text(encoding="utf-8"), flags=re.MULTILINE):
+        exec(line, {})
+
+
 def test_what_computes_each_measure_exists():
     import clcae_lib.evaluation
 
