@@ -1,4 +1,4 @@
-"""The two networks of StyleGAN2, against plain formulas and by what their options must not change."""
+"""The two networks of StyleGAN2; the conformance tests hold the generator's layers to the published ones."""
 
 import json
 
@@ -9,7 +9,6 @@ from torch import Tensor
 
 from clcae_lib.models import Discriminator, Generator, _ops
 from clcae_lib.models._discriminator import ResBlock, minibatch_deviation
-from clcae_lib.models.stylegan2 import StyledConv
 from clcae_lib.weights import checkpoints, load_generator, save_generator
 
 CHANNELS = {4: 12, 8: 10, 16: 8, 32: 6}
@@ -91,39 +90,6 @@ def test_blur_and_its_derivatives(taps, pad):
 # Layers
 
 
-def per_sample_kernels(layer: _ops.ModulatedConv2d, x: Tensor, w: Tensor) -> Tensor:
-    """The modulated convolution as the paper writes it: one kernel for each sample."""
-    style = layer.modulation(w)
-    out = []
-    for sample, scales in zip(x, style, strict=True):
-        kernel = layer.weight[0] * layer.scale * scales[None, :, None, None]
-        if layer.demodulate:
-            kernel = kernel * torch.rsqrt(kernel.square().sum((1, 2, 3), keepdim=True) + 1e-8)
-        if layer.upsampling:
-            raw = F.conv_transpose2d(sample[None], kernel.transpose(0, 1), stride=2)
-            out.append(naive_filter(raw, (1, 3, 3, 1), up=1, pad=(1, 1), gain=4.0))
-        else:
-            out.append(F.conv2d(sample[None], kernel, padding=layer.padding))
-    return torch.cat(out)
-
-
-@pytest.mark.parametrize(
-    "options", [{"size": 3}, {"size": 3, "taps": (1, 3, 3, 1)}, {"size": 1, "demodulate": False}]
-)
-def test_shared_kernel_equals_one_kernel_a_sample(options, w):
-    size = options.pop("size")
-    layer = _ops.ModulatedConv2d(5, 4, size, STYLE, **options)
-    x = torch.randn(3, 5, 6, 6, requires_grad=True)
-    out, factor = layer(x, w)
-    found = out if factor is None else out * factor[:, :, None, None]
-    expected = per_sample_kernels(layer, x, w)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    probe = torch.randn_like(expected)
-    leaves = [x, layer.weight, layer.modulation.weight]
-    mine, theirs = (torch.autograd.grad((y * probe).sum(), leaves) for y in (found, expected))
-    torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
-
-
 def test_residual_block_equals_its_formula():
     block = ResBlock(4, 6, (1, 3, 3, 1))
     weights = {name: parameter for name, parameter in block.named_parameters()}
@@ -140,26 +106,6 @@ def test_residual_block_equals_its_formula():
     skip = naive_filter(x, (1, 3, 3, 1), up=1, pad=(1, 1))
     skip = F.conv2d(skip, weights["skip.1.weight"] / 4**0.5, stride=2)
     torch.testing.assert_close(block(x), (y + skip) / 2**0.5, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("taps", [None, (1, 3, 3, 1)])
-def test_styled_layer_equals_its_formula(w, taps):
-    layer = StyledConv(5, 4, STYLE, taps=taps)
-    layer.activate.bias.data.normal_()
-    layer.noise.weight.data.fill_(0.3)
-    x = torch.randn(3, 5, 6, 6)
-    y = per_sample_kernels(layer.conv, x, w)
-    noise = torch.randn(1, 1, *y.shape[2:])
-    expected = F.leaky_relu(y + 0.3 * noise + layer.activate.bias[:, None, None], 0.2) * 2**0.5
-    torch.testing.assert_close(layer(x, w, noise), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_equal_linear_scales_at_run_time():
-    layer = _ops.EqualLinear(4, 3, lr_mul=0.01, bias=2.0)
-    x = torch.randn(5, 4)
-    expected = x @ (layer.weight * 0.01 / 2).t() + 2.0 * 0.01
-    torch.testing.assert_close(layer(x), expected)
-    assert layer.weight.std() > 30
 
 
 # Generator
@@ -431,18 +377,3 @@ def test_lower_discriminator_seeds_the_higher(discriminator):
         discriminator.load_lower(Discriminator(32, channels=CHANNELS))
     with pytest.raises(ValueError, match="load_lower: widths differ"):
         discriminator.load_lower(Discriminator(16, channels={4: 3, 8: 3, 16: 3}))
-
-
-# Inference in place
-
-
-@pytest.mark.parametrize("count", [1, 3])
-def test_inference_in_place_gives_the_numbers_of_training(generator, w, count):
-    set_noise(generator, 0.3)
-    codes = w[:count]
-    trained, features = generator.run_with_activations(codes)
-    with torch.no_grad():
-        inferred, again = generator.run_with_activations(codes)
-    torch.testing.assert_close(inferred, trained.detach(), atol=1e-5, rtol=1e-4)
-    for one, other in zip(features, again, strict=True):
-        torch.testing.assert_close(other, one.detach(), atol=1e-5, rtol=1e-4)
