@@ -1,4 +1,4 @@
-"""The bench that methods are compared on, and what draws and gathers the comparison."""
+"""The bench that methods are compared on, and what trains and gathers the comparison."""
 
 import math
 
@@ -7,42 +7,43 @@ import pytest
 
 from clcae_lib.editing import Direction
 from clcae_lib.evaluation import Bench, Judges
-from clcae_lib.inversion import METHODS, MeanFaceInverter, make_inverter
-from clcae_lib.plots import show_methods
+from clcae_lib.inversion import METHODS, make_inverter
 from clcae_lib.suite import sweep_tables
 from clcae_lib.training.comparison import train_inverter
 from clcae_lib.worlds import get_world
 
-
-@pytest.fixture(scope="module")
-def world():
-    return get_world("portraits")
+SPACES = {"mean_face": "w", "clcae": "f"}
 
 
 @pytest.fixture(scope="module")
-def bench(world):
+def bench():
+    world = get_world("portraits")
     generator = world.generator("cpu")
     yaw = Direction(generator.w_std / generator.w_std.norm(), "yaw", "w")
     counts = {"images": 4, "edits": 3, "accessories": 3, "codes": 5}
     return Bench.of(Judges.of(world, "cpu"), {"yaw": yaw}, strengths=(1.0, 2.0), **counts)
 
 
-@pytest.mark.parametrize(("name", "space"), [("mean_face", "w"), ("clcae", "f")])
-def test_every_table_names_the_method_and_has_its_rows(bench, world, name, space):
-    measured = bench.measure(make_inverter(name, world, device="cpu"), method="m", space=space, seed=3)
-    tables = [measured.records, measured.curves, measured.codes, measured.details, measured.sets]
-    assert all(set(table["method"]) == {"m"} and set(table["seed"]) == {3} for table in tables)
-    assert (len(measured.curves), len(measured.codes), len(measured.details)) == (3 * 2, 5, 3)
-    assert measured.records["image"].tolist()[:4] == ["test/0", "test/1", "test/2", "test/3"]
-    assert measured.sets["count"].item() == 3
-    assert measured.reconstructions.shape == measured.edited.shape == (3, 3, 64, 64)
-    assert math.isfinite(measured.sets["frechet"].item())
+@pytest.fixture(scope="module")
+def measured(bench):
+    inverters = {name: make_inverter(name, bench.judges.world, device="cpu") for name in SPACES}
+    return {n: bench.measure(i, method=n, space=SPACES[n], seed=3) for n, i in inverters.items()}
 
 
-def test_an_encoder_beats_the_mean_face_on_it(bench, world):
-    generator = world.generator("cpu")
-    face = bench.measure(MeanFaceInverter(generator), method="face", space="w")
-    clcae = bench.measure(make_inverter("clcae", world, device="cpu"), method="clcae", space="f")
+@pytest.mark.parametrize("name", list(SPACES))
+def test_every_table_names_the_method_and_has_its_rows(measured, name):
+    one = measured[name]
+    tables = [one.records, one.curves, one.codes, one.details, one.sets]
+    assert all(set(table["method"]) == {name} and set(table["seed"]) == {3} for table in tables)
+    assert (len(one.curves), len(one.codes), len(one.details)) == (3 * 2, 5, 3)
+    assert one.records["image"].tolist()[:4] == ["test/0", "test/1", "test/2", "test/3"]
+    assert one.sets["count"].item() == 3
+    assert one.reconstructions.shape == one.edited.shape == (3, 3, 64, 64)
+    assert math.isfinite(one.sets["frechet"].item())
+
+
+def test_an_encoder_beats_the_mean_face_on_it(measured):
+    face, clcae = measured["mean_face"], measured["clcae"]
     psnr = [m.records.groupby("space")["psnr"].mean().max() for m in (face, clcae)]
     assert psnr[1] > psnr[0] + 5
     assert clcae.codes["code_distance"].mean() < face.codes["code_distance"].mean()
@@ -50,7 +51,7 @@ def test_an_encoder_beats_the_mean_face_on_it(bench, world):
     assert clcae.details["kept"].median() > face.details["kept"].median()
 
 
-def test_more_edits_than_pictures_are_refused(bench):
+def test_more_edits_than_images_are_refused(bench):
     with pytest.raises(ValueError, match="edits=9: only images=4"):
         Bench.of(bench.judges, bench.directions, images=4, edits=9)
 
@@ -62,18 +63,6 @@ def test_an_encoder_is_trained_by_name(tmp_path, name, bench):
     found = inverter.invert(bench.images[:2])
     assert found.spaces[-1] == METHODS[name].space
     assert (tmp_path / "state.pt").is_file()
-
-
-def test_a_point_a_method_with_its_name_and_only_the_front_filled():
-    table = pd.DataFrame(
-        {"method": ["a", "b"], "kind": ["encoder", "CLCAE"], "x": [1.0, 2.0], "y": [2.0, 1.0]}
-    )
-    table = table.assign(x_low=table["x"] - 0.1, x_high=table["x"] + 0.1, on_front=[False, True])
-    axis = show_methods(table, x="x", y="y", labels={"x": "dB"}).axes[0]
-    assert {text.get_text() for text in axis.texts} == {"a", "b"}
-    faces = {line.get_xdata()[0]: line.get_markerfacecolor() for line in axis.lines if len(line.get_xdata())}
-    assert faces[1.0] == "white" != faces[2.0]
-    assert axis.get_xlabel() == "dB"
 
 
 def test_a_sweep_of_this_machine_comes_before_the_committed_one(tmp_path, monkeypatch):

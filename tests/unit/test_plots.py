@@ -147,6 +147,18 @@ def test_names_of_near_points_cover_neither_each_other_nor_a_point():
     assert not [1 for box in drawn for spot in spots if box.contains(*spot)]
 
 
+def test_only_points_on_the_front_are_filled():
+    table = pd.DataFrame(
+        {"method": ["a", "b"], "kind": ["encoder", "CLCAE"], "x": [1.0, 2.0], "y": [2.0, 1.0]}
+    )
+    table = table.assign(x_low=table["x"] - 0.1, x_high=table["x"] + 0.1, on_front=[False, True])
+    axis = show_methods(table, x="x", y="y", labels={"x": "dB"}).axes[0]
+    assert {text.get_text() for text in axis.texts} == {"a", "b"}
+    faces = {line.get_xdata()[0]: line.get_markerfacecolor() for line in axis.lines if len(line.get_xdata())}
+    assert faces[1.0] == "white" != faces[2.0]
+    assert axis.get_xlabel() == "dB"
+
+
 def test_every_curve_is_named_in_its_colour_in_every_panel():
     table = pd.DataFrame({"method": ["a", "a", "b", "b"], "x": [0, 1, 0, 2.0], "up": [0, 1, 0, 1.0]})
     table["down"] = -table["up"]
