@@ -6,6 +6,7 @@ failed run left is kept elsewhere, with its traceback. Locks keep the writers of
 """
 
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -106,13 +107,14 @@ def _shown(path: Path) -> str:
 
 
 def _finish(job: Job, staging: Path, target: Path) -> None:
-    """Give the executed copy its final folder's name, make its HTML, and let both find the diagrams."""
+    """Write final paths into the executed copy, and its HTML, whose links lead to the others' HTML."""
     executed, folder = staging / job.path.name, job.path.parent
     if executed.is_file():
         text = executed.read_text(encoding="utf-8").replace(_shown(staging), _shown(target))
         exporter = HTMLExporter(require_js_url="", embed_images=True)
         place = {"metadata": {"path": str(folder)}}
         html, _ = exporter.from_notebook_node(nbformat.reads(text, as_version=4), place)
+        html = re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="../\1/\1.html"', html)
         executed.with_suffix(".html").write_text(html, encoding="utf-8")
         away = Path(os.path.relpath(folder / "figures", target)).as_posix()
         executed.write_text(text.replace("](figures/", f"]({away}/"), encoding="utf-8")
