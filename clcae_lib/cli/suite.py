@@ -1,6 +1,7 @@
 """The notebooks: `clcae run`, `keep`, `sweep`, `report` and `check`."""
 
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,10 +12,16 @@ from clcae_lib.cli.common import Force, Lists, Settings, report_user_errors
 
 app = typer.Typer()
 
+Profile = Annotated[str, typer.Option(help="A file in notebooks/profiles/.")]
+Seeds = Annotated[list[int] | None, typer.Option(help="Such as 0 1 2; as the sweep's file says by default.")]
+Variants = Annotated[list[str] | None, typer.Option(help="Names in the sweep's file; all by default.")]
+Jobs = Annotated[int | None, typer.Option("--jobs", "--workers", min=1, help="Notebooks at a time.")]
+Pem = Annotated[Path | None, typer.Option(help="A PEM file, for a tls:// scheduler.")]
+
 
 @app.command(cls=Lists)
 def run(
-    profile: Annotated[str, typer.Option(help="A file in notebooks/profiles/.")] = "quick",
+    profile: Profile = "quick",
     only: Annotated[list[str] | None, typer.Option(help="Notebooks, such as: --only 01 02")] = None,
     settings: Settings = None,
     force: Force = False,
@@ -56,22 +63,13 @@ def keep(
     typer.echo(f"kept: {page}")
 
 
-Seeds = Annotated[
-    list[int] | None,
-    typer.Option(help="Such as: --seeds 0 1 2; as many as the sweep's file says by default."),
-]
-Pem = Annotated[Path | None, typer.Option(help="A PEM file, for a tls:// scheduler.")]
-
-
 @app.command(cls=Lists)
 def sweep(
     name: Annotated[str, typer.Argument(help="A file in notebooks/ without .yaml, such as ablations.")],
     seeds: Seeds = None,
-    variants: Annotated[list[str] | None, typer.Option(help="Names in that file; all by default.")] = None,
-    profile: Annotated[str, typer.Option(help="A file in notebooks/profiles/.")] = "quick",
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", "--workers", min=1, help="Notebooks at a time.")
-    ] = None,
+    variants: Variants = None,
+    profile: Profile = "quick",
+    jobs: Jobs = None,
     scheduler: Annotated[
         str | None, typer.Option(help="Of a Dask cluster: tcp://127.0.0.1:8786, beyond it tls://host:8786.")
     ] = None,
@@ -102,10 +100,14 @@ def sweep(
             return
         summary = run_sweep(name, place=place, retries=retries, output=output, **options)
     typer.echo(f"{summary.complete} runs complete: {summary.folder / 'runs.csv'}")
-    for run_name, reason in summary.failed.items():
-        typer.echo(f"failed: {run_name}: {reason}", err=True)
+    _print_failures(summary.failed)
     if summary.failed:
         raise typer.Exit(1)
+
+
+def _print_failures(failed: Mapping[str, str]) -> None:
+    for name, reason in failed.items():
+        typer.echo(f"failed: {name}: {reason}", err=True)
 
 
 @app.command()
@@ -128,8 +130,8 @@ def check(
         Path | None, typer.Option(help="Results to check without a run: of a sweep or of a run.")
     ] = None,
     seeds: Annotated[list[int] | None, typer.Option(help="Such as: --seeds 0 (the default)")] = None,
-    variants: Annotated[list[str] | None, typer.Option(help="Names in notebooks/ablations.yaml.")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Notebooks at a time.")] = None,
+    variants: Variants = None,
+    jobs: Jobs = None,
 ) -> None:
     """Run the quick ablations again and fail where a headline measure leaves its kept interval."""
     with report_user_errors():
@@ -137,16 +139,15 @@ def check(
         from clcae_lib.suite.reference import check_runs
         from clcae_lib.suite.sweep import run_sweep
 
-        failed: dict[str, str] = {}
+        failed: Mapping[str, str] = {}
         asked: dict[str, Any] = {"variants": variants or [], "seeds": seeds or []}
         if results is None:
             asked["seeds"] = seeds or [0]
             folder = paths.results_dir() / "check"
             summary = run_sweep("ablations", place=Place(jobs=jobs), output=folder, **asked)
-            results, failed = summary.folder, dict(summary.failed)
+            results, failed = summary.folder, summary.failed
         outcome = check_runs(results, against or paths.results_dir() / "reference", **asked)
-    for name, reason in failed.items():
-        typer.echo(f"failed: {name}: {reason}", err=True)
+    _print_failures(failed)
     for deviation in outcome.deviations:
         typer.echo(deviation, err=True)
     inside = outcome.compared - len(outcome.deviations)

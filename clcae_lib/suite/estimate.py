@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from rich.filesize import decimal
 
 STEPS, TRAINING = "training steps", "training time"
 """The measures of how long a notebook trained; where it has none, whole runs are compared."""
@@ -40,11 +41,11 @@ class Estimate:
         basis = f" ({self.basis})" if self.basis else ""
         known = self.seconds is not None
         time_text = f"{_duration(self.seconds)}{basis}" if known else "unknown: no run was measured yet"
-        disk_text = "unknown: no run is here yet" if self.disk is None else _size(self.disk)
+        disk_text = "unknown: no run is here yet" if self.disk is None else decimal(self.disk)
         lines = [
             f"runs   {self.waiting} of {self.total} to do, {self.jobs} at a time",
             f"time   {time_text}",
-            f"disk   {disk_text}; {_size(self.free)} free",
+            f"disk   {disk_text}; {decimal(self.free)} free",
         ]
         if self.disk is not None and self.disk > self.free:
             lines.append("       not enough: runs will fail; choose a folder on another disk with --output")
@@ -110,7 +111,3 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

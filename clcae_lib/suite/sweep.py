@@ -152,9 +152,9 @@ def run_sweep(
     """Run variants times seeds, except what is complete, and gather everything in one table.
 
     Args:
-        name: of the file in `notebooks/` without `.yaml`.
+        name: the name of the file in `notebooks/` without `.yaml`.
         place: where to run; by default on this machine, a notebook a GPU or a pair of cores.
-        retries: how often a run that failed is tried again before it is reported.
+        retries: further tries of a run that failed, before it is reported.
         keep: keep complete runs with equal parameters as they are, although code or weights have changed.
         output: folder for the results; `results/sweeps/<name>` by default.
         options: `profile` gives the notebook's other parameters, `seeds` those of every variant (by default

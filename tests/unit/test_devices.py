@@ -1,4 +1,4 @@
-"""Which device a name stands for, in which precision it trains, and what is left alone on the way."""
+"""Which device a name stands for, in which precision it trains, and what stays as it is."""
 
 import os
 from types import SimpleNamespace

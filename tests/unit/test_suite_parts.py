@@ -255,13 +255,13 @@ def test_the_recorder_writes_what_the_collector_reads(tmp_path, monkeypatch):
     )
     recorder.metric("PSNR", 25, subject="W+", source="reference", headline=True, better="higher")
     recorder.image(torch.zeros(3, 4, 4), "tensor")
-    recorder.image(Image.new("RGB", (4, 4)), "picture", caption="Black.", headline=True)
+    recorder.image(Image.new("RGB", (4, 4)), "black", caption="Black.", headline=True)
     recorder.table(pd.DataFrame({"a": [1]}), "numbers")
     rows = read_metrics(tmp_path / "results" / "x")
     assert [(row.value, row.source) for row in rows] == [(20.0, "live"), (25.0, "reference")]
     assert rows[0].high == 21.0
     files = [figure.file for figure in read_figures(recorder.folder)]
-    assert files == ["tensor.png", "picture.png", "numbers.csv"]
+    assert files == ["tensor.png", "black.png", "numbers.csv"]
     assert table([row.model_dump() for row in rows])["value"].sum() == 45
 
 
