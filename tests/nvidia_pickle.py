@@ -1,4 +1,4 @@
-"""Writing pickles as NVIDIA's repositories lay them out, from tensors by name.
+"""Write pickles in the layout of NVIDIA's repositories, from tensors by name.
 
 Their classes are stood in for by modules that exist while a pickle is written, and not when it is read.
 """

@@ -169,11 +169,7 @@ class _Index:
     """Digests of the photographs that were cut, by path, size and time of change; one per line.
 
     Lines are only added, so that processes can share the file: the last one of a path counts, and one that
-    was not written to its end is left out.
-
-    Args:
-        path: file of the index.
-        landmarks: whether the files of landmarks count beside the photographs.
+    was not written to its end is left out. The stamps cover the files of landmarks if `landmarks` is set.
     """
 
     def __init__(self, path: Path, *, landmarks: bool) -> None:

@@ -131,19 +131,15 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Path 
         source: origin of the tensors, for messages.
 
     Raises:
-        ValueError: the tensors do not fit, see `require_fit`; the module is left as it was.
+        ValueError: tensors are missing, unexpected, of another shape, of whole numbers where weights belong,
+            or not finite; the message names them, and the module does not change.
     """
-    require_fit(module, tensors, source=source)
+    _require_fit(module, tensors, source=source)
     module.load_state_dict(tensors)
 
 
-def require_fit(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Path | str) -> None:
-    """Compare tensors with those of a module, which may be on the device `meta` and then needs no memory.
-
-    Raises:
-        ValueError: tensors are missing, unexpected, of another shape, of whole numbers where weights belong,
-            or not finite; the message names `source` and the tensors.
-    """
+def _require_fit(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Path | str) -> None:
+    """Refuse tensors that a module (it may be on the device `meta`) cannot load, or that are not finite."""
     own = module.state_dict()
     differing = [
         f"{name}: {_shape(tensors.get(name))} in the file, {_shape(own.get(name))} expected"
@@ -191,7 +187,7 @@ def build(make: Callable[[], Network], tensors: Mapping[str, Tensor], *, source:
         source: origin of the tensors, for messages.
 
     Raises:
-        ValueError: the tensors do not fit, see `require_fit`, or the file's configuration builds no network.
+        ValueError: the tensors do not fit, see `load_into`, or the file's configuration builds no network.
     """
     with Undrawn():
         try:
@@ -200,7 +196,7 @@ def build(make: Callable[[], Network], tensors: Mapping[str, Tensor], *, source:
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
             message = f"{source} has a config that builds no network ({error}); fetch it again"
             raise WeightsError(message) from error
-        require_fit(plan, tensors, source=source)
+        _require_fit(plan, tensors, source=source)
         network = make()
     network.load_state_dict(tensors)
     return network.requires_grad_(False).eval()

@@ -1,4 +1,4 @@
-"""A StyleGAN2 pickle of NVIDIA's layout gives NVIDIA's pictures: golden numbers of stylegan2-ada-pytorch."""
+"""A StyleGAN2 pickle of NVIDIA's layout gives NVIDIA's images: golden numbers of stylegan2-ada-pytorch."""
 
 import re
 
@@ -55,11 +55,11 @@ def expected():
     return golden.fixture("nvidia_small64")
 
 
-def assert_picture(picture, expected, name):
-    assert golden.distance(picture[:, :, ::STEP, ::STEP], expected[name]) <= NOISE
+def assert_image(image, expected, name):
+    assert golden.distance(image[:, :, ::STEP, ::STEP], expected[name]) <= NOISE
     if f"{name}_mean" in expected:
-        assert golden.distance(picture.mean((2, 3)), expected[f"{name}_mean"]) <= NOISE
-        assert golden.distance(picture.std((2, 3), correction=0), expected[f"{name}_std"]) <= NOISE
+        assert golden.distance(image.mean((2, 3)), expected[f"{name}_mean"]) <= NOISE
+        assert golden.distance(image.std((2, 3), correction=0), expected[f"{name}_std"]) <= NOISE
 
 
 def test_every_tensor_of_the_pickle_is_read_bit_for_bit(snapshot, tensors):
@@ -70,17 +70,17 @@ def test_every_tensor_of_the_pickle_is_read_bit_for_bit(snapshot, tensors):
 
 
 @pytest.mark.parametrize("psi", [1.0, 0.7])
-def test_codes_and_pictures_of_latents(generator, expected, psi):
+def test_codes_and_images_of_latents(generator, expected, psi):
     z = fill.vector("z", (2, 512))
     name = "1" if psi == 1 else str(psi)
     w = generator.truncate(generator.mapping(z), generator.w_avg, psi)
     assert golden.distance(w, expected[f"w_psi{name}"]) <= NOISE
-    assert_picture(generator(z, psi=psi), expected, f"img_psi{name}")
+    assert_image(generator(z, psi=psi), expected, f"img_psi{name}")
 
 
 @pytest.mark.parametrize(("noise", "name"), [("fixed", "img_ws"), ("none", "img_ws_nonoise")])
-def test_pictures_of_codes_of_every_layer(generator, expected, noise, name):
-    assert_picture(generator.synthesis(fill.vector("ws", (2, 10, 512)), noise=noise), expected, name)
+def test_images_of_codes_of_every_layer(generator, expected, noise, name):
+    assert_image(generator.synthesis(fill.vector("ws", (2, 10, 512)), noise=noise), expected, name)
 
 
 def test_a_flipped_kernel_is_caught(generator, expected):
@@ -89,11 +89,11 @@ def test_a_flipped_kernel_is_caught(generator, expected):
     with torch.no_grad():
         weight = flipped.convs[0].conv.weight
         weight.copy_(weight.flip(-1, -2))
-        picture = flipped.synthesis(fill.vector("ws", (2, 10, 512)))
-    assert golden.distance(picture[:, :, ::STEP, ::STEP], expected["img_ws"]) > 1000 * NOISE
+        image = flipped.synthesis(fill.vector("ws", (2, 10, 512)))
+    assert golden.distance(image[:, :, ::STEP, ::STEP], expected["img_ws"]) > 1000 * NOISE
 
 
-def test_the_converted_file_gives_the_same_pictures(snapshot, generator, tmp_path):
+def test_the_converted_file_gives_the_same_images(snapshot, generator, tmp_path):
     target = convert_file(snapshot, tmp_path / "generator.safetensors")
     loaded = load_generator(target)
     assert torch.equal(loaded.w_avg, generator.w_avg)

@@ -108,7 +108,7 @@ def test_the_crop_of_a_moved_image_is_the_crop_of_the_original(degrees, scale, s
     photo, moved = similarity_photo(384, degrees=degrees, scale=scale, shift=shift, canvas=720)
     plain = align(landmarks, (384, 384), side=96)
     turned = align(moved, (720, 720), side=96)
-    inside = slice(8, -8)  # the rim reflects what lies beyond the original's edge
+    inside = slice(8, -8)  # the rim shows the reflection beyond the original's edge
     first = plain.cut(image)[:, inside, inside]
     second = turned.cut(photo)[:, inside, inside]
     # Stated error: a hundredth of the range on average, which half a pixel's shift exceeds by far.

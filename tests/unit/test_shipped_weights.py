@@ -1,4 +1,4 @@
-"""The weights that the project ships: whole, small, each trained on what lies beside it."""
+"""The shipped weights are complete and small, and each was trained on the files beside it."""
 
 import pytest
 import torch

@@ -205,7 +205,7 @@ def test_the_full_networks_are_recognised_and_rebuilt_from_their_shapes(tmp_path
         assert found.facts["resolution"] == 112
 
 
-def test_a_generator_keeps_its_pictures_and_its_mean(write, tmp_path):
+def test_a_generator_keeps_its_images_and_its_mean(write, tmp_path):
     target = convert_file(write("generator"), tmp_path / "data" / "generator.safetensors")
     original, loaded = tiny_generator(), load_generator(target)
     assert torch.equal(loaded.w_avg, torch.full((8,), 0.25))
@@ -232,7 +232,7 @@ def test_an_inversion_checkpoint_gives_encoder_and_generator(tmp_path):
     said = checkpoints.read_metadata(path)
     assert (said["preset"], said["domain"], said["steps"]) == ("published", "cars", 3)
     encoder = load_encoder(path, generator)
-    assert said["config"]["height"] == 48, "an encoder of cars reads pictures of 4 to 3"
+    assert said["config"]["height"] == 48, "an encoder of cars reads images of 4 to 3"
     network.encoder.config["height"] = 48
     network.encoder.attach(generator)
     images = torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(5)) * 2 - 1

@@ -305,7 +305,7 @@ def test_names_do_not_add_up(refused):
 
 CONTENTS = {
     "empty": (b"", "is empty; fetch it again"),
-    "text": (b"Hello, this is no pickle at all.\nReally.\n", "is text instead of weights; fetch it again"),
+    "text": (b"Hello, this is not a pickle.\nReally.\n", "is text instead of weights; fetch it again"),
     "page": (b"\n<!DOCTYPE html><html><title>Google Drive - Quota</title>", "is a web page"),
     "pointer": (b"version https://git-lfs.github.com/spec/v1\noid", "is a pointer of Git LFS.*git lfs pull"),
     "noise": (bytes(range(255, 0, -1)), "is text instead|is damaged|is not a weights file"),

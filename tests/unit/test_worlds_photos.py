@@ -46,10 +46,10 @@ def album(tmp_path):
     folder = tmp_path / "album"
     folder.mkdir()
     for number in range(24):
-        image, landmarks = drawn(number)
-        picture = Image.fromarray(to_uint8(image).permute(1, 2, 0).numpy())
-        picture.save(folder / f"p{number:02}.jpg", quality=95)
-        save_landmarks(folder / f"p{number:02}.jpg", [landmarks], size=picture.size)
+        render, landmarks = drawn(number)
+        image = Image.fromarray(to_uint8(render).permute(1, 2, 0).numpy())
+        image.save(folder / f"p{number:02}.jpg", quality=95)
+        save_landmarks(folder / f"p{number:02}.jpg", [landmarks], size=image.size)
     Image.new("RGB", (64, 64)).save(folder / "unmarked.png")
     (folder / "broken.jpg").write_bytes((folder / "p00.jpg").read_bytes()[:600])
     (folder / "notes.txt").write_text("nothing")
@@ -81,8 +81,8 @@ def test_a_snapshot_of_nvidia_is_converted(album, tmp_path):
     snapshot = write_snapshot(tmp_path / "network.pkl", small_tensors(32))
     world = add_world("own", images=album, generator=snapshot)
     assert (world.resolution, world.generator_file.name) == (32, "generator.safetensors")
-    picture = world.generator().synthesis(torch.zeros(1, 8))
-    assert picture.shape == (1, 3, 32, 32)
+    image = world.generator().synthesis(torch.zeros(1, 8))
+    assert image.shape == (1, 3, 32, 32)
     (tmp_path / "harmful.pkl").write_bytes(pickle.dumps({"G_ema": print}))
     with pytest.raises(WorldError, match=r"--generator: .*harmful\.pkl"):
         add_world("other", images=album, generator=tmp_path / "harmful.pkl")
