@@ -56,6 +56,7 @@ class EditBench:
     inversion: Inversion | None = None
 
     @cached_property
+    @torch.no_grad()
     def codes(self) -> Inversion:
         """The codes of the images."""
         return self.inverter.invert(self.images) if self.inversion is None else self.inversion

@@ -16,6 +16,7 @@ from clcae_lib.worlds.perceptual import LpipsAlex, find_alexnet
 MEASURED = ("mse", "psnr", "ssim", "ms_ssim", "lpips", "perceptual", "identity")
 ORIGIN = ("image", "method", "space", "seed", "world", "device", "versions", "commit")
 NAMED = ("perceptual_name", "objective", "ms_ssim_scales")
+
 DECODED = 32
 """Number of images decoded together."""
 
@@ -27,6 +28,7 @@ def decode(inverter: Inverter, inversion: Inversion, space: str) -> Float[Tensor
     return torch.cat([part.decode(inverter.generator, space).cpu() for part in parts]).clamp(-1, 1)
 
 
+@torch.no_grad()
 def evaluate_inversion(
     inverter: Inverter,
     images: Float[Tensor, "n 3 h w"],
@@ -64,6 +66,7 @@ def evaluate_inversion(
     return frame.assign(perceptual_name=judges.perceptual_name)
 
 
+@torch.no_grad()
 def reconstruction_records(
     inverter: Inverter,
     images: Float[Tensor, "n 3 h w"],
