@@ -101,5 +101,6 @@ def test_a_manifest_that_cannot_be_read_is_named(tmp_path):
     for content in (None, b"\xff{", b"{", b"a: !!timestamp 2001-99-99", b"a: " + b"9" * 5000, b"[" * 5000):
         if content is not None:
             path.write_bytes(content)
-        with pytest.raises(AssetError, match=r"manifest\.yaml(:|, line 1).*(cannot be read|is not|nested too deeply)"):
+        said = r"manifest\.yaml(:|, line 1).*(cannot be read|is not|nested too deeply)"
+        with pytest.raises(AssetError, match=said):
             read_manifest(path)
