@@ -1,4 +1,4 @@
-"""The pretrained body: learns, is kept, is made once, and needs factors."""
+"""The pretrained backbone: it learns, is made once and kept, and needs factors."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def cache(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_it_learns_is_kept_and_fits_a_body(cache, monkeypatch):
+def test_it_learns_is_kept_and_fits_a_backbone(cache, monkeypatch):
     first = pretrained_body("portraits", device="cpu", **SMALL)
     make_backbone("small", widths=SMALL["widths"]).load_state_dict(first)
     (folder,) = (paths.cache_dir() / "bodies").iterdir()
@@ -28,12 +28,8 @@ def test_it_learns_is_kept_and_fits_a_body(cache, monkeypatch):
     monkeypatch.setattr("clcae_lib.training.body.train", lambda *_, **__: pytest.fail("trained again"))
     again = pretrained_body("portraits", device="cpu", **SMALL)
     assert all(torch.equal(first[name], value) for name, value in again.items())
-
-
-def test_other_settings_are_another_body(cache):
-    pretrained_body("portraits", device="cpu", **SMALL)
-    pretrained_body("portraits", device="cpu", **{**SMALL, "seed": 1})
-    assert len(list((paths.cache_dir() / "bodies").iterdir())) == 2
+    with pytest.raises(pytest.fail.Exception):  # other settings, another backbone
+        pretrained_body("portraits", device="cpu", **{**SMALL, "seed": 1})
 
 
 @pytest.mark.parametrize("change", ["seed", "renderer"])
