@@ -5,7 +5,6 @@ codes drawn at random, the one whose embedding is nearest to an image's is a bas
 """
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -45,7 +44,6 @@ class NearestCodeInverter:
         latent_encoder: encoder of codes of W to unit vectors of the same space.
         bank: number of codes, 1 or more.
         seed: seed of the codes.
-        view: function that makes the image encoder's input of images; by default the images themselves.
 
     Raises:
         ValueError: `bank` is less than 1.
@@ -59,13 +57,11 @@ class NearestCodeInverter:
         *,
         bank: int = 100_000,
         seed: int = 0,
-        view: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         if bank < 1:
             raise ValueError(f"bank={bank}: the nearest code needs at least one to choose from")
         self.generator, self.bank, self.seed = generator, bank, seed
         self.image_encoder, self.latent_encoder = image_encoder.eval(), latent_encoder.eval()
-        self.view = view or (lambda images: images)
 
     @classmethod
     def load(
@@ -74,6 +70,7 @@ class NearestCodeInverter:
         generator: Generator,
         *,
         path: Path | str | nn.Module | None = None,
+        bank: int = 100_000,
         seed: int = 0,
     ) -> "NearestCodeInverter":
         """Return the inverter of a world.
@@ -82,6 +79,7 @@ class NearestCodeInverter:
             world: world with the alignment.
             generator: the world's generator.
             path: file of another alignment.
+            bank: number of codes.
             seed: seed of the codes.
 
         Raises:
@@ -92,14 +90,14 @@ class NearestCodeInverter:
             raise ValueError("weights: nearest_code takes the file of an alignment, which is two networks")
         path = path or world.require("alignment", command=f"clcae train alignment --world {world.name}")
         images, codes, _ = load_alignment(path, device=generator.w_avg.device)
-        return cls(generator, images, codes, seed=seed)
+        return cls(generator, images, codes, bank=bank, seed=seed)
 
     @torch.no_grad()
     def invert(self, images: Float[Tensor, "n 3 h w"], *, batch_size: int = 64) -> Inversion:
         """Return the nearest codes of images in [-1, 1], which are embedded in batches."""
         device, bank = self.generator.w_avg.device, self.embeddings()
         parts = [
-            (self.image_encoder(self.view(batch.to(device))) @ bank.T).argmax(dim=1)
+            (self.image_encoder(batch.to(device)) @ bank.T).argmax(dim=1)
             for batch in images.split(batch_size)
         ]
         return Inversion.from_w(self.codes(torch.cat(parts)), self.generator)

@@ -13,8 +13,8 @@ from clcae_lib.models import (
     Generator,
     PublishedImageEncoder,
     PublishedLatentEncoder,
+    make_kernel,
 )
-from clcae_lib.models._ops import make_kernel
 from clcae_lib.weights import checkpoints
 from clcae_lib.worlds.perceptual import empty_lpips
 from tests.conformance import fill, golden
