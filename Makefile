@@ -20,10 +20,10 @@ WORKERS ?= 2
 export NVIDIA_TF32_OVERRIDE ?= 0
 ARGS ?=
 
-.PHONY: help install suite test lint format site lab explore bench clean
+.PHONY: help install suite test lint format site lab explore bench bench-steps clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## Create .venv and install the pinned packages (the other commands do it when needed)
 
@@ -61,6 +61,9 @@ lab: $(STAMP) ## Open JupyterLab on the notebooks
 
 explore: $(STAMP) ## Serve the latent explorer as a page of its own (ARGS="--port 9000")
 	$(BIN)/clcae explore $(ARGS)
+
+bench-steps: $(STAMP) ## Count the operations of a training step of every task, and measure its speed here
+	$(BIN)/python -m tests.benchmarks.steps $(ARGS)
 
 bench: $(STAMP) ## Measure in a real Chromium how long a slider takes to change the picture
 	$(BIN)/python -m tests.browser.benchmark $(ARGS)

@@ -113,7 +113,8 @@ class PerceptualLoss(nn.Module):
     The official code computes the sum of three and then overwrites it with the first.
 
     Args:
-        distance: two batches of images to `[N]`.
+        distance: two batches of images to `[N]`. One with the attribute `repeats_targets` takes fewer
+            targets than images and repeats their features, which then are computed once.
         scales: 1 or 3.
 
     Raises:
@@ -125,11 +126,14 @@ class PerceptualLoss(nn.Module):
         if scales not in (1, 3):
             raise ValueError(f"lpips_scales={scales} is not 1 or 3")
         self.distance, self.scales = distance, scales
+        self.repeats_targets = getattr(distance, "repeats_targets", False)
 
     def forward(
-        self, images: Float[Tensor, "n 3 h w"], targets: Float[Tensor, "n 3 h w"]
+        self, images: Float[Tensor, "n 3 h w"], targets: Float[Tensor, "m 3 h w"]
     ) -> Float[Tensor, " n"]:
-        """Return the distance of each image from its target."""
+        """Return the distance of each image from its target; targets are repeated."""
+        if not self.repeats_targets:
+            targets = targets.repeat(len(images) // len(targets), 1, 1, 1)
         total = self.distance(images, targets)
         for _ in range(self.scales - 1):
             images, targets = avg_pool2d(images, 2), avg_pool2d(targets, 2)
@@ -179,7 +183,7 @@ class ReconstructionLoss(nn.Module):
         targets = target.repeat(len(images), 1, 1, 1)
         rows = {"l2": (joined - targets).square().mean(dim=(1, 2, 3))}
         if self.perceptual is not None:
-            rows["perceptual"] = self.perceptual(joined, targets)
+            rows["perceptual"] = self.perceptual(joined, target)
         if self.identity is not None:
             rows["identity"] = self.identity(joined, target)
         shape = (len(images), len(target))

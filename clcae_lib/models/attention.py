@@ -63,10 +63,13 @@ class CrossAttention(nn.Module):
 
 
 @lru_cache(maxsize=32)
-def sine_positions(height: int, width: int, dim: int) -> Float[Tensor, "t d"]:
+def sine_positions(
+    height: int, width: int, dim: int, device: torch.device | str = "cpu"
+) -> Float[Tensor, "t d"]:
     """Return fixed 2-D position codes of a map's pixels, row by row, in [-1, 1].
 
-    Half the channels encode the row, half the column, relative to the map's size.
+    Half the channels encode the row, half the column, relative to the map's size. They are kept on each
+    device, because a copy in every step would make the host wait.
     """
     bands = math.ceil(dim / 4)
     frequencies = math.pi * 2.0 ** torch.linspace(-1, math.log2(max(height, width, 2)) - 1, bands)
@@ -76,4 +79,4 @@ def sine_positions(height: int, width: int, dim: int) -> Float[Tensor, "t d"]:
         axes.append(torch.cat([angles.sin(), angles.cos()], dim=1))
     rows, columns = (axis[:, : dim // 2 + dim % 2] for axis in axes)
     grid = torch.cat([rows[:, None].expand(-1, width, -1), columns[None].expand(height, -1, -1)], dim=-1)
-    return grid[..., :dim].flatten(0, 1)
+    return grid[..., :dim].flatten(0, 1).to(device)

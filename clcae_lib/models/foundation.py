@@ -146,7 +146,7 @@ class FoundationEncoder(nn.Module):
         """Return the pixels of a level as keys, or None where no block needs them."""
         if name not in self.token_norms:
             return None
-        positions = sine_positions(*level.shape[-2:], level.shape[1]).to(level)
+        positions = sine_positions(*level.shape[-2:], level.shape[1], level.device).to(level)
         return self.token_norms[name](level.flatten(2).transpose(1, 2)) + positions
 
     def _wplus(
@@ -163,9 +163,10 @@ class FoundationEncoder(nn.Module):
         queries = offset[:, None] + self.layer_embedding
         parts = []
         for index, block in enumerate(self.wplus_blocks):
-            rows = [k for k in range(self.n_latent) if level_of(k) == index]
-            if not rows:
+            found = [k for k in range(self.n_latent) if level_of(k) == index]
+            if not found:
                 continue
+            rows = slice(found[0], found[-1] + 1)  # a list would be copied to the device
             if switch == "single":
                 out = self._attend_single(block, queries[:, rows], pooled[:, rows], LEVELS[index], maps)
             else:
@@ -199,7 +200,8 @@ class FoundationEncoder(nn.Module):
         grid = fine
         if fine.shape[-2:] != side:  # in float32: torch cannot downsample bfloat16 on a CPU
             grid = interpolate(fine.float(), side, mode="bilinear", antialias=True).to(fine)
-        queries = grid.flatten(2).transpose(1, 2) + sine_positions(*side, grid.shape[1]).to(grid)
+        positions = sine_positions(*side, grid.shape[1], grid.device).to(grid)
+        queries = grid.flatten(2).transpose(1, 2) + positions
         if switch == "single":
             keys = offset[:, None]
         else:

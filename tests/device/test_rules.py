@@ -10,13 +10,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LARGEST_WAITS = {
-    "inversion foundation": 9,
-    "inversion published": 23,
+    "inversion foundation": 2,
+    "inversion published": 5,
     "psp": 2,
     "e4e": 7,
     "hfgi": 3,
     "alignment fresh pairs": 1,
-    "generator relativistic": 26,
+    "generator relativistic": 4,
     "oracle": 7,
     "identity": 13,
 }

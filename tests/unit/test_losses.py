@@ -20,6 +20,7 @@ from clcae_lib.losses import (
     gradient_penalty,
 )
 from clcae_lib.models.stylegan2 import Discriminator
+from clcae_lib.worlds.portraits.judges import build_judge
 
 
 def units(rows, *, seed=0):
@@ -71,6 +72,20 @@ def test_perceptual_scales():
     assert (three > one).all()
     with pytest.raises(ValueError, match="lpips_scales=2"):
         PerceptualLoss(distance, scales=2)
+
+
+def test_the_features_of_a_target_are_computed_once_for_all_its_reconstructions():
+    network = build_judge("perceptual", widths=(4, 4, 4, 4)).eval()
+    seen = []
+    network.trunk.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    target, images = (
+        torch.rand(2, 3, 64, 64),
+        {name: torch.rand(2, 3, 64, 64) for name in ("w", "w_plus", "f")},
+    )
+    found = ReconstructionLoss(perceptual=PerceptualLoss(network))(images, target)
+    assert seen == [6, 2]
+    for name, image in images.items():
+        torch.testing.assert_close(found[name]["perceptual"], network(image, target).mean())
 
 
 def test_reconstruction_compares_each_image_by_itself():

@@ -167,6 +167,7 @@ class Perceptual(Judge):
 
     kind = "perceptual"
     name = "portraits perceptual"
+    repeats_targets = True
 
     def __init__(self, widths=WIDTHS, hidden: int = 128, landmarks: int = 0, *, factors: Sequence = FACTORS):
         super().__init__(widths, hidden, factors=factors)
@@ -181,10 +182,12 @@ class Perceptual(Judge):
         """Return the predictions of the training: standardised factors, then landmarks."""
         return self.head(self.trunk(images)[-1]).float()
 
-    def forward(self, x: Float[Tensor, "n 3 h w"], y: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
-        """Return distances, 0 for equal images."""
+    def forward(self, x: Float[Tensor, "n 3 h w"], y: Float[Tensor, "m 3 h w"]) -> Float[Tensor, " n"]:
+        """Return distances, 0 for equal images; `y` is repeated to the length of `x`, its features too."""
+        repeats = (len(x) // len(y), 1, 1, 1)
         levels = zip(self.trunk(x), self.trunk(y), strict=True)
-        return torch.stack([_level_distance(a.float(), b.float()) for a, b in levels]).mean(0)
+        distances = [_level_distance(a.float(), b.float().repeat(repeats)) for a, b in levels]
+        return torch.stack(distances).mean(0)
 
 
 def _level_distance(a: Float[Tensor, "n c h w"], b: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:

@@ -1,0 +1,1 @@
+"""Benchmark commands; tests do not measure time."""
