@@ -16,7 +16,7 @@ LARGEST_WAITS = {
     "e4e": 7,
     "hfgi": 3,
     "alignment fresh pairs": 1,
-    "generator relativistic": 4,
+    "generator relativistic": 26,
     "oracle": 7,
     "identity": 13,
 }
