@@ -5,12 +5,16 @@ images. A run of the same code, seed and kind of machine gives the same numbers;
 far less than an interval; a method that was broken leaves it.
 """
 
+import base64
+import io
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import nbformat
 import pandas as pd
+from PIL import Image
 
 from clcae_lib import paths
 from clcae_lib.files import atomic_path
@@ -18,16 +22,19 @@ from clcae_lib.suite.collect import read_runs, read_table
 from clcae_lib.suite.record import SuiteError
 from clcae_lib.suite.report import GOOD, read_run, write_report
 
-_KEPT = (".png", ".csv", ".json")  # executed notebooks and their HTML copies stay behind
+_KEPT = (".png", ".csv", ".json")
+_LARGEST_NOTEBOOK = 2_000_000
+"""Bytes of a kept notebook; repository pages on the web show larger ones slowly or not at all."""
 _SETTING = "training steps"
 _SLACK = 1e-9
 """Of a value's size: what printing and reading a number may change."""
 
 
 def keep_report(source: Path) -> Path:
-    """Copy a complete run's report without the executed notebooks to results/reference; return the new page.
+    """Copy a complete run's report to results/reference and return the new page.
 
-    The folders of the run's notebooks are replaced. The runs of sweeps, where there are any, become the
+    The folders of the run's notebooks are replaced, and the executed notebooks are kept in `notebooks`, with
+    images in 256 colours. The runs of sweeps, where there are any, become the
     committed reference runs.
 
     Args:
@@ -45,6 +52,8 @@ def keep_report(source: Path) -> Path:
     for outcome in status["notebooks"]:
         shutil.rmtree(target / outcome["notebook"], ignore_errors=True)
         files += sorted((source / outcome["notebook"]).iterdir())
+        name = f"{outcome['notebook']}.ipynb"
+        _keep_notebook(source / outcome["notebook"] / name, target / "notebooks" / name)
     swept = [path for path in (source.parent / "sweeps").glob("*/*") if path.name != "runs.parquet"]
     copies = {path: target / path.relative_to(source) for path in files if path.suffix in _KEPT}
     copies |= {
@@ -56,6 +65,36 @@ def keep_report(source: Path) -> Path:
         with atomic_path(copy) as partial:
             shutil.copyfile(path, partial)
     return write_report(target)
+
+
+def _keep_notebook(source: Path, target: Path) -> None:
+    """Write an executed notebook without the state of its widgets, in at most `_LARGEST_NOTEBOOK` bytes."""
+    if not source.is_file():
+        return
+    text = source.read_text(encoding="utf-8")
+    for share in (1, 0.7, 0.5, 0.35):
+        notebook = nbformat.reads(text, as_version=4)
+        notebook.metadata.pop("widgets", None)
+        outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+        for data in (output["data"] for output in outputs if "data" in output):
+            data.pop("application/vnd.jupyter.widget-view+json", None)
+            if "image/png" in data:
+                data["image/png"] = _fewer_colours(data["image/png"], share)
+        small = nbformat.writes(notebook)
+        if len(small) <= _LARGEST_NOTEBOOK:
+            break
+    with atomic_path(target) as partial:
+        partial.write_text(small + "\n", encoding="utf-8")
+
+
+def _fewer_colours(png: str, share: float) -> str:
+    """Return a PNG in base64 with a palette of 256 colours and this share of its width and height."""
+    with Image.open(io.BytesIO(base64.b64decode(png))) as image:
+        size = tuple(max(1, round(side * share)) for side in image.size)
+        reduced = image.convert("RGB").resize(size, Image.Resampling.LANCZOS).quantize(256)
+    buffer = io.BytesIO()
+    reduced.save(buffer, format="PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 @dataclass(frozen=True)

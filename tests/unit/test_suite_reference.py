@@ -1,10 +1,13 @@
 """The portable page, the kept reference and the check against it."""
 
 import base64
+import io
 import re
 
+import nbformat
 import pandas as pd
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from clcae_lib.cli import app
@@ -28,6 +31,7 @@ figure, axes = plt.subplots(figsize=(2, 1))
 recorder.figure(figure, "plain_one")
 recorder.figure(figure, "first_one", headline=True, caption="It rises.");
 """
+SHOWN = "from IPython.display import Image; Image(str(recorder.folder / 'first_one.png'))"
 
 
 def runs(folder, *rows):
@@ -94,8 +98,8 @@ def test_the_committed_reference_can_be_checked(repository):
     assert check_runs(reference / "sweeps" / "ablations", reference).compared >= 24
 
 
-def test_a_run_is_kept_without_its_notebooks_and_sent_as_one_page(suite, tmp_path):
-    suite({"01_a": [TABLE]})
+def test_a_run_is_kept_with_small_notebooks_and_sent_as_one_page(suite, tmp_path):
+    suite({"01_a": [TABLE, SHOWN]})
     source = run_suite("quick").folder
     target = source.parent / "reference"
     (target / "01_a").mkdir(parents=True)
@@ -104,6 +108,11 @@ def test_a_run_is_kept_without_its_notebooks_and_sent_as_one_page(suite, tmp_pat
     files = ["figures.json", "first_one.png", "methods.csv", "metrics.json", "plain_one.png", "run.json"]
     assert sorted(file.name for file in (target / "01_a").iterdir()) == files
     assert "It rises." in page
+    executed = nbformat.read(target / "notebooks" / "01_a.ipynb", as_version=4)
+    assert "widgets" not in executed.metadata
+    (shown,) = [output for output in executed.cells[-1].outputs if "data" in output]
+    with Image.open(io.BytesIO(base64.b64decode(shown["data"]["image/png"]))) as image:
+        assert image.mode == "P"
     assert ".ipynb" not in page
     assert "run.log" not in page
     for folder in (source, target):
