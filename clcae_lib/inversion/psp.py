@@ -86,11 +86,11 @@ class PspEncoder(nn.Module):
         """Set the mean code to the generator's."""
         self.w_avg.copy_(generator.w_avg)
 
-    def _widen(self, pictures: int) -> None:
+    def _widen(self, images: int) -> None:
         """Give the backbone's first convolution the channels of several images."""
         name, first = first_convolution(self.body)
         bias = first.bias is not None
-        wide = nn.Conv2d(3 * pictures, first.out_channels, 3, first.stride, first.padding, bias=bias)
+        wide = nn.Conv2d(3 * images, first.out_channels, 3, first.stride, first.padding, bias=bias)
         self.body.set_submodule(name, wide)
 
 

@@ -12,7 +12,7 @@ def upright(image: Image.Image) -> Image.Image:
         image.getexif()
         image.info.pop("exif", None)  # else Pillow encodes all of it again, which fails for some cameras
         return ImageOps.exif_transpose(image)
-    except Exception:  # metadata that no parser accepts are no reason to refuse the pixels
+    except Exception:  # unreadable metadata do not make the pixels unusable
         return image
 
 

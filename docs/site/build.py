@@ -12,7 +12,7 @@ COPIED = ("README.md", "LICENSE", "CITATION.cff", "environment.yml", "docs", "no
 
 
 def gather() -> None:
-    """Lay README, docs, figures and the executed notebooks out as in the repository, so that links hold."""
+    """Copy the sources in the layout of the repository, so that relative links hold."""
     for folder in (SOURCE, TARGET):
         shutil.rmtree(folder, ignore_errors=True)
     for name in COPIED:
