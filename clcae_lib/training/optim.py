@@ -117,9 +117,11 @@ def update_ema(ema: nn.Module, model: nn.Module, *, images: int, half_life: floa
 def average_gradients(fabric: Fabric, *networks: nn.Module) -> None:
     """Replace gradients, and the statistics of batch normalisation, by their means over the ranks.
 
-    Fabric's wrapping (DistributedDataParallel) is not used. It does not support `torch.autograd.grad`, which
-    gradient penalties need; it must search the graph of every step for the layers that coarse stages of the
-    generator and frozen halves of encoders leave unused; and it gives all ranks the statistics of the first.
+    Fabric's wrapping (DistributedDataParallel) is not used: it averages only what passes through `forward`,
+    and trainings call `mapping`, `synthesis` and `offsets`; it must search the graph of every step for the
+    layers that coarse stages of the generator and frozen halves of encoders leave unused; and it gives all
+    ranks the statistics of the first. Gradient penalties would work: measured with two processes, its
+    gradients of one equal these.
     """
     shared = [p.grad for network in networks for p in network.parameters() if p.grad is not None]
     if fabric.world_size == 1 or not shared:
