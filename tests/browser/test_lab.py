@@ -1,6 +1,7 @@
 """The notebook 04 in JupyterLab, run and used with a real browser."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -24,6 +25,7 @@ def lab(browser, tmp_path_factory):
     work = folder / "work"
     work.mkdir()
     (work / "explorer.ipynb").write_text(json.dumps(node))
+    shutil.copytree(ROOT / "notebooks" / "figures", work / "figures")
     settings = folder / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True)
     (settings / "notification.jupyterlab-settings").write_text(
