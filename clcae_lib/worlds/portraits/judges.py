@@ -184,9 +184,11 @@ class Perceptual(Judge):
 
     def forward(self, x: Float[Tensor, "n 3 h w"], y: Float[Tensor, "m 3 h w"]) -> Float[Tensor, " n"]:
         """Return distances, 0 for equal images; `y` is repeated to the length of `x`, its features too."""
-        repeats = (len(x) // len(y), 1, 1, 1)
-        levels = zip(self.trunk(x), self.trunk(y), strict=True)
-        distances = [_level_distance(a.float(), b.float().repeat(repeats)) for a, b in levels]
+        levels, repeats = zip(self.trunk(x), self.trunk(y), strict=True), len(x) // len(y)
+        distances = []
+        for a, b in levels:
+            b = b if repeats == 1 else b.repeat(repeats, 1, 1, 1)
+            distances.append(_level_distance(a.float(), b.float()))
         return torch.stack(distances).mean(0)
 
 
