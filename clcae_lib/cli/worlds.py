@@ -126,6 +126,7 @@ def explore(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8866,
     visitors: Annotated[int, typer.Option(min=1, help="Kernels at a time.")] = 4,
     idle: Annotated[int, typer.Option(min=10, help="Seconds after which an idle kernel ends.")] = 900,
+    name: Annotated[list[str] | None, typer.Option(help="A name that a proxy passes on as Host.")] = None,
 ) -> None:
     """Serve the latent explorer as a page of its own, with Voila."""
     with report_user_errors():
@@ -137,4 +138,5 @@ def explore(
 
         get_world(world)
         typer.echo(f"the explorer: http://{host}:{port}/ (Ctrl-C ends it)")
-        serve(world, device=device, host=host, port=port, visitors=visitors, idle=idle)
+        limits = {"visitors": visitors, "idle": idle, "names": name or ()}
+        serve(world, device=device, host=host, port=port, **limits)

@@ -1,17 +1,22 @@
 """The explorer as a page of its own, served by Voila: sliders without code (no section of the paper).
 
-Each visitor has a kernel and with it a state of their own. Only this machine is served, unless asked
-otherwise; messages are limited in size, visitors in number; idle kernels end. The page is made in an empty
-temporary folder, so nothing else can be fetched, and needs nothing from other machines.
+Each visitor has a kernel and with it a state of their own. Only this machine is served, under its own names,
+unless asked otherwise; messages are limited in size and checked, visitors in number; idle kernels end. The
+page is made in an empty temporary folder, so nothing else can be fetched, and needs nothing from other
+machines.
 """
 
 import os
+import struct
 import tempfile
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from tornado import web
 from traitlets import Int
@@ -21,6 +26,8 @@ from clcae_lib.explorer.state import ExplorerError
 
 MESSAGE_BYTES = 10_000_000
 """A websocket message above this ends the connection before it is read: room for an upload of 8 MB."""
+_PROTOCOL = "v1.kernel.websocket.jupyter.org"
+_PARTS = range(6, 101)  # offsets of a frame: those of the channel and the message's four parts, and buffers
 _TEMPLATES = Path(__file__).parent / "voila"
 _PAGE = """\
 from clcae_lib.explorer.app import Explorer
@@ -37,6 +44,7 @@ def serve(
     port: int = 8866,
     visitors: int = 4,
     idle: int = 900,
+    names: Sequence[str] = (),
 ) -> None:
     """Serve the explorer until interrupted.
 
@@ -49,6 +57,9 @@ def serve(
         port: port of the page.
         visitors: the most visitors at the same time; each has a kernel of some 600 MB.
         idle: seconds after which a visitor who does nothing loses the kernel.
+        names: names besides localhost under which a browser or a proxy may ask for the page. They are
+            checked if `host` is 127.0.0.1 or another loopback address: a foreign site that gives its own
+            name this address (DNS rebinding) is refused.
 
     Raises:
         ExplorerError: visitors or idle is below 1.
@@ -66,7 +77,8 @@ def serve(
     try:
         with tempfile.TemporaryDirectory(prefix="clcae-explorer-") as folder:
             page = write_page(Path(folder), world=world, device=device)
-            config = configuration(host=host, port=port, visitors=visitors, idle=idle, folder=Path(folder))
+            limits = {"visitors": visitors, "idle": idle, "names": names}
+            config = configuration(host=host, port=port, folder=Path(folder), **limits)
             Voila.launch_instance([str(page)], config=config)
     finally:
         del os.environ["JUPYTER_PATH"]
@@ -84,11 +96,18 @@ def write_page(folder: Path, *, world: str, device: str) -> Path:
     return path
 
 
-def configuration(*, host: str, port: int, visitors: int, idle: int, folder: Path) -> Config:
+def configuration(
+    *, host: str, port: int, visitors: int, idle: int, folder: Path, names: Sequence[str] = ()
+) -> Config:
     """Return Voila's settings: the arguments of `serve`, and the empty folder of the page."""
     config = Config()
     config.Voila.update(ip=host, port=port, port_retries=0, open_browser=False, root_dir=str(folder))
-    config.Voila.tornado_settings = {"websocket_max_message_size": MESSAGE_BYTES}
+    config.Voila.kernel_websocket_connection_class = CheckedConnection
+    config.Voila.tornado_settings = {
+        "websocket_max_message_size": MESSAGE_BYTES,
+        "allow_remote_access": not (host == "localhost" or host.startswith("127.") or host == "::1"),
+        "local_hostnames": ["localhost", *names],
+    }
     config.VoilaConfiguration.update(
         template="clcae",
         theme="light",
@@ -106,6 +125,47 @@ def configuration(*, host: str, port: int, visitors: int, idle: int, folder: Pat
     interval = max(1, min(60, idle // 2))
     config.MappingKernelManager.update(cull_idle_timeout=idle, cull_interval=interval, cull_connected=True)
     return config
+
+
+class CheckedConnection(ZMQChannelsWebsocketConnection):
+    """A visitor's websocket, which refuses what the servers below would read without an end.
+
+    Voila reads each message to a visitor, and jupyter_server each frame from one, as the protocol `v1`, a
+    list of offsets and the parts between them, whatever was agreed on and whatever the offsets are.
+    """
+
+    async def prepare(self) -> None:
+        """Refuse a websocket of another protocol before it opens.
+
+        Raises:
+            HTTPError: the visitor's program does not offer the protocol.
+        """
+        offered = self.websocket_handler.request.headers.get("Sec-WebSocket-Protocol", "")
+        if _PROTOCOL not in [name.strip() for name in offered.split(",")]:
+            raise web.HTTPError(400, f"open the websocket with the protocol {_PROTOCOL}")
+        await super().prepare()
+
+    def handle_incoming_message(self, incoming_msg: Any) -> None:
+        """Pass a frame on to the kernel, or end the connection if its offsets are not those of its parts."""
+        if _well_formed(incoming_msg):
+            super().handle_incoming_message(incoming_msg)
+        else:
+            self.websocket_handler.close(1002, "malformed frame")
+
+
+def _well_formed(frame: Any) -> bool:
+    """Return whether a frame is binary and its parts follow each other and end where the frame does.
+
+    Parts in another order could overlap, and be copied to many times the size of the frame.
+    """
+    if not isinstance(frame, bytes) or (count := int.from_bytes(frame[:8], "little")) not in _PARTS:
+        return False
+    first = 8 * (count + 1)
+    if len(frame) < first:
+        return False
+    offsets = struct.unpack_from(f"<{count}Q", frame, 8)
+    ordered = all(start <= end for start, end in pairwise(offsets))
+    return ordered and offsets[0] == first and offsets[-1] == len(frame)
 
 
 class OwnInterpreter(KernelSpecManager):
