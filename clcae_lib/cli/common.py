@@ -1,5 +1,6 @@
 """What all of the commands share: how they fail, lists as options, and options that many have."""
 
+import errno
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -78,7 +79,7 @@ class Lists(TyperCommand):
 
 @contextmanager
 def report_user_errors() -> Iterator[None]:
-    """Turn a `ClcaeError` into one line and exit status 2, and Ctrl-C into 130.
+    """Turn a `ClcaeError` and a full disk into one line and exit status 2, and Ctrl-C into 130.
 
     Any other exception is a fault of the program and keeps its traceback.
     """
@@ -89,4 +90,11 @@ def report_user_errors() -> Iterator[None]:
         raise typer.Exit(130) from None
     except ClcaeError as error:
         typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        where = f" at {error.filename}" if error.filename else ""
+        text = f"{error.strerror}{where}; make room and give the command again, finished files are kept"
+        typer.echo(f"error: {text}", err=True)
         raise typer.Exit(2) from error

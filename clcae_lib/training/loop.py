@@ -227,7 +227,7 @@ class _Run:
         self.task.setup(self.fabric)
         resumed = resume and (self.folder / STATE).is_file()
         if resumed:
-            self._restore(checkpoints.load_state(self.folder / STATE))
+            self._resume()
         if self.fabric.is_global_zero:
             self._open(fresh=not resumed)
         self.fabric.barrier()
@@ -312,6 +312,8 @@ class _Run:
 
     def _open(self, *, fresh: bool) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        for partial in self.folder.rglob(f"{files.PARTIAL}*"):  # of a run that was killed while it wrote
+            partial.unlink()
         if fresh:
             for name in ("tensorboard", "sheets"):
                 shutil.rmtree(self.folder / name, ignore_errors=True)
@@ -352,6 +354,20 @@ class _Run:
             checkpoints.save_state(self.folder / STATE, state)
         self.fabric.barrier()
         return self.step
+
+    def _resume(self) -> None:
+        """Restore the folder's state, or refuse it in one sentence if it is not of this training."""
+        state = checkpoints.load_state(self.folder / STATE)
+        try:
+            self._restore(state)
+        except (ConfigError, torch.OutOfMemoryError):
+            raise
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
+            raise ConfigError(
+                f"{self.folder / STATE} is not a state of this training ({reason}); "
+                "give another folder, or resume=False (--no-resume) to start over"
+            ) from error
 
     def _restore(self, state: dict[str, Any]) -> None:
         self._compare(state)

@@ -7,8 +7,10 @@ unfinished training is a torch file, read with `weights_only=True`, which refuse
 plain containers. (The published code's format is a pickle.)
 """
 
+import errno
 import json
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +26,11 @@ from clcae_lib.errors import ClcaeError, MissingFileError
 from clcae_lib.files import atomic_path, sha256
 
 KEY = "clcae"
+#: Errors of the libraries that read a damaged file.
+DAMAGE = (
+    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, TypeError),
+    *(ValueError, pickle.UnpicklingError, struct.error, zipfile.BadZipFile),
+)
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -63,8 +70,8 @@ def save_weights(
     for name, tensor in tensors.items():
         tensor = tensor.detach().cpu()
         ready[name] = (_narrow(name, tensor, path) if half else tensor).contiguous().clone()
-    with atomic_path(path) as partial:
-        safetensors.torch.save_file(ready, partial, metadata={KEY: json.dumps(metadata)})
+    with atomic_path(path) as partial:  # `save_file` would make a file that only its owner may read
+        partial.write_bytes(safetensors.torch.save(ready, metadata={KEY: json.dumps(metadata)}))
     return Path(path)
 
 
@@ -222,27 +229,47 @@ class Undrawn(TorchFunctionMode):
 
 
 def save_state(path: Path | str, state: dict[str, Any]) -> Path:
-    """Write the state of a training: tensors, numbers, texts and containers of them; all or nothing."""
+    """Write the state of a training: tensors, numbers, texts and containers of them; all or nothing.
+
+    Raises:
+        OSError: the disk is full, for example; the message names the file, which is as it was.
+    """
     with atomic_path(path) as partial:
-        torch.save(state, partial)
+        try:
+            with partial.open("wb") as file:
+                torch.save(state, file)
+        except RuntimeError as error:  # torch's writer fails again when it is closed
+            if isinstance(disk := error.__context__, OSError):
+                raise OSError(disk.errno, disk.strerror, str(path)) from error
+            raise
     return Path(path)
 
 
 def load_state(path: Path | str) -> dict[str, Any]:
     """Return a state that `save_state` wrote, on the CPU.
 
+    torch does not compare an archive with its checksums; this function does.
+
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or a pickle that would run code.
+        ValueError: it is damaged, compressed, or a pickle that would run code.
     """
     _require(path)
-    refusal = f"{path} is damaged or holds more than plain data; delete it to start from scratch"
-    if not zipfile.is_zipfile(path):
-        raise WeightsError(refusal)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError) as error:
-        raise WeightsError(f"{refusal} ({str(error).partition(chr(10))[0]})") from error
+        with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type for member in archive.infolist()):
+                raise zipfile.BadZipFile("it is compressed")
+            if name := archive.testzip():
+                raise zipfile.BadZipFile(f"{name} has another checksum")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError(f"it is a {type(state).__name__}")
+        return state
+    except (*DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place before the file's start
+            raise
+        refusal = f"{path} is damaged or holds more than plain data; delete it to start from scratch"
+        raise WeightsError(f"{refusal} ({str(error).partition(chr(10))[0][:200]})") from error
 
 
 def _card_path(weights_path: Path | str) -> Path:

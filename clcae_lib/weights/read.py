@@ -1,10 +1,7 @@
 """Open any weights file: its content by name, shape and type; nothing in it is run, no number is read."""
 
 import mmap
-import pickle
 import re
-import struct
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,14 +15,9 @@ from torch import Tensor
 from clcae_lib.errors import MissingFileError
 from clcae_lib.weights._inert import Network
 from clcae_lib.weights._pickle import MAGIC_START, Reader, walk
-from clcae_lib.weights.checkpoints import UnsafeFileError, WeightsError, read_safetensors
+from clcae_lib.weights.checkpoints import DAMAGE, UnsafeFileError, WeightsError, read_safetensors
 
 _PAGE = re.compile(rb"\s*<(!doctype|html|\?xml|head|body)", re.IGNORECASE)
-#: Errors of the libraries that read a damaged file.
-_DAMAGE = (
-    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, TypeError),
-    *(ValueError, pickle.UnpicklingError, struct.error, zipfile.BadZipFile),
-)
 
 
 def _unverified() -> None:
@@ -64,7 +56,7 @@ def naming(path: Path | str) -> Iterator[None]:
         ) from error
     except WeightsError as error:
         raise WeightsError(f"{path} {str(error).removeprefix(f'{path} ')}") from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise WeightsError(f"{path} is damaged ({reason[:200]}); fetch it again") from error
 

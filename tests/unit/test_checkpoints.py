@@ -1,6 +1,9 @@
 """Weights are read safely, and every refusal names the file and what to do."""
 
+import pathlib
 import pickle
+import resource
+import zipfile
 
 import pytest
 import torch
@@ -35,6 +38,8 @@ def test_round_trip(weights):
     assert torch.equal(loaded["a.weight"], tensors["a.weight"].half().float())
     assert torch.equal(loaded["a.bias"], tensors["a.bias"])
     assert loaded["count"].dtype == torch.int64
+    (path.parent / "plain").write_text("x")
+    assert path.stat().st_mode == (path.parent / "plain").stat().st_mode, "the usual permissions"
     base = torch.rand(2, 3)
     shared = {"one": base, "same": base, "transposed": base.t()}
     checkpoints.save_weights(path, shared, metadata={}, half=False)
@@ -48,11 +53,11 @@ def test_a_failed_write_keeps_the_old_file(weights, monkeypatch):
     with pytest.raises(ValueError, match="big exceeds the range of half precision; save it with half=False"):
         checkpoints.save_weights(path, {"big": torch.full((2, 2), 1e6)}, metadata={})
 
-    def half_written(tensors, file, metadata):
-        file.write_bytes(b"half")
+    def half_written(path, content):
+        path.write_text("half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(checkpoints.safetensors.torch, "save_file", half_written)
+    monkeypatch.setattr(pathlib.Path, "write_bytes", half_written)
     with pytest.raises(OSError, match="disk full"):
         checkpoints.save_weights(path, {"t": torch.zeros(2)}, metadata={})
     assert sha256(path) == before
@@ -120,6 +125,8 @@ def test_a_damaged_or_malicious_state_is_refused_and_not_run(tmp_path):
     contents = [path.read_bytes(), pickle.dumps(Evil(trap))]
     checkpoints.save_state(path, {"t": torch.randn(100)})
     contents += [path.read_bytes()[:keep] for keep in (0, 10, 300)]
+    torch.save([1, 2], path)
+    contents.append(path.read_bytes())
     for content in contents:
         path.write_bytes(content)
         with pytest.raises(
@@ -130,6 +137,53 @@ def test_a_damaged_or_malicious_state_is_refused_and_not_run(tmp_path):
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r"state\.pt does not exist"):
         checkpoints.load_state(path)
+
+
+def test_a_flipped_bit_of_a_state_is_noticed_or_changes_nothing(tmp_path):
+    path = checkpoints.save_state(tmp_path / "state.pt", {"step": 3, "w": torch.randn(40)})
+    whole, good, refused = checkpoints.load_state(path), path.read_bytes(), []
+    for place in range(len(good)):
+        content = bytearray(good)
+        content[place] ^= 1 << place % 8
+        path.write_bytes(content)
+        try:
+            loaded = checkpoints.load_state(path)
+        except checkpoints.WeightsError as error:
+            refused.append(str(error))
+        else:
+            assert loaded["step"] == whole["step"]
+            assert torch.equal(loaded["w"], whole["w"])
+    assert len(refused) > 160, "all bytes of the numbers, at least"
+    assert all("state.pt is damaged" in said and "\n" not in said for said in refused)
+
+
+def test_a_compressed_state_is_refused_before_it_is_expanded(tmp_path):
+    path = checkpoints.save_state(tmp_path / "state.pt", {"w": torch.zeros(1000)})
+    with zipfile.ZipFile(path) as plain:
+        members = {name: plain.read(name) for name in plain.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, content in members.items():
+            packed.writestr(name, content)
+    with pytest.raises(checkpoints.WeightsError, match=r"state\.pt is damaged .*compressed"):
+        checkpoints.load_state(path)
+
+
+def test_a_state_of_before_whose_file_torch_opened_itself_is_read(tmp_path):
+    torch.save({"step": 3}, tmp_path / "state.pt")
+    assert checkpoints.load_state(tmp_path / "state.pt") == {"step": 3}
+
+
+def test_a_full_disk_is_named_and_the_earlier_state_stays(tmp_path):
+    path = checkpoints.save_state(tmp_path / "state.pt", {"step": 1})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large.*state\.pt"):
+            checkpoints.save_state(path, {"step": 2, "w": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert checkpoints.load_state(path) == {"step": 1}
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_cards(weights):

@@ -171,6 +171,35 @@ def test_a_run_of_other_settings_is_refused_with_the_difference_and_a_remedy(tmp
         fit(Regression(config), config, tmp_path)
 
 
+@pytest.mark.parametrize("damage", ["empty", "foreign", "task", "modules", "step", "shape", "name"])
+def test_a_state_of_something_else_is_refused_in_one_sentence(tmp_path, damage):
+    folder, _ = run(tmp_path / "run", steps=4)
+    content = state(folder)
+    if damage in ("empty", "foreign"):
+        content = {"G": torch.ones(3)} if damage == "foreign" else {}
+    elif damage == "shape":
+        content["modules"]["network"]["0.weight"] = torch.ones(2, 2)
+    elif damage == "name":
+        content["modules"] = {"other": content["modules"]["network"]}
+    else:
+        content[damage] = "a text"
+    checkpoints.save_state(folder / "state.pt", content)
+    with pytest.raises(
+        ConfigError, match=r"state\.pt is not a state of this training .*--no-resume"
+    ) as caught:
+        run(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_partial_files_of_a_killed_run_are_removed_at_the_next_start(tmp_path):
+    folder, _ = run(tmp_path / "run", steps=4)
+    litter = [folder / ".partial-1state.pt", folder / "sheets" / ".partial-20000004.png"]
+    for path in litter:
+        path.write_bytes(b"half")
+    run(folder)
+    assert not any(path.exists() for path in litter)
+
+
 def test_time_limit_stops_with_a_state_and_weights(tmp_path):
     folder, task = run(tmp_path, max_minutes=0)
     assert task.count == 0
