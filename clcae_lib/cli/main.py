@@ -4,7 +4,7 @@ import os
 
 import typer
 
-from clcae_lib.cli import files, invert, suite, train, worlds
+from clcae_lib.cli import bench, files, invert, suite, train, worlds
 
 app = typer.Typer(
     help="CLCAE: invert images into StyleGAN2, edit them, and measure the edits.",
@@ -18,6 +18,7 @@ app.add_typer(worlds.app, name="world")
 app.add_typer(worlds.commands)
 app.add_typer(files.app)
 app.add_typer(invert.app)
+app.add_typer(bench.app)
 
 
 @app.callback()

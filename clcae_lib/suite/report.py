@@ -132,7 +132,9 @@ def _links(source: Path, name: str, good: bool) -> list[tuple[str, str]]:
 
 
 def _title(notebook: Path) -> str:
-    """Return the notebook's first heading, or its name."""
+    """Return the notebook's first heading, or its name; also of what is not a notebook."""
+    if not notebook.is_file():
+        return notebook.stem
     for cell in nbformat.read(notebook, as_version=4).cells:
         for line in cell.source.splitlines() if cell.cell_type == "markdown" else []:
             if line.startswith("# "):

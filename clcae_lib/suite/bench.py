@@ -1,0 +1,366 @@
+"""The open bench: measure an inverter or a finder of directions of another package beside known methods.
+
+The measures are those of notebook 07. What is measured and why is in `docs/bench.md`.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from clcae_lib import paths
+from clcae_lib.editing import Direction, cached_directions, calibrate, factor_column
+from clcae_lib.evaluation import (
+    Bench,
+    EditBench,
+    Judges,
+    at_equal_response,
+    cost_table,
+    measure_curve,
+)
+from clcae_lib.files import atomic_path, sha256
+from clcae_lib.inversion import METHODS, ClcaeInverter, Inverter, make_inverter
+from clcae_lib.plots import show_grid
+from clcae_lib.provenance import commit, device_text, versions
+from clcae_lib.suite.collect import provenance_rows, sweep_tables
+from clcae_lib.suite.collect import table as with_columns
+from clcae_lib.suite.guests import CheckedInverter, find_checked, load_guest
+from clcae_lib.suite.record import Record, Recorder, SuiteError
+from clcae_lib.suite.report import portable_report
+from clcae_lib.worlds import World, get_world
+
+FACTORS = {"yaw": "geometric", "smile": "geometric", "age": "appearance", "glasses": "appearance"}
+"""The edited factors, and whether an edit moves parts of the face or repaints them."""
+FINDERS = ("interfacegan", "ganspace", "sefa", "stylespace")
+TRIVIAL = ("mean_face", "nearest_code")
+RESPONSE = 1.0
+"""Movement of the factor, in standard deviations, at which edits are compared."""
+PROTOCOL = 1
+"""Raised when the measures change."""
+BETTER = {"psnr": 1, "ssim": 1, "perceptual": -1, "identity": 1, "code_distance": -1, "style_error": -1}
+BETTER |= {"kept": 1, "kept_after_edit": 1, "frechet": -1, "kernel": -1}
+EDIT_BETTER = {"identity": 1, "truth_distance": -1, "leakage": -1}
+COST = ("relative", "peak_mb", "parameters", "images_seen")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Numbers of images and codes; the defaults are those of the committed rows.
+
+    Attributes:
+        images: inverted renders, of which the first `edits` are edited.
+        edits: edited renders.
+        accessories: renders with an accessory.
+        codes: samples whose codes are known.
+        labelled: labelled codes that directions are learned from.
+        calibrated: codes that the unit of each direction is measured on.
+    """
+
+    images: int = 128
+    edits: int = 48
+    accessories: int = 48
+    codes: int = 64
+    labelled: int = 1500
+    calibrated: int = 32
+
+    def __post_init__(self) -> None:
+        """Check that the edited images are among the inverted ones."""
+        if self.edits > self.images:
+            raise SuiteError(f"--edits {self.edits}: only {self.images} images are inverted; raise --images")
+
+
+@dataclass(frozen=True)
+class OpenBench:
+    """A world's bench with its version.
+
+    Attributes:
+        world: world that has a renderer.
+        sizes: numbers of images and codes.
+    """
+
+    world: World
+    sizes: Sizes = field(default_factory=Sizes)
+
+    @cached_property
+    def bench(self) -> Bench:
+        """The images, directions and evaluation networks."""
+        counts = {name: getattr(self.sizes, name) for name in ("images", "edits", "accessories", "codes")}
+        return Bench.of(self.judges, self.directions("interfacegan"), **counts)
+
+    @cached_property
+    def judges(self) -> Judges:
+        """The evaluation networks."""
+        return Judges.of(self.world, "cpu")
+
+    def directions(self, finder: Any) -> dict[str, Direction]:
+        """Return the calibrated directions of one of the library's finders."""
+        options = {"samples": self.sizes.labelled, "calibrated_on": self.sizes.calibrated}
+        return cached_directions(self.world, list(FACTORS), finder, **options)
+
+    def calibrated(self, directions: Mapping[str, Direction]) -> dict[str, Direction]:
+        """Return directions with the bench's own unit: strength 1 is a standard deviation of the factor."""
+        net, oracle = self.world.generator("cpu"), self.world.oracle("train")
+        options, found = {"count": self.sizes.calibrated, "seed": 1}, {}
+        for name, direction in directions.items():
+            column = factor_column(self.world, name)
+            std = self.world.factor_std[column].item()
+            found[name] = calibrate(direction, net, oracle, column=column, std=std, **options)
+        return found
+
+    @property
+    def version(self) -> str:
+        """The protocol's number and a digest of all that rows depend on: renderer, networks and sizes."""
+        networks = ("generator", "oracle_a", "oracle_b", "identity_b", "perceptual_b")
+        digests = [sha256(self.world.weights(name)) for name in networks]
+        facts = [self.world.name, self.world.renderer, digests, asdict(self.sizes), FACTORS, RESPONSE]
+        return f"{PROTOCOL}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]}"
+
+    def measure(self, inverter: Inverter, variant: str, space: str, faces: dict[str, Any]) -> dict[str, Any]:
+        """Return the tables of one inverter, with the column `variant`; add its images to `faces`."""
+        found = self.bench.measure(inverter, method=variant, space=space)
+        faces[variant], faces[f"{variant}, edited"] = found.reconstructions, found.edited
+        names = ("records", "curves", "codes", "details", "sets")
+        tables = {name: getattr(found, name).assign(variant=variant) for name in names}
+        tables["records"] = tables["records"].query("space == @space")
+        batch, unit = self.bench.images[:4], ClcaeInverter.load(self.world, device="cpu")
+        started = time.perf_counter()
+        inverter.invert(batch)
+        runs = 5 if time.perf_counter() - started < 2 else 1
+        turns, modules = {"unit": unit.invert, variant: inverter.invert}, {variant: _networks(inverter)}
+        cost = cost_table(turns, batch, modules=modules, images_seen={}, runs=runs).set_index("method")
+        cost["relative"] = cost["ms_per_image"] / cost["ms_per_image"]["unit"]
+        return tables | {"cost": cost.loc[[variant]].rename_axis("variant").reset_index()}
+
+
+def _networks(inverter: Any) -> tuple[nn.Module, ...]:
+    """Return the networks that an inverter holds, except the generator."""
+    guest = getattr(inverter, "guest", inverter)
+    held = dict(guest.named_children()) if isinstance(guest, nn.Module) else vars(guest)
+    return tuple(part for name, part in held.items() if isinstance(part, nn.Module) and name != "generator")
+
+
+def summary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return one row for each variant: every measure, and those of edits as "factor: measure"."""
+    by = "variant"
+    rows = tables["records"].groupby(by)[["psnr", "ssim", "perceptual", "identity"]].mean()
+    rows = rows.join(tables["codes"].groupby(by)[["code_distance", "style_error"]].mean())
+    rows = rows.join(tables["details"].groupby(by)[["kept", "kept_after_edit"]].median())
+    rows = rows.join(tables["sets"].groupby(by)[["frechet", "kernel"]].mean())
+    rows = rows.join(tables["cost"].groupby(by)[list(COST)].median())
+    return rows.join(edit_summary(tables["curves"]))
+
+
+def edit_summary(curves: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each variant with the costs of its edits at equal response, as "factor: measure".
+
+    `reached` is the share of edits of strength 1 that move the factor by half a standard deviation.
+    """
+    by = ["variant", "factor"]
+    read = at_equal_response(curves, response=RESPONSE, by=by, n=1).set_index(by)
+    read["reached"] = curves[curves["step"] == 1].groupby(by)["reached"].mean()
+    wide = read[[*EDIT_BETTER, "strength", "reached"]].unstack("factor")
+    return wide.set_axis([f"{factor}: {measure}" for measure, factor in wide.columns], axis=1)
+
+
+def committed(bench: OpenBench, mean_face: pd.Series) -> pd.DataFrame:
+    """Return rows of the committed methods for the same images; none if they belong to another bench.
+
+    Of several trainings the first is read, since a guest has one. The committed mean face must have the
+    values of `mean_face`, which was measured now: the images, directions and networks are then the same.
+    """
+    tables, sizes = sweep_tables("methods", origins=["reference"]), bench.sizes
+    if not tables or set(tables["records"]["world"]) != {bench.world.name}:
+        return pd.DataFrame()
+    tables = {name: frame[frame["seed"] == 0] for name, frame in tables.items()}
+    names = {"records": [f"test/{k}" for k in range(sizes.images)], "curves": range(sizes.edits)}
+    names |= {"details": range(sizes.accessories), "codes": range(sizes.codes)}
+    for table, images in names.items():
+        same = tables[table][tables[table]["image"].isin(list(images))]
+        counts = same.groupby("variant")["image"].nunique()
+        tables[table] = same[same["variant"].isin(counts.index[counts == len(images)])]
+    if any("mean_face" not in set(tables[table]["variant"]) for table in names):
+        return pd.DataFrame()
+    tables["sets"] = tables["sets"][tables["sets"]["count"] == sizes.edits * len(FACTORS)]
+    rows = summary(tables)
+    shared = [name for name in rows if name not in (*COST, "frechet", "kernel")]
+    known = rows.loc["mean_face", shared].to_numpy(float)
+    if not np.allclose(known, mean_face[shared].to_numpy(float), rtol=0.02, atol=2e-3, equal_nan=True):
+        return pd.DataFrame()
+    if "clcae_reference" in rows.index:
+        rows.loc["clcae_reference", "images_seen"] = np.nan  # its card has the number
+    return rows.drop(index="mean_face").assign(origin="committed")
+
+
+def submitted(version: str) -> pd.DataFrame:
+    """Return the rows in results/reference/bench/ that were measured by this version of the bench."""
+    files = sorted((paths.results_dir() / "reference" / "bench").glob("*.csv"))
+    frames = [pd.read_csv(file, index_col="variant").assign(origin="submitted") for file in files]
+    same = [frame[frame["bench"] == version].rename(index="{} (submitted)".format) for frame in frames]
+    return pd.concat([pd.DataFrame(), *same])
+
+
+def bench_inverter(
+    name: str,
+    *,
+    weights: Path | None = None,
+    world: str = "portraits",
+    sizes: Sizes | None = None,
+    images_seen: int | None = None,
+    output: Path | None = None,
+) -> str:
+    """Measure an inverter beside the committed methods, write its row and a report, and return the tables.
+
+    Args:
+        name: "package.module:Class", or the name of an entry point of `clcae.inverters`.
+        weights: file that is given to the class.
+        world: name of a world that has a renderer.
+        sizes: numbers of images and codes.
+        images_seen: number of training images that the inverter has seen, a column of the table.
+        output: folder of the results; results/bench/<name> if None.
+
+    Raises:
+        GuestError: the inverter does not keep to the protocol.
+        WorldError: the world lacks a renderer or a network.
+    """
+    started, bench = time.time(), OpenBench(get_world(world), sizes or Sizes())
+    inverter = CheckedInverter.load(name, bench.judges.world, weights=weights)
+    space = inverter.check_repeatable(bench.world.images("test", 4).images(range(4)))
+    title, faces = _title(name), {"portrait": bench.bench.images[: min(8, bench.sizes.edits)]}
+    found = [bench.measure(inverter, title, space, faces)]
+    found[0]["cost"]["images_seen"] = float("nan") if images_seen is None else images_seen
+
+    def add(method: str) -> pd.DataFrame:
+        trivial = make_inverter(method, bench.world, device="cpu")
+        found.append(bench.measure(trivial, method, METHODS[method].space, faces))
+        return summary({name: pd.concat([one[name] for one in found]) for name in found[0]})
+
+    rows = add("mean_face")
+    known = committed(bench, rows.loc["mean_face"])
+    rows = (add("nearest_code") if known.empty else rows).assign(origin="here")
+    others = pd.concat([known, submitted(bench.version)])
+    rows = pd.concat([rows, others[[column for column in rows if column in others]]])
+    first = [title, *TRIVIAL]
+    rest = rows.drop(index=first).sort_values("psnr", ascending=False)
+    rows = pd.concat([rows.loc[first], rest])
+    tables = {"inversion": rows[["origin", *BETTER, *COST]], "edits at equal response": _edits(rows)}
+    facts = {"weights": sha256(weights) if weights else "", "space": space}
+    return _write(bench, name, tables, rows, started, output=output, faces=faces, **facts)
+
+
+def bench_directions(
+    name: str, *, world: str = "portraits", sizes: Sizes | None = None, output: Path | None = None
+) -> str:
+    """Measure a finder of directions beside the library's, write its row and a report, and return the table.
+
+    Directions edit the codes of the shipped CLCAE encoder. The rows of the trivial inverters and of random
+    directions are the floor.
+
+    Args:
+        name: "package.module:function", or the name of an entry point of `clcae.finders`.
+        world, sizes, output: as in `bench_inverter`.
+
+    Raises:
+        GuestError: the finder does not keep to the protocol.
+        WorldError: the world lacks a renderer or a network.
+    """
+    started, bench = time.time(), OpenBench(get_world(world), sizes or Sizes())
+    judges, title = bench.judges, _title(name)
+    directions = find_checked(load_guest(name, "clcae.finders"), name, judges.world, list(FACTORS))
+    net = bench.world.generator("cpu")
+    seeds = torch.Generator().manual_seed(0)
+    random = {factor: Direction(torch.randn(net.style_dim, generator=seeds), factor) for factor in FACTORS}
+    own = bench.calibrated(directions)
+    plan = [(title, "clcae", own), *((f"{title}, {method}", method, own) for method in TRIVIAL)]
+    plan += [("random", "clcae", bench.calibrated(random))]
+    plan += [(finder, "clcae", bench.directions(finder)) for finder in FINDERS]
+    curves = []
+    for variant, method, found in plan:
+        inverter = make_inverter(method, bench.world, device="cpu")
+        edits = slice(bench.sizes.edits)
+        images, factors = bench.bench.images[edits], bench.bench.factors[edits]
+        measured = EditBench(inverter, images, factors, judges, space=METHODS[method].space)
+        curve = measure_curve(measured, found, strengths=bench.bench.strengths)
+        curves.append(curve.assign(variant=variant))
+    order = [variant for variant, _, _ in plan]
+    rows = edit_summary(pd.concat(curves)).loc[order].assign(origin="here")
+    return _write(bench, name, {"edits at equal response": _edits(rows)}, rows, started, output=output)
+
+
+def _title(name: str) -> str:
+    """Return the name for tables, other than that of a method of the library."""
+    title = name.rpartition(":")[2]
+    return f"{title} (guest)" if title in {*METHODS, *FINDERS, "clcae_reference", "random"} else title
+
+
+def _edits(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each factor and method, geometric edits first."""
+    parts = []
+    for factor, kind in FACTORS.items():
+        part = rows.filter(regex=f"^{factor}: ").rename(columns=lambda column: column.split(": ")[1])
+        parts.append(part.assign(kind=kind, factor=factor).rename_axis("method").reset_index())
+    joined = pd.concat(parts)
+    return joined.set_index(["kind", "factor", "method"])[[*EDIT_BETTER, "strength", "reached"]]
+
+
+def _remark(rows: pd.DataFrame) -> str:
+    """Return a sentence on the measures in which the first row does not beat the trivial ones."""
+    signs = BETTER | {f"{factor}: {name}": sign for factor in FACTORS for name, sign in EDIT_BETTER.items()}
+    known = [name for name in signs if name in rows]
+    signed = rows[known] * [signs[name] for name in known]
+    floor = signed[signed.index.str.endswith((*TRIVIAL, "random"))].max()
+    lost = signed.columns[floor >= signed.iloc[0]]
+    return f"A trivial method is as good or better in: {', '.join(lost) or 'no measure'}."
+
+
+def _write(
+    bench: OpenBench,
+    name: str,
+    tables: Mapping[str, pd.DataFrame],
+    rows: pd.DataFrame,
+    started: float,
+    *,
+    output: Path | None,
+    faces: Mapping[str, Any] | None = None,
+    **facts: Any,
+) -> str:
+    """Write the row of the guest, which is the first, and the report; return what is printed."""
+    title, remark = str(rows.index[0]), _remark(rows)
+    folder = (output or paths.results_dir() / "bench" / title).resolve()
+    recorder = Recorder("bench", folder / "bench")
+    for caption, table in tables.items():
+        recorder.table(table.reset_index(), caption.replace(" ", "_"), caption=caption)
+    for measure, value in rows.iloc[0].drop("origin").dropna().items():
+        recorder.metric(measure, value, subject=title, source="live")
+    if faces:
+        figure = show_grid(list(faces.values()), list(faces), size=1.0)
+        recorder.figure(figure, "faces", caption="Reconstructions, and edits of yaw.", headline=True)
+    seconds, when = round(time.time() - started, 1), datetime.now(UTC).isoformat(timespec="seconds")
+    parameters = {"seed": 0, "world": bench.world.name, "name": name, **facts, **asdict(bench.sizes)}
+    origin = {"device": device_text("cpu"), "commit": commit(), "versions": versions(), "seconds": seconds}
+    origin |= {"started": when, "profile": "bench"}
+    record = Record(notebook="bench", key=bench.version, parameters=parameters, **origin)
+    about = f"{name} on version {bench.version} of the bench"
+    outcome = {"notebook": "bench", "state": "done", "seconds": seconds, "reason": remark}
+    status = {"profile": "bench", "about": about, "finished": when, "notebooks": [outcome]}
+    record.write(folder / "bench")
+    row = rows.iloc[[0]].drop(columns="origin").assign(bench=bench.version, **parameters, **origin)
+    for file, text in {
+        "row.csv": row.rename_axis("variant").to_csv(),
+        "metrics.csv": with_columns(provenance_rows(folder / "bench", record)).to_csv(index=False),
+        "status.json": json.dumps(status, indent=1),
+    }.items():
+        with atomic_path(folder / file) as partial:
+            partial.write_text(text, encoding="utf-8")
+    page = portable_report(folder, target=folder)
+    shown = [f"{k}\n\n{t.to_string(float_format='{:.3g}'.format, na_rep='-')}" for k, t in tables.items()]
+    return "\n\n".join([*shown, remark, f"row: {folder / 'row.csv'}\nreport: {page}"])
