@@ -9,6 +9,7 @@ variants. Workers elsewhere need the same checkout and results at the same paths
 
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from clcae_lib.suite.record import NotebookError, Record, SuiteError, complete_r
 
 logger = logging.getLogger("clcae_lib.suite")
 MAX_SEEDS = 10_000
+_VARIANT = re.compile(r"(?!failed$)\w[\w.+-]{0,99}")  # a folder of the results; that of failures is taken
 _UNIMPORTANT = ("suite", "cli", "plots", "explorer")
 
 
@@ -196,6 +198,10 @@ def read_sweep(folder: Path, name: str = "ablations") -> SweepFile:
         there = sorted(file.stem for file in folder.glob("*.yaml") if file.stem != "suite")
         raise SuiteError(f"sweep {name!r}: no file {path}; there is {', '.join(there) or 'none'}")
     sweep = validated(SweepFile, read_yaml(path, error=SuiteError), source=str(path), error=SuiteError)
+    for variant in sweep.variants:
+        if not _VARIANT.fullmatch(variant):
+            rule = "take up to 100 letters, digits, _, -, + and dots, not `failed` and no dot at the start"
+            raise SuiteError(f"{path}: variants: {variant[:40]!r} cannot be the name of a folder; {rule}")
     for variant in sweep.seeds:
         if variant not in (*sweep.variants, "default"):
             raise SuiteError(

@@ -305,6 +305,8 @@ def read_card(weights_path: Path | str) -> dict[str, Any]:
         raise WeightsError(f"{path} is not valid JSON ({error}); write it again with write_card") from error
     if not isinstance(card, dict) or not isinstance(card.get("trained_on", {}), dict):
         raise WeightsError(f"{path} is not a card, a JSON object; write it again with write_card")
+    if any(len(name) > 100 or Path(name).name != name for name in card.get("trained_on", {})):
+        raise WeightsError(f"{path} was trained on what is not a file name; write it again with write_card")
     return card
 
 

@@ -1,5 +1,6 @@
 """Weights are read safely, and every refusal names the file and what to do."""
 
+import json
 import pathlib
 import pickle
 import resource
@@ -196,6 +197,10 @@ def test_cards(weights):
     card_path.write_text("{")
     with pytest.raises(ValueError, match=r"oracle\.json is not valid JSON"):
         checkpoints.read_card(path)
+    for name in ("a" * 5000, "../../generator"):
+        card_path.write_text(json.dumps({"trained_on": {name: "0"}}))
+        with pytest.raises(ValueError, match=r"oracle\.json was trained on what is not a file name"):
+            checkpoints.read_card(path)
 
 
 def save(folder, name, parents=()):
