@@ -5,8 +5,9 @@ which names what is wrong and what to change.
 """
 
 import importlib
+import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -76,15 +77,22 @@ class CheckedInverter:
         """Return the inverter of this name, constructed with a generator and, if given, the weights' path.
 
         Raises:
-            GuestError: there is none of this name, it has no method `invert`, or the file does not exist.
+            GuestError: there is none of this name, it has no method `invert`, it takes other arguments, or
+                the file does not exist.
         """
         if weights is not None and not weights.is_file():
             raise GuestError(f"--weights {weights}: there is no such file")
         kind = load_guest(name, "clcae.inverters")
         if not isinstance(kind, type) or not callable(getattr(kind, "invert", None)):
             raise GuestError(f"{name} is not a class with a method invert(images)")
-        guest = kind(world.generator("cpu"), *([] if weights is None else [weights]))
-        return cls(guest, world.generator("cpu"), name)
+        given = [world.generator("cpu"), *([] if weights is None else [weights])]
+        try:
+            inspect.signature(kind).bind(*given)
+        except TypeError as error:
+            raise GuestError(
+                f"{name}: {error}: __init__ takes the generator, and the path that --weights gives, if any"
+            ) from error
+        return cls(kind(*given), world.generator("cpu"), name)
 
     def invert(self, images: Float[Tensor, "n 3 h w"]) -> Inversion:
         """Return the guest's codes of images, without gradient.
@@ -134,16 +142,18 @@ class CheckedInverter:
         raise GuestError(f"{self.name}: invert {reason}")
 
 
-def find_checked(
-    find: Callable[[World, Sequence[str]], Any], name: str, world: World, factors: Sequence[str]
-) -> Mapping[str, Direction]:
+def find_checked(find: Any, name: str, world: World, factors: Sequence[str]) -> Mapping[str, Direction]:
     """Return the directions that a finder returns for these factors.
 
     Raises:
         GuestError: a direction is missing, does not fit the generator, is not finite or is zero, or a second
             call returns others.
     """
-    found, again = (dict(find(world, list(factors))) for _ in range(2))
+    if not callable(find):
+        raise GuestError(f"{name} is not a function find(world, factors)")
+    found, again = (find(world, list(factors)) for _ in range(2))
+    if not isinstance(found, Mapping):
+        raise GuestError(f"{name}: returns {type(found).__name__}; return a dict of directions by factor")
     net = world.generator("cpu")
     shapes = {"w": (net.style_dim,), "w_plus": (net.n_latent, net.style_dim), "s": (sum(net.style_sizes),)}
     for factor in factors:

@@ -177,6 +177,10 @@ def test_weights_reach_the_class(world, tmp_path, monkeypatch):
     loaded = CheckedInverter.load(f"{__name__}:Weighted", world, weights=tmp_path / "w.txt")
     assert loaded.guest.read == "seven"
     assert loaded.generator is not loaded.guest.generator
+    with pytest.raises(GuestError, match=r"missing a required argument: 'weights'.*--weights"):
+        CheckedInverter.load(f"{__name__}:Weighted", world)
+    with pytest.raises(GuestError, match=r"too many positional arguments.*--weights"):
+        CheckedInverter.load(f"{__name__}:Bad", world, weights=tmp_path / "w.txt")
 
 
 def test_an_entry_point_is_found_by_its_name(monkeypatch):
@@ -214,3 +218,9 @@ def test_a_finder_that_does_not_keep_to_the_protocol_is_refused(world, vector, m
 
     with pytest.raises(GuestError, match=message):
         find_checked(find, "find", world, ["yaw"])
+
+
+def test_a_finder_is_a_function_that_returns_a_dict(world):
+    for find, message in ((7, "not a function find"), (lambda world, factors: [], "returns list")):
+        with pytest.raises(GuestError, match=message):
+            find_checked(find, "find", world, ["yaw"])
