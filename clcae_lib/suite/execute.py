@@ -1,10 +1,11 @@
 """Executes one notebook with papermill, in the interpreter that runs the suite.
 
-Five things papermill does not do by itself: the kernel is the running interpreter whatever kernels the
+Six things papermill does not do by itself: the kernel is the running interpreter whatever kernels the
 machine has registered; it is reached by sockets in a folder of its own, because two kernels that look for
 free TCP ports at the same time may find the same one and wait for ever; a reply that arrives while a widget's
-state is sent is noticed; a notebook has a time limit as a whole; and an exception inside a widget's callback,
-which Jupyter stores in the widget's state and forgets, counts as a failure.
+state is sent is noticed; a notebook has a time limit as a whole; an exception inside a widget's callback,
+which Jupyter stores in the widget's state and forgets, counts as a failure; and so does one in a thread, a
+task or a future that no cell asks for (`faults`).
 """
 
 import math
@@ -29,6 +30,7 @@ from papermill.engines import NBClientEngine, papermill_engines
 from traitlets.config import Config
 
 from clcae_lib import paths
+from clcae_lib.suite import faults
 from clcae_lib.suite.plan import Profile
 from clcae_lib.suite.record import NotebookError
 
@@ -46,7 +48,7 @@ class _OwnInterpreter(AsyncKernelManager):
 
     @property
     def kernel_spec(self) -> KernelSpec:
-        return KernelSpec(**get_kernel_dict())
+        return KernelSpec(**get_kernel_dict([f"--IPKernelApp.extra_extensions={faults.__name__}"]))
 
 
 class NotebookClient(PapermillNotebookClient):
@@ -57,6 +59,15 @@ class NotebookClient(PapermillNotebookClient):
     """
 
     watch: Watch
+    captured: nbformat.NotebookNode | None = None
+    """The first exception inside an Output widget, which a later call may clear."""
+
+    def output(self, outs: Any, msg: Any, display_id: str | None, cell_index: int) -> Any:
+        """Handle an output, and note an exception that goes to a widget."""
+        to_widget = self.output_hook_stack[msg["parent_header"].get("msg_id")]
+        if msg["msg_type"] == "error" and to_widget and self.captured is None:
+            self.captured = nbformat.from_dict(msg["content"])
+        return super().output(outs, msg, display_id, cell_index)
 
     def start_new_kernel_client(self) -> Any:
         """Wait for the kernel's first answer; raise DeadKernelError if it died or was too slow."""
@@ -143,10 +154,14 @@ def execute(
             resources={"metadata": {"path": str(paths.root())}},
         )
         client.watch = watch
-        return client.execute(env={**os.environ, **(environment or {})}, stdout=log, stderr=log)
+        kernel = {**os.environ, **(environment or {}), faults.FILE: str(fault_file.resolve())}
+        node = client.execute(env=kernel, stdout=log, stderr=log)
+        if client.captured is not None:
+            raise _callback_error(client.captured)
+        return node
 
     names = {"engine_name": "clcae", "kernel_name": "python3", "language": "python"}
-    log_file = executed.parent / "kernel.log"
+    log_file, fault_file = (executed.parent / name for name in ("kernel.log", "faults.txt"))
     with tempfile.TemporaryDirectory(prefix="clcae-") as sockets, log_file.open("wb") as log:
         try:
             node = execute_notebook(
@@ -164,6 +179,9 @@ def execute(
         except DeadKernelError as error:
             raise NotebookError(f"its kernel died or did not start: {error}", details=str(error)) from error
     _check_widgets(node)
+    if fault_file.is_file():
+        text = fault_file.read_text(encoding="utf-8", errors="replace")
+        raise NotebookError(text.partition("\n")[0], details=text)
 
 
 def _connection(sockets: Path) -> Config:
@@ -180,8 +198,12 @@ def _check_widgets(node: nbformat.NotebookNode) -> None:
         for widget in view.get("state", {}).values():
             for output in widget.get("state", {}).get("outputs", []):
                 if output.get("output_type") == "error":
-                    reason = f"in a widget's callback: {output.get('ename')}: {output.get('evalue')}"
-                    raise NotebookError(reason, details=_plain(output.get("traceback", [])))
+                    raise _callback_error(output)
+
+
+def _callback_error(output: Mapping[str, Any]) -> NotebookError:
+    reason = f"in a widget's callback: {output.get('ename')}: {output.get('evalue')}"
+    return NotebookError(reason, details=_plain(output.get("traceback", [])))
 
 
 def _plain(traceback: list[str]) -> str:

@@ -234,12 +234,15 @@ def read_figures(folder: Path) -> list[Figure]:
     """Return the images and tables in a notebook's folder, as recorded, then the unrecorded by name.
 
     Raises:
-        NotebookError: `figures.json` is wrong.
+        NotebookError: `figures.json` is wrong, or a file is outside the folder.
     """
     path = folder / "figures.json"
     listed = _read_list(path, Figure) if path.is_file() else []
     known = {figure.file for figure in listed}
     rest = [Figure(file=file.name) for file in sorted(folder.glob("*.png")) if file.name not in known]
+    for figure in [*listed, *rest]:
+        if not (folder / figure.file).resolve().is_relative_to(folder.resolve()):
+            raise NotebookError(f"{path}: {figure.file[:100]!r} is not a file of {folder}; remove it")
     return [figure for figure in [*listed, *rest] if (folder / figure.file).is_file()]
 
 

@@ -26,11 +26,14 @@ def read_run(source: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     """Return what `status.json` and `metrics.csv` of a run's folder hold.
 
     Raises:
-        SuiteError: there is no run in `source`.
+        SuiteError: there is no run in `source`, or it names a notebook outside it.
     """
     if not (source / "status.json").is_file() or not (source / "metrics.csv").is_file():
         raise SuiteError(f"{source} holds no run (status.json, metrics.csv); `clcae run` makes one")
     status = json.loads((source / "status.json").read_text(encoding="utf-8"))
+    for name in [outcome["notebook"] for outcome in status["notebooks"]]:
+        if Path(name).name != name:
+            raise SuiteError(f"{source / 'status.json'}: {name[:100]!r} is not the name of a notebook")
     return status, read_table(source / "metrics.csv")
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 
 import nbformat
@@ -11,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from clcae_lib.cli import app
-from clcae_lib.suite import SuiteError
+from clcae_lib.suite import NotebookError, SuiteError
 from clcae_lib.suite.collect import SWEEP_COLUMNS
 from clcae_lib.suite.reference import check_runs, keep_report
 from clcae_lib.suite.report import portable_report
@@ -137,3 +138,21 @@ def test_only_a_complete_run_is_kept_or_sent(suite, tmp_path):
     for command in (keep_report, portable_report):
         with pytest.raises(SuiteError, match=r"holds no run .*clcae run"):
             command(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("outside", ["../../secret.csv", "absolute", "link.csv", "notebook"])
+def test_a_report_of_a_foreign_run_reads_nothing_outside_its_folder(suite, tmp_path, outside):
+    suite({"01_a": [record("01_a", "1")]})
+    folder = run_suite("quick").folder
+    secret = folder.parent / "secret.csv"
+    secret.write_text("a\nsecret\n")
+    (folder / "01_a" / "link.csv").symlink_to(secret)
+    if outside == "notebook":
+        status = (folder / "status.json").read_text()
+        (folder / "status.json").write_text(status.replace('"01_a"', '"../01_a"'))
+    else:
+        row = {"file": str(secret) if outside == "absolute" else outside}
+        (folder / "01_a" / "figures.json").write_text(json.dumps([row]))
+    with pytest.raises((SuiteError, NotebookError), match=r"is not (a file of|the name of a notebook)"):
+        portable_report(folder, target=tmp_path / "sent")
+    assert not (tmp_path / "sent").exists()

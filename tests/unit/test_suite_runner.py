@@ -138,6 +138,33 @@ def test_an_exception_in_a_widget_fails_the_notebook(suite):
         assert "ZeroDivisionError" in left.read_text()
 
 
+#: Cells that raise where no cell sees it.
+UNSEEN = {
+    "01_thread": "import threading; t = threading.Thread(target=lambda: 1 / 0); t.start(); t.join()",
+    "02_task": "import asyncio\nasync def f(): 1 / 0\nt = asyncio.create_task(f())\nawait asyncio.sleep(0)",
+    "03_future": "from concurrent.futures import *\nwith ThreadPoolExecutor() as e: e.submit(lambda: 1 / 0)",
+    "04_cleared": "import ipywidgets as w\nout = w.Output()\n@out.capture(clear_output=True)\n"
+    "def f(x): 1 / x\nf(0); f(1)",
+}
+SEEN = """
+from concurrent.futures import ThreadPoolExecutor
+import asyncio
+async def f(): 1 / 0
+with ThreadPoolExecutor() as executor:
+    assert isinstance(executor.submit(lambda: 1 / 0).exception(), ZeroDivisionError)
+try: await asyncio.create_task(f())
+except ZeroDivisionError: pass
+"""
+
+
+def test_an_exception_that_no_cell_sees_fails_the_notebook(suite):
+    suite({name: [GOOD, cell] for name, cell in UNSEEN.items()} | {"05_seen": [GOOD, SEEN]})
+    *unseen, seen = run_suite("quick").outcomes
+    assert seen.state == "done", seen.reason
+    assert [outcome.state for outcome in unseen] == ["failed"] * 4
+    assert all("ZeroDivisionError" in outcome.reason for outcome in unseen)
+
+
 #: Cells that spoil a notebook's results, and the reason that the report gives.
 SPOILED = {
     "01_output": ("display({'text/html': 5}, raw=True)", "NotebookValidationError: 5 is not valid"),

@@ -1,0 +1,76 @@
+"""Write down the exceptions of a kernel that no cell sees: an extension of IPython for `execute`.
+
+These are exceptions in threads, in asyncio tasks, and in futures of executors whose result no cell asks for.
+A future counts as unseen until `result` or `exception` is called; what is unseen is written at the end.
+"""
+
+import atexit
+import gc
+import logging
+import os
+import threading
+import traceback
+from concurrent.futures import Future
+from typing import Any
+
+FILE = "CLCAE_FAULTS"
+"""The variable of the environment that names the file; it is made when there is something to write."""
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Watch the kernel of `shell` from now on."""
+    logging.getLogger("asyncio").addHandler(_OfTasks(logging.ERROR))
+    threading.excepthook = _followed_by(threading.excepthook, lambda args: _note("thread", args.exc_value))
+    unseen: dict[Future[Any], BaseException] = {}
+
+    def set_exception(future: Future[Any], error: BaseException) -> None:
+        unseen[future] = error
+
+    def seen(future: Future[Any], *_: Any, **__: Any) -> None:
+        unseen.pop(future, None)
+
+    def finish() -> None:
+        shell.reset(new_session=False)  # asyncio reports a task's exception when the task is collected
+        gc.collect()
+        for error in unseen.values():
+            _note("future", error)
+
+    Future.set_exception = _followed_by(Future.set_exception, set_exception)
+    Future.result = _preceded_by(Future.result, seen)
+    Future.exception = _preceded_by(Future.exception, seen)
+    atexit.register(finish)
+
+
+class _OfTasks(logging.Handler):
+    """Notes what asyncio logs: exceptions of tasks that were never retrieved, and those of its callbacks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[1] is not None:
+            _note("task", record.exc_info[1])
+
+
+def _note(place: str, error: BaseException | None) -> None:
+    if error is not None:
+        text = (
+            f"in a {place}: {type(error).__name__}: {error}\n{''.join(traceback.format_exception(error))}\n"
+        )
+        with open(os.environ[FILE], "a", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+
+
+def _followed_by(function: Any, then: Any) -> Any:
+    def both(*arguments: Any) -> Any:
+        then(*arguments)
+        return function(*arguments)
+
+    return both
+
+
+def _preceded_by(function: Any, first: Any) -> Any:
+    def both(*arguments: Any, **options: Any) -> Any:
+        try:
+            return function(*arguments, **options)
+        finally:
+            first(*arguments)
+
+    return both
