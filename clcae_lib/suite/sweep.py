@@ -200,7 +200,7 @@ def read_sweep(folder: Path, name: str = "ablations") -> SweepFile:
     sweep = validated(SweepFile, read_yaml(path, error=SuiteError), source=str(path), error=SuiteError)
     for variant in sweep.variants:
         if not _VARIANT.fullmatch(variant):
-            rule = "take up to 100 letters, digits, _, -, + and dots, not `failed` and no dot at the start"
+            rule = "use at most 100 letters, digits, _, -, + and dots, not `failed` and no dot at the start"
             raise SuiteError(f"{path}: variants: {variant[:40]!r} cannot be the name of a folder; {rule}")
     for variant in sweep.seeds:
         if variant not in (*sweep.variants, "default"):

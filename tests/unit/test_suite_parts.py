@@ -117,7 +117,7 @@ def test_a_wrong_profile_is_one_line_that_names_it(suite, text, words):
         ("variants: {/tmp/x: {}}", "'/tmp/x' cannot be"),
         ("variants: {failed: {}}", "'failed' cannot be"),
         ("variants: {'': {}}", "'' cannot be"),
-        (f"variants: {{{'a' * 101}: {{}}}}", "cannot be .* up to 100 letters"),
+        (f"variants: {{{'a' * 101}: {{}}}}", "cannot be .* at most 100 letters"),
         ("variants: {a: {}}\nseeds: [1]", "seeds"),
         ("variants: {a: {}}\nseeds: {a: 100000000}", r"seeds\.a: Input should be less"),
         ("variants: {a: {}}\nseeds: {b: 2}", "'b' is not a variant"),
