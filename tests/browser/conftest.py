@@ -102,7 +102,7 @@ class Visit:
         self.faults.clear()
         return self.page.goto(self.address).status != 503
 
-    def until(self, holds: Callable[[], bool], what: str, *, seconds: float = 30, poll: float = 50) -> None:
+    def until(self, holds: Callable[[], bool], what: str, *, seconds: float = 60, poll: float = 50) -> None:
         """Wait until a condition holds; fail with what it is if it does not."""
         deadline = time.monotonic() + seconds
         while not holds():
@@ -121,7 +121,13 @@ class Visit:
         """Wait until the explorer shows its first state."""
         self.page.wait_for_selector(".clcae-explorer .noUi-handle", state="attached", timeout=120_000)
         self.page.wait_for_selector(".clcae-readout td", state="attached", timeout=60_000)
-        self.until(lambda: "State(" in self.snippet(), "the first state is shown")
+        try:
+            self.until(lambda: "State(" in self.snippet(), "the first state is shown")
+        except AssertionError:  # a widget that was still being created can miss its first value
+            self.press("yaw", "ArrowRight", 1)
+            self.until(lambda: "State(" in self.snippet(), "a state is shown")
+            self.button("Undo").click()
+            self.until(lambda: "yaw" not in self.snippet(), "the first state is shown", seconds=120)
         self.first = (self.snippet(), self.image())
         return self
 
