@@ -26,15 +26,14 @@ from clcae_lib.evaluation import Bench, GeneratorMeasure, Judges, cost_table  # 
 from clcae_lib.explorer import State, Studio  # noqa: E402
 from clcae_lib.inversion import METHODS, ClcaeInverter, make_inverter  # noqa: E402
 from clcae_lib.inversion.nearest import NearestCodeInverter  # noqa: E402
-from clcae_lib.models import ImageEncoder, LatentEncoder  # noqa: E402
 from clcae_lib.training import fit  # noqa: E402
 from clcae_lib.training.adversarial import AdversarialTask, GeneratorConfig, Stage  # noqa: E402
 from clcae_lib.training.alignment import AlignmentConfig, AlignmentTask  # noqa: E402
-from clcae_lib.training.inversion import InversionConfig, InversionTask, Parts  # noqa: E402
+from clcae_lib.training.inversion import InversionConfig, InversionTask  # noqa: E402
 from clcae_lib.training.judges import JudgesConfig, JudgeTask  # noqa: E402
 from clcae_lib.training.peers import PeerConfig, task_of  # noqa: E402
 from clcae_lib.worlds import get_world  # noqa: E402
-from tests.unit._tiny import WIDTHS, Distance, Embedding, Pictures, tiny_generator  # noqa: E402
+from tests.unit._tiny import WIDTHS, Pictures, parts_of, tiny_generator  # noqa: E402
 
 OWN = {"device": "cpu", "tensorboard": False, "log_every": 10, "checkpoint_every": 2}
 OWN |= {"validate_every": 2, "sheet_every": 2}
@@ -95,39 +94,22 @@ def check_training(name: str, make: Callable[[int], object]) -> None:
         print(f"waits  {name}: {sum(waits.values())} ({places})", flush=True)
 
 
-def parts(side: int = 32) -> Parts:
-    """Return tiny networks and images to train an encoder with."""
-    generator = tiny_generator(side)
-    torch.manual_seed(1)
-    images = ImageEncoder(side, embedding=8, width=8, widths=WIDTHS).eval().requires_grad_(False)
-    codes = LatentEncoder(8, embedding=8, width=8, depth=1).eval().requires_grad_(False)
-    return Parts(
-        generator=generator,
-        images=Pictures(generator, 12, seed=1),
-        validation=Pictures(generator, 8, seed=2),
-        perceptual=Distance(),
-        identity=Embedding(),
-        alignment=(images, codes, 20.0),
-        judges={"perceptual": Distance(), "identity": Embedding()},
-    )
-
-
 def check_trainings() -> None:
     """Check every task of training."""
     for name, changes in VARIANTS.items():
         settings = {**ENCODER, "bank": 16, "warmup": 1, "ramp_epoch": 2, "widths": WIDTHS, **changes}
         check_training(
             f"training inversion {name}",
-            lambda n, s=settings: InversionTask(InversionConfig(steps=n, **s), parts()),
+            lambda n, s=settings: InversionTask(InversionConfig(steps=n, **s), parts_of()),
         )
     settings = {**ENCODER, "bank": 16, "warmup": 1, "ramp_epoch": 2, **PUBLISHED}
     check_training(
         "training inversion published",
-        lambda n: InversionTask(InversionConfig(steps=n, **settings), parts(64)),
+        lambda n: InversionTask(InversionConfig(steps=n, **settings), parts_of(64)),
     )
     for method in ("psp", "e4e", "restyle_psp", "restyle_e4e", "hfgi"):
         peer = {**ENCODER, "method": method, "widths": WIDTHS, "start": "fresh"}
-        check_training(f"training {method}", lambda n, s=peer: task_of(PeerConfig(steps=n, **s), parts()))
+        check_training(f"training {method}", lambda n, s=peer: task_of(PeerConfig(steps=n, **s), parts_of()))
     sizes = {"embedding": 8, "widths": WIDTHS, "width": 8, "latent_width": 16, "latent_depth": 1}
     sizes |= {"batch_size": 8, "validation_pairs": 20, "final_pairs": 24, "neighbour_codes": 3, **OWN}
     for name, changes in {"fresh pairs": {}, "fixed pairs": {"pairs": 24, "loss": "sigmoid"}}.items():
@@ -251,7 +233,7 @@ def check_a_planted_fault() -> None:
     losses.torch.arange = on_the_cpu
     try:
         settings = {**ENCODER, "bank": 16, "warmup": 1, "widths": WIDTHS}
-        task = InversionTask(InversionConfig(steps=1, **settings), parts())
+        task = InversionTask(InversionConfig(steps=1, **settings), parts_of())
         with tempfile.TemporaryDirectory() as folder:
             fit(task, task.config, Path(folder), fabric=simulated.SimulatedFabric(), progress=False)
     except RuntimeError:
