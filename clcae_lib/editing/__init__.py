@@ -1,7 +1,7 @@
 """Find directions that change one attribute, and apply them to inverted images."""
 
 from clcae_lib.editing.apply import apply, apply_all, interpolate, mix, traverse
-from clcae_lib.editing.direction import Direction, load_directions, load_interfacegan, save_directions
+from clcae_lib.editing.direction import Direction, load_directions, save_directions
 from clcae_lib.editing.find import cached_directions, find_directions
 from clcae_lib.editing.ganspace import Components, ganspace, load_ganspace
 from clcae_lib.editing.interfacegan import condition, interfacegan
@@ -54,7 +54,6 @@ __all__ = [
     "label_codes",
     "load_directions",
     "load_ganspace",
-    "load_interfacegan",
     "mix",
     "named_directions",
     "pick",

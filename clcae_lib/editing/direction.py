@@ -1,6 +1,6 @@
 """A direction: a step in W, W+ or StyleSpace that changes one attribute (arXiv 2211.11448, section 4.3).
 
-Directions are stored as safetensors with metadata. InterFaceGAN's files are read too.
+Directions are stored as safetensors with metadata. Files of InterFaceGAN and SeFa are read too.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clcae_lib.weights import checkpoints, load_direction
+from clcae_lib.weights import checkpoints, read_as
 
 Space = Literal["w", "w_plus", "s"]
 Strength = float | int | Float[Tensor, " n"]
@@ -83,13 +83,15 @@ def save_directions(path: Path | str, directions: dict[str, Direction]) -> Path:
 
 
 def load_directions(path: Path | str) -> dict[str, Direction]:
-    """Return the directions of a file that `save_directions` wrote.
+    """Return the directions of a file that `save_directions` wrote, or of published ones.
+
+    These are arrays `[D]`, `[1, D]`, `[L, D]` or `[1, L, D]` of numpy, torch or safetensors,
+    one or several by name (InterFaceGAN), and SeFa's `factor.pt`.
 
     Raises:
-        FileNotFoundError, ValueError: the file is missing, damaged or holds something else.
+        FileNotFoundError, ValueError: the file is missing, unsafe, damaged or holds something else.
     """
-    tensors, metadata = checkpoints.load_weights(path, kind="directions")
-    checkpoints.require_finite(tensors, source=path)
+    tensors, metadata = read_as(path, "directions")
     directions = {}
     try:
         for key, details in metadata["directions"].items():
@@ -99,13 +101,3 @@ def load_directions(path: Path | str) -> dict[str, Direction]:
         message = f"{path} is damaged ({error!r}); write it again with save_directions"
         raise checkpoints.WeightsError(message) from error
     return directions
-
-
-def load_interfacegan(path: Path | str) -> Direction:
-    """Return a published InterFaceGAN direction: an array `[1, D]` or `[1, L, D]` in a `.pt` or `.npy` file.
-
-    Raises:
-        FileNotFoundError, ValueError: the file is missing, unsafe, damaged or holds no such array.
-    """
-    vector, details = load_direction(path)
-    return Direction(vector, **details)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clcae_lib.editing.direction import Direction
-from clcae_lib.weights import load_components
+from clcae_lib.weights import read_as
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ def signed(vectors: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
 
 
 def load_ganspace(path: Path | str) -> Components:
-    """Return the components of a published `.pt` file, or of the safetensors file of `clcae convert`.
+    """Return the components of a published `.pt` file, of GANSpace's own `.npz`, or of a converted file.
 
     Raises:
         FileNotFoundError, ValueError: the file is missing, unsafe, damaged or holds something else.
     """
-    tensors = load_components(path)
+    tensors = read_as(path, "components")[0]
     std = tensors["std"].flatten()
     return Components(tensors["mean"].flatten(), tensors["comp"].reshape(len(std), -1), std)

@@ -7,8 +7,9 @@ generator. Files of directions in a world's folder become sliders too.
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -20,12 +21,12 @@ from clcae_lib.editing import (
     ganspace,
     load_directions,
     load_ganspace,
-    load_interfacegan,
     named_directions,
     sample_codes,
     sefa,
 )
 from clcae_lib.editing.named import SAMPLES
+from clcae_lib.errors import ClcaeError
 from clcae_lib.explorer.state import ExplorerError
 from clcae_lib.models import Generator
 from clcae_lib.weights import read_weights, recognise
@@ -36,6 +37,7 @@ FOLDER = "directions"
 """Name of the folder, inside a world's, for files of directions, published ones among them."""
 _METHOD_LABELS = {"interfacegan": "InterFaceGAN", "stylespace": "StyleSpace"}
 
+Group = Literal["directions", "GANSpace", "SeFa"]
 _log = logging.getLogger(__name__)
 
 
@@ -53,7 +55,7 @@ class Control:
 
     key: str
     label: str
-    group: Literal["directions", "GANSpace", "SeFa"]
+    group: Group
     direction: Direction
     text: str
 
@@ -65,14 +67,15 @@ def find_controls(
     factors: Sequence[str] | None = None,
     samples: int = SAMPLES,
     device: torch.device | str = "auto",
+    report: Callable[[str], None] = _log.warning,
 ) -> dict[str, Control]:
     """Return the controls of a world by key, in the order in which they are shown.
 
     Named directions come with the world, or are found first, in a minute or two on two cores. They are not
     conditioned on each other: among many factors that leaves little to edit with, and the readout shows what
     else moves. A factor whose direction this generator does not follow gets no control. A file of directions
-    in the world's folder `directions` gives a control for each: what `save_directions` wrote, or a published
-    file of InterFaceGAN (a control) or GANSpace (its first components).
+    in the world's folder `directions` gives a control for each: what `save_directions` wrote, or published
+    ones of InterFaceGAN, SeFa or GANSpace (of these two, the first components).
 
     Args:
         world: the world; one without an oracle has only components, and what its folder has.
@@ -80,11 +83,10 @@ def find_controls(
         factors: factors that get a named direction; a choice of the world's state factors if None.
         samples: number of codes that each method looks at.
         device: device of the networks.
+        report: called with a sentence for each file of directions that cannot be used.
 
     Raises:
         WorldError: the world has no generator.
-        ExplorerError: a file of directions was made for another generator.
-        WeightsError: a file of directions is damaged.
         ValueError: a factor does not exist.
     """
     device = resolve_device(device)
@@ -92,7 +94,7 @@ def find_controls(
     codes = sample_codes(generator, samples, seed=0)
     found = [
         *_named(world, factors, samples, device),
-        *_from_folder(world, generator),
+        *_from_folder(world, generator, codes, report),
         *_components(generator, codes),
     ]
     return {control.key: control for control in found}
@@ -114,45 +116,67 @@ def _named(world: World, factors: Sequence[str] | None, samples: int, device: to
     return controls
 
 
-def _from_folder(world: World, generator: Generator) -> list[Control]:
-    """A control for each direction in the files of the world's folder of directions."""
-    rows, width = generator.n_latent, generator.style_dim
-    shapes = {"w": [(width,)], "w_plus": [(width,), (rows, width)], "s": [(sum(generator.style_sizes),)]}
-    controls = []
-    for path in sorted((world.folder / FOLDER).glob("*.*")):
-        group, directions = _read(path)
-        for direction in directions:
-            shape = tuple(direction.vector.shape)
-            if shape not in shapes[direction.space]:
-                raise ExplorerError(
-                    f"{path}: {direction.name} has shape {list(shape)}, made for another generator; remove it"
-                )
-            key = re.sub(r"[\W_]", "-", f"file-{path.stem}-{direction.name}")[:64]
-            text = f"from the file {path.name}, in its own unit"
-            controls.append(Control(key, direction.name.replace("_", " "), group, direction, text))
-    return controls
+def _from_folder(
+    world: World, generator: Generator, codes: torch.Tensor, report: Callable[[str], None]
+) -> list[Control]:
+    """Return a control for each direction in the files of the world's folder of directions."""
+    controls: dict[str, Control] = {}
+    folder = world.folder / FOLDER
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.name.startswith(".") or path.suffix == ".json" or not path.is_file():
+            continue
+        try:
+            for group, direction in _read(path, generator, codes):
+                control = _of_file(path, group, direction, controls)
+                controls[control.key] = control
+        except (ClcaeError, OSError) as error:
+            report(str(error).replace(str(path), path.name))
+    return list(controls.values())
 
 
-def _read(path: Path) -> tuple[Literal["directions", "GANSpace"], list[Direction]]:
-    """The group and the directions of a file; none where it is not a file of directions."""
-    if path.suffix not in (".safetensors", ".npy", ".pt"):
-        return "directions", []
+def _read(path: Path, generator: Generator, codes: torch.Tensor) -> list[tuple[Group, Direction]]:
+    """Return the directions of a file, each with its group: of components the first ones."""
     if recognise(read_weights(path)).kind.endswith("components"):
         components = load_ganspace(path)
-        return "GANSpace", [components.direction(i) for i in range(min(COMPONENTS, len(components.std)))]
-    if path.suffix == ".safetensors":
-        return "directions", list(load_directions(path).values())
-    return "directions", [load_interfacegan(path)]
+        count = min(COMPONENTS, len(components.std))
+        found = [("GANSpace", components.direction(i)) for i in range(count)]
+    else:
+        found = [("directions", direction) for direction in load_directions(path).values()]
+        if all(direction.provenance.get("method") == "sefa" for _, direction in found):
+            found = [("SeFa", _in_deviations(direction, codes)) for _, direction in found[:COMPONENTS]]
+    rows, width = generator.n_latent, generator.style_dim
+    shapes = {"w": [(width,)], "w_plus": [(width,), (rows, width)], "s": [(sum(generator.style_sizes),)]}
+    for _, direction in found:
+        if (shape := tuple(direction.vector.shape)) not in shapes[direction.space]:
+            raise ExplorerError(
+                f"{path}: {direction.name} has shape {list(shape)}, made for another generator; remove it"
+            )
+    return found
+
+
+def _of_file(path: Path, group: Group, direction: Direction, taken: Mapping[str, Control]) -> Control:
+    """Return the control of a direction in a file; a name that is taken is followed by the file's name."""
+    slug = re.sub(r"[\W_]", "-", f"file-{path.stem}-{direction.name}")[:60]
+    numbered = (slug if number == 1 else f"{slug}-{number}" for number in count(1))
+    key, label = next(name for name in numbered if name not in taken), direction.name.replace("_", " ")
+    if label in {control.label for control in taken.values()}:
+        label = f"{label} ({path.name})"
+    return Control(key, label, group, direction, f"from the file {path.name}, in its own unit")
+
+
+def _in_deviations(direction: Direction, codes: torch.Tensor) -> Direction:
+    """Return a direction whose strength 1 is one standard deviation of the codes along it."""
+    if direction.vector.shape != codes.shape[1:]:
+        return direction
+    return replace(direction, unit=float((codes @ direction.vector.to(codes)).std()))
 
 
 def _components(generator: Generator, codes: torch.Tensor) -> list[Control]:
     """GANSpace's and SeFa's components, with one unit, so that their sliders compare."""
-    count = min(COMPONENTS, codes.shape[1])
-    components = ganspace(codes, components=count)
-    principal = [components.direction(i) for i in range(count)]
-    amplified = [
-        replace(d, unit=float((codes @ d.vector.to(codes)).std())) for d in sefa(generator, count=count)
-    ]
+    number = min(COMPONENTS, codes.shape[1])
+    components = ganspace(codes, components=number)
+    principal = [components.direction(i) for i in range(number)]
+    amplified = [_in_deviations(direction, codes) for direction in sefa(generator, count=number)]
     text = "a principal component of the codes W; strength 1 is one standard deviation along it"
     found = [
         Control(f"ganspace-{i}", f"component {i + 1}", "GANSpace", d, text) for i, d in enumerate(principal)

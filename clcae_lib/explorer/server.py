@@ -6,6 +6,7 @@ page is made in an empty temporary folder, so nothing else can be fetched, and n
 machines.
 """
 
+import logging
 import os
 import struct
 import tempfile
@@ -26,6 +27,7 @@ from clcae_lib.explorer.state import ExplorerError
 
 MESSAGE_BYTES = 10_000_000
 """A websocket message above this ends the connection before it is read: room for an upload of 8 MB."""
+_log = logging.getLogger(__name__)
 _PROTOCOL = "v1.kernel.websocket.jupyter.org"
 _PARTS = range(6, 101)  # offsets of a frame: those of the channel and the message's four parts, and buffers
 _TEMPLATES = Path(__file__).parent / "voila"
@@ -71,7 +73,8 @@ def serve(
 
     if visitors < 1 or idle < 1:
         raise ExplorerError("visitors and idle must be 1 or more")
-    Studio.open(world, device=device)
+    for sentence in Studio.open(world, device=device).left_out:
+        _log.warning("not used: %s", sentence)
     paths = os.environ.get("JUPYTER_PATH")
     os.environ["JUPYTER_PATH"] = os.pathsep.join([str(_TEMPLATES.parent), *([paths] if paths else [])])
     try:

@@ -4,7 +4,7 @@ It inverts (arXiv 2211.11448, section 3), edits W+ and carries F along (section 
 edit changed beside what it was asked to change (section 4.3).
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from types import MappingProxyType
@@ -92,6 +92,7 @@ class Studio:
         generator: the world's own.
         controls: the sliders by key, from `find_controls`.
         device: device of the networks.
+        left_out: why files of directions give no slider, a sentence each.
 
     Attributes:
         methods: presets of encoders that the world has weights of.
@@ -102,8 +103,15 @@ class Studio:
     """
 
     def __init__(
-        self, world: World, generator: Generator, controls: Mapping[str, Control], *, device: torch.device
+        self,
+        world: World,
+        generator: Generator,
+        controls: Mapping[str, Control],
+        *,
+        device: torch.device,
+        left_out: Sequence[str] = (),
     ) -> None:
+        self.left_out = tuple(left_out)
         self.world, self.generator, self.device = world, generator, device
         self.controls = MappingProxyType(dict(controls))
         self.methods = tuple(name for name in ENCODERS if world.inversion(name) is not None)
@@ -143,8 +151,10 @@ class Studio:
         """
         device, world = resolve_device(device), get_world(world)
         generator = world.generator(device)
-        controls = find_controls(world, generator, samples=samples, device=device)
-        return cls(world, generator, controls, device=device)
+        left_out: list[str] = []
+        options = {"samples": samples, "device": device, "report": left_out.append}
+        controls = find_controls(world, generator, **options)
+        return cls(world, generator, controls, device=device, left_out=left_out)
 
     @property
     def first(self) -> State:

@@ -127,7 +127,8 @@ class ControlPanel:
         text = "how much is left of the way from the mean face"
         self.truncation = w.FloatSlider(value=1, min=0, max=1, step=0.02, **_named("truncation", text))
         self.lock_identity = _checkbox("Lock identity", "take out of edits what changes the person")
-        return [self.lock_identity, self.truncation, *self._group("directions")]
+        left_out = [w.HTML(f"<p>Not used: {html.escape(text)}</p>") for text in self.studio.left_out]
+        return [self.lock_identity, self.truncation, *self._group("directions"), *left_out]
 
     def _make_mix(self) -> list[w.Widget]:
         rows = range(self.studio.rows)

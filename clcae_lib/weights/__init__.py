@@ -14,7 +14,7 @@ from clcae_lib.weights.build import (
     save_generator,
 )
 from clcae_lib.weights.checkpoints import UnsafeFileError, WeightsError
-from clcae_lib.weights.convert import convert_file, inspect_file, load_components, load_direction
+from clcae_lib.weights.convert import convert_file, inspect_file, read_as
 from clcae_lib.weights.layouts import recognise
 from clcae_lib.weights.read import Contents, read_weights
 
@@ -28,13 +28,12 @@ __all__ = [
     "inspect_file",
     "load_alignment",
     "load_arcface",
-    "load_components",
     "load_contrastive",
-    "load_direction",
     "load_encoder",
     "load_generator",
     "load_inversion",
     "load_moco",
+    "read_as",
     "read_weights",
     "recognise",
     "save_alignment",

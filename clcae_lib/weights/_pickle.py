@@ -144,7 +144,7 @@ class Reader:
 
         Sizes are checked before anything is read: no member is compressed or outside the file.
         """
-        _require_few_members(file)
+        require_few_members(file)
         infos = zipfile.ZipFile(file).infolist()
         members = {info.filename: _member(view, info) for info in infos}
         packed = any(info.compress_type or info.flag_bits & 1 for info in infos)
@@ -191,7 +191,7 @@ def _follow(opcode: Any, argument: Any, stack: list[list[int]], marks: list[int]
         raise UnsafeFileError(f"its contents are nested more than {DEEPEST} deep")
 
 
-def _require_few_members(file: mmap) -> None:
+def require_few_members(file: mmap) -> None:
     """Read the size of the directory at the end of an archive."""
     end = file.rfind(b"PK\x05\x06")
     if end < 0:

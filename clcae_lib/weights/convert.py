@@ -1,6 +1,6 @@
 """Inspect weights files, and convert networks and published directions to this project's own format.
 
-Published directions are InterFaceGAN's arrays and GANSpace's components.
+Published directions are InterFaceGAN's arrays, SeFa's factors and GANSpace's components.
 """
 
 import math
@@ -67,8 +67,8 @@ def convert_file(
     The new file is read again and compared before it takes the target's place.
 
     Args:
-        source: StyleGAN2 `.pt` or `.pkl`, a CLCAE checkpoint, an encoder of alignment, IR-SE50, MoCo v2, an
-            InterFaceGAN direction or GANSpace's components.
+        source: StyleGAN2 `.pt` or `.pkl`, a CLCAE checkpoint, an encoder of alignment, IR-SE50, MoCo v2, or
+            directions of InterFaceGAN, SeFa or GANSpace.
         target: `.safetensors` file.
         half: whether matrices are stored as float16.
         force: whether an existing file is replaced.
@@ -84,6 +84,7 @@ def convert_file(
     with naming(source):
         contents.verify()
         tensors, metadata = _convert(contents, part)
+        checkpoints.require_finite(tensors, source=source)
         for name, tensor in tensors.items() if half else ():
             if tensor.is_floating_point() and tensor.ndim > 1 and not bool(tensor.half().isfinite().all()):
                 raise WeightsError(f"has numbers in {name} that exceed half precision; leave --half out")
@@ -155,71 +156,50 @@ def _plain(network: Any) -> Callable[[Contents, Recognised], Parts]:
 def _moco(contents: Contents, found: Recognised) -> Parts:
     """Return the query encoder under torchvision's names; key encoder and queue serve training only."""
     tensors = {name: tensor.float() for name, tensor in under(found.tensors, "encoder_q.").items()}
-    checkpoints.require_finite(tensors, source=contents.path)
     return tensors, {"kind": "moco", "config": found.facts["config"]}
 
 
-def _direction(contents: Contents, _: Recognised) -> Parts:
-    vector = direction_of(contents)
-    details = direction_details(contents.path, vector)
-    return {details["name"]: vector}, {"kind": "directions", "directions": {details["name"]: details}}
+def _directions(contents: Contents, found: Recognised) -> Parts:
+    """Return directions `[D]` or `[L, D]` with the other fields of an `editing.Direction`.
 
-
-def load_direction(path: Path | str) -> tuple[Tensor, dict[str, Any]]:
-    """Return InterFaceGAN's direction in a file, `[D]` or `[L, D]`, and the other fields of a `Direction`.
-
-    Raises:
-        FileNotFoundError, WeightsError: the file is missing, unsafe, damaged or holds something else.
+    Equal rows become one vector: the published code of InterFaceGAN reads row 0 only, which is then the same.
     """
-    contents = read_weights(path)
-    with naming(path):
-        vector = direction_of(contents)
-    return vector, direction_details(path, vector)
+    rows = {
+        name: tensor.float().reshape(-1, tensor.shape[-1]).clone() for name, tensor in found.tensors.items()
+    }
+    vectors = {name: v[0] if bool((v == v[0]).all()) else v for name, v in rows.items()}
+    method = "sefa" if found.kind == "sefa" else "interfacegan"
+    facts = {"unit": 1.0, "layers": None, "provenance": {"method": method, "file": contents.path.name}}
+    details = {n: {"name": n, "space": "w" if v.ndim == 1 else "w_plus", **facts} for n, v in vectors.items()}
+    return vectors, {"kind": "directions", "directions": details}
 
 
-def load_components(path: Path | str) -> dict[str, Tensor]:
-    """Return GANSpace's `mean [1, D]`, `comp [K, 1, D]` and `std [K]`, of a published or converted file.
-
-    Raises:
-        FileNotFoundError, WeightsError: the file is missing, unsafe, damaged or holds something else.
-    """
-    contents = read_weights(path)
-    with naming(path):
-        return components_of(contents)
-
-
-def direction_of(contents: Contents) -> Tensor:
-    """Return the direction of an array `[1, D]` or `[1, L, D]`; equal rows become one vector.
-
-    The published code reads row 0 only, which is then the same.
-    """
-    contents.verify()
-    array = contents.tensors.get("")
-    if array is None or array.ndim not in (2, 3) or len(array) != 1 or not array.numel():
-        raise WeightsError("does not hold an array [1, D] or [1, L, D], the layout of InterFaceGAN")
-    vector = array[0].float().clone()
-    checkpoints.require_finite({"the direction": vector}, source=contents.path)
-    return vector[0] if vector.ndim == 2 and bool((vector == vector[0]).all()) else vector
-
-
-def direction_details(path: Path | str, vector: Tensor) -> dict[str, Any]:
-    """Return the fields of an `editing.Direction` but its vector, for one of InterFaceGAN's."""
-    provenance = {"method": "interfacegan", "file": Path(path).name}
-    space = "w" if vector.ndim == 1 else "w_plus"
-    return {"name": Path(path).stem, "space": space, "unit": 1.0, "layers": None, "provenance": provenance}
-
-
-def components_of(contents: Contents) -> dict[str, Tensor]:
-    """Return GANSpace's components in a file's contents."""
-    contents.verify()
-    names = ("mean", "comp", "std")
-    if not set(names) <= contents.tensors.keys() or contents.metadata.get("kind") not in (None, "components"):
-        raise WeightsError('does not hold "mean", "comp" and "std", as GANSpace publishes')
-    tensors = {name: contents.tensors[name].float().clone() for name in names}
-    checkpoints.require_finite(tensors, source=contents.path)
+def _components(contents: Contents, found: Recognised) -> Parts:
+    tensors = {name: tensor.float().clone() for name, tensor in found.tensors.items()}
     if tensors["comp"].numel() != tensors["std"].numel() * tensors["mean"].numel():
         raise WeightsError("has components whose mean, directions and deviations differ in size")
-    return tensors
+    return tensors, {"kind": "components"}
+
+
+def read_as(path: Path | str, kind: str) -> Parts:
+    """Return a file of one of this project's kinds, such as "directions", as `clcae convert` would write it.
+
+    Floating-point tensors are in float32.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        WeightsError: it is unsafe or damaged, holds something else, or has numbers that are not finite.
+    """
+    contents = read_weights(path)
+    with naming(path):
+        contents.verify()
+        own = "kind" in contents.metadata
+        tensors, metadata = (contents.tensors, contents.metadata) if own else _convert(contents, None)
+        if metadata["kind"] != kind:
+            raise WeightsError(f"holds {metadata['kind']!r}, not {kind!r}; give another file")
+        tensors = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
+        checkpoints.require_finite(tensors, source=path)
+    return tensors, metadata
 
 
 _CONVERTERS: dict[str, Callable[[Contents, Recognised], Parts]] = {
@@ -229,6 +209,6 @@ _CONVERTERS: dict[str, Callable[[Contents, Recognised], Parts]] = {
     "contrastive_latent": _plain(PublishedLatentEncoder),
     "arcface": _plain(ArcFace),
     "moco": _moco,
-    "direction": _direction,
-    "components": lambda contents, _: (components_of(contents), {"kind": "components"}),
+    **dict.fromkeys(("direction", "sefa"), _directions),
+    "components": _components,
 }

@@ -4,6 +4,7 @@ The official layouts are those that the published code reads (arXiv 2211.11448 a
 No width is assumed: a smaller network of the same layout is recognised as well.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ _WORLD = (
 )
 _ALIGNMENT = "the alignment term of preset published"
 _SAFE = "; `clcae convert` makes safetensors of it"
+_EDITS = "edits (`load_directions`), the explorer's sliders" + _SAFE
 _LPIPS = "nothing: the lpips package brings its heads, the trunk is torchvision's AlexNet"
 
 
@@ -83,8 +85,9 @@ KINDS: dict[str, Kind] = {
     "nvidia": Kind("NVIDIA StyleGAN2 snapshot", _WORLD),
     "nvidia_tensorflow": Kind("NVIDIA StyleGAN2 snapshot of the TensorFlow code", _WORLD),
     "nvidia_stylegan3": Kind("NVIDIA StyleGAN3 snapshot", "nothing here: only StyleGAN2 is inverted"),
-    "direction": Kind("InterFaceGAN direction", "edits; `clcae convert` makes a file of directions of it"),
-    "components": Kind("GANSpace components", "edits (`load_ganspace`)" + _SAFE),
+    "direction": Kind("directions, as InterFaceGAN publishes them", _EDITS),
+    "sefa": Kind("SeFa factors (closed-form factorisation)", _EDITS),
+    "components": Kind("GANSpace components", "edits (`load_ganspace`), the explorer's sliders" + _SAFE),
     "training": Kind("state of an unfinished training", "the command that wrote it, to resume"),
     "unknown": Kind("unknown", "nothing that is known here"),
 }
@@ -101,6 +104,14 @@ OWN = {
     "arcface": "the identity loss of faces",
     "moco": "the identity loss of worlds without faces",
 }
+
+
+#: Names of mean, components and deviations: as published, and in the cache of GANSpace's own code.
+_COMPONENTS = (("mean", "comp", "std"), ("lat_mean", "lat_comp", "lat_stdev"))
+_EIGENVECTORS = 20
+"""Eigenvectors of a file of SeFa's that become directions, the most amplified first."""
+_LAYERS = range(4, 21, 2)
+"""Rows of W+ of generators of 8 to 2048 pixels."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +147,7 @@ def recognise(contents: Contents) -> Recognised:
     Raises:
         WeightsError: it has the names of a kind, and layers that do not belong together.
     """
-    attempts = (_own, _snapshot, find_network, _edit, _training)
+    attempts = (_own, _snapshot, find_network, _training, _edit)
     found = (attempt(contents) for attempt in attempts)
     return next((kind for kind in found if kind is not None), Recognised("unknown"))
 
@@ -192,14 +203,28 @@ def _settings(tree: Any) -> Facts:
 
 def _edit(contents: Contents) -> Recognised | None:
     tensors = contents.tensors
-    if tensors.keys() == {""} and tensors[""].ndim in (2, 3) and len(tensors[""]) == 1:
-        shape = tensors[""].shape
-        facts = {"style_dim": shape[-1], "rows": shape[1] if len(shape) == 3 else 1}
-        return Recognised("direction", tensors, facts)
-    if {"mean", "comp", "std"} <= tensors.keys():
-        comp = tensors["comp"].shape
-        return Recognised("components", tensors, {"style_dim": comp[-1], "components": comp[0]})
+    for names in _COMPONENTS:
+        if set(names) <= tensors.keys():
+            found = dict(zip(_COMPONENTS[0], (tensors[name] for name in names), strict=True))
+            comp = found["comp"].shape
+            return Recognised("components", found, {"style_dim": comp[-1], "components": comp[0]})
+    eigenvectors = tensors.get("eigvec")
+    if eigenvectors is not None and eigenvectors.ndim == 2:
+        found = {f"eigenvector {k}": vector for k, vector in enumerate(eigenvectors.T[:_EIGENVECTORS])}
+        return Recognised("sefa", found, {"style_dim": len(eigenvectors)})
+    widths = {tensor.shape[-1:] for tensor in tensors.values()}
+    if len(widths) == 1 and all(map(_is_direction, tensors.values())):
+        found = {name or contents.path.stem: tensor for name, tensor in tensors.items()}
+        rows = max(math.prod(tensor.shape[:-1]) for tensor in found.values())
+        return Recognised("direction", found, {"style_dim": widths.pop()[0], "rows": rows})
     return None
+
+
+def _is_direction(tensor: Tensor) -> bool:
+    """Return whether a tensor is `[D]`, `[1, D]`, `[L, D]` or `[1, L, D]`, L the layers of some generator."""
+    rows, shape = math.prod(tensor.shape[:-1]), tensor.shape
+    layers = rows == 1 or (rows == shape[-2] and rows in _LAYERS)
+    return 1 <= tensor.ndim <= 3 and shape[-1] > 3 and layers and tensor.is_floating_point()
 
 
 def _training(contents: Contents) -> Recognised | None:

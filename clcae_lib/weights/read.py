@@ -1,7 +1,9 @@
 """Open any weights file: its content by name, shape and type; nothing in it is run, no number is read."""
 
+import io
 import mmap
 import re
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from clcae_lib.errors import MissingFileError
 from clcae_lib.weights._inert import Network
-from clcae_lib.weights._pickle import MAGIC_START, Reader, walk
+from clcae_lib.weights._pickle import MAGIC_START, Reader, require_few_members, walk
 from clcae_lib.weights.checkpoints import DAMAGE, UnsafeFileError, WeightsError, read_safetensors
 
 _PAGE = re.compile(rb"\s*<(!doctype|html|\?xml|head|body)", re.IGNORECASE)
@@ -30,7 +32,7 @@ class Contents:
 
     Attributes:
         path: file.
-        container: format of the file: "safetensors", "torch archive", "torch stream", "pickle" or "npy".
+        container: format: "safetensors", "torch archive", "torch stream", "pickle", "npy" or "npz".
         tree: containers as they are nested in the file.
         tensors: tensors by dotted name; their numbers are read from the file when they are used.
         metadata: metadata of a safetensors file of this project.
@@ -62,7 +64,7 @@ def naming(path: Path | str) -> Iterator[None]:
 
 
 def read_weights(path: Path | str) -> Contents:
-    """Return the content of a safetensors, torch (`.pt`, `.pth`), NVIDIA (`.pkl`) or `.npy` file of any name.
+    """Return the content of a safetensors, torch (`.pt`, `.pth`), NVIDIA (`.pkl`) or numpy file of any name.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -82,8 +84,10 @@ def read_weights(path: Path | str) -> Contents:
             tensors, metadata = read_safetensors(path)
             return Contents(path, container, tensors, tensors, metadata)
         if container == "npy":
-            tensor = _read_array(path)
+            tensor = _tensor(np.load(path, mmap_mode="c", allow_pickle=False))
             return Contents(path, container, tensor, {"": tensor})
+        if container == "torch archive" and (arrays := _read_arrays(path, mapped)):
+            return Contents(path, "npz", arrays, arrays)
         view, reader = memoryview(mapped), Reader(size)
         if container == "torch archive":
             tree, verify = reader.load_archive(view, mapped)
@@ -112,17 +116,29 @@ def _container(path: Path, head: bytes) -> str:
         return "torch archive"
     if head.startswith(b"\x93NUMPY"):
         return "npy"
-    if head[8:9] == b"{" or path.suffix == ".safetensors":
+    if head[8:9] == b"{" or path.suffix.lower() == ".safetensors":
         return "safetensors"
     if re.match(rb"\x80[\x02-\x05]", head):
         return "torch stream" if MAGIC_START in head[:32] else "pickle"
     if path.suffix.lower() in (".pkl", ".pickle", ".pt", ".pth", ".tar", ".ckpt"):
         return "pickle"
-    raise WeightsError("is not a weights file; give a .safetensors, .pt, .pth, .pkl or .npy file")
+    raise WeightsError("is not a weights file; give a .safetensors, .pt, .pth, .pkl, .npy or .npz file")
 
 
-def _read_array(path: Path) -> Tensor:
-    array = np.load(path, mmap_mode="c", allow_pickle=False)
+def _read_arrays(path: Path, mapped: mmap.mmap) -> dict[str, Tensor]:
+    """Return the arrays of an `.npz` file; none of another zip archive."""
+    require_few_members(mapped)
+    with zipfile.ZipFile(path) as archive:
+        infos = archive.infolist()
+        if not all(info.filename.endswith(".npy") for info in infos):
+            return {}
+        if sum(info.file_size for info in infos) > 4 * len(mapped) + (1 << 26):
+            raise UnsafeFileError("its arrays together claim far more bytes than the file has")
+        files = {info.filename: io.BytesIO(archive.read(info)) for info in infos}
+    return {n.removesuffix(".npy"): _tensor(np.load(f, allow_pickle=False)) for n, f in files.items()}
+
+
+def _tensor(array: np.ndarray) -> Tensor:
     if array.dtype.kind not in "fiu":
         raise WeightsError("does not hold numbers; give an array of numbers")
     return torch.from_numpy(array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("=")))

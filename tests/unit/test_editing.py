@@ -27,7 +27,6 @@ from clcae_lib.editing import (
     label_codes,
     load_directions,
     load_ganspace,
-    load_interfacegan,
     mix,
     pick,
     rank_channels,
@@ -104,7 +103,7 @@ def test_published_directions_of_interfacegan_load(tmp_path):
     torch.save(torch.randn(1, 18, 512), tmp_path / "other.pt")
     np.save(tmp_path / "age.npy", boundary)
     files = ("smile.pt", "pose.pt", "other.pt", "age.npy")
-    smile, pose, other, age = (load_interfacegan(tmp_path / name) for name in files)
+    smile, pose, other, age = (load_directions(tmp_path / f)[f.partition(".")[0]] for f in files)
     assert (smile.name, smile.space) == ("smile", "w")
     assert torch.equal(smile.vector, row)
     assert torch.equal(pose.vector, row)
@@ -124,15 +123,16 @@ def test_published_components_of_ganspace_load(tmp_path):
 def test_bad_files_are_named(tmp_path):
     torch.save(nn.Linear(2, 2), tmp_path / "code.pt")
     torch.save({"a": 1}, tmp_path / "dict.pt")
+    torch.save(torch.ones(4), tmp_path / "one.pt")
     torch.save(torch.full((1, 4), torch.nan), tmp_path / "nan.pt")
     np.save(tmp_path / "code.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     for load, name, message in (
-        (load_interfacegan, "missing.npy", r"missing\.npy"),
-        (load_interfacegan, "code.pt", r"code\.pt is refused: it names torch\.nn"),
-        (load_interfacegan, "code.npy", r"code\.npy is damaged"),
-        (load_interfacegan, "dict.pt", r"dict\.pt.*\[1, D\]"),
-        (load_interfacegan, "nan.pt", r"nan\.pt has numbers that are not finite"),
-        (load_ganspace, "dict.pt", r"dict\.pt.*comp"),
+        (load_directions, "missing.npy", r"missing\.npy"),
+        (load_directions, "code.pt", r"code\.pt is refused: it names torch\.nn"),
+        (load_directions, "code.npy", r"code\.npy is damaged"),
+        (load_directions, "dict.pt", r"dict\.pt is unknown"),
+        (load_directions, "nan.pt", r"nan\.pt has numbers that are not finite"),
+        (load_ganspace, "one.pt", r"one\.pt holds .directions., not .components."),
     ):
         with pytest.raises((FileNotFoundError, ValueError), match=message):
             load(tmp_path / name)

@@ -8,6 +8,7 @@ import os
 import threading
 from datetime import datetime
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -397,7 +398,9 @@ def test_serving_leaves_the_environment_as_it_was(monkeypatch):
         assert "explorer" in os.environ["JUPYTER_PATH"]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("clcae_lib.explorer.studio.Studio.open", lambda *_, **__: None)
+    monkeypatch.setattr(
+        "clcae_lib.explorer.studio.Studio.open", lambda *_, **__: SimpleNamespace(left_out=())
+    )
     monkeypatch.setattr("voila.app.Voila.launch_instance", launch)
     for before in (None, "/somewhere"):
         monkeypatch.delenv("JUPYTER_PATH", raising=False)
