@@ -46,6 +46,8 @@ SMALL = 128
 LARGE = 256
 """A processor draws images above this side at `PREVIEW` while a slider moves, and whole when it rests."""
 PREVIEW = 128
+_FIRST_STATE = 600
+"""Seconds after which an explorer is displayed even if its first state is not drawn."""
 
 Made = TypeVar("Made")
 _log = logging.getLogger(__name__)
@@ -112,7 +114,12 @@ class Explorer:
         self.root.close()
 
     def show(self) -> None:
-        """Display the explorer."""
+        """Display the explorer once its first state is drawn.
+
+        A page that Voila serves asks for the widgets' values once, and loses those that change while it
+        creates the widgets.
+        """
+        self.wait(_FIRST_STATE)
         script = (_FOLDER / "browser.js").read_text(encoding="utf-8")
         display(Javascript(script.replace("LIMIT", str(MAX_BYTES))))
         display(self.root)

@@ -121,13 +121,7 @@ class Visit:
         """Wait until the explorer shows its first state."""
         self.page.wait_for_selector(".clcae-explorer .noUi-handle", state="attached", timeout=120_000)
         self.page.wait_for_selector(".clcae-readout td", state="attached", timeout=60_000)
-        try:
-            self.until(lambda: "State(" in self.snippet(), "the first state is shown")
-        except AssertionError:  # a widget that was still being created can miss its first value
-            self.press("yaw", "ArrowRight", 1)
-            self.until(lambda: "State(" in self.snippet(), "a state is shown")
-            self.button("Undo").click()
-            self.until(lambda: "yaw" not in self.snippet(), "the first state is shown", seconds=120)
+        self.until(lambda: "State(" in self.snippet(), "the first state is shown")
         self.first = (self.snippet(), self.image())
         return self
 

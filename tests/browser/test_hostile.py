@@ -15,7 +15,7 @@ from tornado.websocket import websocket_connect
 
 from tests.browser.conftest import voila
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("voila")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("voila")]
 
 PROTOCOL = "v1.kernel.websocket.jupyter.org"
 

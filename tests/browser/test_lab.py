@@ -8,7 +8,7 @@ import pytest
 
 from tests.browser.conftest import ROOT, SHOTS, Visit, free_port, server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("lab")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("lab")]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.browser.conftest import Visit, voila
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("voila")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("voila")]
 
 
 @pytest.fixture(scope="module")

@@ -61,6 +61,16 @@ def test_what_is_shown_is_what_the_studio_draws(explorer):
     assert "State(" in explorer.snippet.value
 
 
+def test_a_page_gets_the_first_state_with_its_widgets(studio, monkeypatch):
+    shown = []
+    monkeypatch.setattr(app, "display", lambda _: shown.append((explorer.snippet.value, explorer.wait(0))))
+    explorer = Explorer(studio, state=State(world=WORLD, seed=2), rest=0.3)
+    explorer.show()
+    explorer.close()
+    assert all("State(" in snippet and drawn for snippet, drawn in shown)
+    assert shown
+
+
 def test_every_input_changes_state_and_image(explorer):
     controls, first = explorer.controls, settle(explorer)[0]
     values = {
