@@ -20,7 +20,7 @@ WORKERS ?= 2
 export NVIDIA_TF32_OVERRIDE ?= 0
 ARGS ?=
 
-.PHONY: help install suite test lint format site lab explore bench bench-steps clean
+.PHONY: help install suite test lint format site lab explore bench bench-steps bench-cuda test-cuda clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ suite: $(STAMP) ## Run the notebooks and write the report (PROFILE=quick|smoke|f
 
 test: $(STAMP) ## Run every test; the notebooks' smoke profile is one of them
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS) $(ARGS)
+
+test-cuda: $(STAMP) ## Run what needs a GPU: trainings against the CPU, bfloat16, resume, inverters (ARGS=...)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-4} $(BIN)/python -m pytest -m cuda -n 0 tests/cuda $(ARGS)
 
 lint: $(STAMP) ## Check style, notebooks included, and that notebooks carry no outputs
 	$(BIN)/ruff check .
@@ -66,6 +69,9 @@ explore: $(STAMP) ## Serve the latent explorer as a page of its own (ARGS="--por
 
 bench-steps: $(STAMP) ## Count the operations of a training step of every task, and measure its speed here
 	$(BIN)/python -m tests.benchmarks.steps $(ARGS)
+
+bench-cuda: $(STAMP) ## Measure trainings and inversions on a GPU, one table (ARGS="--budget 240")
+	$(BIN)/python -m tests.benchmarks.cuda $(ARGS)
 
 bench: $(STAMP) ## Measure in a real Chromium how long a slider takes to change the picture
 	$(BIN)/python -m tests.browser.benchmark $(ARGS)

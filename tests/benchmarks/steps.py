@@ -7,16 +7,20 @@ they are the same on every machine; images per second are measured on this one, 
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import flop_registry
 
 from clcae_lib.training import Task, fit
 from clcae_lib.training.adversarial import AdversarialTask, GeneratorConfig, Stage
 from clcae_lib.training.alignment import AlignmentConfig, AlignmentTask
+from clcae_lib.training.body import BodyConfig, BodyTask
 from clcae_lib.training.encoders import world_parts
 from clcae_lib.training.inversion import InversionConfig, InversionTask
 from clcae_lib.training.judges import JudgesConfig, JudgeTask
@@ -26,39 +30,72 @@ from clcae_lib.worlds import get_world
 STEPS = 4
 
 
-class FlopCounter(TorchDispatchMode):
-    """Counts floating-point operations; torch's own counter cannot follow gradients of gradients."""
+class Counter(TorchDispatchMode):
+    """Counts operations; torch's own counter cannot follow gradients of gradients.
+
+    Attributes:
+        flop: floating-point operations of convolutions and matrix products.
+        bytes: size of what all operations read and write, each by itself; views count nothing.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.total = 0
+        self.flop, self.bytes = 0, 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         if count := flop_registry.get(func.overloadpacket):
-            self.total += count(*args, **(kwargs or {}), out_val=out)
+            self.flop += count(*args, **(kwargs or {}), out_val=out)
+        aliases = [value.alias_info for value in func._schema.returns]
+        if not any(alias is not None and not alias.is_write for alias in aliases):
+            values = tree_flatten((args, kwargs, out))[0]
+            self.bytes += sum(v.numel() * v.element_size() for v in values if isinstance(v, Tensor))
         return out
 
 
-def tasks(world: str) -> Iterator[tuple[str, Task]]:
-    """Yield every task of training by name, at its default sizes, with few images."""
+def tasks(world: str, **changes: Any) -> dict[str, Callable[[], Task]]:
+    """Return what makes every task of training, by name, at its default sizes, with few images.
+
+    Args:
+        world: name of the world.
+        changes: settings of all tasks, such as `device` and `batch_size`.
+    """
     common = {"world": world, "steps": STEPS, "tensorboard": False, "log_every": 100, "checkpoint_every": 100}
-    common |= {"validate_every": 100, "sheet_every": 100}
+    common |= {"validate_every": 100, "sheet_every": 100, **changes}
     few = {"images": 64, "validation_images": 8, **common}
-    for preset in ("foundation", "published"):
-        config = InversionConfig(preset=preset, **few)
-        yield f"inversion {preset}", InversionTask(config, world_parts(config))
-    for method in ("psp", "e4e", "restyle_psp", "hfgi"):
-        config = PeerConfig(method=method, start="fresh", **few)
-        yield method, task_of(config, world_parts(config))
+    return {
+        **{f"inversion {p}": partial(_inversion, preset=p, **few) for p in ("foundation", "published")},
+        **{m: partial(_peer, method=m, start="fresh", **few) for m in ("psp", "e4e", "restyle_psp", "hfgi")},
+        "alignment": partial(_alignment, **common),
+        "generator": partial(_generator, **common),
+        **{kind: partial(_judge, kind=kind, **common) for kind in ("oracle", "identity", "perceptual")},
+        "body": lambda: BodyTask(BodyConfig(**few), get_world(world)),
+    }
+
+
+def _inversion(**values: Any) -> Task:
+    config = InversionConfig(**values)
+    return InversionTask(config, world_parts(config))
+
+
+def _peer(**values: Any) -> Task:
+    config = PeerConfig(**values)
+    return task_of(config, world_parts(config))
+
+
+def _alignment(**values: Any) -> Task:
     pairs = {"validation_pairs": 20, "final_pairs": 24, "neighbour_codes": 3}
-    yield "alignment", AlignmentTask(AlignmentConfig(**pairs, **common), get_world(world).generator())
-    stages = (Stage(resolution=64, images=10**6),)
-    config = GeneratorConfig(stages=stages, size=64, w_samples=16, **common)
-    yield "generator", AdversarialTask(config, get_world(world).images("train", 64))
-    for kind in ("oracle", "identity", "perceptual"):
-        sizes = {"start": "random", "size": 128, "validation_size": 8}
-        yield kind, JudgeTask(JudgesConfig(kind=kind, copy="a", **sizes, **common))
+    config = AlignmentConfig(**pairs, **values)
+    return AlignmentTask(config, get_world(config.world).generator())
+
+
+def _generator(**values: Any) -> Task:
+    config = GeneratorConfig(stages=(Stage(resolution=64, images=10**6),), size=64, w_samples=16, **values)
+    return AdversarialTask(config, get_world(config.world).images("train", 64))
+
+
+def _judge(**values: Any) -> Task:
+    return JudgeTask(JudgesConfig(copy="a", start="random", size=128, validation_size=8, **values))
 
 
 def measure(task: Task) -> dict[str, Any]:
@@ -67,9 +104,9 @@ def measure(task: Task) -> dict[str, Any]:
 
     def measured(index: int) -> dict:
         if index == 0:  # the penalties and other parts that do not run in every step run in the first
-            with FlopCounter() as counter:
+            with Counter() as counter:
                 scalars = step(index)
-            found["gflop"] = counter.total / 1e9
+            found["gflop"] = counter.flop / 1e9
             return scalars
         started = time.perf_counter()
         scalars = step(index)
@@ -86,8 +123,8 @@ def measure(task: Task) -> dict[str, Any]:
 def main(world: str = "portraits") -> None:
     """Print the table."""
     print(f"{'task':<22}{'images':>8}{'GFLOP per step':>16}{'images per second':>19}")
-    for name, task in tasks(world):
-        row = measure(task)
+    for name, make in tasks(world).items():
+        row = measure(make())
         speed = row["images"] / row["seconds"]
         print(f"{name:<22}{row['images']:>8}{row['gflop']:>16.1f}{speed:>19.1f}", flush=True)
 

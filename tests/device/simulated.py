@@ -102,9 +102,9 @@ class SimulatedFabric:
 
     world_size, global_rank, is_global_zero = 1, 0, True
 
-    def __init__(self) -> None:
+    def __init__(self, precision: str = "bf16-mixed") -> None:
         self.device = torch.device("sim", 0)
-        self.strategy = SimpleNamespace(precision=SimpleNamespace(precision="bf16-mixed"))
+        self.strategy = SimpleNamespace(precision=SimpleNamespace(precision=precision))
 
     def launch(self) -> None:
         """Do nothing: there is one process."""
@@ -112,8 +112,9 @@ class SimulatedFabric:
     barrier = launch
 
     def autocast(self):
-        """Return torch's autocast for the device."""
-        return torch.autocast("sim", dtype=torch.bfloat16)
+        """Return torch's autocast for the device, off for another precision than bf16-mixed."""
+        mixed = self.strategy.precision.precision == "bf16-mixed"
+        return torch.autocast("sim", dtype=torch.bfloat16, enabled=mixed)
 
     def setup_optimizers(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
         """Return the optimizer as it is."""
