@@ -6,27 +6,28 @@ what they were made from, so that a second run goes on where the first one stopp
 changed (protocol of arXiv 2211.11448, section 4.1).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from clcae_lib import cache
 from clcae_lib.files import atomic_path
 from clcae_lib.images import save_image
-from clcae_lib.inversion.inverter import Inverter
+from clcae_lib.inversion import Inversion, Inverter, Tuned
 from clcae_lib.metrics import psnr, ssim
 from clcae_lib.photos import PhotoError, none_usable, read_folder
-from clcae_lib.weights import checkpoints
+from clcae_lib.weights import WeightsError, checkpoints
 from clcae_lib.worlds import PhotoWorld, WorldError
 from clcae_lib.worlds.perceptual import distance_name
 
 TABLE = "measures.csv"
 KIND = "inversion codes"
+TUNED = "tuned."
 _COLUMNS = ["file", "space", "psnr", "ssim", "perceptual", "perceptual_name", "identity", "error"]
 Row = dict[str, Any]
 
@@ -39,6 +40,7 @@ class Album:
         inverter: the inverter that finds the codes.
         made_by: files of weights that the result depends on; other ones mean another result.
         spaces: the images that are drawn, each a pass of the generator: `w`, `w_plus`, `f`.
+        method: name of the inverter's method; another one means another result.
         published: whether to measure against what preset `published` sees of a photograph.
     """
 
@@ -49,11 +51,12 @@ class Album:
         *,
         made_by: Sequence[Path],
         spaces: Sequence[str] = ("f",),
+        method: str = "",
         published: bool = False,
     ) -> None:
         self.shown = world.published_view if published else world.view
         self.world, self.inverter, self.spaces = world, inverter, tuple(spaces)
-        self.made_by, self.made_with = made_by, ""
+        self.made_by, self.made_with, self.method = made_by, "", method
         self.judges: dict[str, Any] = {}
         self.missing: list[str] = []
         for name in ("perceptual", "identity"):
@@ -101,7 +104,7 @@ class Album:
     def _digest(self) -> str:
         """Return a digest of what every result depends on besides its photograph."""
         judges = [self.world.judge_file(name, "measure") for name in self.judges]
-        parts = [str(self.world.cutter), *self.spaces, *self.judges]
+        parts = [str(self.world.cutter), self.method, *self.spaces, *self.judges]
         return cache.key(*parts, modules=[__name__], files=[*self.made_by, *filter(None, judges)])
 
     def _key(self, path: Path) -> str:
@@ -130,6 +133,7 @@ class Album:
         parts = {name: getattr(inversion, name) for name in ("w", "w_plus", "feature")}
         metadata = {"kind": KIND, "world": self.world.name, "key": self._key(path), "measures": rows}
         kept = {name: part for name, part in parts.items() if part is not None}
+        kept |= {f"{TUNED}{name}": tensor for name, tensor in _tuned(inversion).items()}
         # Last: what has its codes is complete.
         checkpoints.save_weights(target / f"{path.name}.safetensors", kept, metadata=metadata, half=False)
         return rows
@@ -146,6 +150,25 @@ class Album:
         if "perceptual" in self.judges:
             named["perceptual_name"] = distance_name(self.judges["perceptual"])
         return {name: float(value) for name, value in found.items()} | named
+
+
+def _tuned(inversion: Inversion) -> Mapping[str, Tensor]:
+    """Return the generator's tensors that were tuned for the image, without the batch."""
+    decoder = inversion.decoder
+    return {name: value[0] for name, value in decoder.tensors.items()} if isinstance(decoder, Tuned) else {}
+
+
+def tune(generator: nn.Module, path: Path) -> None:
+    """Set the generator's tensors to those that were tuned for a photograph.
+
+    Raises:
+        WeightsError: the file has none, or was made with another generator.
+    """
+    tensors, _ = checkpoints.load_weights(path, kind=KIND)
+    found = {name.removeprefix(TUNED): t for name, t in tensors.items() if name.startswith(TUNED)}
+    if not found:
+        raise WeightsError(f"{path} has no tuned weights; `clcae invert --method pti` writes them")
+    checkpoints.load_into(generator, {**generator.state_dict(), **found}, source=path)
 
 
 def _write(path: Path, rows: list[Row]) -> None:

@@ -1,4 +1,4 @@
-"""A folder of photographs to images and codes: `clcae invert`."""
+"""A folder of photographs to images and codes, and a tuned generator to a file: `invert` and `export`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +8,7 @@ import typer
 from clcae_lib.cli.common import Device, RequestError, report_user_errors
 
 app = typer.Typer()
+_PRESETS = {"published": "clcae_published", "foundation": "clcae"}
 
 
 @app.command()
@@ -16,32 +17,68 @@ def invert(
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Where the results go.")],
     world: Annotated[str, typer.Option(help="Whose encoder and generator: ffhq, cars or your own.")] = "ffhq",
     preset: Annotated[str, typer.Option(help="published or foundation.")] = "published",
+    method: Annotated[
+        str | None,
+        typer.Option(help="Instead of CLCAE: psp, e4e, restyle_e4e, optimisation_w_plus, pti, ..."),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Of the encoder, instead of the world's: an official checkpoint, too.")
+    ] = None,
     spaces: Annotated[
         list[str] | None, typer.Option("--space", help="w, w_plus, f; repeat for more.")
     ] = None,
     device: Device = "auto",
 ) -> None:
     """Invert every photograph of a folder: images, codes and measures.csv; goes on where it stopped."""
-    wanted = spaces or ["f"]
     with report_user_errors():
         from clcae_lib.cli.album import TABLE, Album
-        from clcae_lib.inversion import ClcaeInverter
+        from clcae_lib.inversion import METHODS, make_inverter
         from clcae_lib.spaces import SPACES
         from clcae_lib.worlds import PhotoWorld, get_world
 
         made = get_world(world)
         if not isinstance(made, PhotoWorld):
             raise RequestError(f"--world {world}: it is drawn; name a world of photographs, such as ffhq")
-        if wrong := [space for space in wanted if space not in SPACES]:
-            raise RequestError(f"--space {wrong[0]}: use {', '.join(SPACES)}")
-        if preset not in ("published", "foundation"):
+        if preset not in _PRESETS:
             raise RequestError(f"--preset {preset}: use published or foundation")
-        inverter = ClcaeInverter.load(made, preset, device)
-        weights = [path for path in (made.inversion(preset), made.generator_file) if path]
-        album = Album(made, inverter, made_by=weights, spaces=wanted, published=preset == "published")
+        chosen = METHODS.get(method or _PRESETS[preset])
+        if chosen is None:
+            raise RequestError(f"--method {method}: use one of {', '.join(METHODS)}")
+        known = SPACES if chosen.space == "f" else SPACES[:2]
+        wanted = spaces or [chosen.space]
+        if wrong := [space for space in wanted if space not in known]:
+            raise RequestError(f"--space {wrong[0]}: {chosen.name} has {', '.join(known)}")
+        perceptual = "world" if made.measures_with("perceptual") else "none"
+        inverter = make_inverter(chosen.name, made, device=device, weights=weights, perceptual=perceptual)
+        own = made.inversion(preset) if method is None else made.weights(f"peer_{method}")
+        used = [path for path in (weights or own, made.generator_file) if path and path.is_file()]
+        published = method is None and preset == "published"
+        album = Album(made, inverter, made_by=used, spaces=wanted, method=chosen.name, published=published)
         rows = album.invert(source, output, report=typer.echo)
     failed = {row["file"] for row in rows if row.get("error")}
     inverted = {row["file"] for row in rows} - failed
     typer.echo(f"{len(inverted)} inverted, {len(failed)} not: {output / TABLE}")
     if failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    world: Annotated[str, typer.Argument(help="The world whose generator is written.")],
+    output: Annotated[Path, typer.Option("--output", metavar="FILE", help="A .pt file.")],
+    tuned: Annotated[
+        Path | None, typer.Option(help="Codes of `clcae invert --method pti`, with their tuned weights.")
+    ] = None,
+) -> None:
+    """Write a generator, as it is or as tuned for a photograph, in the PyTorch (rosinality) layout."""
+    with report_user_errors():
+        from clcae_lib.cli.album import tune
+        from clcae_lib.weights import export_generator
+        from clcae_lib.worlds import get_world
+
+        if output.exists():
+            raise RequestError(f"--output {output}: it exists; name another file")
+        generator = get_world(world).generator()
+        if tuned is not None:
+            tune(generator, tuned)
+        typer.echo(f"written: {export_generator(output, generator)}")

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from clcae_lib.devices import resolve_device
 from clcae_lib.inversion.inversion import Inversion
-from clcae_lib.models import Generator
+from clcae_lib.models import Generator, PublishedPeer
 from clcae_lib.models.backbone import Codes, Pyramid, StyleBlock, make_backbone, to_encoder_side
 from clcae_lib.models.config import configured
 from clcae_lib.models.foundation import level_of
 from clcae_lib.spaces import num_layers
-from clcae_lib.weights import checkpoints
+from clcae_lib.weights import WeightsError, checkpoints, read_as
 from clcae_lib.worlds import World, get_world
 
 
@@ -105,13 +105,16 @@ class PeerInverter:
     Args:
         encoder: trained encoder.
         generator: generator that the encoder was trained with.
+        view: function that makes the encoder's input of images; by default the images themselves.
     """
 
     encoders: ClassVar[dict[str, Callable[..., nn.Module]]] = {}
     """Network of each method of this class, by the method's name."""
 
-    def __init__(self, encoder: nn.Module, generator: Generator) -> None:
-        self.encoder, self.generator = encoder.eval(), generator
+    def __init__(
+        self, encoder: nn.Module, generator: Generator, *, view: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        self.encoder, self.generator, self.view = encoder.eval(), generator, view or (lambda images: images)
 
     @classmethod
     def load(
@@ -129,7 +132,8 @@ class PeerInverter:
             world: world, or its name.
             device: "auto", "cpu", "cuda", ...
             generator: the world's own generator, if it is loaded already.
-            path: weights file; by default `peer_<method>.safetensors` of the world.
+            path: weights file, trained here or an official checkpoint; by default
+                `peer_<method>.safetensors` of the world.
             method: one of the class's methods; by default the first, or any that the given file has.
 
         Raises:
@@ -141,12 +145,16 @@ class PeerInverter:
         if path is None:
             command = f"clcae train peer --world {world.name} --set method={methods[0]}"
             path = world.require(f"peer_{methods[0]}", command=command)
-        tensors, metadata = checkpoints.load_weights(path, kind="peer")
+        tensors, metadata = read_as(path, "peer")
         if metadata["method"] not in methods:
-            raise ValueError(f"{path}: holds {metadata['method']!r}; wanted is {' or '.join(methods)}")
+            raise WeightsError(f"{path}: holds {metadata['method']!r}; wanted is {' or '.join(methods)}")
         generator = generator if generator is not None else world.generator(device)
-        kind = cls.encoders[metadata["method"]]
+        published = metadata.get("preset") == "published"
+        kind = PublishedPeer if published else cls.encoders[metadata["method"]]
         encoder = checkpoints.build(lambda: kind(**metadata["config"]), tensors, source=path)
+        if published:
+            _require_same(generator, metadata["generator_begins"], path)
+            return cls(encoder.to(device), generator, view=world.published_view)
         encoder.attach(generator)
         return cls(encoder.to(device), generator)
 
@@ -154,11 +162,21 @@ class PeerInverter:
     def invert(self, images: Float[Tensor, "n 3 h w"], *, batch_size: int = 64) -> Inversion:
         """Return the codes of images in [-1, 1], on the generator's device."""
         images = images.to(self.generator.w_avg.device)
-        starts = range(0, len(images), batch_size)
-        return Inversion.cat([self._encode(images[start : start + batch_size]) for start in starts])
+        batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
+        return Inversion.cat([self._encode(self.view(batch)) for batch in batches])
 
     def _encode(self, images: Float[Tensor, "n 3 h w"]) -> Inversion:
         return Inversion.from_codes(self.encoder(images))
+
+
+def _require_same(generator: Generator, begins: Sequence[float], path: Path | str) -> None:
+    """Refuse another generator than the official encoder's, by the first numbers of its constant."""
+    own = generator.input["input"].flatten()[: len(begins)].cpu()
+    if not torch.allclose(own, torch.tensor(begins), rtol=0.01, atol=0.01):
+        raise WeightsError(
+            f"{path} was trained with another generator than the world's; make a world of it: "
+            "`clcae world add NAME --images DIR --generator FILE` takes the same file"
+        )
 
 
 class PspInverter(PeerInverter):

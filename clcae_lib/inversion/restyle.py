@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from clcae_lib.inversion.e4e import E4eEncoder
 from clcae_lib.inversion.inversion import Inversion
 from clcae_lib.inversion.psp import PeerInverter, PspEncoder
 from clcae_lib.models import Generator
-from clcae_lib.models.backbone import Codes
+from clcae_lib.models.backbone import Codes, to_encoder_side
 
 STEPS = 3
 
@@ -25,6 +25,7 @@ class RestyleInverter(PeerInverter):
         encoder: encoder of image and reconstruction, joined in the channels.
         generator: generator that the encoder was trained with.
         steps: number of corrections; the paper uses five in training and up to ten in inference.
+        options: options of `PeerInverter`.
     """
 
     encoders: ClassVar[dict[str, Callable[..., nn.Module]]] = {
@@ -32,8 +33,10 @@ class RestyleInverter(PeerInverter):
         "restyle_e4e": E4eEncoder,
     }
 
-    def __init__(self, encoder: nn.Module, generator: Generator, *, steps: int = STEPS) -> None:
-        super().__init__(encoder, generator)
+    def __init__(
+        self, encoder: nn.Module, generator: Generator, *, steps: int = STEPS, **options: Any
+    ) -> None:
+        super().__init__(encoder, generator, **options)
         self.steps = steps
 
     def _encode(self, images: Float[Tensor, "n 3 h w"]) -> Inversion:
@@ -60,11 +63,13 @@ def refine(
         steps: number of corrections.
         noise: noise of the reconstructions, as in `Generator.synthesis`; by default as `Inversion.decode`.
     """
+    images = to_encoder_side(images)
     w, w_plus = generator.w_avg[None], generator.w_avg[None, None]
     for _ in range(steps):
         with torch.no_grad():
             rows = w_plus.expand(len(w_plus), generator.n_latent, -1)
-            made = generator.synthesis(rows.detach(), noise=noise).to(images).expand_as(images)
+            made = generator.synthesis(rows.detach(), noise=noise).to(images)
+            made = to_encoder_side(made).expand_as(images)
         change = encoder(torch.cat([images, made], dim=1))
         w = change.w - encoder.w_avg + w.detach()
         w_plus = change.w_plus - encoder.w_avg + w_plus.detach()

@@ -9,6 +9,7 @@ from clcae_lib.models.foundation import FoundationEncoder
 from clcae_lib.models.identity import ArcFace, MocoFeatures
 from clcae_lib.models.published import PublishedEncoder
 from clcae_lib.models.published_contrastive import PublishedImageEncoder, PublishedLatentEncoder
+from clcae_lib.models.published_peers import PublishedPeer
 from clcae_lib.models.stylegan2 import Discriminator, Generator
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "PublishedEncoder",
     "PublishedImageEncoder",
     "PublishedLatentEncoder",
+    "PublishedPeer",
     "configured",
     "make_kernel",
 ]

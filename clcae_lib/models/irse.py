@@ -76,7 +76,7 @@ class IrBackbone(nn.Module):
         self.taps: tuple[int, ...] = tuple(ends[1:])
         self.channels: tuple[int, ...] = tuple(widths[2:])
 
-    def maps(self, images: Float[Tensor, "n 3 h w"]) -> tuple[Tensor, Tensor, Tensor]:
+    def maps(self, images: Float[Tensor, "n c h w"]) -> tuple[Tensor, Tensor, Tensor]:
         """Return c1 (1/4 of the side), c2 (1/8) and c3 (1/16): the maps after the last unit of each stage."""
         x, taps = self.input_layer(images), []
         for index, block in enumerate(self.body):
@@ -85,6 +85,6 @@ class IrBackbone(nn.Module):
                 taps.append(x)
         return tuple(taps)
 
-    def forward(self, images: Float[Tensor, "n 3 h w"]) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Float[Tensor, "n c h w"]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the `maps`; a network that adds heads to this backbone overrides it."""
         return self.maps(images)

@@ -3,6 +3,7 @@
 from clcae_lib.weights.build import (
     ENCODERS,
     build_encoder,
+    export_generator,
     load_alignment,
     load_arcface,
     load_contrastive,
@@ -25,6 +26,7 @@ __all__ = [
     "WeightsError",
     "build_encoder",
     "convert_file",
+    "export_generator",
     "inspect_file",
     "load_alignment",
     "load_arcface",

@@ -5,6 +5,7 @@ before a network needs memory. Each function that reads raises FileNotFoundError
 file is missing, unsafe, damaged, or does not fit.
 """
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from clcae_lib.models import (
 from clcae_lib.models.contrastive import ImageEncoder, LatentEncoder
 from clcae_lib.models.foundation import FoundationEncoder
 from clcae_lib.models.published import mean_image
+from clcae_lib.spaces import num_layers
 from clcae_lib.weights import checkpoints, nvidia
 from clcae_lib.weights._inert import Module
 from clcae_lib.weights.checkpoints import WeightsError, build, require_finite
@@ -38,6 +40,7 @@ from clcae_lib.weights.layouts import (
 )
 from clcae_lib.weights.read import Contents, naming, read_weights
 
+_log = logging.getLogger(__name__)
 ENCODERS: dict[str, type[nn.Module]] = {"foundation": FoundationEncoder, "published": PublishedEncoder}
 
 
@@ -63,12 +66,11 @@ def generator_of(contents: Contents) -> Generator:
     if snapshot is not None:
         return to_generator(snapshot, source=contents.path)
     found = find_network(contents)
-    if found is not None and found.kind == "inversion_checkpoint":
-        return _generator(under(found.tensors, "decoder."), {}, source=contents.path)
-    tensors = dict(require(contents, "generator").tensors)
+    inside = {} if found is None else under(found.tensors, "decoder.")
+    tensors = inside or dict(require(contents, "generator").tensors)
     own = {name: tensors.pop(name) for name in ("w_avg", "w_std") if name in tensors}
     if "latent_avg" in contents.tensors:
-        own["w_avg"] = _mean_code(contents.tensors["latent_avg"])
+        own["w_avg"] = mean_code(contents.tensors["latent_avg"])
     config = contents.metadata.get("config")
     given = config if isinstance(config, dict) else {}
     options = {name: given[name] for name in ("lr_mlp", "blur_kernel") if name in given}
@@ -85,7 +87,11 @@ def to_generator(network: Module, *, source: Path | str = "the snapshot") -> Gen
 def _generator(
     tensors: Tensors, statistics: Mapping[str, Tensor], *, source: Path | str, **options: Any
 ) -> Generator:
+    _require_supported(tensors)
     config = generator_config(tensors)
+    if not under(tensors, "noises."):
+        _log.warning("%s has no noise maps; they are made from a fixed seed, at the file's strengths", source)
+        tensors = {**tensors, **_noise_maps(config["size"])}
     generator = build(lambda: Generator(**config, **options), tensors, source=source)
     require_finite(statistics, source=source)
     for name, value in statistics.items():
@@ -98,7 +104,29 @@ def _generator(
     return generator
 
 
-def _mean_code(value: Tensor) -> Tensor:
+def _require_supported(tensors: Tensors) -> None:
+    """Refuse generators that this project does not have; the message names their kind."""
+    channels, (height, width) = tensors["to_rgb1.bias"].numel(), tensors["input.input"].shape[-2:]
+    if channels != 3:
+        kind = {1: "grey images (1 channel)", 4: "RGBA images (4 channels)"}.get(
+            channels, f"{channels} channels"
+        )
+        raise WeightsError(f"holds a generator of {kind}; only generators of RGB images are used here")
+    if height != width:
+        raise WeightsError(
+            f"holds a generator whose images are not square (they begin with {width} x {height} pixels); "
+            "only square ones are used here"
+        )
+
+
+def _noise_maps(size: int) -> dict[str, Tensor]:
+    """Return noise maps of a fixed seed for a file without: they never decide what an image shows."""
+    draw = torch.Generator().manual_seed(0)
+    sides = [4 << (index + 1) // 2 for index in range(num_layers(size) - 1)]
+    return {f"noises.noise_{i}": torch.randn(1, 1, n, n, generator=draw) for i, n in enumerate(sides)}
+
+
+def mean_code(value: Tensor) -> Tensor:
     """Return the mean code `[D]`; a file may repeat it for every layer."""
     rows = value.float().reshape(-1, value.shape[-1])
     if not torch.equal(rows, rows[:1].expand_as(rows)):
@@ -256,6 +284,12 @@ def load_alignment(
 
     both = build(make, tensors, source=path).to(device)
     return both["image_encoder"], both["latent_encoder"], float(config["scale"])
+
+
+def export_generator(path: Path | str, generator: Generator) -> Path:
+    """Write a generator as a torch file in the PyTorch (rosinality) layout: `g_ema` and `latent_avg`."""
+    tensors = {name: tensor.detach().cpu() for name, tensor in generator.state_dict().items()}
+    return checkpoints.save_state(path, {"g_ema": tensors, "latent_avg": generator.w_avg.cpu()})
 
 
 def save_generator(path: Path | str, generator: Generator, metadata: dict[str, Any]) -> None:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from clcae_lib.files import atomic_path, sha256
-from clcae_lib.models import ArcFace, PublishedImageEncoder, PublishedLatentEncoder
+from clcae_lib.models import ArcFace, PublishedImageEncoder, PublishedLatentEncoder, PublishedPeer
 from clcae_lib.weights import checkpoints, nvidia
-from clcae_lib.weights.build import encoder_of, generator_of
+from clcae_lib.weights.build import encoder_of, generator_of, mean_code
 from clcae_lib.weights.checkpoints import WeightsError
 from clcae_lib.weights.layouts import Recognised, recognise, under
 from clcae_lib.weights.read import Contents, naming, read_weights
@@ -72,7 +72,7 @@ def convert_file(
         target: `.safetensors` file.
         half: whether matrices are stored as float16.
         force: whether an existing file is replaced.
-        part: part of an inversion checkpoint, "encoder" (the default) or "generator".
+        part: part of a checkpoint with an encoder and a generator: "encoder" (the default) or "generator".
 
     Raises:
         FileNotFoundError: there is no such source.
@@ -119,17 +119,19 @@ def _convert(contents: Contents, part: str | None) -> Parts:
     found = recognise(contents)
     if found.kind not in _CONVERTERS:
         raise WeightsError(f"is {found.title}, which is not converted; it fits {found.fits}")
-    if part is not None and found.kind != "inversion_checkpoint":
-        raise WeightsError(f"is {found.title} and has no parts; leave --part out")
-    if part not in (None, "encoder", "generator"):
-        raise WeightsError(f'has the parts "encoder" and "generator", not {part!r}')
-    return (_generator if part == "generator" else _CONVERTERS[found.kind])(contents, found)
+    convert = _CONVERTERS[found.kind]
+    parts = {"generator": _generator} if convert is _generator else {}
+    if convert in (_inversion, _peer):
+        parts = {"encoder": convert, "generator": _generator}
+    if part is not None and part not in parts:
+        raise WeightsError(f"is {found.title} and has no part {part!r}; leave --part out")
+    return parts.get(part or "", convert)(contents, found)
 
 
 def _generator(contents: Contents, found: Recognised) -> Parts:
     generator, snapshot = generator_of(contents), nvidia.find_generator(contents.tree)
     tensors = {**generator.state_dict(), "w_avg": generator.w_avg, "w_std": generator.w_std}
-    known = snapshot is not None or (found.kind == "generator" and "latent_avg" in contents.tensors)
+    known = snapshot is not None or "latent_avg" in contents.tensors
     metadata = {"kind": "generator", "config": generator.config}
     metadata |= {"w_avg": "from the file" if known else "measured"}
     return tensors, metadata | ({} if snapshot is None else {"nvidia": nvidia.facts(snapshot)})
@@ -140,6 +142,20 @@ def _inversion(contents: Contents, found: Recognised) -> Parts:
     said = {name: found.facts[name] for name in ("domain", "steps") if name in found.facts}
     metadata = {"kind": "inversion", "preset": "published", "config": encoder.config, **said}
     return encoder.state_dict(), metadata
+
+
+def _peer(contents: Contents, found: Recognised) -> Parts:
+    """Return the encoder of an official pSp, e4e or ReStyle, with the mean code; HFGI's is its e4e's."""
+    if "config" not in found.facts:
+        raise WeightsError("has an encoder of another backbone than IR-SE; only its generator is used here")
+    if "latent_avg" not in contents.tensors:
+        raise WeightsError("has no latent_avg, the mean code of its encoder; take a complete checkpoint")
+    tensors = under(found.tensors, "encoder.") | {"w_avg": mean_code(contents.tensors["latent_avg"])}
+    config = found.facts["config"]
+    made = checkpoints.build(lambda: PublishedPeer(**config), tensors, source=contents.path)
+    first = [round(float(number), 4) for number in found.tensors["decoder.input.input"].flatten()[:8]]
+    metadata = {"kind": "peer", "preset": "published", "method": found.facts["method"], "config": made.config}
+    return made.state_dict(), metadata | {"generator_begins": first}
 
 
 def _plain(network: Any) -> Callable[[Contents, Recognised], Parts]:
@@ -205,6 +221,7 @@ def read_as(path: Path | str, kind: str) -> Parts:
 _CONVERTERS: dict[str, Callable[[Contents, Recognised], Parts]] = {
     **dict.fromkeys(("generator", "nvidia", "nvidia_tensorflow", "nvidia_stylegan3"), _generator),
     "inversion_checkpoint": _inversion,
+    "peer_checkpoint": _peer,
     "contrastive_image": _plain(PublishedImageEncoder),
     "contrastive_latent": _plain(PublishedLatentEncoder),
     "arcface": _plain(ArcFace),

@@ -45,6 +45,12 @@ KINDS: dict[str, Kind] = {
         "generator, of it",
         "encoder.input_layer.0.weight encoder.styles_others.0.linear.weight decoder.input.input",
     ),
+    "peer_checkpoint": Kind(
+        "checkpoint of pSp, e4e, ReStyle or HFGI (encoder and StyleGAN2 generator)",
+        "a world's generator (`clcae world add`), and with that world `clcae invert --method NAME --weights "
+        "FILE`; `clcae convert` makes the encoder, or with --part the generator, of it",
+        "encoder.styles.0.linear.weight encoder.styles.0.convs.0.weight decoder.input.input",
+    ),
     "generator": Kind(
         "StyleGAN2 generator in the PyTorch (rosinality) layout",
         _WORLD,
@@ -85,7 +91,7 @@ KINDS: dict[str, Kind] = {
     "nvidia": Kind("NVIDIA StyleGAN2 snapshot", _WORLD),
     "nvidia_tensorflow": Kind("NVIDIA StyleGAN2 snapshot of the TensorFlow code", _WORLD),
     "nvidia_stylegan3": Kind("NVIDIA StyleGAN3 snapshot", "nothing here: only StyleGAN2 is inverted"),
-    "direction": Kind("directions, as InterFaceGAN publishes them", _EDITS),
+    "direction": Kind("file of directions (InterFaceGAN's layout)", _EDITS),
     "sefa": Kind("SeFa factors (closed-form factorisation)", _EDITS),
     "components": Kind("GANSpace components", "edits (`load_ganspace`), the explorer's sliders" + _SAFE),
     "training": Kind("state of an unfinished training", "the command that wrote it, to resume"),
@@ -95,6 +101,7 @@ KINDS: dict[str, Kind] = {
 OWN = {
     "generator": "a world's generator (`load_generator`)",
     "inversion": "`clcae invert`, notebooks (`load_encoder`)",
+    "peer": "`clcae invert --method METHOD --weights FILE`, notebooks",
     "alignment": "training an inversion, retrieval (`load_alignment`)",
     "directions": "edits (`load_directions`)",
     "components": "edits (`load_ganspace`)",
@@ -174,14 +181,17 @@ def _snapshot(contents: Contents) -> Recognised | None:
 def find_network(contents: Contents) -> Recognised | None:
     """Return the network of an official layout, by the names of its tensors; None if there is none.
 
-    State dicts may be in one of the usual wrappers, with or without the prefix of DataParallel.
+    State dicts may be nested in any way and have any prefix, such as that of DataParallel. Of several
+    networks of a kind, the one with EMA weights is returned, else the first.
     """
-    for wrapper in ("g_ema.", "state_dict.", "model.", "g.", "generator.", ""):
-        tensors = {n.removeprefix("module."): t for n, t in under(contents.tensors, wrapper).items()}
-        for kind, (_, _, needs) in KINDS.items():
-            if needs and set(needs.split()) <= tensors.keys():
-                facts = _FACTS[kind](tensors) if kind in _FACTS else {}
-                return Recognised(kind, tensors, facts | _settings(contents.tree))
+    for kind, (_, _, needs) in KINDS.items():
+        first, *others = needs.split() or [""]
+        prefixes = [name.removesuffix(first) for name in contents.tensors if first and name.endswith(first)]
+        for prefix in sorted(prefixes, key=lambda prefix: "ema" not in prefix):
+            if all(prefix + name in contents.tensors for name in others):
+                tensors, options = under(contents.tensors, prefix), _options(contents.tree)
+                facts = _FACTS[kind](tensors, options) if kind in _FACTS else {}
+                return Recognised(kind, tensors, facts | _settings(contents.tree, options))
     return None
 
 
@@ -190,13 +200,18 @@ def under(tensors: Tensors, prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
-def _settings(tree: Any) -> Facts:
-    """Return the steps of a checkpoint's training, and whether its images are faces or cars."""
-    tree = tree if isinstance(tree, dict) else {}
-    options = tree.get("opts")
+def _options(tree: Any) -> Facts:
+    """Return the options of a checkpoint's training; none if it states none."""
+    options = tree.get("opts") if isinstance(tree, dict) else None
     options = options.state if isinstance(options, Record) else options
-    facts = {"steps": tree["iter"]} if isinstance(tree.get("iter"), int) else {}
-    if isinstance(options, dict) and isinstance(options.get("dataset_type"), str):
+    return options if isinstance(options, dict) else {}
+
+
+def _settings(tree: Any, options: Facts) -> Facts:
+    """Return the steps of a checkpoint's training, and whether its images are faces or cars."""
+    steps = tree.get("iter") if isinstance(tree, dict) else None
+    facts = {"steps": steps} if isinstance(steps, int) else {}
+    if isinstance(options.get("dataset_type"), str):
         facts["domain"] = "cars" if "car" in options["dataset_type"].lower() else "faces"
     return facts
 
@@ -292,43 +307,60 @@ def _backbone_config(tensors: Tensors) -> Facts:
     return {"widths": widths, "units": units}
 
 
-def _generator_facts(tensors: Tensors) -> Facts:
+def _generator_facts(tensors: Tensors, _: Facts) -> Facts:
     config = generator_config(tensors)
     return {"resolution": config["size"], "style_dim": config["style_dim"], "config": config}
 
 
-def _inversion_facts(tensors: Tensors) -> Facts:
-    facts = _generator_facts(under(tensors, "decoder."))
+def _peer_facts(tensors: Tensors, options: Facts) -> Facts:
+    """Return the sizes of an official pSp, e4e or ReStyle; `config` only of one with an IR-SE backbone."""
+    facts, encoder = _generator_facts(under(tensors, "decoder."), options), under(tensors, "encoder.")
+    stem, name = encoder.get("input_layer.0.weight"), str(options.get("encoder_type", ""))
+    hfgi = any(part.startswith("residue.") for part in tensors)  # its encoder is e4e's
+    residual = hfgi or "Editing" in name or "Progressive" in name
+    config = facts.pop("config")
+    if stem is None or "body.0.res_layer.1.weight" not in encoder:
+        return facts
+    own = {"joined": stem.shape[1] // 3, "pyramid": "latlayer1.weight" in encoder, "residual": residual}
+    blocks = {"style_hidden": encoder["styles.0.convs.0.weight"].shape[0], **_backbone_config(encoder)}
+    method = ("restyle_" if own["joined"] > 1 else "") + ("e4e" if residual else "psp")
+    config = {"resolution": config["size"], "style_dim": config["style_dim"], **blocks, **own}
+    return facts | {"method": method, "config": config}
+
+
+def _inversion_facts(tensors: Tensors, options: Facts) -> Facts:
+    facts = _generator_facts(under(tensors, "decoder."), options)
     return facts | {
         "config": _encoder_config(under(tensors, "encoder.")),
         "generator_config": facts["config"],
     }
 
 
-def _image_encoder_facts(tensors: Tensors) -> Facts:
+def _image_encoder_facts(tensors: Tensors, _: Facts) -> Facts:
     resolution = 16 << _count(tensors, r"encoder\.styles\.0\.convs\.\d+\.weight")
     dim = tensors["image_projection.lin1.weight"].shape[0]
     config = {"resolution": resolution, "dim": dim, **_backbone_config(under(tensors, "encoder."))}
     return {"resolution": resolution, "style_dim": dim, "config": config}
 
 
-def _latent_encoder_facts(tensors: Tensors) -> Facts:
+def _latent_encoder_facts(tensors: Tensors, _: Facts) -> Facts:
     dim = tensors["pos_embedding"].shape[-1]
     return {"style_dim": dim, "config": {"dim": dim}}
 
 
-def _arcface_facts(tensors: Tensors) -> Facts:
+def _arcface_facts(tensors: Tensors, _: Facts) -> Facts:
     dim, pixels = tensors["output_layer.3.weight"].shape
     config = _backbone_config(tensors)
     side = int((pixels // config["widths"][-1]) ** 0.5)
     return {"resolution": 16 * side, "config": {**config, "dim": dim}}
 
 
-_FACTS: dict[str, Callable[[Tensors], Facts]] = {
+_FACTS: dict[str, Callable[[Tensors, Facts], Facts]] = {
     "inversion_checkpoint": _inversion_facts,
+    "peer_checkpoint": _peer_facts,
     "generator": _generator_facts,
     "contrastive_image": _image_encoder_facts,
     "contrastive_latent": _latent_encoder_facts,
     "arcface": _arcface_facts,
-    "moco": lambda tensors: {"config": {"arch": "resnet50"}},
+    "moco": lambda tensors, options: {"config": {"arch": "resnet50"}},
 }

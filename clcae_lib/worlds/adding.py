@@ -108,10 +108,8 @@ def _in_own_format(source: Path, target: Path) -> tuple[Path, int]:
     A file that has that format is returned itself, any other is converted to `target`.
     """
     try:
-        kind = recognise(read_weights(source)).kind
-        if kind != "own:generator":
-            part = "generator" if kind == "inversion_checkpoint" else None
-            source = convert_file(source, target, part=part)
+        if recognise(read_weights(source)).kind != "own:generator":
+            source = convert_file(source, target, part="generator")
         return source, load_generator(source).size
     except (FileNotFoundError, WeightsError) as error:
         raise WorldError(f"--generator: {error}") from error

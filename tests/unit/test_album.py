@@ -4,10 +4,15 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
+from clcae_lib.cli import app
 from clcae_lib.cli.album import Album
-from clcae_lib.inversion import MeanFaceInverter
+from clcae_lib.images import load_image
+from clcae_lib.inversion import MeanFaceInverter, PtiInverter, Settings
 from clcae_lib.photos import Landmarks, PhotoError, save_landmarks
+from clcae_lib.weights import load_generator
+from clcae_lib.weights.checkpoints import load_weights
 from tests.unit._tiny import tiny_generator
 from tests.unit.test_worlds_photos import album, make, places  # noqa: F401 - fixtures
 
@@ -94,3 +99,32 @@ def test_a_folder_of_folders_names_them(album, inverts, tmp_path):  # noqa: F811
     album.rename(outer / "album")
     with pytest.raises(PhotoError, match="photographs are located in its folders, such as"):
         inverts.invert(outer, tmp_path / "out")
+
+
+def test_a_tuned_generator_is_exported_in_the_layout_of_rosinality(album, tmp_path):  # noqa: F811
+    """The exported file draws the photograph's inversion from its code, without this project's help."""
+    inverter = PtiInverter(MeanFaceInverter(tiny_generator(32)), settings=Settings(steps=3, lr=0.01))
+    tuned = Album(make(album), inverter, made_by=[], spaces=["w"], method="pti")
+    (tmp_path / "one").mkdir()
+    for path in album.glob("p00*"):
+        path.rename(tmp_path / "one" / path.name)
+    tuned.invert(tmp_path / "one", tmp_path / "out", report=lambda _: None)
+    codes = tmp_path / "out" / "p00.jpg.safetensors"
+
+    def export(*options):
+        return CliRunner().invoke(app, ["export", "own", "--output", str(tmp_path / "tuned.pt"), *options])
+
+    assert export("--tuned", str(codes)).exit_code == 0
+    stored = torch.load(tmp_path / "tuned.pt", weights_only=True)
+    assert stored.keys() == {"g_ema", "latent_avg"}
+    assert stored["g_ema"].keys() == tiny_generator(32).state_dict().keys()
+    w = load_weights(codes)[0]["w"]
+    exported = load_generator(tmp_path / "tuned.pt").synthesis(w)[0].clamp(-1, 1)
+    drawn = load_image(tmp_path / "out" / "p00.jpg.w.png")
+    torch.testing.assert_close(exported, drawn, atol=0.01, rtol=0)
+    assert (tiny_generator(32).synthesis(w)[0].clamp(-1, 1) - drawn).abs().max() > 0.02
+    assert "it exists; name another file" in export().output
+    (tmp_path / "tuned.pt").unlink()
+    plain = tmp_path / "data" / "own" / "generator.safetensors"
+    assert "holds the weights of" in export("--tuned", str(plain)).output
+    assert export().exit_code == 0

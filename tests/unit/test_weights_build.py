@@ -116,7 +116,7 @@ def test_what_is_wrong_with_a_generator_is_named(tmp_path):
     with pytest.raises(
         WeightsError, match=r"no\.pt is unknown \(tensors: latent_avg\); give a file of this kind: StyleGAN2"
     ):
-        load_generator(written(tmp_path / "no.pt", {"latent_avg": MEAN}))
+        load_generator(written(tmp_path / "no.pt", {"latent_avg": MEAN[:3]}))
     with pytest.raises(FileNotFoundError, match=r"absent\.pt does not exist"):
         load_generator(tmp_path / "absent.pt")
 
