@@ -345,15 +345,18 @@ def plan(device: torch.device, sizes: Sizes) -> Iterator[tuple[Case, str, bool]]
     """Yield case, precision and whether to compile, the most important rows first."""
     trainings, portraits = training_cases(device, sizes), portrait_cases(device, sizes)
     large, middle = published_cases(device, sizes, 1024), published_cases(device, sizes, 256)
-    for case in trainings:
-        yield case, "bf16", False
-    for cases in (large, portraits, middle):
-        yield from ((case, precision, False) for case, precision in itertools.product(cases, PRECISIONS))
-    for case in trainings:
-        yield case, "fp32", False
-    for precision in ("bf16", "fp32"):
-        for case in [*large, *trainings[:1], *portraits, *middle, *trainings[1:]]:
-            yield case, precision, True
+    both, first = tuple(PRECISIONS), [*large[:2], trainings[0], portraits[0]]
+    parts = [
+        (trainings, ("bf16",), False),
+        (large + portraits, both, False),
+        (first, ("bf16",), True),
+        (middle, both, False),
+        (trainings, ("fp32",), False),
+        ([case for case in large + portraits + trainings + middle if case not in first], ("bf16",), True),
+        (large + portraits + trainings + middle, ("fp32",), True),
+    ]
+    for cases, precisions, compiled in parts:
+        yield from ((*row, compiled) for row in itertools.product(cases, precisions))
 
 
 @contextmanager
