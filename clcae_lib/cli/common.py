@@ -15,6 +15,10 @@ Settings = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Run what is unchanged too.")]
 World = Annotated[str, typer.Option(help="The world, as `clcae world list` names it.")]
+Face = Annotated[
+    str | None,
+    typer.Option(help="Of several faces: largest (the default), middle, or 2: the second from left."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 _LISTS = {"--only": False, "--seeds": True, "--variants": False}
 """The options that have several values, and whether these are whole numbers."""

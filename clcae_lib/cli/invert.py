@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from clcae_lib.cli.common import Device, RequestError, report_user_errors
+from clcae_lib.cli.common import Device, Face, RequestError, report_user_errors
 
 app = typer.Typer()
 _PRESETS = {"published": "clcae_published", "foundation": "clcae"}
@@ -27,6 +27,7 @@ def invert(
     spaces: Annotated[
         list[str] | None, typer.Option("--space", help="w, w_plus, f; repeat for more.")
     ] = None,
+    face: Face = None,
     device: Device = "auto",
 ) -> None:
     """Invert every photograph of a folder: images, codes and measures.csv; goes on where it stopped."""
@@ -35,10 +36,14 @@ def invert(
         from clcae_lib.inversion import METHODS, make_inverter
         from clcae_lib.spaces import SPACES
         from clcae_lib.worlds import PhotoWorld, get_world
+        from clcae_lib.worlds.settings import WorldSettings
 
         made = get_world(world)
         if not isinstance(made, PhotoWorld):
             raise RequestError(f"--world {world}: it is drawn; name a world of photographs, such as ffhq")
+        if face is not None:
+            values = made.settings.model_dump() | {"face": face}
+            made = PhotoWorld(world, WorldSettings.parse(values, source="--"))
         if preset not in _PRESETS:
             raise RequestError(f"--preset {preset}: use published or foundation")
         chosen = METHODS.get(method or _PRESETS[preset])

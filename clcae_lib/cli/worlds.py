@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clcae_lib.cli.common import Device, RequestError, World, report_user_errors
+from clcae_lib.cli.common import Device, Face, RequestError, World, report_user_errors
 from clcae_lib.cli.train import install_directions, measure_generator
 
 app = typer.Typer(help="Worlds of photographs: ffhq, cars and your own.", no_args_is_help=True)
@@ -24,6 +24,7 @@ def add(
     ] = False,
     recursive: Annotated[bool, typer.Option("--recursive", help="Search the folder's folders too.")] = False,
     widen: Annotated[float | None, typer.Option(help="Show more (above 1) around a face.")] = None,
+    face: Face = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a world of that name.")] = False,
 ) -> None:
     """Make a world of a folder of photographs and a StyleGAN2, in data/<name>/world.yaml."""
@@ -38,6 +39,7 @@ def add(
             resolution=resolution,
             replace=replace,
             widen=widen,
+            face=face,
             **options,
         )
         typer.echo(f"world {name}: {made.folder}")

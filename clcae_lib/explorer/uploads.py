@@ -19,7 +19,7 @@ from clcae_lib.images import to_array
 from clcae_lib.photos import Crop, Limits, PhotoError, decode_image, to_tensor
 
 MAX_BYTES = 8_000_000
-LIMITS = Limits(max_pixels=40_000_000)
+LIMITS = Limits(max_pixels=40_000_000, formats=("PNG", "JPEG", "WEBP"))
 
 _NO_PATH = Path("an upload has no landmarks beside it", "photograph")
 

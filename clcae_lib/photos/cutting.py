@@ -24,22 +24,24 @@ from clcae_lib import cache, paths
 from clcae_lib.images import from_uint8, load_image, save_image, to_uint8
 from clcae_lib.photos.crop import Crop, align, centred, to_tensor
 from clcae_lib.photos.detection import find_faces
-from clcae_lib.photos.landmarks import LandmarksError, landmarks_files, landmarks_path
+from clcae_lib.photos.landmarks import LandmarksError, choose_face, landmarks_files, landmarks_path
 from clcae_lib.photos.reading import check_image, decode_image, read_content, shown
 
 #: Shares of the photographs by split, in this order along the hash.
 SHARES: dict[str, float] = {"train": 0.9, "validation": 0.05, "test": 0.05}
 
 
-def face_crop(path: Path, image: Image.Image, *, side: int, widen: float = 1.0) -> Crop:
-    """Return the FFHQ square of the largest face of a photograph.
+def face_crop(
+    path: Path, image: Image.Image, *, side: int, widen: float = 1.0, face: int | str = "largest"
+) -> Crop:
+    """Return the FFHQ square of a face of a photograph; `face` is one of the choices of `choose_face`.
 
     Raises:
         PhotoError: no face is known, or its landmarks describe none; the message names the photograph.
     """
-    face = find_faces(path, image)[0]
+    faces = find_faces(path, image)
     try:
-        return align(face, image.size, side=side, widen=widen)
+        return align(choose_face(faces, face, image.size), image.size, side=side, widen=widen)
     except LandmarksError as error:
         raise LandmarksError(f"{shown(path)}: {error}") from error
 
@@ -64,17 +66,19 @@ class Cutter:
         framing: `face` (FFHQ's square), `middle` (the largest square), or `wide`: the largest 4:3 part in the
             middle, with black above and below, as the cars of StyleGAN2.
         widen: factor of the side of FFHQ's square, for faces.
+        face: the face of several: "largest", "middle", or its number from the left.
     """
 
     name: str
     side: int
     framing: str = "face"
     widen: float = 1.0
+    face: int | str = "largest"
 
     @property
     def folder(self) -> Path:
         """The folder of the crops: one for each framing, side and version of the program."""
-        key = cache.key(self.framing, self.side, self.widen, modules=[__name__])
+        key = cache.key(self.framing, self.side, self.widen, self.face, modules=[__name__])
         return paths.cache_dir() / "photos" / key
 
     def find_crop(self, path: Path, image: Image.Image) -> Crop:
@@ -84,7 +88,7 @@ class Cutter:
             PhotoError: no face is known in it.
         """
         if self.framing == "face":
-            return face_crop(path, image, side=self.side, widen=self.widen)
+            return face_crop(path, image, side=self.side, widen=self.widen, face=self.face)
         return centred(image.size, side=self.side, aspect=4 / 3 if self.framing == "wide" else 1.0)
 
     def crop(self, path: Path) -> Float[Tensor, "3 side side"]:

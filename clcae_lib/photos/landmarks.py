@@ -21,7 +21,7 @@ from clcae_lib.photos.reading import PhotoError, shown
 
 SUFFIX = ".landmarks.json"
 COUNTS = (5, 68)
-_SUFFIXES = ("", ".jpg", ".jpeg", ".png", ".webp")
+_SUFFIXES = ("", ".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".heif")
 #: The eyes among 68 points; the corners of the mouth are 48 and 54.
 _EYES = (slice(36, 42), slice(42, 48))
 _CORNERS = (48, 54)
@@ -161,6 +161,29 @@ def load_landmarks(photograph: Path | str, *, size: tuple[int, int] | None = Non
             f"this one has {size[0]} x {size[1]}; mark the landmarks again"
         )
     return by_size([Landmarks(torch.tensor(face)) for face in content.faces])
+
+
+def choose_face(faces: Sequence[Landmarks], which: int | str, size: tuple[int, int]) -> Landmarks:
+    """Return one of the faces of a photograph.
+
+    Args:
+        faces: its faces, at least one, the largest first.
+        which: "largest", "middle" (the one nearest the middle), or a number: 1 is the leftmost face.
+        size: width and height of the photograph.
+
+    Raises:
+        LandmarksError: there are fewer faces than the number.
+    """
+    middle = torch.tensor(size, dtype=torch.float64) / 2
+    if which == "largest":
+        return faces[0]
+    if which == "middle":
+        return min(faces, key=lambda face: float((face.vectors[0] - middle).norm()))
+    if int(which) > len(faces):
+        raise LandmarksError(
+            f"landmarks: face {which} was asked for, but {len(faces)} are known; name another"
+        )
+    return sorted(faces, key=lambda face: float(face.vectors[0][0]))[int(which) - 1]
 
 
 def by_size(faces: Sequence[Landmarks]) -> list[Landmarks]:

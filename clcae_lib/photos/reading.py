@@ -1,10 +1,12 @@
 """Read one photograph as upright sRGB, or refuse it in one sentence that names the file.
 
-The first bytes decide the format, not the name, and only the decoders of PNG, JPEG and WebP are used. The
-number of bytes is limited before a file is read, the number of pixels before it is decoded. The published
-code opens any file with PIL and ignores rotation, transparency and 16 bits.
+The first bytes decide the format, not the name, and only the decoders of PNG, JPEG, WebP and AVIF are used,
+and that of HEIC, if the optional extra `heic` is installed. The number of bytes is limited before a file is
+read, the number of pixels before it is decoded. The published code opens any file with PIL and ignores
+rotation, transparency and 16 bits.
 """
 
+import importlib
 import stat
 import warnings
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 from io import BufferedIOBase, BytesIO
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, features
 
 from clcae_lib.errors import ClcaeError
 from clcae_lib.photos._pixels import to_rgb, upright
@@ -31,7 +33,10 @@ _SIGNATURES = {
     b"\xff\x0a": "JPEG XL",
     b"8BPS": "a Photoshop file",
 }
-_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC", b"avif": "AVIF"}
+_BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
+    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"), "HEIF"
+)
+_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "HEIF")
 
 
 class PhotoError(ClcaeError, ValueError):
@@ -46,11 +51,13 @@ class Limits:
         max_pixels: largest width times height.
         max_bytes: largest size of the file.
         min_side: smallest width and height in pixels.
+        formats: formats that are read, by Pillow's names.
     """
 
     max_pixels: int = 100_000_000
     max_bytes: int = 200_000_000
     min_side: int = 16
+    formats: tuple[str, ...] = _FORMATS
 
 
 LIMITS = Limits()
@@ -63,7 +70,7 @@ def read_image(path: Path | str, *, limits: Limits = LIMITS, profile: bool = Tru
     of an animation the first frame is returned.
 
     Args:
-        path: a PNG, JPEG or WebP file of any name.
+        path: a PNG, JPEG, WebP, AVIF or HEIC file of any name.
         limits: sizes, which are checked before the file is read and decoded.
         profile: whether an embedded colour profile is used, or ignored as the published code does.
 
@@ -113,7 +120,7 @@ def decode_image(data: bytes, *, name: str, limits: Limits = LIMITS, profile: bo
         profile: whether an embedded colour profile is used.
 
     Raises:
-        PhotoError: the content is not PNG, JPEG or WebP, is damaged, or has too many or too few pixels.
+        PhotoError: the content is of another format, is damaged, or has too many or too few pixels.
     """
     with _open_image(BytesIO(data), data, name, limits) as image:
         image.seek(0)
@@ -161,10 +168,11 @@ def _open_file(path: Path | str, limits: Limits) -> Iterator[BufferedIOBase]:
 def _open_image(file: BufferedIOBase, start: bytes, name: str, limits: Limits) -> Iterator[Image.Image]:
     """Open an image by its first bytes and check its size; whatever fails becomes a PhotoError."""
     kind = _format_of(start)
-    if kind is None:
+    if kind not in limits.formats:
         raise PhotoError(
             f"{name} is not a PNG, JPEG or WebP image{_looks_like(start)}; save it as one of these."
         )
+    _require_decoder(kind, name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about broken metadata, and about sizes that are checked here
@@ -207,14 +215,29 @@ def _format_of(data: bytes) -> str | None:
         return "PNG"
     if data.startswith(b"\xff\xd8\xff"):
         return "JPEG"
+    if data[4:8] == b"ftyp":
+        return _BRANDS.get(data[8:12])
     return "WEBP" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
+
+
+def _require_decoder(kind: str, name: str) -> None:
+    """Register the decoder of HEIC; refuse an image whose decoder is not installed."""
+    if kind == "HEIF":
+        try:
+            importlib.import_module("pillow_heif").register_heif_opener()
+        except ImportError as error:
+            raise PhotoError(
+                f"{name} is a HEIC image; install its decoder (pip install 'clcae[heic]') or save it as JPEG."
+            ) from error
+    elif kind in ("AVIF", "WEBP") and not features.check(kind.lower()):
+        raise PhotoError(f"{name} is a {kind} image, which this Pillow cannot read; save it as JPEG.")
 
 
 def _looks_like(data: bytes) -> str:
     """Return what else a file may be, in words, or nothing."""
     kind = next((kind for start, kind in _SIGNATURES.items() if data.startswith(start)), None)
     if data[4:8] == b"ftyp":
-        kind = _BRANDS.get(data[8:12], "a film or an unusual image")
+        kind = _BRANDS.get(data[8:12], "a film or an unusual image").replace("HEIF", "HEIC")
     elif data[:200].lstrip().lower().startswith((b"<!doctype html", b"<html")):
         kind = "a web page"
     return f" (it looks like {kind})" if kind else ""

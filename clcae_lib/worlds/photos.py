@@ -45,7 +45,7 @@ class PhotoWorld(World):
         self.name = name
         self.settings = settings or read_settings(name)
         self.resolution = self.settings.resolution
-        self.widen = self.settings.widen
+        self.widen, self.face = self.settings.widen, self.settings.face
         if self.settings.kind == "cars" and self.resolution >= ENCODER_SIDE:
             self.published_height = CAR_HEIGHT
 
@@ -54,7 +54,7 @@ class PhotoWorld(World):
         """The cutter of its photographs."""
         aligned, kind = self.settings.already_aligned, self.settings.kind
         framing = "middle" if aligned and kind == "faces" else _FRAMINGS[kind]
-        return Cutter(self.name, self.resolution, framing, self.settings.widen)
+        return Cutter(self.name, self.resolution, framing, self.settings.widen, self.face)
 
     def find_crop(self, path: Path, image: Any) -> Crop:
         """Return the place of the world's crop in a photograph; see `World.find_crop`."""

@@ -33,6 +33,9 @@ class WorldSettings(BaseModel):
     resolution: int = Field(ge=32, le=2048, description="side of the generator's images")
     already_aligned: bool = Field(default=False, description="the images are cut as the generator's were")
     widen: Annotated[float, Field(ge=0.5, le=3)] = 1.0
+    face: Literal["largest", "middle"] | Annotated[int, Field(ge=1)] = Field(
+        default="largest", description="the face of several, or its number from the left"
+    )
     lists: dict[Literal["train", "validation", "test"], str] = Field(
         default={}, description="files of names, one per line, in the place of shares"
     )

@@ -64,6 +64,8 @@ class World:
     factors: Sequence[Any] = ()
     #: Side of the world's images relative to FFHQ's square around a face.
     widen: float = 1.0
+    #: The face of several in a photograph: "largest", "middle", or its number from the left.
+    face: int | str = "largest"
     #: Height of the input of preset `published`; None where it is square.
     published_height: int | None = None
 
@@ -184,7 +186,7 @@ class World:
         raise self._lacks("images")
 
     def find_crop(self, path: Path, image: Any) -> Crop:
-        """Return the place of the world's crop in a photograph: around the largest face.
+        """Return the place of the world's crop in a photograph: around the face that `face` says.
 
         Args:
             path: path of the photograph; its landmarks may be beside it.
@@ -193,7 +195,7 @@ class World:
         Raises:
             PhotoError: no face is known; the message says how to give one.
         """
-        return face_crop(path, image, side=self.resolution, widen=self.widen)
+        return face_crop(path, image, side=self.resolution, widen=self.widen, face=self.face)
 
     def generator(self, device="cpu") -> nn.Module:
         """Return the world's StyleGAN2, frozen, in evaluation mode, with `w_avg` set."""

@@ -1,8 +1,6 @@
 """Faces are found in the file beside a photograph, or by the optional detector."""
 
-import os
-import sys
-import types
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,30 +16,27 @@ from tests.unit.test_photos_alignment import FIVE, portrait
 
 @pytest.fixture
 def pretended(monkeypatch):
-    """A detector in place of the extra's, which finds the rows of a test."""
+    """A detector in place of the extra's, which finds the rows of a test: points and a score."""
     seen, rows = [], []
 
     class Detector:
-        def __init__(self, device):
-            assert device == "CPU:0"
-
-        def detect_faces(self, pixels, *, output_type, min_face_size):
-            assert (output_type, pixels.dtype) == ("numpy", np.uint8)
+        def run(self, pixels, times, sure):
+            assert pixels.dtype == np.uint8
             seen.append(pixels.shape)
-            return np.array(rows).reshape(-1, 16)
+            found = [row for row in rows if row[1] >= sure]
+            return [points for points, _ in found], [score for _, score in found], None
 
-    module = types.ModuleType("mtcnn")
-    module.MTCNN = Detector
-    monkeypatch.setitem(sys.modules, "mtcnn", module)
+    def mark(pixels, points):
+        parts = [SimpleNamespace(x=float(x) - 0.5, y=float(y) - 0.5) for x, y in points]
+        return SimpleNamespace(parts=lambda: parts)
+
+    monkeypatch.setattr(detection, "_detector", lambda: (Detector(), mark))
     monkeypatch.setattr(detection, "has_detector", lambda: True)
-    detection._detector.cache_clear()
-    yield rows, seen
-    detection._detector.cache_clear()
+    return rows, seen
 
 
-def row(points, score=0.99):
-    points = np.asarray(points, dtype=float)
-    return [0, 0, 0, 1, 1, score, *points[:, 0], *points[:, 1]]
+def row(points, score=1.2):
+    return np.asarray(points, dtype=float), score
 
 
 def test_the_file_beside_the_photograph_comes_first(tmp_path, pretended):
@@ -53,10 +48,8 @@ def test_the_file_beside_the_photograph_comes_first(tmp_path, pretended):
 
 def test_several_faces_come_by_size_and_uncertain_ones_do_not(pretended):
     rows, _ = pretended
-    rows += [row(FIVE / 3), row(FIVE), row(FIVE / 2, score=0.4)]
-    environment = dict(os.environ)
+    rows += [row(FIVE / 3), row(FIVE), row(FIVE / 2, score=0.1)]
     faces = detect_faces(Image.new("RGB", (120, 110)))
-    assert dict(os.environ) == environment
     assert [round(face.size, 1) for face in faces] == sorted([round(f.size, 1) for f in faces], reverse=True)
     assert len(faces) == 2
     assert torch.allclose(faces[0].points, FIVE)
@@ -84,15 +77,14 @@ def test_no_detector_says_how_to_get_one(tmp_path, monkeypatch):
         detect_faces(Image.new("RGB", (64, 64)))
 
 
-# Why: the detector is an optional extra of 600 MB, which the pinned environment does not install.
+# Why: the detector is an optional extra of 140 MB, which the pinned environment does not install.
 @pytest.mark.skipif(
-    not has_detector(), reason="the optional extra `faces` (mtcnn, TensorFlow) is not installed"
+    not has_detector(), reason="the optional extra `faces` (dlib and its landmarks) is not installed"
 )
-@pytest.mark.filterwarnings("default")
 def test_the_real_detector_finds_a_drawn_face_where_it_is():
     image, landmarks = portrait(512)
     image = Image.fromarray(to_uint8(image).permute(1, 2, 0).numpy())
     faces = detect_faces(image)
     assert len(faces) == 1
-    assert (faces[0].points - landmarks.points)[:2].norm(dim=1).max() < 0.05 * 512
+    assert (faces[0].five - landmarks.five)[:2].norm(dim=1).max() < 0.05 * 512
     assert detect_faces(Image.new("RGB", (200, 200))) == []

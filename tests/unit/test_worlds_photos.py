@@ -363,7 +363,8 @@ def test_a_folder_without_photographs_is_refused_and_folders_within_are_named(al
     assert "photographs: train" in done.output
 
 
-def test_a_world_whose_photographs_all_fail_ends_with_status_1(album, tmp_path):
+def test_a_world_whose_photographs_all_fail_ends_with_status_1(album, tmp_path, monkeypatch):
+    monkeypatch.setattr("clcae_lib.photos.detection.has_detector", lambda: False)
     for path in album.glob("*.landmarks.json"):
         path.unlink()
     run, generator = CliRunner().invoke, str(tmp_path / "g.safetensors")
@@ -373,6 +374,32 @@ def test_a_world_whose_photographs_all_fail_ends_with_status_1(album, tmp_path):
     assert "p00.jpg: no landmarks file, and no face detector installed" in done.output
     assert "error: no photograph of 'own' can be used" in done.output
     assert run(app, ["world", "check", "own"]).exit_code == 1
+
+
+def test_which_of_several_faces_is_cut_is_a_setting(album, tmp_path):
+    """Two faces in one photograph: a small one on the left, a large one on the right."""
+    both, faces = Image.new("RGB", (160, 96)), []
+    for number, (side, left) in enumerate(((48, 0), (96, 64))):
+        render, landmarks = drawn(number)
+        face = Image.fromarray(to_uint8(render).permute(1, 2, 0).numpy()).resize((side, side))
+        both.paste(face, (left, 0))
+        faces.append(Landmarks(landmarks.points * side / 96 + torch.tensor([left, 0])))
+    folder = tmp_path / "two"
+    folder.mkdir()
+    both.save(folder / "both.png")
+    save_landmarks(folder / "both.png", faces, size=both.size)
+    (tmp_path / "g.safetensors").rename(folder.parent / "g.safetensors")
+    centres = {}
+    for face in (None, "largest", "middle", 1, 2):
+        world = make(folder, "two", face=face, replace=True)
+        centres[face] = float(get_world("two").find_crop(folder / "both.png", both).quad[:, 0].mean())
+        assert world.images("train").images([0]).shape == (1, 3, 32, 32)
+    assert centres[1] < 60 < 90 < centres[2]
+    assert centres[None] == centres["largest"] == centres["middle"] == centres[2]
+    make(folder, "two", face="3", replace=True)
+    assert "both.png: landmarks: face 3 was asked for, but 2 are known" in get_world("two").refused[0].reason
+    with pytest.raises(WorldError, match="face"):
+        make(folder, "two", face="left", replace=True)
 
 
 def test_the_list_says_what_a_world_lacks(album):
