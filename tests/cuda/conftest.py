@@ -7,6 +7,8 @@ the simulated accelerator; it needs JAXTYPING_DISABLE=1 too, because its Fabric 
 import os
 from contextlib import nullcontext
 
+os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # as under make: float32 means float32
+
 import pytest
 import torch
 
@@ -40,14 +42,6 @@ def fabric_of():
 @pytest.fixture(scope="session")
 def device(fabric_of) -> torch.device:
     return fabric_of().device
-
-
-@pytest.fixture(autouse=True)
-def _full_float32(monkeypatch):
-    """TF32 off, and what cuDNN would choose by trying."""
-    if CHOSEN == "cuda":
-        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-        monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
 
 
 @pytest.fixture
