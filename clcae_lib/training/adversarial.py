@@ -89,10 +89,8 @@ class GeneratorConfig(TrainConfig):
     measure_samples: int = Field(default=10_000, ge=8, description="samples that are measured")
 
     free: ClassVar[frozenset[str]] = TrainConfig.free | {
-        "devices",
-        "w_samples",
-        "measure_every",
-        "measure_samples",
+        *("devices", "ema_half_life", "ema_ramp"),
+        *("w_samples", "measure_every", "measure_samples"),
     }
     stage: ClassVar[str] = "generator"
 
