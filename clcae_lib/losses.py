@@ -2,7 +2,8 @@
 
 CLCAE: contrastive alignment, reconstruction and feature terms (arXiv 2211.11448, sections 3.1 and 3.3).
 Generator: relativistic pairing (arXiv 2501.05441) or the logistic loss (arXiv 1406.2661), with gradient
-penalties (arXiv 1801.04406). e4e: length of the offsets (arXiv 2102.02766).
+penalties (arXiv 1801.04406), and the distance of two batches' features (arXiv 1803.11188). e4e: length of the
+offsets (arXiv 2102.02766).
 """
 
 import math
@@ -236,6 +237,25 @@ def gradient_penalty(scores: Scores, inputs: Float[Tensor, "n ..."]) -> Scalar:
     """
     (gradient,) = torch.autograd.grad(scores.float().sum(), inputs, create_graph=True)
     return gradient.float().square().sum(dim=tuple(range(1, gradient.ndim))).mean()
+
+
+def sliced_wasserstein(
+    found: Float[Tensor, "n k"], wanted: Float[Tensor, "n k"], directions: Float[Tensor, "m k"]
+) -> Scalar:
+    """Return the squared Wasserstein distance of two batches along directions, their mean (arXiv 1803.11188).
+
+    Along one direction the closest pairing of two batches is that of their sorted projections. Each column
+    is measured in the standard deviation of the wanted batch.
+
+    Args:
+        found: rows of the batch that is trained, with gradient.
+        wanted: rows of the batch it should be distributed as.
+        directions: unit vectors.
+    """
+    mean, std = wanted.mean(dim=0), wanted.std(dim=0).clamp(min=1e-3)
+    projected = (((rows - mean) / std) @ directions.T for rows in (found, wanted.detach()))
+    first, second = (rows.sort(dim=0).values for rows in projected)
+    return (first - second).square().mean()
 
 
 def delta_loss(deltas: Float[Tensor, "n l d"]) -> Scalar:

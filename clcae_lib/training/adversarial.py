@@ -3,13 +3,17 @@
 The loss is relativistic pairing with R1 and R2 (arXiv 2501.05441) or the logistic one with R1, the penalties
 every few steps (arXiv 1912.04958, appendix B). Stages of rising resolution train one full generator that
 stops early; each has its own discriminator, which starts from the one before.
+
+A discriminator hardly sees that an attribute of few pixels, such as a smile, varies too little. So a stage
+may also compare the distributions of a batch of samples and of one of images, in the features and factors
+that the world's perceptual network, a loss network, reads (`coverage`).
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -18,17 +22,17 @@ from jaxtyping import Float, Int
 from lightning_fabric import Fabric
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate
+from torch.nn.functional import avg_pool2d, interpolate, normalize
 
 from clcae_lib.evaluation.generator import GeneratorMeasure
-from clcae_lib.losses import discriminator_loss, generator_loss, gradient_penalty
+from clcae_lib.losses import discriminator_loss, generator_loss, gradient_penalty, sliced_wasserstein
 from clcae_lib.models.stylegan2 import Discriminator, Generator
 from clcae_lib.spaces import num_layers
 from clcae_lib.training import optim
 from clcae_lib.training.config import ConfigError, Precision, TrainConfig
-from clcae_lib.training.data import Shuffled, cache_in_memory, step_generator
+from clcae_lib.training.data import Shuffled, as_images, cache_in_memory, read_rows, step_generator
 from clcae_lib.training.loop import Task, fit
-from clcae_lib.training.records import tile
+from clcae_lib.training.records import digests, tile
 from clcae_lib.weights import save_generator
 from clcae_lib.worlds import World, get_world
 from clcae_lib.worlds.world import Images
@@ -46,6 +50,7 @@ class Stage(BaseModel):
     batch_size: int | None = Field(default=None, ge=1)
     lr: float | None = Field(default=None, gt=0)
     gamma: float | None = Field(default=None, ge=0)
+    coverage: float | None = Field(default=None, ge=0)
 
 
 class GeneratorConfig(TrainConfig):
@@ -69,6 +74,9 @@ class GeneratorConfig(TrainConfig):
     loss: Literal["relativistic", "logistic"] = "relativistic"
     lr: float = Field(default=0.0025, gt=0)
     gamma: float = Field(default=1.0, ge=0, description="weight of R1 and R2")
+    coverage: float = Field(
+        default=0.0, ge=0, description="weight of the distance of samples and images in what a judge sees"
+    )
     penalty_every: int = Field(default=4, ge=1, description="steps between penalties, which scale with it")
     mixing: float = Field(default=0.25, ge=0, le=1, description="share of samples with two codes")
     warmup: int = Field(default=2000, ge=0, description="images of a stage's warm-up of the generator's lr")
@@ -108,15 +116,20 @@ class GeneratorConfig(TrainConfig):
         return [stage.batch_size for stage in self.resolved()]
 
     def resolved(self) -> list[Stage]:
-        """Return the stages, with the run's own batch size, learning rate and gamma where they have none."""
-        own = {"batch_size": self.batch_size, "lr": self.lr, "gamma": self.gamma}
+        """Return the stages, with the run's own values where they have none."""
+        own = {name: getattr(self, name) for name in ("batch_size", "lr", "gamma", "coverage")}
         return [stage.model_copy(update=own | stage.model_dump(exclude_none=True)) for stage in self.stages]
+
+    @property
+    def covers(self) -> bool:
+        """Whether a stage compares the distributions of features."""
+        return any(stage.coverage for stage in self.resolved())
 
     def fixed(self, progress: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings that must match: future stages and the current stage's length may change."""
         reached = int(progress.get("stage", 0))
         values = super().fixed(progress)
-        for name in ("stages", "lr", "gamma", "batch_size"):
+        for name in ("stages", "lr", "gamma", "coverage", "batch_size"):
             values.pop(name)
         for index, stage in enumerate(self.resolved()[: reached + 1]):
             values[f"stages.{index}"] = stage.model_dump(exclude={"images"} if index == reached else None)
@@ -130,6 +143,10 @@ class AdversarialTask(Task):
         config: settings.
         images: training images, at the generator's resolution or a multiple of it.
         measure: generator to its measures; None measures nothing.
+        describe: images to the features whose distribution `coverage` compares, with gradient.
+
+    Raises:
+        ConfigError: a stage has `coverage` and there is no `describe`.
     """
 
     config: GeneratorConfig
@@ -140,8 +157,13 @@ class AdversarialTask(Task):
         images: Images,
         *,
         measure: Callable[[nn.Module], dict[str, Any]] | None = None,
+        describe: nn.Module | None = None,
+        trained_on: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(config)
+        super().__init__(config, trained_on=trained_on)
+        if config.covers and describe is None:
+            raise ConfigError("coverage: the world has no perceptual network; train it, or set coverage=0")
+        self.describe = describe
         self.images, self.measure, self.stages = images, measure, config.resolved()
         self.order = Shuffled(len(images), seed=config.seed)
         self.stage = self.seen = self.seen_in_stage = 0
@@ -150,6 +172,11 @@ class AdversarialTask(Task):
         """Build the generator, its EMA weights and the first discriminator."""
         super().setup(fabric)
         config = self.config
+        self.images = cache_in_memory(self.images)
+        if self.describe is not None:
+            self.describe = optim.placed(self.describe, fabric.device)
+            first = as_images(read_rows(self.images, torch.zeros(1, dtype=torch.long)), fabric.device)
+            self.features = self.describe.described(first).shape[1]
         generator = optim.channels_last(
             Generator(config.resolution, config.style_dim, config.mapping_layers, channels=config.channels)
         ).to(fabric.device)
@@ -198,9 +225,8 @@ class AdversarialTask(Task):
         stage = self.stages[self.stage]
         self._set_rates(stage)
         penalise = index % self.config.penalty_every == 0 and stage.gamma > 0
-        real, fake = self._real(stage), self._fake(index, stage)
-        metrics, real_scores = self._discriminator_step(real, fake.detach(), stage, penalise=penalise)
-        metrics |= self._generator_step(real_scores, fake)
+        learn = partial(self._learn, stage=stage, penalise=penalise)
+        metrics = self.recorder((self.stage, penalise), learn, **self._draw(index, stage))
         self.seen, self.seen_in_stage = self.seen + stage.batch_size, self.seen_in_stage + stage.batch_size
         life = optim.half_life(self.seen, target=self.config.ema_half_life, ramp=self.config.ema_ramp)
         optim.update_ema(self.average, self.generator, images=stage.batch_size, half_life=life)
@@ -266,6 +292,7 @@ class AdversarialTask(Task):
         network = optim.channels_last(network).to(self.fabric.device)
         self.modules["discriminator"] = network
         self.optimizers["discriminator"] = self.fabric.setup_optimizers(self._adam(network))
+        self.recorder.prepare(self.optimizers["discriminator"])
 
     def _adam(self, network: nn.Module) -> torch.optim.Adam:
         return torch.optim.Adam(network.parameters(), lr=self.config.lr, betas=(0.0, 0.99), fused=True)
@@ -276,22 +303,40 @@ class AdversarialTask(Task):
         self.set_lr("generator", stage.lr * warm)
         self.set_lr("discriminator", stage.lr)
 
-    def _real(self, stage: Stage) -> Float[Tensor, "n 3 h w"]:
-        start, count = self.share(stage.batch_size)
-        images = self.images.images(self.order.take(self.seen + start, count)).to(self.fabric.device)
-        return _shrunk(images, stage.resolution).contiguous(memory_format=torch.channels_last)
-
-    def _fake(self, index: int, stage: Stage) -> Float[Tensor, "n 3 h w"]:
+    def _draw(self, index: int, stage: Stage) -> dict[str, Tensor]:
+        """Return what a step is made from, on the host: images and, for the samples, z and `crossover`."""
         start, count = self.share(stage.batch_size)
         mine = slice(start, start + count)
         source = step_generator(self.config.seed, index, 0x2A)
         z = torch.randn(2, stage.batch_size, self.config.style_dim, generator=source)[:, mine]
-        crossover = self.crossover(stage, source)[mine].to(self.fabric.device)
+        drawn = {"z": z, "crossover": self.crossover(stage, source)[mine]}
+        drawn["images"] = read_rows(self.images, self.order.take(self.seen + start, count))
+        if stage.coverage:
+            features, source = self.features, step_generator(self.config.seed, index, 0xC0)
+            drawn["directions"] = normalize(torch.randn(features, features, generator=source))
+        return drawn
+
+    def _learn(
+        self,
+        *,
+        z: Float[Tensor, "2 n d"],
+        crossover: Int[Tensor, " n"],
+        images: Tensor,
+        directions: Float[Tensor, "k k"] | None = None,
+        stage: Stage,
+        penalise: bool,
+    ) -> dict[str, Tensor]:
+        """Update both networks by what `_draw` returned, and return the scalars of the step."""
+        real = _shrunk(as_images(images, self.fabric.device), stage.resolution)
+        real = real.contiguous(memory_format=torch.channels_last)
         with self.fabric.autocast():
-            first, second = (self.generator.mapping(part.to(self.fabric.device)) for part in z)
+            first, second = (self.generator.mapping(part) for part in z)
             layers = torch.arange(self.generator.n_latent, device=crossover.device)
             codes = torch.where((layers < crossover[:, None])[..., None], first[:, None], second[:, None])
-            return self.generator.synthesis(codes, noise="none", stop_at=stage.resolution)
+            fake = self.generator.synthesis(codes, noise="none", stop_at=stage.resolution)
+        metrics, real_scores = self._discriminator_step(real, fake.detach(), stage, penalise=penalise)
+        distance = None if directions is None else self._distance(real.detach(), fake, directions)
+        return metrics | self._generator_step(real_scores, fake, distance, stage)
 
     def crossover(self, stage: Stage, source: torch.Generator) -> Int[Tensor, " n"]:
         """Return the layer from which each sample has its second code: after the last for one code only."""
@@ -319,22 +364,40 @@ class AdversarialTask(Task):
         self.update("discriminator", total, network)
         return {name: value.detach() for name, value in metrics.items()}, real_scores.detach()
 
-    def _generator_step(self, real_scores: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    def _generator_step(
+        self, real_scores: Tensor, fake: Tensor, distance: Tensor | None, stage: Stage
+    ) -> dict[str, Tensor]:
         """Update the generator; the real scores, of the discriminator's step, are one update old."""
         network = self.modules["discriminator"].requires_grad_(False)
         with self.fabric.autocast():
             scores = network(fake).float()
-        loss = generator_loss(real_scores, scores, kind=self.config.loss)
-        self.update("generator", loss, self.generator)
+        total = loss = generator_loss(real_scores, scores, kind=self.config.loss)
+        metrics = {"loss_g": loss.detach()}
+        if distance is not None:
+            total, metrics["coverage"] = loss + stage.coverage * distance, distance.detach()
+        self.update("generator", total, self.generator)
         network.requires_grad_(True)
-        return {"loss_g": loss.detach()}
+        return metrics
+
+    def _distance(self, real: Tensor, fake: Tensor, directions: Tensor) -> Tensor:
+        """Return the distance of two batches' features: along each feature, and along `directions`."""
+        with self.fabric.autocast():
+            found = self.describe.described(fake)
+            with torch.no_grad():
+                wanted = self.describe.described(real)
+        axes = torch.eye(len(directions), device=directions.device)
+        return sliced_wasserstein(found, wanted, torch.cat([axes, directions]))
 
 
 def train(config: GeneratorConfig, folder: str | Path, *, resume: bool = True) -> Path:
     """Train the generator of `config.world` on its images, in `folder`; return the folder."""
     world = get_world(config.world)
-    images = cache_in_memory(world.images("train", config.size))
-    task = AdversarialTask(config, images, measure=_measuring(config, world))
+    describe, used = None, None
+    if config.covers:
+        describe, used = world.perceptual("train"), digests(world.judge_file("perceptual", "train"))
+    measure = _measuring(config, world)
+    images = world.images("train", config.size)
+    task = AdversarialTask(config, images, measure=measure, describe=describe, trained_on=used)
     return fit(task, config, folder, resume=resume)
 
 

@@ -152,13 +152,22 @@ class AlignmentTask(Task):
         """Embed a batch of pairs and update both encoders by the contrastive loss."""
         config = self.config
         self.set_lr("adam", config.lr * optim.cosine(index, config.steps, warmup=config.warmup))
+        if self.fixed is None:
+            return self.recorder("step", self._learn_new, z=self._z(index))
         w, images = self.batch(index)
+        return self.recorder("step", self._learn, w=w, images=images)
+
+    def _learn_new(self, z: Float[Tensor, "n d"]) -> dict[str, Tensor]:
+        return self._learn(*self._synthesised(z))
+
+    def _learn(self, w: Float[Tensor, "n d"], images: Float[Tensor, "n 3 h w"]) -> dict[str, Tensor]:
+        """Update both encoders by pairs, and return the scalars of the step."""
         with self.fabric.autocast():
             embedded = self.images(images)
         codes = self.codes(w)  # float32: the network is small, and close codes must stay apart
         embedded, codes = optim.gather(self.fabric, embedded), optim.gather(self.fabric, codes)
         loss = self.loss(embedded, codes)
-        norm = self.update("adam", loss, *self.modules.values(), clip=config.clip)
+        norm = self.update("adam", loss, *self.modules.values(), clip=self.config.clip)
         nearest = (embedded.detach() @ codes.detach().T).argmax(dim=1)
         accuracy = (nearest == torch.arange(len(nearest), device=nearest.device)).float().mean()
         return {"loss": loss, "scale": self.loss.scale, "gradient": norm, "batch_r1": accuracy}
@@ -204,14 +213,21 @@ class AlignmentTask(Task):
         with self.fabric.autocast():
             return Pairs(self.generator, count, self.config.seed, stream)
 
-    @torch.no_grad()
     def batch(self, index: int) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n 3 h w"]]:
         """Return this rank's codes and images of a step."""
-        size, seed = self.config.batch_size, self.config.seed
+        if self.fixed is None or self.order is None:
+            return self._synthesised(self._z(index).to(self.fabric.device))
+        start, count = self.share(self.config.batch_size)
+        return self.fixed.take(self.order.take(index * self.config.batch_size + start, count))
+
+    def _z(self, index: int) -> Float[Tensor, "n d"]:
+        size = self.config.batch_size
         start, count = self.share(size)
-        if self.fixed is not None and self.order is not None:
-            return self.fixed.take(self.order.take(index * size + start, count))
-        w = data.sample_codes(self.generator, count, seed, TRAIN, index, start=start, total=size)
+        return data.draw_z(self.generator, count, self.config.seed, TRAIN, index, start=start, total=size)
+
+    @torch.no_grad()
+    def _synthesised(self, z: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n 3 h w"]]:
+        w = self.generator.mapping(z)
         with self.fabric.autocast():
             return w, data.synthesise(self.generator, w, noise=self.noise)
 

@@ -32,6 +32,9 @@ class TrainConfig(BaseModel):
     devices: int = Field(default=1, ge=1, description="how many devices, one process each")
     precision: Precision = "32-true"
     threads: int | None = Field(default=None, ge=1, description="CPU threads; null leaves torch's choice")
+    cuda_graphs: bool = Field(
+        default=False, description="record steps once and replay them, on a CUDA device; only some tasks can"
+    )
     steps: int = Field(default=1000, ge=0)
     batch_size: int = Field(default=16, ge=1, description="images per step, over all devices together")
     max_minutes: float | None = Field(
@@ -45,7 +48,7 @@ class TrainConfig(BaseModel):
 
     free: ClassVar[frozenset[str]] = frozenset(
         {"steps", "max_minutes", "checkpoint_every", "log_every", "validate_every", "sheet_every"}
-        | {"tensorboard", "threads", "device"}
+        | {"tensorboard", "threads", "device", "cuda_graphs"}
     )
     """Settings that a resumed run may change."""
     stage: ClassVar[str] = ""

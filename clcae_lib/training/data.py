@@ -113,9 +113,20 @@ class InMemory:
         return from_bytes(self.bytes[indices], device)
 
 
+def read_rows(source: Any, rows: Tensor) -> Tensor:
+    """Return images of a training set on the host: its bytes if it is in memory, else in [-1, 1]."""
+    return source.bytes[rows] if isinstance(source, InMemory) else source.images(rows)
+
+
+def as_images(rows: Tensor, device: torch.device | str) -> Float[Tensor, "n 3 h w"]:
+    """Return what `read_rows` did, as images in [-1, 1] on a device."""
+    return from_bytes(rows, device) if rows.dtype == torch.uint8 else rows.to(device)
+
+
 def cache_in_memory(source: Any) -> Any:
     """Load the data set into memory unless it declares `streamed`."""
-    return source if getattr(source, "streamed", False) else InMemory(source)
+    ready = isinstance(source, InMemory) or getattr(source, "streamed", False)
+    return source if ready else InMemory(source)
 
 
 def eval_batch_size(resolution: int) -> int:
@@ -144,6 +155,13 @@ def sample_codes(
 
     Ranks that share a batch ask for different parts of one draw.
     """
-    source = step_generator(*numbers)
-    z = torch.randn(total or count, generator.style_dim, generator=source)[start : start + count]
+    z = draw_z(generator, count, *numbers, start=start, total=total)
     return generator.mapping(z.to(generator.w_avg.device))
+
+
+def draw_z(
+    generator: Generator, count: int, *numbers: int, start: int = 0, total: int | None = None
+) -> Float[Tensor, "n d"]:
+    """Return the normal vectors of `sample_codes`, on the host."""
+    source = step_generator(*numbers)
+    return torch.randn(total or count, generator.style_dim, generator=source)[start : start + count]

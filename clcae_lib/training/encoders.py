@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from lightning_fabric import Fabric
 from pydantic import Field
 from torch import Tensor, nn
@@ -24,10 +24,12 @@ from clcae_lib.training.body import pretrained_body
 from clcae_lib.training.config import Precision, TrainConfig
 from clcae_lib.training.data import (
     Shuffled,
+    as_images,
     cache_in_memory,
+    draw_z,
     eval_batch_size,
     noise_mode,
-    sample_codes,
+    read_rows,
     step_generator,
 )
 from clcae_lib.training.loop import Task
@@ -223,21 +225,37 @@ class EncoderTask(Task):
             self._held_out = images.to(self.fabric.device).contiguous(memory_format=torch.channels_last)
         return self._held_out
 
-    @torch.no_grad()
     def batch(self, index: int) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "m d"]]:
         """Return the targets of a step, samples of the generator first, and the codes of the samples."""
-        config, device = self.config, self.fabric.device
-        size = config.batch_size
+        return self.targets(
+            **{name: value.to(self.fabric.device) for name, value in self.draw(index).items()}
+        )
+
+    def draw(self, index: int) -> dict[str, Tensor]:
+        """Return what `targets` makes the targets of a step from, on the host."""
+        config, size = self.config, self.config.batch_size
         start, count = self.share(size)
         sampled = min(count, round(count * config.mix))
-        w = sample_codes(self.generator, sampled, config.seed, SAMPLES, index, start=start, total=size)
-        rows = self.order.take(index * size + start, count)[sampled:]
-        images = self.parts.shown(self.train_images.images(rows, device))
-        if config.flip > 0:
-            source = step_generator(config.seed, FLIPS, index, self.fabric.global_rank)
-            flipped = (torch.rand(len(images), generator=source) < config.flip).to(device)
+        z = draw_z(self.generator, sampled, config.seed, SAMPLES, index, start=start, total=size)
+        images = read_rows(self.train_images, self.order.take(index * size + start, count)[sampled:])
+        source = step_generator(config.seed, FLIPS, index, self.fabric.global_rank)
+        return {"z": z, "images": images, "flipped": torch.rand(len(images), generator=source) < config.flip}
+
+    @torch.no_grad()
+    def targets(
+        self, z: Float[Tensor, "m d"], images: Tensor, flipped: Bool[Tensor, " k"]
+    ) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "m d"]]:
+        """Return samples of the generator and then images of the world, and the codes of the samples.
+
+        Args:
+            z: of the samples.
+            images: as `read_rows` returns them.
+            flipped: which of the images are mirrored.
+        """
+        w, images = self.generator.mapping(z), self.parts.shown(as_images(images, self.fabric.device))
+        if self.config.flip > 0:
             images = torch.where(flipped[:, None, None, None], images.flip(3), images)
-        if not sampled:
+        if not len(z):
             return images, w
         with self.fabric.autocast():
             samples = self.parts.shown(self.generator.synthesis(w, noise=self.noise)).float()

@@ -259,16 +259,21 @@ class InversionTask(EncoderTask):
         if self.plateau is not None and index > 0 and index % config.ramp_epoch == 0:
             self.plateau.step(self.validation_loss(index))
         self.set_lr("optimizer", config.lr * self.lr_factor(index))
-        target, known = self.batch(index)
-        with self.fabric.autocast():
-            codes = self.encode(target)
-            terms, total = self.losses(codes, target, known, blend=self._blend(index), noise=self.noise)
-        scalars = self.update_encoder(terms, total)
+        blend = torch.tensor(self._blend(index))
+        scalars = self.recorder("step", self._learn, blend=blend, **self.draw(index))
         self.update_ema()
         return scalars
 
+    def _learn(self, blend: Tensor, **drawn: Tensor) -> dict[str, Tensor]:
+        """Update the encoder by what `draw` returned, and return the scalars of the step."""
+        target, known = self.targets(**drawn)
+        with self.fabric.autocast():
+            codes = self.encode(target)
+            terms, total = self.losses(codes, target, known, blend=blend, noise=self.noise)
+        return self.update_encoder(terms, total)
+
     def losses(
-        self, codes: Codes, target: Tensor, known: Tensor, *, blend: float, noise: str
+        self, codes: Codes, target: Tensor, known: Tensor, *, blend: float | Tensor, noise: str
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Return every term of the objective by name, unweighted, and their weighted sum.
 
@@ -295,7 +300,7 @@ class InversionTask(EncoderTask):
             total = total + config.weight_w * terms["w"]
         return terms, total
 
-    def decode(self, codes: Codes, *, blend: float, noise: str) -> tuple[dict[str, Tensor], Tensor]:
+    def decode(self, codes: Codes, *, blend: float | Tensor, noise: str) -> tuple[dict[str, Tensor], Tensor]:
         """Return all reconstructions, from one call of the generator, and its own activation at F's layer."""
         count, w = len(codes.w), broadcast_w(codes.w, self.generator.n_latent)
         options: dict[str, Any] = {}

@@ -29,6 +29,7 @@ from clcae_lib.errors import MissingFileError
 from clcae_lib.settings import dump_yaml
 from clcae_lib.training.config import ConfigError, TrainConfig, refuse_changes
 from clcae_lib.training.data import randomness_restored, seed_step
+from clcae_lib.training.graphs import Recorder
 from clcae_lib.training.optim import average_gradients
 from clcae_lib.training.records import MetricsFile, environment
 from clcae_lib.weights import checkpoints
@@ -48,6 +49,7 @@ class Task:
     """
 
     fabric: Fabric
+    recorder: Recorder
 
     def __init__(self, config: TrainConfig, *, trained_on: Mapping[str, str] | None = None) -> None:
         self.config = config
@@ -59,6 +61,8 @@ class Task:
     def setup(self, fabric: Fabric) -> None:
         """Build the networks and optimizers on the fabric's device."""
         self.fabric = fabric
+        recorded = self.config.cuda_graphs and fabric.world_size == 1
+        self.recorder = Recorder(fabric.device, enabled=recorded)
 
     def step(self, index: int) -> dict[str, float | Tensor]:
         """Run step `index` (from 0) and return its scalars; they are averaged over `log_every` steps."""
@@ -101,7 +105,10 @@ class Task:
     def set_lr(self, optimizer: str, lr: float) -> None:
         """Set the learning rate of an optimizer."""
         for group in self.optimizers[optimizer].param_groups:
-            group["lr"] = lr
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
 
     def update(
         self, optimizer: str, loss: Tensor, *networks: nn.Module, clip: float | None = None
@@ -228,6 +235,8 @@ class _Run:
         resumed = resume and (self.folder / STATE).is_file()
         if resumed:
             self._resume()
+        for optimizer in self.task.optimizers.values():
+            self.task.recorder.prepare(optimizer)
         if self.fabric.is_global_zero:
             self._open(fresh=not resumed)
         self.fabric.barrier()
@@ -350,7 +359,9 @@ class _Run:
             state |= {"sums": sums, "counts": self.counts, "config": self.config.model_dump(mode="json")}
             state |= {"trained_on": dict(self.task.trained_on), "task": own}
             state["modules"] = {name: module.state_dict() for name, module in self.task.modules.items()}
-            state["optimizers"] = {name: item.state_dict() for name, item in self.task.optimizers.items()}
+            state["optimizers"] = {
+                name: _portable(item.state_dict()) for name, item in self.task.optimizers.items()
+            }
             checkpoints.save_state(self.folder / STATE, state)
         self.fabric.barrier()
         return self.step
@@ -419,6 +430,12 @@ class _Run:
 
     def _elapsed(self) -> float:
         return self.seconds + time.perf_counter() - self.started
+
+
+def _portable(optimizer: dict[str, Any]) -> dict[str, Any]:
+    """Return an optimizer's state with its learning rates as numbers, whether or not steps are recorded."""
+    groups = [{**group, "lr": float(group["lr"])} for group in optimizer["param_groups"]]
+    return {**optimizer, "param_groups": groups}
 
 
 def _short(digests: Mapping[str, str]) -> dict[str, str]:

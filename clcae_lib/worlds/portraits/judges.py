@@ -182,6 +182,11 @@ class Perceptual(Judge):
         """Return the predictions of the training: standardised factors, then landmarks."""
         return self.head(self.trunk(images)[-1]).float()
 
+    def described(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n k"]:
+        """Return `predictions`, then `pooled`, of one pass."""
+        last = self.trunk(images)[-1]
+        return torch.cat([self.head(last).float(), last.float().mean((2, 3))], dim=1)
+
     def forward(self, x: Float[Tensor, "n 3 h w"], y: Float[Tensor, "m 3 h w"]) -> Float[Tensor, " n"]:
         """Return distances, 0 for equal images; `y` is repeated to the length of `x`, its features too."""
         levels, repeats = zip(self.trunk(x), self.trunk(y), strict=True), len(x) // len(y)
