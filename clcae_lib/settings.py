@@ -164,6 +164,6 @@ def validated(
 def explain(error: ValidationError) -> str:
     """Return the first problem that pydantic found, on one line: "timeout: Input should be ..., not 'x'"."""
     first = error.errors()[0]
-    place = ".".join(map(str, first["loc"]))
+    place = ".".join(str(part)[:80] for part in first["loc"])
     text = f"{first['msg'].removeprefix('Value error, ')}, not {repr(first['input'])[:80]}"
     return f"{place}: {text}" if place else text

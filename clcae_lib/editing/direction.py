@@ -10,9 +10,11 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import BaseModel, Field, NonNegativeInt
 from torch import Tensor
 
-from clcae_lib.weights import checkpoints, read_as
+from clcae_lib.settings import validated
+from clcae_lib.weights import WeightsError, checkpoints, read_as
 
 Space = Literal["w", "w_plus", "s"]
 Strength = float | int | Float[Tensor, " n"]
@@ -73,6 +75,20 @@ class Direction:
         return replace(self, vector=self.vector.to(device))
 
 
+class _Details(BaseModel, extra="forbid"):
+    """What a file says of a direction besides its vector."""
+
+    name: str = Field(max_length=200)
+    space: Space
+    unit: float = Field(allow_inf_nan=False)
+    layers: tuple[NonNegativeInt, ...] | None
+    provenance: dict[str, Any]
+
+
+class _Header(BaseModel):
+    directions: dict[str, _Details]
+
+
 def save_directions(path: Path | str, directions: dict[str, Direction]) -> Path:
     """Write directions in full precision to one safetensors file, and return its path."""
     tensors = {key: direction.vector for key, direction in directions.items()}
@@ -92,12 +108,11 @@ def load_directions(path: Path | str) -> dict[str, Direction]:
         FileNotFoundError, ValueError: the file is missing, unsafe, damaged or holds something else.
     """
     tensors, metadata = read_as(path, "directions")
-    directions = {}
+    header = validated(_Header, metadata, source=str(path), error=WeightsError)
     try:
-        for key, details in metadata["directions"].items():
-            layers = details["layers"] if details["layers"] is None else tuple(details["layers"])
-            directions[key] = Direction(tensors[key], **(details | {"layers": layers}))
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        return {
+            key: Direction(tensors[key], **about.model_dump()) for key, about in header.directions.items()
+        }
+    except (LookupError, ValueError) as error:
         message = f"{path} is damaged ({error!r}); write it again with save_directions"
-        raise checkpoints.WeightsError(message) from error
-    return directions
+        raise WeightsError(message) from error

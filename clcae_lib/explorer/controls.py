@@ -33,6 +33,8 @@ from clcae_lib.weights import read_weights, recognise
 from clcae_lib.worlds import World, WorldError
 
 COMPONENTS = 6
+MAX_DIRECTIONS = 100
+"""Sliders of one file in a world's folder of directions."""
 FOLDER = "directions"
 """Name of the folder, inside a world's, for files of directions, published ones among them."""
 _METHOD_LABELS = {"interfacegan": "InterFaceGAN", "stylespace": "StyleSpace"}
@@ -142,6 +144,10 @@ def _read(path: Path, generator: Generator, codes: torch.Tensor) -> list[tuple[G
         found = [("GANSpace", components.direction(i)) for i in range(count)]
     else:
         found = [("directions", direction) for direction in load_directions(path).values()]
+        if len(found) > MAX_DIRECTIONS:
+            raise ExplorerError(
+                f"{path} has {len(found)} directions; one file gives up to {MAX_DIRECTIONS} sliders: split it"
+            )
         if all(direction.provenance.get("method") == "sefa" for _, direction in found):
             found = [("SeFa", _in_deviations(direction, codes)) for _, direction in found[:COMPONENTS]]
     rows, width = generator.n_latent, generator.style_dim
@@ -150,6 +156,11 @@ def _read(path: Path, generator: Generator, codes: torch.Tensor) -> list[tuple[G
         if (shape := tuple(direction.vector.shape)) not in shapes[direction.space]:
             raise ExplorerError(
                 f"{path}: {direction.name} has shape {list(shape)}, made for another generator; remove it"
+            )
+        if max(direction.layers or (0,)) >= rows:
+            raise ExplorerError(
+                f"{path}: {direction.name} acts on row {max(direction.layers)} of W+, made for another "
+                "generator; remove it"
             )
     return found
 

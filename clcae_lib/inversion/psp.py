@@ -146,14 +146,16 @@ class PeerInverter:
             command = f"clcae train peer --world {world.name} --set method={methods[0]}"
             path = world.require(f"peer_{methods[0]}", command=command)
         tensors, metadata = read_as(path, "peer")
-        if metadata["method"] not in methods:
-            raise WeightsError(f"{path}: holds {metadata['method']!r}; wanted is {' or '.join(methods)}")
+        found = metadata.get("method")
+        if found not in methods:
+            held = f"{path} holds {str(found)[:80]!r}"
+            raise WeightsError(f"{held}, not {' or '.join(methods)}; give another file")
         generator = generator if generator is not None else world.generator(device)
         published = metadata.get("preset") == "published"
-        kind = PublishedPeer if published else cls.encoders[metadata["method"]]
+        kind = PublishedPeer if published else cls.encoders[found]
         encoder = checkpoints.build(lambda: kind(**metadata["config"]), tensors, source=path)
         if published:
-            _require_same(generator, metadata["generator_begins"], path)
+            _require_same(generator, metadata.get("generator_begins"), path)
             return cls(encoder.to(device), generator, view=world.published_view)
         encoder.attach(generator)
         return cls(encoder.to(device), generator)

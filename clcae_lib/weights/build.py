@@ -6,6 +6,7 @@ file is missing, unsafe, damaged, or does not fit.
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -276,14 +277,17 @@ def load_alignment(
 ) -> tuple[ImageEncoder, LatentEncoder, float]:
     """Return the image encoder, the latent encoder and the scale of an alignment."""
     tensors, metadata = checkpoints.load_weights(path, kind="alignment")
-    config = metadata["config"]
     kinds = {"image_encoder": ImageEncoder, "latent_encoder": LatentEncoder}
 
     def make() -> nn.ModuleDict:
-        return nn.ModuleDict({name: kind(**config[name]) for name, kind in kinds.items()})
+        return nn.ModuleDict({name: kind(**metadata["config"][name]) for name, kind in kinds.items()})
 
-    both = build(make, tensors, source=path).to(device)
-    return both["image_encoder"], both["latent_encoder"], float(config["scale"])
+    with naming(path):
+        both = build(make, tensors, source=path).to(device)
+        scale = float(metadata["config"]["scale"])
+        if not math.isfinite(scale):
+            raise WeightsError(f"has the scale {scale}; take another file")
+    return both["image_encoder"], both["latent_encoder"], scale
 
 
 def export_generator(path: Path | str, generator: Generator) -> Path:

@@ -32,6 +32,9 @@ DAMAGE = (
     *(ValueError, pickle.UnpicklingError, struct.error, zipfile.BadZipFile),
 )
 Network = TypeVar("Network", bound=nn.Module)
+_FACTORIES = (torch.empty, torch.zeros, torch.ones, torch.randn)
+_MADE = 10
+"""Tensors, per tensor of its file, that building a network may make; the networks here make 1 to 2."""
 
 
 class WeightsError(ClcaeError, ValueError):
@@ -89,7 +92,8 @@ def load_weights(path: Path | str, *, kind: str | None = None) -> tuple[dict[str
     tensors, metadata = read_safetensors(path)
     found = metadata.get("kind")
     if kind is not None and found != kind:
-        raise WeightsError(f'{path} holds the weights of "{found}", not of "{kind}"; give another file')
+        held = f'{path} holds the weights of "{str(found)[:80]}"'
+        raise WeightsError(f'{held}, not of "{kind}"; give another file')
     return {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}, metadata
 
 
@@ -185,8 +189,8 @@ def build(make: Callable[[], Network], tensors: Mapping[str, Tensor], *, source:
     """Return the network that `make` builds, with copies of these tensors, frozen, in evaluation mode.
 
     It is first built on the device `meta` and compared with the tensors, so that a file cannot ask for more
-    memory than its tensors have. No initial weights are drawn, so that the random state of the process does
-    not change.
+    memory than its tensors have, nor for many more layers. No initial weights are drawn, so that the random
+    state of the process does not change.
 
     Args:
         make: function that builds the network on the default device.
@@ -198,15 +202,32 @@ def build(make: Callable[[], Network], tensors: Mapping[str, Tensor], *, source:
     """
     with Undrawn():
         try:
-            with torch.device("meta"):
+            with torch.device("meta"), _FewTensors(_MADE * (len(tensors) + 10)):
                 plan = make()
-        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            message = f"{source} has a config that builds no network ({error}); fetch it again"
+        except DAMAGE as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            message = f"{source} has a config that builds no network ({reason[:200]}); fetch it again"
             raise WeightsError(message) from error
         _require_fit(plan, tensors, source=source)
         network = make()
     network.load_state_dict(tensors)
     return network.requires_grad_(False).eval()
+
+
+class _FewTensors(TorchFunctionMode):
+    """Refuse a network that makes more tensors than `limit`: a config may name a million layers."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.left = limit
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        self.left -= func in _FACTORIES
+        if func in _FACTORIES and self.left < 0:  # at no other call: the end of torch.no_grad is one
+            raise ValueError("it names many more layers than the file has")
+        return func(*args, **(kwargs or {}))
 
 
 class Undrawn(TorchFunctionMode):

@@ -4,7 +4,7 @@ Published directions are InterFaceGAN's arrays, SeFa's factors and GANSpace's co
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,7 @@ def inspect_file(path: Path | str) -> dict[str, Any]:
         FileNotFoundError, WeightsError: see `read_weights`.
     """
     contents = read_weights(path)
-    with naming(path):
-        found = recognise(contents)
+    found = recognise(contents)
     facts = dict(found.facts)
     return {
         "file": str(path),
@@ -191,10 +190,15 @@ def _directions(contents: Contents, found: Recognised) -> Parts:
 
 
 def _components(contents: Contents, found: Recognised) -> Parts:
+    _require_components(found.tensors)
     tensors = {name: tensor.float().clone() for name, tensor in found.tensors.items()}
-    if tensors["comp"].numel() != tensors["std"].numel() * tensors["mean"].numel():
-        raise WeightsError("has components whose mean, directions and deviations differ in size")
     return tensors, {"kind": "components"}
+
+
+def _require_components(tensors: Mapping[str, Tensor]) -> None:
+    mean, comp, std = (tensors[name].numel() if name in tensors else 0 for name in ("mean", "comp", "std"))
+    if not comp or comp != std * mean:
+        raise WeightsError("has components whose mean, directions and deviations differ in size")
 
 
 def read_as(path: Path | str, kind: str) -> Parts:
@@ -212,7 +216,9 @@ def read_as(path: Path | str, kind: str) -> Parts:
         own = "kind" in contents.metadata
         tensors, metadata = (contents.tensors, contents.metadata) if own else _convert(contents, None)
         if metadata["kind"] != kind:
-            raise WeightsError(f"holds {metadata['kind']!r}, not {kind!r}; give another file")
+            raise WeightsError(f"holds {str(metadata['kind'])[:80]!r}, not {kind!r}; give another file")
+        if kind == "components":
+            _require_components(tensors)
         tensors = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
         checkpoints.require_finite(tensors, source=path)
     return tensors, metadata

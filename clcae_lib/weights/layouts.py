@@ -15,7 +15,7 @@ from torch import Tensor
 from clcae_lib.weights import nvidia
 from clcae_lib.weights._inert import Record
 from clcae_lib.weights.checkpoints import WeightsError
-from clcae_lib.weights.read import Contents
+from clcae_lib.weights.read import Contents, naming
 
 Tensors = Mapping[str, Tensor]
 Facts = dict[str, Any]
@@ -152,11 +152,12 @@ def recognise(contents: Contents) -> Recognised:
     """Return the kind of a file; "unknown" if nothing fits.
 
     Raises:
-        WeightsError: it has the names of a kind, and layers that do not belong together.
+        WeightsError: it has the names of a kind, and tensors that do not belong together.
     """
     attempts = (_own, _snapshot, find_network, _training, _edit)
-    found = (attempt(contents) for attempt in attempts)
-    return next((kind for kind in found if kind is not None), Recognised("unknown"))
+    with naming(contents.path):
+        found = (attempt(contents) for attempt in attempts)
+        return next((kind for kind in found if kind is not None), Recognised("unknown"))
 
 
 def _own(contents: Contents) -> Recognised | None:
@@ -166,7 +167,8 @@ def _own(contents: Contents) -> Recognised | None:
     config = stated["config"] if isinstance(stated.get("config"), dict) else {}
     sizes = {"resolution": config.get("resolution", config.get("size")), "style_dim": config.get("style_dim")}
     facts = {"config": config, "preset": stated.get("preset"), **sizes}
-    return Recognised(f"own:{stated['kind']}", contents.tensors, {k: v for k, v in facts.items() if v})
+    kind = f"own:{str(stated['kind'])[:80]}"
+    return Recognised(kind, contents.tensors, {k: v for k, v in facts.items() if v})
 
 
 def _snapshot(contents: Contents) -> Recognised | None:

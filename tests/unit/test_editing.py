@@ -84,15 +84,24 @@ def test_directions_survive_a_file(tmp_path):
         assert found == expected
 
 
+DETAILS = {"name": "smile", "space": "w", "unit": 1.0, "layers": None, "provenance": {}}
+
+
 @pytest.mark.parametrize(
-    "directions", [[1], {"smile": "x"}, {"smile": {"name": "smile"}}, {"other": {}}, None], ids=repr
+    ("directions", "said"),
+    [
+        ([1], "directions: Input should be"),
+        ({"smile": "x"}, r"directions\.smile: Input should be"),
+        ({"smile": {"name": "smile"}}, r"directions\.smile\.space: Field required"),
+        ({"other": DETAILS}, "is damaged .*'other'.*; write it again with save_directions"),
+        ({"smile": DETAILS | {"layers": [1]}}, "is damaged .*layers=None.*; write it again"),
+        (None, "directions: Input should be"),
+    ],
 )
-def test_a_damaged_file_of_directions_is_named(tmp_path, directions):
-    metadata = {"kind": "directions"} | ({} if directions is None else {"directions": directions})
+def test_a_damaged_file_of_directions_is_named(tmp_path, directions, said):
+    metadata = {"kind": "directions", "directions": directions}
     path = save_weights(tmp_path / "d.safetensors", {"smile": torch.ones(4)}, metadata=metadata)
-    with pytest.raises(
-        WeightsError, match=r"d\.safetensors is damaged .*write it again with save_directions"
-    ):
+    with pytest.raises(WeightsError, match=rf"d\.safetensors:? {said}"):
         load_directions(path)
 
 

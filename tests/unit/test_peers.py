@@ -226,9 +226,9 @@ def test_a_trained_file_is_read_as_what_it_is(parts, tmp_path):
     again = PspInverter.load(world, device="cpu", path=path)
     expected = made.made(made.result).invert(images).w_plus
     torch.testing.assert_close(again.invert(images).w_plus, expected, atol=1e-3, rtol=1e-2)  # float16 on disk
-    with pytest.raises(ValueError, match="holds 'psp'; wanted is restyle_psp or restyle_e4e"):
+    with pytest.raises(ValueError, match="holds 'psp', not restyle_psp or restyle_e4e"):
         RestyleInverter.load(world, device="cpu", path=path)
     named = make_inverter("psp", world, device="cpu", generator=parts.generator, weights=path)
     assert torch.equal(named.invert(images).w_plus, again.invert(images).w_plus)
-    with pytest.raises(ValueError, match="holds 'psp'; wanted is e4e"):
+    with pytest.raises(ValueError, match="holds 'psp', not e4e"):
         make_inverter("e4e", world, device="cpu", generator=parts.generator, weights=path)

@@ -11,21 +11,29 @@ import struct
 import sys
 import zipfile
 from collections import OrderedDict
+from functools import partial
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from clcae_lib.inversion.psp import PspEncoder, PspInverter
+from clcae_lib.models import FoundationEncoder
 from clcae_lib.weights import (
     UnsafeFileError,
     WeightsError,
     convert_file,
     inspect_file,
+    load_alignment,
+    load_encoder,
     load_generator,
     read_weights,
+    save_alignment,
 )
+from clcae_lib.weights.checkpoints import read_metadata, save_weights
+from clcae_lib.worlds.portraits.judges import build_judge, load_judge
 from tests.nvidia_pickle import small_tensors, storage_bytes, write_snapshot
-from tests.unit._tiny import tiny_generator
+from tests.unit._tiny import WIDTHS, parts_of, tiny_generator
 
 NAMED = r"it names (posix|nt|builtins|__builtin__|subprocess)\.(system|eval|exec|getattr|Popen)"
 
@@ -371,6 +379,67 @@ def test_weights_that_are_not_finite_or_not_floating_are_refused(tmp_path, suffi
         for ask in (load_generator, lambda p: convert_file(p, tmp_path / "out.safetensors")):
             with pytest.raises(WeightsError, match=rf"generator\{suffix} has .*{message}"):
                 ask(path)
+
+
+def psp(path):
+    return PspInverter.load("portraits", path=path, generator=tiny_generator(), device="cpu")
+
+
+@pytest.fixture
+def own_files(tmp_path):
+    """Files whose config builds a network, by kind: the path, the metadata, and what loads it."""
+    images, codes, scale = parts_of().alignment
+    oracle, encoder = build_judge("oracle"), PspEncoder(32, style_dim=8, widths=WIDTHS)
+    inversion = FoundationEncoder(32, style_dim=8, feature_channels=6, widths=WIDTHS)
+    made = {
+        "oracle": (oracle, {"config": oracle.config}, partial(load_judge, kind="oracle")),
+        "peer": (encoder, {"method": "psp", "config": encoder.config}, psp),
+        "inversion": (
+            inversion,
+            {"preset": "foundation", "config": inversion.config},
+            lambda path: load_encoder(path, tiny_generator()),
+        ),
+    }
+    path = save_alignment(tmp_path / "alignment.safetensors", images, codes, scale=scale, metadata={})
+    files = {"alignment": (path, read_metadata(path), load_alignment)}
+    for kind, (network, details, load) in made.items():
+        path, metadata = tmp_path / f"{kind}.safetensors", {"kind": kind, **details}
+        save_weights(path, network.state_dict(), metadata=metadata)
+        files[kind] = path, metadata, load
+    return files
+
+
+def changed(metadata):
+    """Metadata that no network was saved with: a value is missing, huge, or of another type."""
+    for name in metadata:
+        yield {key: value for key, value in metadata.items() if key != name}
+        for value in (None, "x", 10**30, float("nan"), [4] * 10_000):
+            yield metadata | {name: value}
+        if isinstance(metadata[name], dict):
+            yield from (metadata | {name: inner} for inner in changed(metadata[name]))
+
+
+def refusal(load, path):
+    """The message with which a file is refused, without the file's name; none if it loads."""
+    try:
+        load(path)
+    except WeightsError as error:
+        return str(error).removeprefix(str(path))
+    return ""
+
+
+@pytest.mark.parametrize("kind", ["oracle", "peer", "inversion", "alignment"])
+def test_a_config_of_any_shape_is_refused_in_one_sentence(own_files, kind):
+    path, metadata, load = own_files[kind]
+    tensors, messages = load_file(path), []
+    assert not refusal(load, path)
+    for wrong in changed(metadata):
+        save_file(tensors, path, metadata={"clcae": json.dumps(wrong)})
+        messages.append(refusal(load, path))  # a value that no layer depends on may be any
+        assert "\n" not in messages[-1]
+        assert len(messages[-1]) < 1000
+    assert sum(map(bool, messages)) > len(messages) / 2
+    assert any("many more layers" in message for message in messages)
 
 
 def test_arrays_with_a_false_header_or_objects(tmp_path, marker):
