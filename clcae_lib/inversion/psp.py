@@ -18,6 +18,7 @@ from clcae_lib.models.config import configured
 from clcae_lib.models.foundation import level_of
 from clcae_lib.spaces import num_layers
 from clcae_lib.weights import WeightsError, checkpoints, read_as
+from clcae_lib.weights.read import naming
 from clcae_lib.worlds import World, get_world
 
 
@@ -155,7 +156,8 @@ class PeerInverter:
         kind = PublishedPeer if published else cls.encoders[found]
         encoder = checkpoints.build(lambda: kind(**metadata["config"]), tensors, source=path)
         if published:
-            _require_same(generator, metadata.get("generator_begins"), path)
+            with naming(path):
+                _require_same(generator, metadata["generator_begins"], path)
             return cls(encoder.to(device), generator, view=world.published_view)
         encoder.attach(generator)
         return cls(encoder.to(device), generator)
