@@ -59,7 +59,7 @@ def test_the_command_inverts_with_a_checkpoint_and_with_its_converted_encoder(al
         assert sorted(p.name for p in out.glob("*.png")) == ["a.png.w_plus.png", "b.jpg.w_plus.png"]
     other = call("invert", *options[:-1], checkpoint(tmp_path / "psp.pt", "psp", generator))
     assert "psp.pt" in other.output
-    assert "holds 'psp'; wanted is e4e" in other.output
+    assert "holds 'psp', not e4e" in other.output
 
 
 def test_hfgi_is_its_e4e_here_and_resnets_give_their_generator_only(album, tmp_path, generator):  # noqa: F811
