@@ -43,7 +43,7 @@ test: $(STAMP) ## Run every test; the notebooks' smoke profile is one of them
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS) $(ARGS)
 
 test-cuda: $(STAMP) ## Run what needs a GPU: trainings against the CPU, bfloat16, resume, inverters (ARGS=...)
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-4} $(BIN)/python -m pytest -m cuda -n 0 tests/cuda $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-4} $(BIN)/python -m pytest -W default -m cuda -n 0 tests/cuda $(ARGS)
 
 lint: $(STAMP) ## Check style, notebooks included, and that notebooks carry no outputs
 	$(BIN)/ruff check .
