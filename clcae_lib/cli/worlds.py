@@ -1,5 +1,6 @@
 """Worlds: `clcae world`, and `clcae measure`, `directions` and `explore`, each of one world."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -129,16 +130,33 @@ def explore(
     visitors: Annotated[int, typer.Option(min=1, help="Kernels at a time.")] = 4,
     idle: Annotated[int, typer.Option(min=10, help="Seconds after which an idle kernel ends.")] = 900,
     name: Annotated[list[str] | None, typer.Option(help="A name that a proxy passes on as Host.")] = None,
+    base_url: Annotated[str, typer.Option(help="Beginning of the path that a proxy passes on.")] = "/",
 ) -> None:
     """Serve the latent explorer as a page of its own, with Voila."""
     with report_user_errors():
         from clcae_lib.devices import resolve_device
 
         resolve_device(device)
-        from clcae_lib.explorer.server import serve
+        from clcae_lib.explorer.server import require_port, serve
         from clcae_lib.worlds import get_world
 
         get_world(world)
-        typer.echo(f"the explorer: http://{host}:{port}/ (Ctrl-C ends it)")
-        limits = {"visitors": visitors, "idle": idle, "names": name or ()}
+        require_port(host, port)
+        typer.echo(f"the explorer: http://{host}:{port}/{base_url.lstrip('/')} (Ctrl-C ends it)")
+        limits = {"visitors": visitors, "idle": idle, "names": name or (), "base_url": base_url}
         serve(world, device=device, host=host, port=port, **limits)
+
+
+def jupyter_entry() -> dict[str, Any]:
+    """Return what jupyter-server-proxy needs to start the explorer from a Jupyter server or JupyterHub.
+
+    The proxy has authenticated the user; it passes the explorer's local name as Host.
+    """
+    command = [sys.executable, "-m", "clcae_lib.cli", "explore", "--port", "{port}"]
+    return {
+        "command": [*command, "--base-url", "{base_url}clcae-explorer/"],
+        "absolute_url": True,
+        "timeout": 180,
+        "request_headers_override": {"Host": "localhost", "Origin": "http://localhost"},
+        "launcher_entry": {"title": "Latent explorer"},
+    }

@@ -6,8 +6,10 @@ page is made in an empty temporary folder, so nothing else can be fetched, and n
 machines.
 """
 
+import errno
 import logging
 import os
+import socket
 import struct
 import tempfile
 from collections.abc import Sequence
@@ -47,6 +49,7 @@ def serve(
     visitors: int = 4,
     idle: int = 900,
     names: Sequence[str] = (),
+    base_url: str = "/",
 ) -> None:
     """Serve the explorer until interrupted.
 
@@ -62,9 +65,10 @@ def serve(
         names: names besides localhost under which a browser or a proxy may ask for the page. They are
             checked if `host` is 127.0.0.1 or another loopback address: a foreign site that gives its own
             name this address (DNS rebinding) is refused.
+        base_url: beginning of the page's path, where a proxy passes it on, such as "/user/jane/explorer/".
 
     Raises:
-        ExplorerError: visitors or idle is below 1.
+        ExplorerError: visitors or idle is below 1, or the port cannot be used.
         WorldError: the world cannot be shown.
     """
     from voila.app import Voila
@@ -73,6 +77,7 @@ def serve(
 
     if visitors < 1 or idle < 1:
         raise ExplorerError("visitors and idle must be 1 or more")
+    require_port(host, port)
     for sentence in Studio.open(world, device=device).left_out:
         _log.warning("not used: %s", sentence)
     paths = os.environ.get("JUPYTER_PATH")
@@ -80,13 +85,29 @@ def serve(
     try:
         with tempfile.TemporaryDirectory(prefix="clcae-explorer-") as folder:
             page = write_page(Path(folder), world=world, device=device)
-            limits = {"visitors": visitors, "idle": idle, "names": names}
+            limits = {"visitors": visitors, "idle": idle, "names": names, "base_url": base_url}
             config = configuration(host=host, port=port, folder=Path(folder), **limits)
             Voila.launch_instance([str(page)], config=config)
     finally:
         del os.environ["JUPYTER_PATH"]
         if paths is not None:
             os.environ["JUPYTER_PATH"] = paths
+
+
+def require_port(host: str, port: int) -> None:
+    """Check that a port can be served.
+
+    Raises:
+        ExplorerError: another program has it, or it may not be used.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        reason = "is used by another program" if error.errno == errno.EADDRINUSE else error.strerror
+        raise ExplorerError(
+            f"port {port} of {host}: {reason}; name another, such as --port {port + 1}"
+        ) from error
 
 
 def write_page(folder: Path, *, world: str, device: str) -> Path:
@@ -100,11 +121,19 @@ def write_page(folder: Path, *, world: str, device: str) -> Path:
 
 
 def configuration(
-    *, host: str, port: int, visitors: int, idle: int, folder: Path, names: Sequence[str] = ()
+    *,
+    host: str,
+    port: int,
+    visitors: int,
+    idle: int,
+    folder: Path,
+    names: Sequence[str] = (),
+    base_url: str = "/",
 ) -> Config:
     """Return Voila's settings: the arguments of `serve`, and the empty folder of the page."""
     config = Config()
     config.Voila.update(ip=host, port=port, port_retries=0, open_browser=False, root_dir=str(folder))
+    config.Voila.base_url = f"/{base_url.strip('/')}/".replace("//", "/")
     config.Voila.kernel_websocket_connection_class = CheckedConnection
     config.Voila.tornado_settings = {
         "websocket_max_message_size": MESSAGE_BYTES,

@@ -79,7 +79,14 @@ def test_uploads_are_inverted_and_hostile_ones_refused_in_a_sentence(visit, port
     visit.open("Source")
     before = visit.image()
     visit.upload("Upload an image", portrait)
-    shown = visit.changes_from(before)
+    visit.changes_from(before)
+    assert "clcae-error" not in visit.page.locator(".clcae-status").inner_html()
+    phone, plain = tmp_path / "phone.jpg", visit.image()
+    noise = np.random.default_rng(0).integers(0, 256, (3500, 5000, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(phone, quality=95)
+    assert phone.stat().st_size > 8_000_000
+    visit.upload("Upload an image", phone)  # reduced before it travels
+    shown = visit.changes_from(plain)
     assert "clcae-error" not in visit.page.locator(".clcae-status").inner_html()
     script = tmp_path / "<b>face.png"
     script.write_text("<script>document.title='owned'</script>")

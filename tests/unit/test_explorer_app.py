@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import os
+import socket
 import threading
 from datetime import datetime
 from functools import partial
@@ -16,7 +17,10 @@ import pytest
 import torch
 from PIL import Image
 from tornado.web import HTTPError
+from typer.testing import CliRunner
 
+from clcae_lib.cli import app as cli
+from clcae_lib.cli.worlds import jupyter_entry
 from clcae_lib.explorer import ExplorerError, State, Studio, app, server
 from clcae_lib.explorer.app import Explorer
 from clcae_lib.explorer.widgets import readout_table
@@ -448,3 +452,32 @@ def test_the_page_runs_nothing_that_a_visitor_wrote(tmp_path):
     source = "".join(page["cells"][0]["source"])
     compile(source, "page", "exec")
     assert """"a'; import os\"""" in source
+
+
+def test_a_port_that_is_taken_is_named_before_the_address_is_announced(monkeypatch):
+    monkeypatch.setattr(server, "serve", lambda *_, **__: pytest.fail("served"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = CliRunner().invoke(cli, ["explore", "--port", str(port), "--device", "cpu"])
+    assert done.exit_code == 2
+    assert f"port {port} of 127.0.0.1: is used by another program; name another" in done.output
+    assert "http://" not in done.output
+
+
+def test_the_entry_of_jupyter_server_proxy_starts_the_explorer_below_its_path(monkeypatch, tmp_path):
+    served = {}
+    monkeypatch.setattr(server, "serve", lambda world, **options: served.update(options))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    entry = jupyter_entry()
+    command = [part.format(port=port, base_url="/user/jane/") for part in entry["command"]]
+    done = CliRunner().invoke(cli, command[command.index("explore") :])
+    assert done.exit_code == 0, done.output
+    assert (served["port"], served["base_url"]) == (port, "/user/jane/clcae-explorer/")
+    settings = server.configuration(folder=tmp_path, **{k: v for k, v in served.items() if k != "device"})
+    assert settings.Voila.base_url == "/user/jane/clcae-explorer/"
+    host, origin = entry["request_headers_override"].values()
+    assert host in settings.Voila.tornado_settings["local_hostnames"]
+    assert origin == f"http://{host}"
+    plain = server.configuration(host="localhost", port=port, visitors=1, idle=60, folder=tmp_path)
+    assert plain.Voila.base_url == "/"
