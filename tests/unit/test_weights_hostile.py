@@ -13,6 +13,7 @@ import zipfile
 from collections import OrderedDict
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -529,3 +530,25 @@ def test_the_interpreter_is_never_asked_to_import_or_run_anything(tmp_path, audi
     for file in (*good_files, path):
         ask(file)  # what the reader itself imports late
         assert audit(lambda file=file: ask(file)) == []
+
+
+def test_an_archive_of_arrays_that_lies_or_holds_objects_is_refused(tmp_path, marker):
+    path = tmp_path / "d.npz"
+
+    def refused(match, name="age.npy", content=b""):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+            packed.writestr(name, content)
+            packed.writestr("more.npy", array(np.zeros(4)))
+        with pytest.raises(WeightsError, match=match):
+            inspect_file(path)
+
+    def array(content, **options):
+        file = io.BytesIO()
+        np.save(file, content, **options)
+        return file.getvalue()
+
+    refused("claim far more bytes than the file has", content=bytes(200 << 20))
+    refused("damaged", content=array(np.array([Reduce(os.system, f"touch {marker}")]), allow_pickle=True))
+    refused("damaged", content=array(np.zeros(4))[:-20])
+    refused("damaged", content=array(np.zeros(4)).replace(b"(4,)", b"(4000000000000,)")[:160])
+    refused("does not hold numbers", content=array(np.array(["text"])))
