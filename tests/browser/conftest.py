@@ -95,6 +95,7 @@ class Visit:
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
         self.page.on("request", self._request)
+        self.page.on("websocket", lambda socket: socket.on("framereceived", self._frame))
         self.until(self._enter, "a place is free", poll=500)
 
     def _enter(self) -> bool:
@@ -116,6 +117,12 @@ class Visit:
     def _request(self, request) -> None:
         if not re.match(r"(https?|wss?)://(127\.0\.0\.1|localhost)[:/]|data:|blob:", request.url):
             self.foreign.append(request.url)
+
+    def _frame(self, content: str | bytes) -> None:
+        """Look for what a kernel prints or reports, wherever the page shows it."""
+        text = content if isinstance(content, str) else content.decode(errors="replace")
+        if "Traceback (most recent call last)" in text or '"msg_type": "error"' in text:
+            self.faults.append(text[-3000:])
 
     def ready(self) -> "Visit":
         """Wait until the explorer shows its first state."""

@@ -1,6 +1,7 @@
 """The notebook 04 in JupyterLab, run and used with a real browser."""
 
 import json
+import re
 import shutil
 import sys
 
@@ -47,8 +48,11 @@ def lab(browser, tmp_path_factory):
         yield address
 
 
-def test_the_notebook_runs_and_its_explorer_works(browser, lab, tmp_path):
+@pytest.fixture(scope="module")
+def visit(browser, lab):
+    """The notebook after all its cells ran."""
     visit = Visit(browser, f"{lab}lab/tree/explorer.ipynb")
+    visit.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page = visit.page
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=90_000)
     idle = page.locator("#jp-main-statusbar", has_text="| Idle")
@@ -63,19 +67,68 @@ def test_the_notebook_runs_and_its_explorer_works(browser, lab, tmp_path):
     )
     visit.ready()
     page.locator(".clcae-explorer").scroll_into_view_if_needed()
+    yield visit
+    visit.close()
+
+
+def test_the_explorer_of_the_notebook_works(visit):
     before = visit.rests()
     assert before not in visit.drag("pitch")
     visit.shows("'pitch'")
     visit.shoot("lab_edited")
     visit.button("Undo").click()
     visit.becomes(before)
-    visit.button("PNG").click()
-    with page.expect_download() as download:
-        page.locator("a.clcae-save[download='explorer.png']").click()
-    assert download.value.suggested_filename == "explorer.png"
-    download.value.save_as(tmp_path / "explorer.png")
-    visit.open("Source")
-    visit.upload("Upload an image", tmp_path / "explorer.png")
-    visit.changes_from(before)
     visit.check()
-    visit.close()
+
+
+def test_every_button_does_what_it_says_and_no_error_is_left(visit, tmp_path):
+    page, pressed = visit.page, set()
+
+    def press(name, shows, what):
+        visit.button(name).click()
+        pressed.add(name)
+        visit.until(shows, f"{what} after {name}")
+
+    def upload(name, file):
+        visit.upload(name, file)
+        pressed.add(name)
+
+    press("Reset", lambda: "edits=" not in visit.snippet(), "no edit is left")
+    start = visit.snippet()
+    visit.press("yaw", "ArrowRight", 20)
+    visit.shows("'yaw': 1.0")
+    edited = visit.snippet()
+    press("Undo", lambda: visit.snippet() == start, "the first state is shown")
+    press("Redo", lambda: visit.snippet() == edited, "the edit is shown")
+    page.evaluate("navigator.clipboard.writeText('')")
+    read = "navigator.clipboard.readText()"
+    press("Copy", lambda: page.evaluate(read) == edited, "the clipboard has the Python")
+    for name, kind in (("PNG", "png"), ("GIF", "gif"), ("codes", "safetensors"), ("state", "json")):
+        link = page.locator(f"a.clcae-save[download='explorer.{kind}']")
+        press(name, lambda link=link: link.count() == 1, "the link is there")
+        with page.expect_download() as download:
+            link.click()
+        assert download.value.suggested_filename == f"explorer.{kind}"
+        download.value.save_as(tmp_path / f"explorer.{kind}")
+    press("Reset", lambda: visit.snippet() == start, "the first state is shown")
+    upload("Load a state", tmp_path / "explorer.json")
+    visit.until(lambda: visit.snippet() == edited, "the loaded state is shown")
+    visit.open("Source")
+    thumbnails = page.locator(".clcae-explorer .clcae-thumbs button")
+    names = thumbnails.all_inner_texts()
+    press("Next", lambda: names[0] not in thumbnails.all_inner_texts(), "other images are shown")
+    press("Previous", lambda: thumbnails.all_inner_texts() == names, "the images are back")
+    indices = {name: re.compile(rf"index={name},") for name in names} | {
+        "0": re.compile("^(?!.*index=)", re.S)
+    }
+    for name in reversed(names):  # the Python leaves out the number 0, the default
+        press(name, lambda said=indices[name]: said.search(visit.snippet()), "its image is shown")
+    before = visit.image()
+    upload("Upload an image", tmp_path / "explorer.png")
+    visit.changes_from(before)
+    visit.shows("upload")
+    texts = page.locator(".clcae-explorer button").all_text_contents()
+    assert {re.sub(r" \(\d+\)$", "", text.strip()) for text in texts} == pressed
+    assert "clcae-error" not in page.locator(".clcae-status").inner_html()
+    assert "Traceback" not in (SHOTS / "lab.log").read_text(errors="replace")
+    visit.check()
