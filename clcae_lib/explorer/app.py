@@ -14,12 +14,13 @@ from typing import Any, TypeVar
 
 import ipywidgets as w
 from IPython.display import Javascript, display
+from PIL import Image
 
 from clcae_lib.errors import ClcaeError
 from clcae_lib.explorer import export
 from clcae_lib.explorer.state import MAX_JSON, ExplorerError, History, State
 from clcae_lib.explorer.studio import Frame, Pixels, Studio
-from clcae_lib.explorer.uploads import MAX_BYTES, as_text, check_size, read_upload
+from clcae_lib.explorer.uploads import MAX_BYTES, as_text, check_size, open_upload, read_upload
 from clcae_lib.explorer.widgets import (
     THUMBNAILS,
     ControlPanel,
@@ -30,6 +31,7 @@ from clcae_lib.explorer.widgets import (
     thumbnail,
 )
 from clcae_lib.explorer.worker import Worker
+from clcae_lib.photos import Crop, align
 
 _FOLDER = Path(__file__).parent
 _READY = "Drag a slider, or focus one and press the arrow keys."
@@ -133,6 +135,7 @@ class Explorer:
         self.controls = controls = ControlPanel(studio, self._guarded(self._on_controls))
         controls.show(state)
         self._watch(controls.upload, self._on_upload)
+        controls.marking.points.observe(self._guarded(self._on_marks), names="value")
         controls.earlier.on_click(self._guarded(lambda: self._turn(-THUMBNAILS)))
         controls.later.on_click(self._guarded(lambda: self._turn(THUMBNAILS)))
         style = f"<style>{(_FOLDER / 'style.css').read_text(encoding='utf-8')}</style>"
@@ -306,7 +309,23 @@ class Explorer:
 
     def _on_upload(self, name: str, data: bytes) -> None:
         self.views.say("Looking for the face in your image …")
+        self._uploaded = name, data
         options = {"name": name, "side": self.studio.side, "align": self.studio.world.find_crop}
+        self._later("upload", partial(read_upload, data, **options), self._show_upload)
+        show = partial(self.controls.marking.show, name=name)
+        self._later("photograph", partial(open_upload, data, name=name), show)
+
+    def _on_marks(self) -> None:
+        """Cut the uploaded photograph around the face that the visitor has marked."""
+        face, world = self.controls.marking.face, self.studio.world
+        if face is None:
+            return
+
+        def place(_: Path, image: Image.Image) -> Crop:
+            return align(face, image.size, side=self.studio.side, widen=world.widen)
+
+        name, data = self._uploaded
+        options = {"name": name, "side": self.studio.side, "align": place}
         self._later("upload", partial(read_upload, data, **options), self._show_upload)
 
     def _show_upload(self, image: Pixels) -> None:

@@ -25,6 +25,17 @@
   }).observe(document.body, { childList: true, subtree: true });
   name();
 
+  // A click on the photograph adds a point to the text below it; a sixth one starts over.
+  document.addEventListener("click", (event) => {
+    const image = event.target.closest?.("img.clcae-mark");
+    const text = image?.parentElement.querySelector(".clcae-points input");
+    if (!text) return;
+    const [x, y] = [event.offsetX * image.naturalWidth / image.width, event.offsetY * image.naturalHeight / image.height];
+    const given = text.value.trim().split(/\s+/).filter(Boolean);
+    text.value = [...(given.length < 5 ? given : []), `${x.toFixed(1)},${y.toFixed(1)}`].join(" ");
+    for (const kind of ["input", "change"]) text.dispatchEvent(new Event(kind, { bubbles: true }));
+  });
+
   let pressed = null;
   document.addEventListener("click", (event) => {
     pressed = event.target.closest?.("button");

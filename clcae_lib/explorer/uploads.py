@@ -45,19 +45,24 @@ def read_upload(
     Raises:
         ExplorerError: the file is too large, not a PNG, JPEG or WebP, has too many pixels, or is damaged.
     """
-    shown = "".join(c for c in name.replace("\\", "/").rsplit("/", 1)[-1] if c.isprintable())[:40].strip()
-    shown = shown or "The file"
-    check_size(len(data), shown)
-    try:
-        image = decode_image(data, name=shown, limits=LIMITS, profile=False)
-    except PhotoError as error:
-        raise ExplorerError(str(error)) from error
+    image = open_upload(data, name=name)
     if align is not None and image.size != (side, side):
         try:
             return to_array(align(_NO_PATH, image).resized(side).cut(to_tensor(image)))
         except PhotoError:  # no face, or no detector
             pass
     return np.array(ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS))
+
+
+def open_upload(data: bytes, *, name: str) -> Image.Image:
+    """Return the image in an uploaded file, upright; the arguments and errors are those of `read_upload`."""
+    shown = "".join(c for c in name.replace("\\", "/").rsplit("/", 1)[-1] if c.isprintable())[:40].strip()
+    shown = shown or "The file"
+    check_size(len(data), shown)
+    try:
+        return decode_image(data, name=shown, limits=LIMITS, profile=False)
+    except PhotoError as error:
+        raise ExplorerError(str(error)) from error
 
 
 def check_size(size: int, name: str) -> None:

@@ -11,6 +11,7 @@ import ipywidgets as w
 import numpy as np
 import pandas as pd
 
+from clcae_lib.explorer.marking import Marking
 from clcae_lib.explorer.state import State
 from clcae_lib.explorer.studio import Frame, Pixels, Studio
 from clcae_lib.explorer.uploads import as_png
@@ -108,6 +109,7 @@ class ControlPanel:
         self.space = w.Dropdown(options=spaces, value="f", **_named("Decoded from"))
         limits = "PNG, JPEG or WebP; its face, or else its centre, is used, and it is not kept"
         self.upload = file_upload(".png,.jpg,.jpeg,.webp", "Upload an image", limits)
+        self.marking = Marking()
         self.thumbnails = w.HBox([]).add_class("clcae-thumbs")
         self.earlier, self.later = (
             w.Button(description=text, tooltip=f"{text} images") for text in ("Previous", "Next")
@@ -115,7 +117,7 @@ class ControlPanel:
         paging = w.HBox([self.earlier, self.later]).add_class("clcae-buttons")
         return [
             *(self.world, self.source, self.seed, self.index, self.thumbnails, paging),
-            *(self.upload, self.method, self.space),
+            *(self.upload, self.marking.box, self.method, self.space),
         ]
 
     def _make_edits(self) -> list[w.Widget]:

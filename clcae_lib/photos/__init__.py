@@ -9,6 +9,7 @@ from clcae_lib.photos.landmarks import (
     Landmarks,
     LandmarksError,
     choose_face,
+    landmarks_text,
     load_landmarks,
     save_landmarks,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "face_crop",
     "find_faces",
     "has_header",
+    "landmarks_text",
     "list_files",
     "load_landmarks",
     "none_usable",

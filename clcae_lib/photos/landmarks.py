@@ -129,12 +129,17 @@ def _of_the_same_stem(photograph: Path) -> list[Path]:
 
 def save_landmarks(photograph: Path | str, faces: Sequence[Landmarks], *, size: tuple[int, int]) -> Path:
     """Write the faces of a photograph of this width and height beside it, and return the file's path."""
-    rows = [[[round(float(x), 3), round(float(y), 3)] for x, y in face.points] for face in faces]
     full, short = landmarks_files(photograph)
     path = full if full.is_file() or _of_the_same_stem(Path(photograph)) else short
     with atomic_path(path) as partial:
-        partial.write_text(json.dumps({"size": list(size), "faces": rows}) + "\n", encoding="utf-8")
+        partial.write_text(landmarks_text(faces, size=size), encoding="utf-8")
     return path
+
+
+def landmarks_text(faces: Sequence[Landmarks], *, size: tuple[int, int]) -> str:
+    """Return the content of the file that holds the faces of a photograph of this width and height."""
+    rows = [[[round(float(x), 3), round(float(y), 3)] for x, y in face.points] for face in faces]
+    return json.dumps({"size": list(size), "faces": rows}) + "\n"
 
 
 def load_landmarks(photograph: Path | str, *, size: tuple[int, int] | None = None) -> list[Landmarks]:
@@ -142,10 +147,11 @@ def load_landmarks(photograph: Path | str, *, size: tuple[int, int] | None = Non
 
     Args:
         photograph: path of the image, not of the landmarks.
-        size: width and height of the upright image, which the file must name if it names any.
+        size: width and height of the upright image. Points that were marked on a smaller or larger copy, as
+            the size in the file shows, are scaled.
 
     Raises:
-        LandmarksError: the file is damaged, belongs to an image of another size, or is named like several
+        LandmarksError: the file is damaged, belongs to an image of another shape, or is named like several
             photographs.
     """
     path = landmarks_path(photograph)
@@ -155,12 +161,13 @@ def load_landmarks(photograph: Path | str, *, size: tuple[int, int] | None = Non
         content = _File.model_validate_json(path.read_bytes())
     except (ValidationError, OSError) as error:
         raise LandmarksError(f"{path}: {_reason(error)}; see data/README.md for the format") from error
-    if size is not None and content.size is not None and tuple(size) != content.size:
+    scale = 1.0 if size is None or content.size is None else size[0] / content.size[0]
+    if size is not None and content.size and abs(scale * content.size[1] - size[1]) > 2 * max(1, scale):
         raise LandmarksError(
             f"{path} is for an image of {content.size[0]} x {content.size[1]} pixels, "
             f"this one has {size[0]} x {size[1]}; mark the landmarks again"
         )
-    return by_size([Landmarks(torch.tensor(face)) for face in content.faces])
+    return by_size([Landmarks(torch.tensor(face) * scale) for face in content.faces])
 
 
 def choose_face(faces: Sequence[Landmarks], which: int | str, size: tuple[int, int]) -> Landmarks:

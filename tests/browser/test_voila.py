@@ -86,8 +86,13 @@ def test_uploads_are_inverted_and_hostile_ones_refused_in_a_sentence(visit, port
     Image.fromarray(noise).save(phone, quality=95)
     assert phone.stat().st_size > 8_000_000
     visit.upload("Upload an image", phone)  # reduced before it travels
-    shown = visit.changes_from(plain)
+    visit.changes_from(plain)
     assert "clcae-error" not in visit.page.locator(".clcae-status").inner_html()
+    photograph, unmarked = visit.page.locator("img.clcae-mark"), visit.image()
+    for x, y in ((60, 60), (100, 60), (80, 80), (65, 100), (95, 100)):
+        photograph.click(position={"x": x, "y": y})
+    shown = visit.changes_from(unmarked)
+    visit.page.locator("a.clcae-save", has_text="Save the landmarks").wait_for()
     script = tmp_path / "<b>face.png"
     script.write_text("<script>document.title='owned'</script>")
     bomb = tmp_path / "bomb.png"

@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import os
+import re
 import socket
 import threading
 from datetime import datetime
@@ -21,11 +22,11 @@ from typer.testing import CliRunner
 
 from clcae_lib.cli import app as cli
 from clcae_lib.cli.worlds import jupyter_entry
-from clcae_lib.explorer import ExplorerError, State, Studio, app, server
+from clcae_lib.explorer import ExplorerError, State, Studio, app, from_text, server
 from clcae_lib.explorer.app import Explorer
 from clcae_lib.explorer.widgets import readout_table
 from clcae_lib.explorer.worker import Worker
-from tests.unit._explorer import BareWorld, open_studio
+from tests.unit._explorer import SIDE, BareWorld, open_studio
 
 WORLD = "tiny"
 
@@ -481,3 +482,30 @@ def test_the_entry_of_jupyter_server_proxy_starts_the_explorer_below_its_path(mo
     assert origin == f"http://{host}"
     plain = server.configuration(host="localhost", port=port, visitors=1, idle=60, folder=tmp_path)
     assert plain.Voila.base_url == "/"
+
+
+def test_a_face_is_marked_by_five_points_and_its_landmarks_can_be_saved(explorer):
+    """Points are those of the photograph as it is shown; the file has them in the photograph's own pixels."""
+    photograph = Image.new("RGB", (960, 720), "white")
+    photograph.paste("navy", (500, 200, 900, 600))
+    file = io.BytesIO()
+    photograph.save(file, format="PNG")
+    upload(explorer, "me.png", file.getvalue())
+    marking = explorer.controls.marking
+    assert marking.box.layout.display is None
+    assert "click the left eye" in marking.hint.value
+    whole = from_text(explorer.state.upload, side=SIDE)
+    marking.points.value = "330,180 370,180 350,200"
+    assert "click the left corner of the mouth" in marking.hint.value
+    assert explorer.wait()
+    assert (from_text(explorer.state.upload, side=SIDE) == whole).all()
+    marking.points.value += " 335,220 365,220"
+    assert explorer.wait()
+    around = from_text(explorer.state.upload, side=SIDE)
+    assert (around == (0, 0, 128)).all(), "the square around the marked face is blue"
+    saved = re.search(r'download="(.*)" href="data:application/json;base64,(.*)"', marking.link.value)
+    content = json.loads(base64.b64decode(saved[2]))
+    assert (saved[1], content["size"]) == ("me.png.landmarks.json", [960, 720])
+    assert content["faces"][0][0] == [660, 360]
+    marking.points.value = "nonsense 1,2"
+    assert marking.link.value == ""

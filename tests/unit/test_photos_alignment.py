@@ -203,7 +203,7 @@ def test_landmarks_beside_a_photograph(tmp_path):
     assert torch.allclose(first.points, FIVE)
     assert torch.allclose(second.points, small.points)
     with pytest.raises(LandmarksError, match="120 x 110"):
-        load_landmarks(photo, size=(60, 55))
+        load_landmarks(photo, size=(110, 120))
 
 
 @pytest.mark.parametrize(
@@ -215,3 +215,11 @@ def test_a_damaged_file_of_landmarks_is_named(tmp_path, text):
     landmarks_path(photo).write_text(text)
     with pytest.raises(LandmarksError, match=r"anna\.landmarks\.json"):
         load_landmarks(photo)
+
+
+def test_points_of_a_reduced_copy_are_scaled_and_those_of_another_shape_refused(tmp_path):
+    save_landmarks(tmp_path / "a.jpg", [Landmarks(FIVE)], size=(400, 300))
+    found = load_landmarks(tmp_path / "a.jpg", size=(1000, 751))[0]
+    torch.testing.assert_close(found.points, 2.5 * FIVE.double(), atol=0.01, rtol=0)
+    with pytest.raises(LandmarksError, match="is for an image of 400 x 300 pixels, this one has 300 x 400"):
+        load_landmarks(tmp_path / "a.jpg", size=(300, 400))
