@@ -1,9 +1,9 @@
 """Measure trainings and inversions on a device: `make bench-cuda`; `--device cpu` rehearses it in small.
 
-One row per case, precision and mode (eager, or torch.compile): images per second, memory, and the share of
-this device's own ceilings, which are measured first: an 8192 cubed matrix product in each precision, and a
-copy within its memory. A time is the median over blocks of calls, after warm-up; each block ends when the
-device has finished. The table is written anew after every row, so whatever ends the run loses one row.
+One row per case, precision and mode (eager, torch.compile, CUDA graphs): images per second, memory, and the
+share of this device's own ceilings, which are measured first: an 8192 cubed matrix product in each precision,
+and a copy within its memory. A time is the median over blocks of calls, after warm-up; each block ends when
+the device has finished. The table is written anew after every row, so whatever ends the run loses one row.
 
 An operation's bytes are what it reads and writes by itself, so a share of the copy ceiling says how near a
 network is to that limit without fusing; torch.compile can exceed it.
@@ -45,6 +45,8 @@ from tests.device.drivers import steps_of
 
 Call = Callable[[], object]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+RECORDED = ("train inversion foundation", "train inversion published", "train alignment", "train generator")
+"""Tasks whose steps can be recorded as CUDA graphs; elsewhere than on CUDA they run as they are."""
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
@@ -100,12 +102,12 @@ class Case:
     """What one row measures.
 
     Attributes:
-        make: returns the call to time and its number of images, given precision and whether to compile.
+        make: returns the call to time and its number of images, given precision and mode.
     """
 
     task: str
     resolution: int
-    make: Callable[[str, bool], tuple[Call, int]]
+    make: Callable[[str, str], tuple[Call, int]]
 
 
 class Bench:
@@ -129,11 +131,11 @@ class Bench:
         seconds = statistics.median(self._blocks(lambda: target.copy_(source)))
         self.ceilings["copy"] = 2 * self.sizes.copied / seconds / 1e12
 
-    def run(self, case: Case, precision: str, *, compiled: bool) -> None:
+    def run(self, case: Case, precision: str, mode: str) -> None:
         """Measure one row; what fails is a row that says why."""
-        row = Row(case.task, case.resolution, precision, "compiled" if compiled else "eager")
+        row = Row(case.task, case.resolution, precision, mode)
         try:
-            self._measure(row, case, precision, compiled=compiled)
+            self._measure(row, case, precision)
         except OutOfTimeError:
             row.outcome = "not finished: the budget is spent"
             raise
@@ -143,18 +145,18 @@ class Bench:
             self.rows.append(row)
             self.write()
             print(" ".join(_texts(row)), flush=True)
-            if compiled:
+            if mode == "compiled":
                 torch._dynamo.reset()
             gc.collect()
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _measure(self, row: Row, case: Case, precision: str, *, compiled: bool) -> None:
+    def _measure(self, row: Row, case: Case, precision: str) -> None:
         key = (case.task, case.resolution, precision)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        call, row.images = case.make(precision, compiled)
-        if not compiled:
+        call, row.images = case.make(precision, row.mode)
+        if row.mode == "eager":
             call()
             with Counter() as counter:
                 call()
@@ -224,17 +226,16 @@ def training_cases(device: torch.device, sizes: Sizes) -> list[Case]:
     changes = {"device": str(device)}
     changes |= {"batch_size": sizes.batch_size} if sizes.batch_size else {}
 
-    def make(create: Callable, precision: str, compiled: bool) -> tuple[Call, int]:
-        task = create()
+    def make(name: str, precision: str, mode: str) -> tuple[Call, int]:
+        task = tasks("portraits", cuda_graphs=mode == "graphs", **changes)[name]()
         steps = steps_of(task, make_fabric(str(device), precision=PRECISIONS[precision]))
         next(steps)
-        if compiled:  # what is trained; a frozen generator's synthesis stays as it is
+        if mode == "compiled":  # what is trained; a frozen generator's synthesis stays as it is
             for network in task.modules.values():
                 network.compile()
         return lambda: next(steps), task.images_per_step
 
-    creators = tasks("portraits", **changes).items()
-    return [Case(f"train {name}", 64, partial(make, create)) for name, create in creators]
+    return [Case(f"train {name}", 64, partial(make, name)) for name in tasks("portraits", **changes)]
 
 
 def portrait_cases(device: torch.device, sizes: Sizes) -> list[Case]:
@@ -242,19 +243,19 @@ def portrait_cases(device: torch.device, sizes: Sizes) -> list[Case]:
     world, count = get_world("portraits"), dict(sizes.batches)[64]
     images = world.images("test", count).images(range(count)).to(device)
 
-    def clcae(preset: str, precision: str, compiled: bool) -> tuple[Call, int]:
+    def clcae(preset: str, precision: str, mode: str) -> tuple[Call, int]:
         encoder = ClcaeInverter.load(world, preset, device, generator=world.generator(device)).encoder
-        return _forward(encoder, images, precision, compiled)
+        return _forward(encoder, images, precision, mode)
 
-    def psp(precision: str, compiled: bool) -> tuple[Call, int]:
+    def psp(precision: str, mode: str) -> tuple[Call, int]:
         generator = world.generator(device)
         encoder = PspEncoder(64, style_dim=generator.style_dim).to(device)
-        return _forward(encoder, images, precision, compiled)
+        return _forward(encoder, images, precision, mode)
 
-    def wplus(precision: str, compiled: bool) -> tuple[Call, int]:
+    def wplus(precision: str, mode: str) -> tuple[Call, int]:
         perceptual = world.perceptual("train", device)
         steps = sizes.optimised
-        return _optimisation(world.generator(device), perceptual, images, precision, compiled, steps=steps)
+        return _optimisation(world.generator(device), perceptual, images, precision, mode, steps=steps)
 
     cases = [Case(f"invert clcae {p}", 64, partial(clcae, p)) for p in ("foundation", "published")]
     return [*cases, Case("invert psp", 64, psp), Case("optimise W+", 64, wplus)]
@@ -274,20 +275,20 @@ def published_cases(device: torch.device, sizes: Sizes, side: int) -> list[Case]
     def images() -> torch.Tensor:
         return torch.rand(count, 3, side, side, device=device) * 2 - 1
 
-    def forward(precision: str, compiled: bool) -> tuple[Call, int]:
+    def forward(precision: str, mode: str) -> tuple[Call, int]:
         network = generator()
-        synthesis = torch.compile(network.synthesis) if compiled else network.synthesis
+        synthesis = torch.compile(network.synthesis) if mode == "compiled" else network.synthesis
         w = network.sample_w(count)
         return _without_gradient(lambda: synthesis(w), device, precision), count
 
-    def wplus(precision: str, compiled: bool) -> tuple[Call, int]:
+    def wplus(precision: str, mode: str) -> tuple[Call, int]:
         perceptual = empty_lpips().to(device).eval().requires_grad_(False)
         distance = lambda x, y: perceptual(x, y).flatten()  # noqa: E731
         steps = sizes.optimised
-        return _optimisation(generator(), distance, images(), precision, compiled, steps=steps)
+        return _optimisation(generator(), distance, images(), precision, mode, steps=steps)
 
-    def encode(kind: Callable[..., nn.Module], precision: str, compiled: bool) -> tuple[Call, int]:
-        return _forward(kind().to(device), images(), precision, compiled)
+    def encode(kind: Callable[..., nn.Module], precision: str, mode: str) -> tuple[Call, int]:
+        return _forward(kind().to(device), images(), precision, mode)
 
     own = {"widths": widths} if widths else {}
     trained = {"style_dim": dim, "body": "irse50", **own}
@@ -300,9 +301,9 @@ def published_cases(device: torch.device, sizes: Sizes, side: int) -> list[Case]
     return cases + [Case(f"encoder {name}", side, partial(encode, kind)) for name, kind in encoders.items()]
 
 
-def _forward(network: nn.Module, images: torch.Tensor, precision: str, compiled: bool) -> tuple[Call, int]:
+def _forward(network: nn.Module, images: torch.Tensor, precision: str, mode: str) -> tuple[Call, int]:
     network.eval().requires_grad_(False)
-    if compiled:
+    if mode == "compiled":
         network.compile()
     return _without_gradient(lambda: network(images), images.device, precision), len(images)
 
@@ -321,12 +322,12 @@ def _optimisation(
     perceptual: Callable,
     images: torch.Tensor,
     precision: str,
-    compiled: bool,
+    mode: str,
     *,
     steps: int,
 ) -> tuple[Call, int]:
     """Return a call of some steps of Adam in W+, and the number of images times steps."""
-    if compiled:
+    if mode == "compiled":
         generator.synthesis = torch.compile(generator.synthesis)
     inverter = OptimisationInverter(generator, perceptual, settings=Settings(steps=steps))
 
@@ -341,22 +342,26 @@ def _autocast(device: torch.device, precision: str):
     return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
-def plan(device: torch.device, sizes: Sizes) -> Iterator[tuple[Case, str, bool]]:
-    """Yield case, precision and whether to compile, the most important rows first."""
+def plan(device: torch.device, sizes: Sizes) -> Iterator[tuple[Case, str, str]]:
+    """Yield case, precision and mode, the most important rows first."""
     trainings, portraits = training_cases(device, sizes), portrait_cases(device, sizes)
     large, middle = published_cases(device, sizes, 1024), published_cases(device, sizes, 256)
     both, first = tuple(PRECISIONS), [*large[:2], trainings[0], portraits[0]]
+    recorded = [case for case in trainings if case.task in RECORDED]
+    every = large + portraits + trainings + middle
     parts = [
-        (trainings, ("bf16",), False),
-        (large + portraits, both, False),
-        (first, ("bf16",), True),
-        (middle, both, False),
-        (trainings, ("fp32",), False),
-        ([case for case in large + portraits + trainings + middle if case not in first], ("bf16",), True),
-        (large + portraits + trainings + middle, ("fp32",), True),
+        (trainings, ("bf16",), "eager"),
+        (large + portraits, both, "eager"),
+        (recorded, ("bf16",), "graphs"),
+        (first, ("bf16",), "compiled"),
+        (middle, both, "eager"),
+        (trainings, ("fp32",), "eager"),
+        (recorded, ("fp32",), "graphs"),
+        ([case for case in every if case not in first], ("bf16",), "compiled"),
+        (every, ("fp32",), "compiled"),
     ]
-    for cases, precisions, compiled in parts:
-        yield from ((*row, compiled) for row in itertools.product(cases, precisions))
+    for cases, precisions, mode in parts:
+        yield from ((*row, mode) for row in itertools.product(cases, precisions))
 
 
 @contextmanager
@@ -392,9 +397,9 @@ def main() -> None:
     try:
         with time_limit(options.budget):
             bench.measure_ceilings()
-            for case, precision, compiled in plan(device, sizes):
+            for case, precision, mode in plan(device, sizes):
                 if options.only in case.task:
-                    bench.run(case, precision, compiled=compiled)
+                    bench.run(case, precision, mode)
     except OutOfTimeError:
         print(f"The budget of {options.budget:g} s is spent; the table has the rows before.")
     seconds = time.perf_counter() - started

@@ -12,7 +12,7 @@ from clcae_lib.training import fit
 from clcae_lib.training.data import seed_step
 from clcae_lib.weights import checkpoints
 from tests.cuda.draws import DrawsOnCpu
-from tests.device.drivers import steps_of, trainings
+from tests.device.drivers import RECORDED, steps_of, trainings
 
 TRAININGS = trainings()
 SCALARS, GRADIENTS = 1e-3, 1e-3
@@ -118,6 +118,25 @@ def test_a_resumed_run_is_near_a_straight_one(name, fabric_of, tmp_path):
         first, second = (_moments(s["optimizers"][optimizer]) for s in (whole, parts))
         assert difference(first, second) < MOMENTS, optimizer
         assert first or not state["state"]
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_steps_recorded_as_cuda_graphs_learn_what_plain_ones_do(name, fabric_of, monkeypatch):
+    """Before a recording, at it and at its replays; the generator has steps with penalties and without."""
+    replays, replay = [], torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: (replays.append(1), replay(graph)))
+    steps, found = 14, {}
+    for recorded in (False, True):
+        fabric = fabric_of()
+        task = TRAININGS[name](steps, cuda_graphs=recorded)
+        rows = [_numbers(scalars) for scalars in islice(steps_of(task, fabric), steps)]
+        weights = {n: _floats(network.state_dict()) for n, network in task.modules.items()}
+        found[recorded] = rows, weights
+    assert bool(replays) == (fabric.device.type == "cuda")
+    for plain, row in zip(found[False][0], found[True][0], strict=True):
+        assert row == pytest.approx(plain, rel=5e-2, abs=1e-3)
+    for network, weights in found[False][1].items():
+        assert difference(weights, found[True][1][network]) < 10 * WEIGHTS, network
 
 
 def _moments(state):

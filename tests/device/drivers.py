@@ -25,6 +25,13 @@ from clcae_lib.training.peers import PeerConfig, task_of
 from clcae_lib.worlds import get_world
 from tests.unit._tiny import WIDTHS, Pictures, parts_of, tiny_generator
 
+RECORDED = (
+    "inversion foundation",
+    "alignment fresh pairs",
+    "alignment fixed pairs",
+    "generator relativistic",
+)
+"""Trainings whose steps can be CUDA graphs."""
 OWN = {"device": "cpu", "tensorboard": False, "log_every": 10, "checkpoint_every": 2}
 OWN |= {"validate_every": 2, "sheet_every": 2}
 ENCODER = {**OWN, "batch_size": 4, "validation_images": 8}
@@ -104,6 +111,8 @@ def steps_of(task: Task, fabric) -> Iterator[dict[str, float | Tensor]]:
     seed = task.config.seed
     seed_step(seed, 0, 0, device=fabric.device)
     task.setup(fabric)
+    for optimizer in task.optimizers.values():
+        task.recorder.prepare(optimizer)
     index = 0
     while True:
         seed_step(seed, index + 1, 0, device=fabric.device)
