@@ -8,7 +8,6 @@ import typer
 from clcae_lib.cli.common import Device, Face, RequestError, report_user_errors
 
 app = typer.Typer()
-_PRESETS = {"published": "clcae_published", "foundation": "clcae"}
 
 
 @app.command()
@@ -33,7 +32,7 @@ def invert(
     """Invert every photograph of a folder: images, codes and measures.csv; goes on where it stopped."""
     with report_user_errors():
         from clcae_lib.cli.album import TABLE, Album
-        from clcae_lib.inversion import METHODS, make_inverter
+        from clcae_lib.inversion.methods import METHODS, PEERS, PRESETS, make_inverter
         from clcae_lib.spaces import SPACES
         from clcae_lib.worlds import PhotoWorld, get_world
         from clcae_lib.worlds.settings import WorldSettings
@@ -44,21 +43,28 @@ def invert(
         if face is not None:
             values = made.settings.model_dump() | {"face": face}
             made = PhotoWorld(world, WorldSettings.parse(values, source="--"))
-        if preset not in _PRESETS:
+        of_preset = {preset: name for name, preset in PRESETS.items()}
+        if preset not in of_preset:
             raise RequestError(f"--preset {preset}: use published or foundation")
-        chosen = METHODS.get(method or _PRESETS[preset])
+        chosen = METHODS.get(method or of_preset[preset])
         if chosen is None:
             raise RequestError(f"--method {method}: use one of {', '.join(METHODS)}")
         known = SPACES if chosen.space == "f" else SPACES[:2]
         wanted = spaces or [chosen.space]
         if wrong := [space for space in wanted if space not in known]:
             raise RequestError(f"--space {wrong[0]}: {chosen.name} has {', '.join(known)}")
+        ours = PRESETS.get(chosen.name)
+        own = made.inversion(ours) if ours else made.weights(f"peer_{chosen.name}")
+        if chosen.name in PEERS and not (weights or own.is_file()):
+            raise RequestError(
+                f"--method {method} needs its encoder: --weights FILE, an official checkpoint, or train one, "
+                f"`clcae train peer --world {world} --set method={method} --install`"
+            )
         perceptual = "world" if made.measures_with("perceptual") else "none"
         inverter = make_inverter(chosen.name, made, device=device, weights=weights, perceptual=perceptual)
-        own = made.inversion(preset) if method is None else made.weights(f"peer_{method}")
         used = [path for path in (weights or own, made.generator_file) if path and path.is_file()]
-        published = method is None and preset == "published"
-        album = Album(made, inverter, made_by=used, spaces=wanted, method=chosen.name, published=published)
+        options = {"made_by": used, "spaces": wanted, "method": chosen.name, "published": ours == "published"}
+        album = Album(made, inverter, **options)
         rows = album.invert(source, output, report=typer.echo)
     failed = {row["file"] for row in rows if row.get("error")}
     inverted = {row["file"] for row in rows} - failed

@@ -48,6 +48,8 @@ def test_an_official_encoder_inverts_by_the_published_arithmetic(album, tmp_path
 def test_the_command_inverts_with_a_checkpoint_and_with_its_converted_encoder(album, tmp_path, generator):  # noqa: F811
     path = checkpoint(tmp_path / "e4e_ffhq_encode.pt", "e4e", generator)
     add(album, path)
+    bare = call("invert", "--input", album, "--output", tmp_path / "out", "--world", "w", "--method", "e4e")
+    assert "--method e4e needs its encoder: --weights FILE, an official checkpoint" in bare.output
     Image.new("RGB", (90, 64), "teal").save(album / "b.jpg")
     call("convert", path, tmp_path / "peer.safetensors")
     for weights in (path, tmp_path / "peer.safetensors"):
