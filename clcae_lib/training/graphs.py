@@ -1,7 +1,7 @@
 """Steps of a training as CUDA graphs: recorded once, then replayed.
 
 The networks here are small: a step of the inversion launches 3,400 kernels, which takes a host several times
-as long as the GPU needs to run them. A recorded step is launched at once.
+as long as the GPU needs to run them. A recorded step is a single launch.
 """
 
 from collections.abc import Callable, Mapping
