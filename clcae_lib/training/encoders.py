@@ -248,7 +248,7 @@ class EncoderTask(Task):
         """Return samples of the generator and then images of the world, and the codes of the samples.
 
         Args:
-            z: of the samples.
+            z: latents of the samples.
             images: as `read_rows` returns them.
             flipped: which of the images are mirrored.
         """
