@@ -59,6 +59,8 @@ def test_the_command_inverts_with_a_checkpoint_and_with_its_converted_encoder(al
         assert done.exit_code == 0, done.output
         assert pd.read_csv(out / "measures.csv")["psnr"].notna().all()
         assert sorted(p.name for p in out.glob("*.png")) == ["a.png.w_plus.png", "b.jpg.w_plus.png"]
+    call("convert", path, get_world("w").weights("peer_e4e"))
+    assert call("invert", *options[:-2], "--device", "cpu").exit_code == 0  # without --weights, the world's
     other = call("invert", *options[:-1], checkpoint(tmp_path / "psp.pt", "psp", generator))
     assert "psp.pt" in other.output
     assert "holds 'psp', not e4e" in other.output
