@@ -20,7 +20,7 @@ WORKERS ?= 2
 export NVIDIA_TF32_OVERRIDE ?= 0
 ARGS ?=
 
-.PHONY: help install suite test lint format site lab explore bench bench-steps bench-cuda test-cuda clean
+.PHONY: help install suite test lint format site lab explore bench bench-steps bench-cuda test-cuda campaign clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ bench-cuda: $(STAMP) ## Measure trainings and inversions on a GPU, one table (AR
 
 bench: $(STAMP) ## Measure in a real Chromium how long a slider takes to change the picture
 	$(BIN)/python -m tests.browser.benchmark $(ARGS)
+
+campaign: $(STAMP) ## Try the campaign on reliability and security again: hostile files, kills, odd images (half an hour)
+	$(BIN)/python -m tests.campaign $(ARGS)
 
 clean: ## Remove the environment and every product of runs, keeping results/reference and the shipped weights
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache

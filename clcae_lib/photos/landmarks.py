@@ -89,7 +89,7 @@ class _File(BaseModel, extra="forbid"):
     """The width and height of a photograph, and the points of each face."""
 
     size: tuple[_Pixels, _Pixels] | None = None
-    faces: list[_Face] = Field(min_length=1)
+    faces: list[_Face] = Field(min_length=1, max_length=1000)  # more take seconds to refuse or to order
 
 
 def landmarks_files(photograph: Path | str) -> tuple[Path, Path]:

@@ -1,5 +1,6 @@
 """Faces cut out of photographs: the FFHQ square, its way back, and the pixels at its edges."""
 
+import json
 import math
 
 import pytest
@@ -207,13 +208,20 @@ def test_landmarks_beside_a_photograph(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", '{"faces": []}', '{"faces": [[[1, 2]]]}', '{"faces": [[[1, NaN], [3, 1], [1, 1], [1, 1], [1, 1]]]}'],
+    ("text", "said"),
+    [
+        ("", "Invalid JSON"),
+        ('{"faces": []}', "at least 1 item"),
+        ('{"faces": [[[1, 2]]]}', "a face has 1 points"),
+        ('{"faces": [[[1, NaN], [3, 1], [1, 1], [1, 1], [1, 1]]]}', "finite number"),
+        (json.dumps({"faces": [[[1, 2]] * 5] * 1001}), "at most 1000 items"),
+    ],
+    ids=range(5),
 )
-def test_a_damaged_file_of_landmarks_is_named(tmp_path, text):
+def test_a_damaged_file_of_landmarks_is_named(tmp_path, text, said):
     photo = tmp_path / "anna.jpg"
     landmarks_path(photo).write_text(text)
-    with pytest.raises(LandmarksError, match=r"anna\.landmarks\.json"):
+    with pytest.raises(LandmarksError, match=rf"anna\.landmarks\.json: .*{said}"):
         load_landmarks(photo)
 
 
