@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.campaign import trials
@@ -76,10 +77,10 @@ def belongs(name: str, wanted: dict[str, str]) -> bool:
     return False
 
 
-def run_tests(report: Path) -> dict[str, str]:
-    """Run the files of all rows once; return the outcome of each test, "" where it passed."""
-    files = sorted({f"tests/{file}" for wanted in ROWS.values() for file in wanted})
-    wanted = [(Path(file).stem, names.split()) for row in ROWS.values() for file, names in row.items()]
+def run_tests(chosen: dict[str, dict[str, str]], report: Path) -> dict[str, str]:
+    """Run the tests of these rows once; return the outcome of each test, "" where it passed."""
+    files = sorted({f"tests/{file}" for wanted in chosen.values() for file in wanted})
+    wanted = [(Path(file).stem, names.split()) for row in chosen.values() for file, names in row.items()]
     words = {word for stem, names in wanted for word in ([f"test_{name}" for name in names] or [stem])}
     options = ["-q", "-n", "2", "--dist", "loadgroup", "-p", "no:cacheprovider"]
     options += ["-k", " or ".join(sorted(words)), f"--junitxml={report}"]
@@ -101,29 +102,34 @@ def judge(wanted: dict[str, str], outcomes: dict[str, str]) -> tuple[list[str], 
     return fell if ran else ["no test ran"], f"{len(ran)} tests{left_out}"
 
 
+def rows(only: str) -> Iterator[tuple[str, list[str], str]]:
+    """Yield the name of each row that is asked for, what fell, and how much was tried."""
+    report = Path("results") / "campaign.xml"
+    report.parent.mkdir(exist_ok=True)
+    chosen = {name: wanted for name, wanted in ROWS.items() if only in name}
+    outcomes = run_tests(chosen, report) if chosen else {}
+    print("\n| row | outcome | evidence |\n|---|---|---|")
+    for name, wanted in chosen.items():
+        yield name, *judge(wanted, outcomes)
+    for name, trial in TRIALS.items():
+        if only in name:
+            count, fell = trial()
+            yield name, fell, f"{count} trials"
+
+
 def main() -> int:
     """Print the table; return 0 if nothing fell."""
     parser = argparse.ArgumentParser(prog="make campaign", description=__doc__)
     parser.add_argument("--only", default="", help="rows whose names have this in them, trials among them")
-    only, fell, lines, begun = parser.parse_args().only, 0, [], time.monotonic()
-    for name in [name for name in ROWS if only not in name]:
-        del ROWS[name]
-    report = Path("results") / "campaign.xml"
-    report.parent.mkdir(exist_ok=True)
-    outcomes = run_tests(report) if ROWS else {}
-    lines += [(name, *judge(wanted, outcomes)) for name, wanted in ROWS.items()]
-    for name, trial in TRIALS.items():
-        if only in name:
-            count, broken = trial()
-            lines.append((name, broken, f"{count} trials"))
-    print("\n| row | outcome | evidence |\n|---|---|---|")
-    for name, broken, evidence in lines:
-        fell += bool(broken)
-        shown = "; ".join(broken[:4]).replace("|", "/") + (" ..." if len(broken) > 4 else "")
-        said = f"{evidence}; {len(broken)} fell: {shown}" if broken else evidence
-        print(f"| {name} | {'FELL' if broken else 'ok'} | {said} |")
-    print(f"\n{fell} of {len(lines)} rows fell; {(time.monotonic() - begun) / 60:.0f} minutes")
-    return int(fell > 0)
+    begun, outcomes = time.monotonic(), []
+    for name, fell, evidence in rows(parser.parse_args().only):
+        outcomes.append(not fell)
+        shown = "; ".join(fell[:4]).replace("|", "/") + (" ..." if len(fell) > 4 else "")
+        said = f"{evidence}; {len(fell)} fell: {shown}" if fell else evidence
+        print(f"| {name} | {'FELL' if fell else 'ok'} | {said} |", flush=True)
+    count, minutes = outcomes.count(False), (time.monotonic() - begun) / 60
+    print(f"\n{count} of {len(outcomes)} rows fell; {minutes:.0f} minutes")
+    return int(not all(outcomes))
 
 
 if __name__ == "__main__":
