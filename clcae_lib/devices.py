@@ -19,7 +19,7 @@ from clcae_lib.errors import ClcaeError
 
 __all__ = [
     *("DeviceError", "check_devices", "device_label", "has_kernels", "make_fabric", "resolve_device"),
-    "usable_precision",
+    *("to_device", "usable_precision"),
 ]
 
 Capability = tuple[int, int]
@@ -170,6 +170,14 @@ def _processor() -> str:
 
 def _dotted(capability: Capability) -> str:
     return ".".join(map(str, capability))
+
+
+def to_device(value: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """Return a tensor of the host on a device; the host does not wait for the copy."""
+    device = torch.device(device)
+    if device.type in ("cpu", "mps") or value.device.type != "cpu":  # MPS has no pinned memory
+        return value.to(device)
+    return value.pin_memory().to(device, non_blocking=True)
 
 
 @cache

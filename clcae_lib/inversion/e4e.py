@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from clcae_lib.devices import to_device
 from clcae_lib.inversion.psp import PeerInverter, PspEncoder
 from clcae_lib.models.backbone import Codes
 
@@ -111,7 +112,8 @@ class CodePool:
             self.codes = torch.cat([self.codes.to(fresh), fresh[:room]]) if len(self.codes) else fresh[:room]
         rows = torch.randperm(self.size)[: max(0, len(fresh) - max(0, room))]
         tossed = torch.rand(len(rows)) < 0.5
-        places, rows = (torch.arange(len(rows)) + max(0, room))[tossed], rows[tossed]
+        places = torch.arange(len(rows)) + max(0, room)
+        places, rows = to_device(torch.stack([places[tossed], rows[tossed]]), fresh.device)
         given, self.codes = fresh.clone(), self.codes.clone()
         given[places], self.codes[rows] = self.codes[rows], fresh[places]
         return given

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample, interpolate, leaky_relu
 
+from clcae_lib.devices import to_device
 from clcae_lib.inversion.decoder import Restoring
 from clcae_lib.inversion.e4e import E4eEncoder
 from clcae_lib.inversion.inversion import Inversion
@@ -145,7 +146,7 @@ def moved(
     """Return images rotated, scaled, sheared and shifted at random, by about `amount` of their side."""
     n = len(images)
     change = amount * (2 * torch.rand(n, 2, 3, generator=random) - 1)
-    matrices = (torch.eye(2, 3) + change).to(images.device)
+    matrices = to_device(torch.eye(2, 3) + change, images.device)
     grid = affine_grid(matrices, list(images.shape), align_corners=False)
     return grid_sample(images.float(), grid, padding_mode="zeros", align_corners=False)
 

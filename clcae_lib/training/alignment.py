@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from clcae_lib.devices import to_device
 from clcae_lib.evaluation.retrieval import neighbour_retrieval
 from clcae_lib.images import to_uint8
 from clcae_lib.losses import ContrastiveLoss, SigmoidContrastiveLoss
@@ -95,7 +96,8 @@ class Pairs:
 
     def take(self, rows: Tensor | slice) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n 3 h w"]]:
         """Return the codes and images of these rows."""
-        return self.w[rows], data.from_bytes(self.bytes[rows], self.w.device)
+        on_device = rows if isinstance(rows, slice) else to_device(rows, self.w.device)
+        return self.w[on_device], data.from_bytes(self.bytes[rows], self.w.device)
 
     @torch.no_grad()
     def embed(
@@ -216,7 +218,7 @@ class AlignmentTask(Task):
     def batch(self, index: int) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n 3 h w"]]:
         """Return this rank's codes and images of a step."""
         if self.fixed is None or self.order is None:
-            return self._synthesised(self._z(index).to(self.fabric.device))
+            return self._synthesised(to_device(self._z(index), self.fabric.device))
         start, count = self.share(self.config.batch_size)
         return self.fixed.take(self.order.take(index * self.config.batch_size + start, count))
 

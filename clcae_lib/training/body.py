@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 
 from clcae_lib import cache, paths
+from clcae_lib.devices import to_device
 from clcae_lib.metrics import r_squared
 from clcae_lib.models.backbone import StyleBlock, make_backbone, to_encoder_side
 from clcae_lib.training import optim
@@ -107,7 +108,7 @@ class BodyTask(Task):
         images = self.images.images(rows, self.fabric.device)
         with self.fabric.autocast():
             found = self.reader(images)
-        loss = smooth_l1_loss(found.float(), self.factors[rows].to(found.device), beta=0.5)
+        loss = smooth_l1_loss(found.float(), to_device(self.factors[rows], found.device), beta=0.5)
         self.update("adam", loss, self.reader)
         return {"loss": loss}
 

@@ -33,7 +33,7 @@ class TrainConfig(BaseModel):
     precision: Precision = "32-true"
     threads: int | None = Field(default=None, ge=1, description="CPU threads; null leaves torch's choice")
     cuda_graphs: bool = Field(
-        default=False, description="record steps once and replay them, on a CUDA device; only some tasks can"
+        default=True, description="record steps once and replay them where the task can, on a CUDA device"
     )
     steps: int = Field(default=1000, ge=0)
     batch_size: int = Field(default=16, ge=1, description="images per step, over all devices together")

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from clcae_lib.devices import to_device
 from clcae_lib.images import from_uint8, to_uint8
 from clcae_lib.models import Generator
 from clcae_lib.models.backbone import to_encoder_side
@@ -92,7 +93,7 @@ class Shuffled:
 
 def from_bytes(images: UInt8[Tensor, "n 3 h w"], device: torch.device | str) -> Float[Tensor, "n 3 h w"]:
     """Return bytes 0 to 255 as images in [-1, 1] on a device, in channels-last order."""
-    return from_uint8(images.to(device)).contiguous(memory_format=torch.channels_last)
+    return from_uint8(to_device(images, device)).contiguous(memory_format=torch.channels_last)
 
 
 class InMemory:
@@ -120,7 +121,7 @@ def read_rows(source: Any, rows: Tensor) -> Tensor:
 
 def as_images(rows: Tensor, device: torch.device | str) -> Float[Tensor, "n 3 h w"]:
     """Return what `read_rows` did, as images in [-1, 1] on a device."""
-    return from_bytes(rows, device) if rows.dtype == torch.uint8 else rows.to(device)
+    return from_bytes(rows, device) if rows.dtype == torch.uint8 else to_device(rows, device)
 
 
 def cache_in_memory(source: Any) -> Any:
@@ -156,7 +157,7 @@ def sample_codes(
     Ranks that share a batch ask for different parts of one draw.
     """
     z = draw_z(generator, count, *numbers, start=start, total=total)
-    return generator.mapping(z.to(generator.w_avg.device))
+    return generator.mapping(to_device(z, generator.w_avg.device))
 
 
 def draw_z(

@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from pydantic import Field
 from torch import Tensor, nn
 
+from clcae_lib.devices import to_device
 from clcae_lib.losses import IdentityLoss, PerceptualLoss, ReconstructionLoss
 from clcae_lib.metrics import psnr
 from clcae_lib.models import Generator, ImageEncoder, LatentEncoder
@@ -227,9 +228,8 @@ class EncoderTask(Task):
 
     def batch(self, index: int) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "m d"]]:
         """Return the targets of a step, samples of the generator first, and the codes of the samples."""
-        return self.targets(
-            **{name: value.to(self.fabric.device) for name, value in self.draw(index).items()}
-        )
+        drawn, device = self.draw(index), self.fabric.device
+        return self.targets(**{name: to_device(value, device) for name, value in drawn.items()})
 
     def draw(self, index: int) -> dict[str, Tensor]:
         """Return what `targets` makes the targets of a step from, on the host."""

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clcae_lib.devices import to_device
+
 Step = Callable[..., dict[str, Tensor]]
 WARM_UP = 3
 """Steps of each kind that run as usual before one is recorded, as torch asks for."""
@@ -34,7 +36,12 @@ class Recorder:
         self._recorded: dict[Any, tuple[Any, dict[str, Tensor], dict[str, Tensor]]] = {}
 
     def prepare(self, optimizer: Any) -> None:
-        """Let an optimizer be recorded, its learning rate a tensor; or not, if steps are not recorded."""
+        """Let an optimizer be recorded, its learning rate a tensor; or not, if steps are not recorded.
+
+        An optimizer that cannot be recorded, such as Ranger, which counts its steps in Python, ends the
+        recording of all steps.
+        """
+        self.enabled &= all("capturable" in group for group in optimizer.param_groups)
         for group in optimizer.param_groups:
             if "capturable" in group:
                 group["capturable"] = self.enabled
@@ -50,16 +57,16 @@ class Recorder:
             inputs: tensors; their shapes and types are those of the kind.
         """
         if not self.enabled:
-            return step(**{name: value.to(self.device) for name, value in inputs.items()})
+            return step(**{name: to_device(value, self.device) for name, value in inputs.items()})
         if kind not in self._recorded:
             self._runs[kind] = self._runs.get(kind, 0) + 1
-            placed = {name: _sent(value, self.device) for name, value in inputs.items()}
+            placed = {name: to_device(value, self.device).clone() for name, value in inputs.items()}
             if self._runs[kind] <= WARM_UP:
                 return self._aside(step, placed)
             self._record(kind, step, placed)
         else:
             for name, place in self._recorded[kind][1].items():
-                place.copy_(_pinned(inputs[name]), non_blocking=True)
+                place.copy_(to_device(inputs[name], self.device))
         graph, _, outputs = self._recorded[kind]
         graph.replay()
         return outputs
@@ -80,13 +87,3 @@ class Recorder:
         with torch.cuda.graph(graph):
             outputs = {name: value.detach() for name, value in step(**inputs).items()}
         self._recorded[kind] = (graph, inputs, outputs)
-
-
-def _pinned(value: Tensor) -> Tensor:
-    """Return a tensor of the host in memory that is copied without waiting."""
-    return value.pin_memory() if value.device.type == "cpu" else value
-
-
-def _sent(value: Tensor, device: torch.device) -> Tensor:
-    """Return a copy on the device."""
-    return torch.empty_like(value, device=device).copy_(_pinned(value), non_blocking=True)

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, smooth_l1_loss
 
 from clcae_lib import paths
+from clcae_lib.devices import to_device
 from clcae_lib.losses import contrastive_loss
 from clcae_lib.metrics import r_squared
 from clcae_lib.training import optim
@@ -91,13 +92,13 @@ def augment(images: Float[Tensor, "n 3 h w"], generator: torch.Generator) -> Flo
     """Return images a little brighter, tinted, blurred and noisy, so that judges also read samples."""
 
     def uniform(*shape: int) -> Tensor:
-        return (2 * torch.rand(shape, generator=generator) - 1).to(images.device)
+        return to_device(2 * torch.rand(shape, generator=generator) - 1, images.device)
 
     n = len(images)
     images = images * (1 + 0.10 * uniform(n, 1, 1, 1)) + 0.06 * uniform(n, 3, 1, 1)
     soft = avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
     images = torch.lerp(images, soft, (2 * uniform(n, 1, 1, 1) - 1).clamp(min=0))
-    grain = torch.randn(images.shape, generator=generator).to(images.device)
+    grain = to_device(torch.randn(images.shape, generator=generator), images.device)
     return images + 0.04 * uniform(n, 1, 1, 1).clamp(min=0) * grain
 
 
@@ -178,7 +179,7 @@ class JudgeTask(Task):
             else:
                 found = self.judge.predictions(images)
                 wanted = torch.cat([wanted, 3 * self.people.landmarks[view][rows]], 1)
-        loss = smooth_l1_loss(found, wanted.to(found.device), beta=0.5, reduction="none").mean(0)
+        loss = smooth_l1_loss(found, to_device(wanted, found.device), beta=0.5, reduction="none").mean(0)
         count = len(self.names)
         return (loss[:count] * self.weights).mean() + loss[count:].sum() / count
 
@@ -191,7 +192,7 @@ class JudgeTask(Task):
             found = self.judge.features(embedding * self.judge.log_scale.exp()).float()
         first, second = embedding.float().chunk(2)
         contrast = contrastive_loss(first, second, scale=self.judge.log_scale.exp().clamp(max=50))
-        factors = smooth_l1_loss(found, wanted.to(found.device), beta=0.5)
+        factors = smooth_l1_loss(found, to_device(wanted, found.device), beta=0.5)
         return contrast + self.config.weight_factors * factors
 
     def validate(self, index: int) -> dict[str, float]:

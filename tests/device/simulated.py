@@ -187,6 +187,7 @@ def install() -> None:
             torch.__future__.set_swap_module_params_on_conversion(False)
 
     threading.Thread.run, torch.nn.Module._apply = run_in_mode, apply_and_swap
+    torch.Tensor.pin_memory = _pinned
 
 
 def _count(kind: str) -> None:
@@ -196,6 +197,13 @@ def _count(kind: str) -> None:
         frame = frame.f_back
     line = f"{frame.f_code.co_filename.rpartition(inside)[2]}:{frame.f_lineno}" if frame else "elsewhere"
     HOST_WAITS[kind, line] += 1
+
+
+def _pinned(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a copy in memory from which a copy to the device can go on without the host."""
+    copy = tensor.clone()
+    copy.is_pinned_here = True
+    return copy
 
 
 def _is_sim(device: Any) -> bool:
@@ -261,7 +269,8 @@ def _move(func, args: tuple, kwargs: dict, *, from_sim: bool) -> Any:
     if kwargs.get("device") is None:
         return _wrap(out)
     to_sim = _is_sim(kwargs["device"])
-    if to_sim != from_sim:
+    goes_on = kwargs.get("non_blocking") and hasattr(args[0], "is_pinned_here")
+    if to_sim != from_sim and not goes_on:
         _count("copy")
     return _wrap(out) if to_sim else out
 
