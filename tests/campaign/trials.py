@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 import torch
 import yaml
 from PIL import Image
@@ -130,9 +131,10 @@ def hostile_weights() -> Outcome:
     """Every hostile file by every path, each in a process of its own: bounded, and nothing in it is run."""
     fell, count, context = [], 0, multiprocessing.get_context("fork")
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as patch:
         folder, canary = Path(scratch), Path(scratch) / "canary"
-        os.environ |= {"CLCAE_DATA": str(folder / "data"), "CLCAE_CACHE": str(folder / "cache")}
+        for place in ("data", "cache"):
+            patch.setenv(f"CLCAE_{place.upper()}", str(folder / place))
         paths = _paths(folder)
         for name, write in hostile_files(canary).items():
             for way, read in paths.items():
@@ -156,7 +158,7 @@ def hostile_weights() -> Outcome:
 # ------------------------------------------------------------------------------- processes that are killed
 
 TRAINING = (
-    *("steps=80", "batch_size=8", "embedding=8", "width=8", "latent_width=16", "latent_depth=1"),
+    *("steps=300", "batch_size=8", "embedding=8", "width=8", "latent_width=16", "latent_depth=1"),
     *("validation_pairs=20", "final_pairs=24", "neighbour_codes=3", "checkpoint_every=1", "log_every=5"),
     *("validate_every=40", "sheet_every=999", "tensorboard=false", "precision=32-true", "device=cpu"),
     "threads=1",
@@ -177,7 +179,7 @@ def _rows(folder: Path) -> list[dict[str, str]]:
     return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
 
 
-def killed_trainings(runs: int = 2, kills: int = 5) -> Outcome:
+def killed_trainings(runs: int = 2, kills: int = 4) -> Outcome:
     """Trainings killed at random moments, then resumed: equal to one that was not, and no litter."""
     chance, fell = random.Random(17), []
     with tempfile.TemporaryDirectory() as scratch:
@@ -195,7 +197,7 @@ def killed_trainings(runs: int = 2, kills: int = 5) -> Outcome:
             for _ in range(kills):
                 process = train(str(number))
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(chance.uniform(0.3, 1.0) * took)
+                    process.wait(chance.uniform(0.25, 0.5) * took)
                 killed += process.poll() is None
                 process.kill()
                 process.wait()
