@@ -252,8 +252,9 @@ def sliced_wasserstein(
         wanted: rows of the batch it should be distributed as.
         directions: unit vectors.
     """
+    wanted = wanted.detach()
     mean, std = wanted.mean(dim=0), wanted.std(dim=0).clamp(min=1e-3)
-    projected = (((rows - mean) / std) @ directions.T for rows in (found, wanted.detach()))
+    projected = (((rows - mean) / std) @ directions.T for rows in (found, wanted))
     first, second = (rows.sort(dim=0).values for rows in projected)
     return (first - second).square().mean()
 

@@ -226,7 +226,7 @@ class AdversarialTask(Task):
         self._set_rates(stage)
         penalise = index % self.config.penalty_every == 0 and stage.gamma > 0
         learn = partial(self._learn, stage=stage, penalise=penalise)
-        metrics = self.recorder((self.stage, penalise), learn, **self._draw(index, stage))
+        metrics = self.graphs((self.stage, penalise), learn, **self._draw(index, stage))
         self.seen, self.seen_in_stage = self.seen + stage.batch_size, self.seen_in_stage + stage.batch_size
         life = optim.half_life(self.seen, target=self.config.ema_half_life, ramp=self.config.ema_ramp)
         optim.update_ema(self.average, self.generator, images=stage.batch_size, half_life=life)
@@ -292,7 +292,7 @@ class AdversarialTask(Task):
         network = optim.channels_last(network).to(self.fabric.device)
         self.modules["discriminator"] = network
         self.optimizers["discriminator"] = self.fabric.setup_optimizers(self._adam(network))
-        self.recorder.prepare(self.optimizers["discriminator"])
+        self.graphs.prepare(self.optimizers["discriminator"])
 
     def _adam(self, network: nn.Module) -> torch.optim.Adam:
         return torch.optim.Adam(network.parameters(), lr=self.config.lr, betas=(0.0, 0.99), fused=True)

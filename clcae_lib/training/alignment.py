@@ -155,9 +155,9 @@ class AlignmentTask(Task):
         config = self.config
         self.set_lr("adam", config.lr * optim.cosine(index, config.steps, warmup=config.warmup))
         if self.fixed is None:
-            return self.recorder("step", self._learn_new, z=self._z(index))
+            return self.graphs("step", self._learn_new, z=self._z(index))
         w, images = self.batch(index)
-        return self.recorder("step", self._learn, w=w, images=images)
+        return self.graphs("step", self._learn, w=w, images=images)
 
     def _learn_new(self, z: Float[Tensor, "n d"]) -> dict[str, Tensor]:
         return self._learn(*self._synthesised(z))

@@ -17,7 +17,7 @@ WARM_UP = 3
 """Steps of each kind that run as usual before one is recorded, as torch asks for."""
 
 
-class Recorder:
+class CudaGraphs:
     """Runs steps on a device: on a CUDA one recorded if `enabled`, elsewhere as they are.
 
     A recorded step must not read a value back to the host, and its Python code runs only while it is
@@ -45,8 +45,8 @@ class Recorder:
         for group in optimizer.param_groups:
             if "capturable" in group:
                 group["capturable"] = self.enabled
-            if self.enabled:
-                group["lr"] = torch.tensor(float(group["lr"]), device=self.device)
+            rate = float(group["lr"])
+            group["lr"] = torch.tensor(rate, device=self.device) if self.enabled else rate
 
     def __call__(self, kind: Any, step: Step, **inputs: Tensor) -> dict[str, Tensor]:
         """Run a step and return its tensors; those of a recorded step are overwritten by the next one.

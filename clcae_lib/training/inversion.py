@@ -260,7 +260,7 @@ class InversionTask(EncoderTask):
             self.plateau.step(self.validation_loss(index))
         self.set_lr("optimizer", config.lr * self.lr_factor(index))
         blend = torch.tensor(self._blend(index))
-        scalars = self.recorder("step", self._learn, blend=blend, **self.draw(index))
+        scalars = self.graphs("step", self._learn, blend=blend, **self.draw(index))
         self.update_ema()
         return scalars
 

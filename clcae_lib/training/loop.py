@@ -29,7 +29,7 @@ from clcae_lib.errors import MissingFileError
 from clcae_lib.settings import dump_yaml
 from clcae_lib.training.config import ConfigError, TrainConfig, refuse_changes
 from clcae_lib.training.data import randomness_restored, seed_step
-from clcae_lib.training.graphs import Recorder
+from clcae_lib.training.graphs import CudaGraphs
 from clcae_lib.training.optim import average_gradients
 from clcae_lib.training.records import MetricsFile, environment
 from clcae_lib.weights import checkpoints
@@ -49,7 +49,7 @@ class Task:
     """
 
     fabric: Fabric
-    recorder: Recorder
+    graphs: CudaGraphs
 
     def __init__(self, config: TrainConfig, *, trained_on: Mapping[str, str] | None = None) -> None:
         self.config = config
@@ -62,7 +62,7 @@ class Task:
         """Build the networks and optimizers on the fabric's device."""
         self.fabric = fabric
         recorded = self.config.cuda_graphs and fabric.world_size == 1
-        self.recorder = Recorder(fabric.device, enabled=recorded)
+        self.graphs = CudaGraphs(fabric.device, enabled=recorded)
 
     def step(self, index: int) -> dict[str, float | Tensor]:
         """Run step `index` (from 0) and return its scalars; they are averaged over `log_every` steps."""
@@ -236,7 +236,7 @@ class _Run:
         if resumed:
             self._resume()
         for optimizer in self.task.optimizers.values():
-            self.task.recorder.prepare(optimizer)
+            self.task.graphs.prepare(optimizer)
         if self.fabric.is_global_zero:
             self._open(fresh=not resumed)
         self.fabric.barrier()

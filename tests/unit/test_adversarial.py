@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from clcae_lib.devices import make_fabric
+from clcae_lib.losses import sliced_wasserstein
 from clcae_lib.training import ConfigError, adversarial, fit
 from clcae_lib.training.adversarial import AdversarialTask, GeneratorConfig
 from clcae_lib.weights import checkpoints, load_generator
@@ -166,3 +167,36 @@ def test_a_training_on_the_cpu_asks_no_gpu(monkeypatch):
     state = torch.get_rng_state()
     task.load_state({"stage": 1, "seen": 12, "seen_in_stage": 0})  # it builds a discriminator
     assert torch.equal(state, torch.get_rng_state())
+
+
+class Spread(torch.nn.Module):
+    """Reads the mean of each colour channel."""
+
+    def described(self, images):
+        return images.mean(dim=(2, 3))
+
+
+def test_coverage_pulls_the_samples_colours_to_those_of_the_images(tmp_path):
+    """The discriminator learns nothing here, so that only the term can move the generator."""
+    distances = []
+    for weight in (0.0, 20.0):
+        stages = [{"resolution": 16, "images": 400, "coverage": weight, "batch_size": 8}]
+        config = settings(stages=stages, gamma=0.0, lr=0.01, seed=1)
+        task = AdversarialTask(config, Blobs(), describe=Spread())
+        fit(task, config, tmp_path / str(weight))
+        samples = task.generator(
+            torch.randn(24, 16, generator=torch.Generator().manual_seed(0)), noise="none"
+        )
+        found, wanted = (Spread().described(x) for x in (samples, Blobs().data))
+        distances.append(sliced_wasserstein(found, wanted, torch.eye(3)).item())
+    assert distances[1] < 0.5 * distances[0]
+
+
+def test_coverage_needs_a_network_and_may_begin_with_a_later_stage(tmp_path):
+    stages = [STAGES[0], {**STAGES[1], "coverage": 1.0}]
+    with pytest.raises(ConfigError, match="coverage"):
+        train(tmp_path, stages=stages)
+    task = AdversarialTask(settings(stages=stages), Blobs(), describe=Spread())
+    fit(task, task.config, tmp_path)
+    rows = pd.read_csv(tmp_path / "metrics.csv")
+    assert rows["coverage"].iloc[-1] > 0

@@ -18,6 +18,7 @@ from clcae_lib.losses import (
     feature_loss,
     generator_loss,
     gradient_penalty,
+    sliced_wasserstein,
 )
 from clcae_lib.models.stylegan2 import Discriminator
 from clcae_lib.worlds.portraits.judges import build_judge
@@ -156,3 +157,19 @@ def test_the_length_of_offsets_by_hand():
     deltas[0, 1, :2] = torch.tensor([3.0, 4.0])
     deltas[1, 2, 0] = 1.0
     assert delta_loss(deltas).item() == pytest.approx((5 + 1) / 2)
+
+
+def test_the_distance_of_batches_along_an_axis_is_that_of_their_sorted_values():
+    wanted = torch.tensor([[0.0, 5.0], [2.0, 5.5], [4.0, 6.0]])
+    assert sliced_wasserstein(wanted[[2, 0, 1]], wanted, torch.eye(2)) == 0
+    shifted = wanted + torch.tensor([wanted[:, 0].std(), 0.0])  # in one of two columns
+    assert sliced_wasserstein(shifted, wanted, torch.eye(2)).item() == pytest.approx(0.5)
+    narrow = wanted.mean(0) + 0.5 * (wanted - wanted.mean(0))
+    assert sliced_wasserstein(narrow, wanted, torch.eye(2)[:1]).item() == pytest.approx(0.25 * 2 / 3)
+
+
+def test_the_distance_of_batches_moves_only_the_first():
+    found, wanted = (torch.randn(6, 3, requires_grad=True) for _ in range(2))
+    sliced_wasserstein(found, wanted, torch.eye(3)).backward()
+    assert found.grad.abs().sum() > 0
+    assert wanted.grad is None
