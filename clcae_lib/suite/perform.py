@@ -18,11 +18,11 @@ from pathlib import Path
 
 import nbformat
 from filelock import FileLock, Timeout
-from nbconvert import HTMLExporter
 
 from clcae_lib import paths
 from clcae_lib.provenance import commit, device_text, versions
 from clcae_lib.suite.execute import Watch, execute
+from clcae_lib.suite.export import to_html
 from clcae_lib.suite.plan import Job, Profile
 from clcae_lib.suite.record import NotebookError, Record, SuiteError, check_results
 
@@ -111,9 +111,7 @@ def _finish(job: Job, staging: Path, target: Path) -> None:
     executed, folder = staging / job.path.name, job.path.parent
     if executed.is_file():
         text = executed.read_text(encoding="utf-8").replace(_shown(staging), _shown(target))
-        exporter = HTMLExporter(require_js_url="", embed_images=True)
-        place = {"metadata": {"path": str(folder)}}
-        html, _ = exporter.from_notebook_node(nbformat.reads(text, as_version=4), place)
+        html = to_html(nbformat.reads(text, as_version=4), str(folder))
         html = re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="../\1/\1.html"', html)
         executed.with_suffix(".html").write_text(html, encoding="utf-8")
         away = Path(os.path.relpath(folder / "figures", target)).as_posix()
