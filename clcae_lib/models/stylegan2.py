@@ -208,15 +208,16 @@ class Generator(nn.Module):
         self,
         w: Float[Tensor, "n d"] | Float[Tensor, "n l d"],
         *,
-        feature: Float[Tensor, "n c h w"] | None = None,
-        feature_blend: float | Float[Tensor, "n 1 1 1"] = 1.0,
+        feature: Float[Tensor, "m c h w"] | None = None,
+        feature_blend: float | Float[Tensor, "#m 1 1 1"] | Float[Tensor, ""] = 1.0,
         feature_offset: Float[Tensor, "#n c h w"] | None = None,
         feature_index: int | None = None,
+        append: bool = False,
         style_offsets: Float[Tensor, "#n s"] | None = None,
         noise: Noise = "fixed",
         stop_at: int | None = None,
         _record: list[Tensor] | None = None,
-    ) -> Float[Tensor, "n 3 h2 w2"]:
+    ) -> Float[Tensor, "k 3 h2 w2"]:
         """Return the images of codes, of side `size` or `stop_at`, in float32.
 
         Activations are numbered in the order they run: 0 is the constant, 1 the output of the first
@@ -229,6 +230,9 @@ class Generator(nn.Module):
             feature_blend: share of F, 0 to 1; the rest is the activation. One for all images, or one each.
             feature_offset: addend of activation `feature_index`; one for all images, or one each.
             feature_index: number of the activation; by default the second one at F's side: 5 at 16 pixels.
+            append: keep every image as without F, and append those of the first codes with F; `feature` then
+                may have fewer rows than `w`. The layers up to F run once for both. Not with a step in
+                StyleSpace for each image.
             style_offsets: step in StyleSpace, added to the styles that the layers make of `w`; channels in
                 the order of `modulations`.
             noise: "fixed" uses the stored maps, "random" draws new ones, "none" leaves them out.
@@ -250,7 +254,12 @@ class Generator(nn.Module):
             if isinstance(layer, ToRGB):
                 rgb = layer(x, codes[:, row], rgb, offset)
                 continue
-            x = insertion.apply(x, row) if row == index else x
+            if row == index and append and feature is not None:
+                first = slice(len(feature))
+                x = torch.cat([x, insertion.apply(x[first], row)])
+                codes, rgb = torch.cat([codes, codes[first]]), torch.cat([rgb, rgb[first]])
+            elif row == index:
+                x = insertion.apply(x, row)
             x = layer(x, codes[:, row], self._noise(row, noise, len(codes)), offset)
             if _record is not None:
                 _record.append(x)
@@ -258,7 +267,7 @@ class Generator(nn.Module):
 
     def run_with_activations(
         self, w: Float[Tensor, "n d"] | Float[Tensor, "n l d"], **options: Any
-    ) -> tuple[Float[Tensor, "n 3 h w"], list[Tensor]]:
+    ) -> tuple[Float[Tensor, "k 3 h w"], list[Tensor]]:
         """Return the images of `synthesis`, which has the options, and every activation by its number."""
         activations: list[Tensor] = []
         return self.synthesis(w, _record=activations, **options), activations

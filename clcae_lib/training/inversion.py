@@ -32,7 +32,7 @@ from clcae_lib.training.records import tile
 from clcae_lib.weights import build_encoder
 
 IMAGES = ("f", "w_plus", "w")
-"""The three reconstructions, in the order in which they are decoded."""
+"""The three reconstructions, in the order in which they are shown."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "foundation": {
@@ -303,18 +303,12 @@ class InversionTask(EncoderTask):
     def decode(self, codes: Codes, *, blend: float | Tensor, noise: str) -> tuple[dict[str, Tensor], Tensor]:
         """Return all reconstructions, from one call of the generator, and its own activation at F's layer."""
         count, w = len(codes.w), broadcast_w(codes.w, self.generator.n_latent)
-        options: dict[str, Any] = {}
-        spaces = [codes.w_plus, codes.w_plus, w]
-        if codes.feature is None:
-            del spaces[0]
-        else:
-            share = codes.w.new_zeros(3 * count, 1, 1, 1)
-            share[:count] = blend
-            feature = torch.cat([codes.feature, torch.zeros_like(codes.feature).repeat(2, 1, 1, 1)])
-            options = {"feature": feature, "feature_blend": share}
-        images, features = self.generator.run_with_activations(torch.cat(spaces), noise=noise, **options)
-        seen = self.parts.view(images).split(count)
-        return dict(zip(IMAGES[-len(spaces) :], seen, strict=True)), features[self.feature_index][:count]
+        options: dict[str, Any] = {"noise": noise}
+        if codes.feature is not None:
+            options |= {"feature": codes.feature, "feature_blend": blend, "append": True}
+        images, features = self.generator.run_with_activations(torch.cat([codes.w_plus, w]), **options)
+        seen = dict(zip(("w_plus", "w", "f"), self.parts.view(images).split(count), strict=False))
+        return {name: seen[name] for name in IMAGES if name in seen}, features[self.feature_index][:count]
 
     @torch.no_grad()
     def reconstruct(self, images: Float[Tensor, "n 3 h w"]) -> dict[str, Float[Tensor, "n 3 h w"]]:

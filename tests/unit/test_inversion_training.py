@@ -95,12 +95,21 @@ def test_one_call_decodes_what_three_would_and_samples_have_their_code():
         plus, features = generator.run_with_activations(codes.w_plus, noise="none")
         options = {"feature": codes.feature, "feature_blend": 0.3, "noise": "none"}
         torch.testing.assert_close(found["f"], generator.synthesis(codes.w_plus, **options), **near)
+        assert list(found) == ["f", "w_plus", "w"]
         torch.testing.assert_close(found["w"], generator.synthesis(codes.w, noise="none"), **near)
     torch.testing.assert_close(found["w_plus"], plus, **near)
     torch.testing.assert_close(activation, features[5], **near)
     target, known = task.batch(7)
     assert (len(target), known.shape) == (4, (2, 8))
     torch.testing.assert_close(target[:2], generator.synthesis(known, noise="none"), **near)
+
+
+def test_w_plus_and_f_share_the_layers_below_f():
+    task, rows = ready(), []
+    for layer in (task.generator.conv1, task.generator.convs[task.feature_index - 1]):
+        layer.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    task.decode(task.encoder(task.parts.validation.images(range(3))), blend=0.3, noise="none")
+    assert rows == [6, 9]
 
 
 def test_the_backbone_starts_from_the_alignment_the_given_weights_or_neither():
