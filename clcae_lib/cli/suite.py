@@ -55,7 +55,7 @@ def run(
 def keep(
     profile: Annotated[str, typer.Option(help="Which run under results/.")] = "quick",
 ) -> None:
-    """Keep a run's report, without the executed notebooks, as results/reference to commit."""
+    """Keep a run's report and executed notebooks as results/reference to commit."""
     with report_user_errors():
         from clcae_lib.suite.reference import keep_report
 
