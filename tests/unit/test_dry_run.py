@@ -187,7 +187,7 @@ def test_every_parent_of_an_encoder_for_photographs_is_recorded(album, tmp_path,
 def test_without_published_weights_fetching_them_comes_first(name, album, tmp_path):  # noqa: F811
     done = command("invert", "--world", name, "--input", album, "--output", tmp_path / "out")
     refused(f"`clcae fetch {name}`", of=done)
-    assert done.output.index("clcae fetch") < done.output.index("clcae train")
+    assert "clcae train" not in done.output
 
 
 def test_a_finished_link_whose_parents_have_changed_is_an_error(album, tmp_path):  # noqa: F811
