@@ -150,6 +150,7 @@ class AdversarialTask(Task):
     """
 
     config: GeneratorConfig
+    recorded: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -113,6 +113,7 @@ class AlignmentTask(Task):
     """Trains image encoder, latent encoder and temperature on pairs from `generator`."""
 
     config: AlignmentConfig
+    recorded: ClassVar[bool] = True
 
     def __init__(
         self, config: AlignmentConfig, generator: Generator, *, trained_on: dict[str, str] | None = None

@@ -47,6 +47,9 @@ class CudaGraphs:
                 group["capturable"] = self.enabled
             rate = float(group["lr"])
             group["lr"] = torch.tensor(rate, device=self.device) if self.enabled else rate
+        if self.enabled:  # of a run that was resumed from a state whose steps were not recorded
+            for held in optimizer.state.values():
+                held["step"] = held["step"].to(self.device)
 
     def __call__(self, kind: Any, step: Step, **inputs: Tensor) -> dict[str, Tensor]:
         """Run a step and return its tensors; those of a recorded step are overwritten by the next one.

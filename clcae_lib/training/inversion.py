@@ -231,6 +231,7 @@ class InversionTask(EncoderTask):
     """
 
     config: InversionConfig
+    recorded: ClassVar[bool] = True
 
     def __init__(self, config: InversionConfig, parts: Parts) -> None:
         super().__init__(config, parts)

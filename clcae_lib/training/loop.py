@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning_fabric import Fabric
@@ -50,6 +50,8 @@ class Task:
 
     fabric: Fabric
     graphs: CudaGraphs
+    recorded: ClassVar[bool] = False
+    """Whether `step` runs through `graphs`, so that CUDA can record it."""
 
     def __init__(self, config: TrainConfig, *, trained_on: Mapping[str, str] | None = None) -> None:
         self.config = config
@@ -61,8 +63,8 @@ class Task:
     def setup(self, fabric: Fabric) -> None:
         """Build the networks and optimizers on the fabric's device."""
         self.fabric = fabric
-        recorded = self.config.cuda_graphs and fabric.world_size == 1
-        self.graphs = CudaGraphs(fabric.device, enabled=recorded)
+        wanted = self.recorded and self.config.cuda_graphs and fabric.world_size == 1
+        self.graphs = CudaGraphs(fabric.device, enabled=wanted)
 
     def step(self, index: int) -> dict[str, float | Tensor]:
         """Run step `index` (from 0) and return its scalars; they are averaged over `log_every` steps."""
