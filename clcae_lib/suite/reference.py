@@ -68,13 +68,18 @@ def keep_report(source: Path) -> Path:
 
 
 def _keep_notebook(source: Path, target: Path) -> None:
-    """Write an executed notebook without the state of its widgets, in at most `_LARGEST_NOTEBOOK` bytes."""
+    """Write an executed notebook in at most `_LARGEST_NOTEBOOK` bytes.
+
+    The state of its widgets and the places of its files on this machine are left out.
+    """
     if not source.is_file():
         return
     text = source.read_text(encoding="utf-8")
     for share in (1, 0.7, 0.5, 0.35):
         notebook = nbformat.reads(text, as_version=4)
         notebook.metadata.pop("widgets", None)
+        for place in ("input_path", "output_path"):
+            notebook.metadata.get("papermill", {}).pop(place, None)
         outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
         for data in (output["data"] for output in outputs if "data" in output):
             data.pop("application/vnd.jupyter.widget-view+json", None)

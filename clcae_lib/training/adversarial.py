@@ -283,6 +283,7 @@ class AdversarialTask(Task):
             if self.stages[self.stage].resolution > before:
                 self._new_discriminator()
                 self.modules["discriminator"].load_lower(lower)
+                self.graphs.prepare(self.optimizers["discriminator"])
 
     def _new_discriminator(self) -> None:
         stage, config = self.stages[self.stage], self.config
@@ -293,7 +294,6 @@ class AdversarialTask(Task):
         network = optim.channels_last(network).to(self.fabric.device)
         self.modules["discriminator"] = network
         self.optimizers["discriminator"] = self.fabric.setup_optimizers(self._adam(network))
-        self.graphs.prepare(self.optimizers["discriminator"])
 
     def _adam(self, network: nn.Module) -> torch.optim.Adam:
         return torch.optim.Adam(network.parameters(), lr=self.config.lr, betas=(0.0, 0.99), fused=True)

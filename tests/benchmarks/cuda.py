@@ -283,7 +283,10 @@ def published_cases(device: torch.device, sizes: Sizes, side: int) -> list[Case]
 
     def wplus(precision: str, mode: str) -> tuple[Call, int]:
         perceptual = empty_lpips().to(device).eval().requires_grad_(False)
-        distance = lambda x, y: perceptual(x, y).flatten()  # noqa: E731
+
+        def distance(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return perceptual(x, y).flatten()
+
         steps = sizes.optimised
         return _optimisation(generator(), distance, images(), precision, mode, steps=steps)
 

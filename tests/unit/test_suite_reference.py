@@ -111,6 +111,7 @@ def test_a_run_is_kept_with_small_notebooks_and_sent_as_one_page(suite, tmp_path
     assert "It rises." in page
     executed = nbformat.read(target / "notebooks" / "01_a.ipynb", as_version=4)
     assert "widgets" not in executed.metadata
+    assert str(tmp_path) not in (target / "notebooks" / "01_a.ipynb").read_text()
     (shown,) = [output for output in executed.cells[-1].outputs if "data" in output]
     with Image.open(io.BytesIO(base64.b64decode(shown["data"]["image/png"]))) as image:
         assert image.mode == "P"
