@@ -42,6 +42,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "alignment_input": "input",
         "init_from_alignment": True,
         "lpips_scales": 1,
+        "weight_feature": 1.0,
         "ramp": "run",
         "optimizer": "adam",
         "schedule": "cosine",
@@ -57,6 +58,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "alignment_input": "w_reconstruction",
         "init_from_alignment": False,
         "lpips_scales": 1,
+        "weight_feature": 0.01,
         "ramp": "epoch",
         "optimizer": "ranger",
         "schedule": "plateau",
@@ -78,6 +80,7 @@ DEPARTURES: dict[str, tuple[Any, Any]] = {
     "alignment": ("bank", "batch"),
     "init_from_alignment": (True, False),
     "lpips_scales": (3, 1),
+    "weight_feature": (1.0, 0.01),
     "ramp": ("run", "epoch"),
 }
 """Where the published code departs from the paper: for each switch, the paper's value and the code's.
@@ -92,6 +95,7 @@ Any of them can be set by itself in preset `foundation`, as `clcae train inversi
 | `alignment` | negatives from a bank of random codes | from the rest of the batch: one, at batch size 2 |
 | `init_from_alignment` | the backbone starts from the contrastive encoder | it silently does not |
 | `lpips_scales` | perceptual distance summed over three scales | the sum is overwritten by one scale |
+| `weight_feature` | F is held near the generator's activation with weight 1 | with 0.01 |
 | `ramp` | F fades in once, validation uses all of it | again in every epoch, validation as it is then |
 
 `lpips_scales` is 1 in both presets: three scales cost a third more and are an option of the published code,
@@ -125,7 +129,7 @@ class InversionConfig(EncoderConfig):
     heads: int = Field(default=4, ge=1)
 
     weight_alignment: float = Field(default=0.1, ge=0)
-    weight_feature: float = Field(default=0.01, ge=0)
+    weight_feature: float = Field(ge=0, description="of the feature term; 1 in the paper")
     weight_w: float = Field(
         default=0.0, ge=0, description="direct regression of w on samples, in its variance"
     )

@@ -114,7 +114,7 @@ class _People:
     @staticmethod
     def _landmarks(view: Portraits) -> Float[Tensor, "n k"]:
         """Return landmarks in half sides of the image from its centre; they need no render at full size."""
-        small = type(view)(view.split, view.size, resolution=8, cache=False, view=view.view)
+        small = Portraits(view.split, view.size, resolution=8, cache=False, view=view.view)
         return (small.landmarks(slice(None)) / 4 - 1).flatten(1)
 
 
@@ -137,7 +137,7 @@ class JudgeTask(Task):
         super().setup(fabric)
         config, world = self.config, get_world(self.config.world)
         extra = {"landmarks": len(LANDMARKS)} if config.kind == "perceptual" else {}
-        judge = build_judge(str(config.kind), factors=world.factors, **extra)
+        judge = build_judge(str(config.kind), **extra)
         if self.oracle is not None:
             tensors, _ = checkpoints.load_weights(self.oracle, kind="oracle")
             trunk = {k.removeprefix("trunk."): t for k, t in tensors.items() if k.startswith("trunk.")}

@@ -4,7 +4,6 @@ from clcae_lib.worlds.adding import add_world, remove_world
 from clcae_lib.worlds.perceptual import LpipsAlex, distance_name, find_alexnet
 from clcae_lib.worlds.photos import PhotoWorld
 from clcae_lib.worlds.portraits import PortraitsWorld
-from clcae_lib.worlds.portraits2 import Portraits2World
 from clcae_lib.worlds.settings import WorldSettings
 from clcae_lib.worlds.world import (
     WORLDS,
@@ -23,7 +22,6 @@ __all__ = [
     "Images",
     "LpipsAlex",
     "PhotoWorld",
-    "Portraits2World",
     "PortraitsWorld",
     "Role",
     "UnknownWorldError",

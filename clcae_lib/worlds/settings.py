@@ -14,7 +14,7 @@ FILE = "world.yaml"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 #: Names that mean something else below `data/`, or are not valid folders on some system.
 _RESERVED = {
-    *("portraits", "portraits2", "networks"),
+    *("portraits", "networks"),
     *("con", "prn", "aux", "nul", "com1", "com2", "lpt1", "lpt2"),
 }
 

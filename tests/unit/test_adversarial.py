@@ -143,12 +143,12 @@ def test_a_run_measures_with_the_judges_of_its_world(tmp_path, monkeypatch):
     monkeypatch.setenv("CLCAE_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("CLCAE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(dataset, "_BLOCK_AT_64", 32)
-    world = get_world("portraits2")
-    small = {"size": 16, "measure_samples": 12, "world": "portraits2", "sheet_every": 1000}
+    world = get_world("portraits")
+    small = {"size": 16, "measure_samples": 12, "world": "portraits", "sheet_every": 1000}
     adversarial.train(settings(**small), tmp_path / "before")
     assert checkpoints.read_card(tmp_path / "before" / "generator.safetensors")["measures"] == {}
     for kind in ("oracle", "perceptual"):
-        judge = build_judge(kind, factors=world.factors)
+        judge = build_judge(kind)
         metadata = {"kind": kind, "config": judge.config}
         checkpoints.save_weights(world.weights(f"{kind}_b"), judge.state_dict(), metadata=metadata)
     adversarial.train(settings(**small), tmp_path / "after")

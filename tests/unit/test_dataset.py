@@ -82,7 +82,7 @@ def test_prepare_fills_the_cache(renders):
 def test_a_changed_renderer_gets_a_fresh_cache(renders, monkeypatch):
     small().images([0])
     renders.clear()
-    monkeypatch.setattr(dataset, "renderer_digest", lambda drawn: "another")
+    monkeypatch.setattr(dataset, "renderer_digest", lambda: "another")
     small().images([0])
     assert renders
 

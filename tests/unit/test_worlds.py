@@ -40,10 +40,10 @@ def alexnet_file(tmp_path, monkeypatch):
     return path
 
 
-@pytest.fixture(params=["portraits", "portraits2"])
-def portraits(request):
-    """A drawn world."""
-    return get_world(request.param)
+@pytest.fixture
+def portraits():
+    """The drawn world."""
+    return get_world("portraits")
 
 
 def test_portraits_is_registered(portraits):
@@ -53,14 +53,6 @@ def test_portraits_is_registered(portraits):
     images = portraits.images("validation", 2)
     assert isinstance(images, Images)
     assert images.images([0, 1]).shape == (2, 3, 64, 64)
-
-
-def test_drawn_worlds_share_no_image_and_no_cache():
-    first, second = (get_world(name).images("validation", 2) for name in ("portraits", "portraits2"))
-    assert first.folder != second.folder
-    assert not torch.allclose(first.images([0]), second.images([0]), atol=0.5)
-    assert first.landmarks([0]).shape == second.landmarks([0]).shape
-    assert first.factors([0]).shape != second.factors([0]).shape
 
 
 def test_a_render_of_the_factors_is_the_image(portraits):

@@ -18,17 +18,14 @@ class PortraitsWorld(World):
 
     name = "portraits"
     resolution = 64
-    widen = 1.1
+    widen = 0.87
     splits: Sequence[str] = tuple(SPLITS)
-    #: The factors, the data set and the renderer; another rendered world has its own.
     factors: Sequence = FACTORS
-    data: type[Portraits] = Portraits
-    draw = staticmethod(render)
 
     @property
     def renderer(self) -> str:
         """Digest of the program that draws the images: the renderer and all that it imports."""
-        return cache.program(self.data.renderer.__name__)[:12]
+        return cache.program(render.__module__)[:12]
 
     @property
     def untrained(self) -> dict[str, str]:
@@ -42,7 +39,7 @@ class PortraitsWorld(World):
             WorldError: there is no such split, or it has fewer images.
         """
         try:
-            return self.data(split, size, resolution=self.resolution, view=view)
+            return Portraits(split, size, resolution=self.resolution, view=view)
         except ValueError as error:
             raise WorldError(str(error)) from error
 
@@ -50,7 +47,7 @@ class PortraitsWorld(World):
         self, factors: Float[Tensor, "n k"], *, resolution: int | None = None
     ) -> Float[Tensor, "n 3 h w"]:
         """Return the images of these factors without accessories; see `World.render`."""
-        return self.draw(factors, resolution=resolution or self.resolution).image
+        return render(factors, resolution=resolution or self.resolution).image
 
     def oracle(self, role: Role, device="cpu") -> Oracle:
         """Return the attribute regressor of this role, frozen."""
@@ -68,7 +65,7 @@ class PortraitsWorld(World):
         copy = copy_of(role)
         command = f"clcae train judges --world {self.name} --set kind={kind} --set copy={copy}"
         path = self.require(f"{kind}_{copy}", command=command)
-        return load_judge(path, kind, device=device, factors=self.factors)
+        return load_judge(path, kind, device=device)
 
 
 WORLDS["portraits"] = PortraitsWorld

@@ -1,4 +1,7 @@
-"""Painting on the front of the head: eyes, brows, mouth, beard and the lines of age."""
+"""Painting on the front of the head: eyes, brows, cheeks, mouth, beard and the lines of age.
+
+Both halves of a face are alike, so what exists twice is painted once, over `side` = |u|.
+"""
 
 import torch
 from torch import Tensor
@@ -12,6 +15,7 @@ class Face:
 
     def __init__(self, canvas: Canvas, hit: Hit) -> None:
         self.u, self.v = hit.local[0], hit.local[1]
+        self.side = self.u.abs()
         self.canvas = canvas
         self.front = hit.coverage * smoothstep(hit.local[2], -0.02, 0.1)
         self.scale = 1 / hit.normal[2].clamp(min=0.45)
@@ -34,67 +38,84 @@ class Face:
 
 
 def paint_eyes(face: Face, v: Values, colours: dict[str, Tensor], lit: Tensor) -> None:
-    open_ = v["eye_open"]
-    height = 0.092 * (1 + 0.17 * v["eye_size"]) * (0.22 + 0.95 * open_)
+    """Eyes whose outer corners sink with age and whose lower lids rise with a smile; brows."""
+    size = 1 + 0.19 * v["eye_size"]
+    upper = 0.122 * size * (0.16 + 1.0 * v["eye_open"])
+    lower = 0.108 * size * (0.25 + 0.75 * v["eye_open"]) * (1 - 0.62 * v.happy)
     white = rgb([[0.97, 0.97, 0.96]], v.device).view(1, 3, 1, 1) * lit.clamp(0.75, 1.05)
     dark = rgb([[0.07, 0.05, 0.06]], v.device).view(1, 3, 1, 1)
-    for side in (-1, 1):
-        du, dv = face.u - side * v.eye_x, face.v - v.eye_y
-        socket = face.blob(du, dv - 0.012, v.eye_w * 1.16, height + 0.034)
-        face.paint(colours["skin"] * lit * 0.66, socket * 0.8)
-        lid = face.blob(du, dv - 0.022, v.eye_w * 1.05, height + 0.008)
-        face.paint(dark, lid)
-        ball = face.blob(du, dv, v.eye_w, height)
-        face.paint(white, ball)
-        inner = side * -0.012
-        face.paint(colours["iris"], ball * face.blob(du - inner, dv, 0.074, 0.074))
-        face.paint(dark, ball * face.blob(du - inner, dv, 0.036, 0.036))
-        face.paint(torch.ones_like(white), ball * face.blob(du - inner - 0.028, dv - 0.028, 0.017, 0.017))
-        brow = (
-            dv - 0.175 - 0.055 * v["brow_raise"] + 0.9 * (du + side * 0.01) ** 2 * (1 + 0.3 * v["brow_raise"])
-        )
-        coverage = face.stroke(du - side * 0.01, brow, 0.165, 0.032 * (1 + 0.42 * v["brow_thickness"]))
-        face.paint(colours["hair"] * 0.62 * lit, coverage)
+    du = face.side - v.eye_x
+    dv = face.v - v.eye_y + v.droop * du.clamp(min=0)
+    height = torch.where(dv > 0, upper, lower)
+    socket = face.blob(du, dv - 0.015, v.eye_w * 1.17, height + 0.045)
+    face.paint(colours["skin"] * lit * 0.70, socket * 0.75)
+    face.paint(dark, face.blob(du, dv - 0.024, v.eye_w * 1.06, height + 0.008))
+    ball = face.blob(du, dv, v.eye_w, height)
+    face.paint(white, ball)
+    iris, pupil = 0.096 * size, 0.044 * size
+    inner, raised = du + 0.014, dv - 0.006
+    distance = (inner * inner + raised * raised).sqrt()
+    face.paint(colours["iris"], ball * face.edge(iris - distance))
+    face.paint(dark, ball * face.edge(pupil - distance))
+    shift = du * face.u.sign() - 0.03
+    face.paint(torch.ones_like(white), ball * face.blob(shift, dv - 0.036, 0.022, 0.022))
+    raise_ = v["brow_raise"]
+    across = du - 0.008
+    centre = dv - 0.215 - 0.065 * raise_ + 0.8 * across * across * (1 + 0.3 * raise_)
+    coverage = face.stroke(across, centre, 0.185, 0.036 * (1 + 0.58 * v["brow_thickness"]))
+    face.paint(colours["hair"] * 0.42 * lit, coverage)
 
 
-def paint_age_lines(face: Face, v: Values, colours: dict[str, Tensor], lit: Tensor) -> None:
-    """Forehead lines, bags under the eyes and folds beside the mouth."""
-    amount = 0.75 * smoothstep(v["age"], 0.15, 1.0)
-    line = torch.zeros_like(face.u)
-    for i, y in enumerate((0.315, 0.375)):
-        line = torch.maximum(line, face.stroke(face.u, face.v - y + 0.10 * face.u**2, 0.26 - 0.03 * i, 0.014))
-    for side in (-1, 1):
-        du, dv = face.u - side * v.eye_x, face.v - v.eye_y
-        bag = dv + 0.135 - 1.1 * du**2
-        line = torch.maximum(line, face.stroke(du, bag, 0.13, 0.018))
-        fold = side * face.u - 0.135 - 0.34 * (-0.16 - face.v) - 0.03 * v["smile"]
-        line = torch.maximum(line, face.stroke(face.v + 0.27, fold, 0.15, 0.02))
-    face.paint(colours["skin"] * lit * 0.48, line * amount)
-    cheek = sum(face.blob(face.u - s * 0.30, face.v + 0.17, 0.085, 0.13) for s in (-1, 1))
-    face.paint(colours["skin"] * lit * 0.78, 0.5 * cheek * smoothstep(v["age"], 0.45, 1.0))
+def paint_cheeks(face: Face, v: Values, colours: dict[str, Tensor], lit: Tensor) -> None:
+    """Blush, and the round cheeks of a smile with the shadow under them."""
+    du, dv = face.side - 0.275, face.v + 0.185 - 0.05 * v.happy
+    round_ = face.blob(du, dv, 0.115 + 0.02 * v.happy, 0.095 + 0.015 * v.happy)
+    under = face.blob(du, dv + 0.035, 0.125, 0.10) * v.happy * 0.45
+    face.paint(colours["skin"] * lit * 0.72, under)
+    blush = 0.72 * colours["skin"] + 0.28 * rgb([[1.0, 0.42, 0.38]], v.device).view(1, 3, 1, 1)
+    face.paint(
+        blush * lit * (1 + 0.10 * v.happy.unsqueeze(1)), (0.35 + 0.6 * v.happy) * (1 - 0.5 * v.old) * round_
+    )
+
+
+def paint_age(face: Face, v: Values, colours: dict[str, Tensor], lit: Tensor) -> None:
+    """Lines on the forehead and beside the eyes, bags, folds beside the mouth, hollow cheeks."""
+    u, side = face.u, face.side
+    line = face.stroke(u, face.v - 0.345 + 0.12 * u * u, 0.27, 0.020)
+    line = torch.maximum(line, face.stroke(u, face.v - 0.425 + 0.12 * u * u, 0.22, 0.020))
+    du = side - v.eye_x
+    dv = face.v - v.eye_y + v.droop * du.clamp(min=0)
+    line = torch.maximum(line, 0.75 * face.stroke(du, dv + 0.150 - 1.4 * du * du, 0.14, 0.022))
+    fold = side - 0.15 - 0.36 * (-0.20 - face.v) - 0.05 * v["smile"]
+    line = torch.maximum(line, face.stroke(face.v + 0.31, fold, 0.15, 0.024))
+    hollow = face.blob(side - 0.31, face.v + 0.22, 0.07, 0.13)
+    face.paint(colours["skin"] * lit * 0.78, 0.65 * hollow * v.old)
+    face.paint(colours["skin"] * lit * 0.52, line * v.old * 0.9)
 
 
 def paint_beard(face: Face, v: Values, colours: dict[str, Tensor], lit: Tensor) -> None:
     amount = v["beard"]
-    top = -0.20 + 1.15 * (face.u.abs() - 0.10).clamp(min=0) ** 1.6
+    top = -0.21 + 1.15 * (face.side - 0.10).clamp(min=0) ** 1.6
     cheeks = smoothstep(top - face.v, -0.02, 0.05)
-    moustache = face.stroke(face.u, face.v - v.mouth_y - 0.085 + 0.5 * face.u**2, 0.20, 0.05)
+    moustache = face.stroke(face.u, face.v - v.mouth_y - 0.10 + 0.45 * face.u**2, 0.23, 0.05)
     coverage = torch.maximum(cheeks, moustache)
-    face.paint(colours["hair"] * 0.72 * lit, coverage * clip01(0.15 + 0.85 * amount) * (amount > 0.02))
+    face.paint(colours["hair"] * 0.60 * lit, coverage * clip01(0.25 + 0.75 * amount) * (amount > 0.02))
 
 
 def paint_mouth(face: Face, v: Values, colours: dict[str, Tensor], lit: Tensor) -> None:
+    """Lips around an opening with teeth; the corners rise and part with a smile."""
     du = face.u / v.mouth_w
-    profile = (1 - du * du).clamp(min=0)
-    dv = face.v - v.mouth_y - 0.085 * v["smile"] * (du * du - 0.45)
-    gap = 0.088 * v["mouth_open"] * profile
-    dv = dv + 0.6 * gap
-    lip = 0.040 * (1 + 0.4 * v["lip_fullness"]) * (1 - 0.25 * v["age"]) * profile.sqrt()
-    inside = (du.abs() < 1).float()
-    dark = rgb([[0.16, 0.04, 0.05]], v.device).view(1, 3, 1, 1)
+    square = du * du
+    profile = (1 - square).clamp(min=0)
+    gap = (0.100 * v["mouth_open"] + 0.022 * v.happy) * profile
+    dv = face.v - v.mouth_y - v.curve * (square - 0.45) + 0.5 * gap
+    lip = 0.060 * (1 + 0.60 * v["mouth_size"]) * (1 - 0.25 * v.old) * profile.sqrt()
+    inside = (square < 1).float()
+    dark = rgb([[0.20, 0.04, 0.06]], v.device).view(1, 3, 1, 1)
     teeth = rgb([[0.96, 0.95, 0.91]], v.device).view(1, 3, 1, 1)
+    corner = face.blob(face.side - v.mouth_w, face.v - v.mouth_y - 0.55 * v.curve, 0.03, 0.04)
+    face.paint(colours["skin"] * lit * 0.5, 0.8 * corner * v["smile"].abs())
     face.paint(colours["lip"] * lit, face.edge(gap + lip - dv.abs()) * inside)
-    slit = gap + 0.010 * profile.sqrt()
-    face.paint(dark, face.edge(slit - dv.abs()) * inside)
+    face.paint(dark, face.edge(gap + 0.012 * profile.sqrt() - dv.abs()) * inside)
     upper = face.edge(gap * 0.55 - (dv - 0.42 * gap).abs()) * smoothstep(gap, 0.012, 0.04)
     face.paint(teeth, upper * inside)

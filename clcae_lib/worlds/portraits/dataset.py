@@ -8,8 +8,7 @@ key of the program that draws, so that a changed renderer does not find images o
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,9 +30,9 @@ _VIEW_STRIDE = 15_013
 Indices = Tensor | np.ndarray | Sequence[int] | slice | range
 
 
-def renderer_digest(drawn: ModuleType = renderer) -> str:
-    """Return twelve hexadecimal digits that change with a renderer, its factors and this module."""
-    return cache.program(__name__, drawn.__name__)[:12]
+def renderer_digest() -> str:
+    """Return twelve hexadecimal digits that change with the renderer, its factors and this module."""
+    return cache.program(__name__)[:12]
 
 
 class Portraits(torch.utils.data.Dataset):
@@ -53,18 +52,11 @@ class Portraits(torch.utils.data.Dataset):
         ValueError: an unknown split, a size beyond it, a resolution or a view out of range.
     """
 
-    #: The world's name, renderer and factors; the data set of another rendered world has its own.
-    world: ClassVar[str] = "portraits"
-    renderer: ClassVar[ModuleType] = renderer
-    sample_factors = staticmethod(sample_factors)
-
     def __init__(
         self, split: str, size: int | None = None, *, resolution: int = 64, cache: bool = True, view: int = 0
     ):
         if split not in SPLITS:
-            raise ValueError(
-                f"split: there is no {split!r} in {self.world}; choose one of {', '.join(SPLITS)}"
-            )
+            raise ValueError(f"split: there is no {split!r}; choose one of {', '.join(SPLITS)}")
         size = len(SPLITS[split]) if size is None else size
         if not 0 < size <= len(SPLITS[split]):
             raise ValueError(f"size: {split!r} has 1 to {len(SPLITS[split])} images, got {size}")
@@ -100,7 +92,7 @@ class Portraits(torch.utils.data.Dataset):
     def factors(self, indices: Indices) -> Float[Tensor, "n k"]:
         """Return the true factors of these local indices, in the order and units of `factors.FACTORS`."""
         who, state = self._global(self._local(indices))
-        return self.sample_factors(who, state_indices=state)
+        return sample_factors(who, state_indices=state)
 
     def landmarks(self, indices: Indices) -> Float[Tensor, "n p 2"]:
         """Return the landmarks of these local indices in pixels, x then y; rendered, never cached."""
@@ -131,7 +123,7 @@ class Portraits(torch.utils.data.Dataset):
     def folder(self) -> Path:
         """The folder of the blocks: one for each renderer, split, view and resolution."""
         name = f"{self.split}-{self.view}-{self.resolution}"
-        return paths.cache_dir() / self.world / renderer_digest(self.renderer) / name
+        return paths.cache_dir() / "portraits" / renderer_digest() / name
 
     @property
     def _block_count(self) -> int:
@@ -185,13 +177,13 @@ class Portraits(torch.utils.data.Dataset):
 
     def _draw(self, local: np.ndarray, factors: Tensor) -> Any:
         worn = sample_accessories(self._global(local)[0]) if self.split == "accessories" else None
-        return self.renderer.render(factors, resolution=self.resolution, accessories=worn)
+        return renderer.render(factors, resolution=self.resolution, accessories=worn)
 
     def _render(self, local: np.ndarray) -> UInt8[Tensor, "n 3 h w"]:
         """Render in chunks of one block's pixels, to bound the memory."""
         if not len(local):
             return torch.empty(0, 3, self.resolution, self.resolution, dtype=torch.uint8)
         who, state = self._global(local)
-        factors = self.sample_factors(who, state_indices=state)
+        factors = sample_factors(who, state_indices=state)
         chunks = np.array_split(np.arange(len(local)), -(-len(local) // self.block_size))
         return torch.cat([to_uint8(self._draw(local[c], factors[c]).image.cpu()) for c in chunks])

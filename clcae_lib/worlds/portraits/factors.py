@@ -53,24 +53,21 @@ _TABLE = (
     Factor("head_width", "identity", -1, 1, "width of the skull"),
     Factor("head_length", "identity", -1, 1, "height of the skull"),
     Factor("jaw_width", "identity", -1, 1, "narrow chin to square jaw"),
-    Factor("ear_size", "identity", -1, 1, "size of the ears"),
     Factor("eye_size", "identity", -1, 1, "size of the eyes"),
     Factor("eye_spacing", "identity", -1, 1, "distance between the eyes"),
     Factor("eye_hue", "identity", -1, 1, "iris from blue through green to brown"),
     Factor("brow_thickness", "identity", -1, 1, "thickness of the brows"),
-    Factor("nose_length", "identity", -1, 1, "length of the nose"),
-    Factor("nose_width", "identity", -1, 1, "width of the nose"),
-    Factor("mouth_width", "identity", -1, 1, "width of the mouth"),
-    Factor("lip_fullness", "identity", -1, 1, "thickness of the lips"),
+    Factor("nose_size", "identity", -1, 1, "length and width of the nose"),
+    Factor("mouth_size", "identity", -1, 1, "width of the mouth and thickness of its lips"),
     Factor("skin_tone", "identity", -1, 1, "skin from light to dark"),
     Factor("yaw", "state", -40, 40, "degrees; positive turns the nose to the right of the picture"),
     Factor("pitch", "state", -22, 22, "degrees; positive looks up"),
-    Factor("smile", "state", -1, 1, "corners of the mouth down to up"),
+    Factor("smile", "state", -1, 1, "corners of the mouth down to up; with them cheeks and lower lids"),
     Factor("mouth_open", "state", 0, 1, "closed to wide open"),
     Factor("eye_open", "state", 0, 1, "lids nearly closed to wide open"),
     Factor("brow_raise", "state", -1, 1, "brows low to raised"),
-    Factor("age", "state", 0, 1, "lines on forehead and cheeks, bags under the eyes, thinner lips"),
-    Factor("hair_length", "state", 0, 1, "cropped to below the shoulders"),
+    Factor("age", "state", 0, 1, "lines, bags under the eyes, sagging cheeks and lids, a higher hairline"),
+    Factor("hair_length", "state", 0, 1, "cropped to the shoulders"),
     Factor("hair_lightness", "state", 0, 1, "black to blond"),
     Factor("hair_warmth", "state", 0, 1, "ash to red"),
     Factor("hair_grey", "state", 0, 1, "share of grey in hair, brows and beard"),
@@ -109,9 +106,9 @@ def _normal(indices: np.ndarray, stream: int) -> np.ndarray:
 def _identity(indices: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Return the identity factors and their hidden trait."""
     trait = _normal(indices, 100)
-    values = {name: 0.45 * _normal(indices, 101 + i) for i, name in enumerate(IDENTITY_NAMES)}
+    values = {name: 0.5 * _normal(indices, 101 + i) for i, name in enumerate(IDENTITY_NAMES)}
     for name in ("jaw_width", "brow_thickness"):
-        values[name] = 0.8 * values[name] + 0.27 * trait
+        values[name] = 0.85 * values[name] + 0.26 * trait
     values["eye_hue"] = 2 * _uniform(indices, 140) - 1
     values["skin_tone"] = 1.9 * _uniform(indices, 141) ** 1.3 - 0.95
     return values, trait
@@ -141,7 +138,7 @@ def _state(indices: np.ndarray, trait: np.ndarray) -> dict[str, np.ndarray]:
         "hair_length": 0.48 - 0.14 * trait - 0.16 * bearded + 0.2 * normal(5),
         "hair_lightness": uniform(6),
         "hair_warmth": uniform(7),
-        "hair_grey": 1 / (1 + np.exp(-(9 * (age - 0.68) + 0.9 * normal(6)))),
+        "hair_grey": 1 / (1 + np.exp(-(2.2 * (age - 0.5) + 2.0 * normal(6) - 1.2))),
         "glasses": glasses,
         "beard": beard,
         "light_azimuth": 2 * uniform(8) - 1,

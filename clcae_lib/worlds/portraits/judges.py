@@ -8,7 +8,6 @@ All have the same small residual trunk and different heads. The trunk's input ha
 are averaged or interpolated to it.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -100,13 +99,13 @@ class _Head(nn.Module):
 
 
 class Judge(nn.Module):
-    """Base class of the networks: a trunk, their world's factors, and the arguments to rebuild them."""
+    """Base class of the networks: a trunk, and the arguments to rebuild them."""
 
     kind: str
 
-    def __init__(self, widths=WIDTHS, hidden: int = 128, *, factors: Sequence = FACTORS):
+    def __init__(self, widths=WIDTHS, hidden: int = 128):
         super().__init__()
-        self.names = tuple(factor.name for factor in factors)
+        self.names = tuple(factor.name for factor in FACTORS)
         self.config = {"widths": list(widths), "hidden": hidden}
         self.trunk = Trunk(tuple(widths))
 
@@ -116,11 +115,11 @@ class Oracle(Judge):
 
     kind = "oracle"
 
-    def __init__(self, widths=WIDTHS, hidden: int = 128, *, factors: Sequence = FACTORS):
-        super().__init__(widths, hidden, factors=factors)
-        self.head = _Head(widths[-1], hidden, len(factors))
-        self.register_buffer("mean", torch.tensor([f.mean for f in factors]), persistent=False)
-        self.register_buffer("std", torch.tensor([f.std for f in factors]), persistent=False)
+    def __init__(self, widths=WIDTHS, hidden: int = 128):
+        super().__init__(widths, hidden)
+        self.head = _Head(widths[-1], hidden, len(FACTORS))
+        self.register_buffer("mean", torch.tensor([f.mean for f in FACTORS]), persistent=False)
+        self.register_buffer("std", torch.tensor([f.std for f in FACTORS]), persistent=False)
 
     def standardised(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n k"]:
         """Return factors in standard deviations from the mean of their distribution."""
@@ -137,11 +136,11 @@ class IdentityEmbedding(Judge):
     kind = "identity"
     name = "portraits identity"
 
-    def __init__(self, widths=WIDTHS, hidden: int = 128, outputs: int = 64, *, factors: Sequence = FACTORS):
-        super().__init__(widths, hidden, factors=factors)
+    def __init__(self, widths=WIDTHS, hidden: int = 128, outputs: int = 64):
+        super().__init__(widths, hidden)
         self.config["outputs"] = outputs
         self.head = _Head(widths[-1], hidden, outputs)
-        self.columns = [i for i, factor in enumerate(factors) if factor.group == "identity"]
+        self.columns = [i for i, factor in enumerate(FACTORS) if factor.group == "identity"]
         self.features = nn.Linear(outputs, len(self.columns))
         self.log_scale = nn.Parameter(torch.tensor(2.3))
 
@@ -169,10 +168,10 @@ class Perceptual(Judge):
     name = "portraits perceptual"
     repeats_targets = True
 
-    def __init__(self, widths=WIDTHS, hidden: int = 128, landmarks: int = 0, *, factors: Sequence = FACTORS):
-        super().__init__(widths, hidden, factors=factors)
+    def __init__(self, widths=WIDTHS, hidden: int = 128, landmarks: int = 0):
+        super().__init__(widths, hidden)
         self.config["landmarks"] = landmarks
-        self.head = _Head(widths[-1], hidden, len(factors) + 2 * landmarks)
+        self.head = _Head(widths[-1], hidden, len(FACTORS) + 2 * landmarks)
 
     def pooled(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n f"]:
         """Return one vector per image, for Fréchet distances: the last level's mean over positions."""
@@ -205,19 +204,19 @@ def _level_distance(a: Float[Tensor, "n c h w"], b: Float[Tensor, "n c h w"]) ->
 JUDGES: dict[str, type[Judge]] = {net.kind: net for net in (Oracle, IdentityEmbedding, Perceptual)}
 
 
-def build_judge(kind: str, *, factors: Sequence = FACTORS, **config) -> Judge:
-    """Return a fresh network, "oracle", "identity" or "perceptual", of a world with these factors.
+def build_judge(kind: str, **config) -> Judge:
+    """Return a fresh network, "oracle", "identity" or "perceptual".
 
     Raises:
         ValueError: there is no judge of that kind.
     """
     if kind not in JUDGES:
         raise ValueError(f"kind: there is no judge {kind!r}; choose one of {', '.join(JUDGES)}")
-    return JUDGES[kind](**config, factors=factors)
+    return JUDGES[kind](**config)
 
 
-def load_judge(path: Path, kind: str, *, device="cpu", factors: Sequence = FACTORS) -> Judge:
-    """Return the network in a weights file of a world with these factors, frozen, in evaluation mode.
+def load_judge(path: Path, kind: str, *, device="cpu") -> Judge:
+    """Return the network in a weights file, frozen, in evaluation mode.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -226,6 +225,6 @@ def load_judge(path: Path, kind: str, *, device="cpu", factors: Sequence = FACTO
     tensors, metadata = checkpoints.load_weights(path, kind=kind)
 
     def make() -> Judge:
-        return build_judge(kind, factors=factors, **metadata["config"])
+        return build_judge(kind, **metadata["config"])
 
     return checkpoints.build(make, tensors, source=path).to(device)

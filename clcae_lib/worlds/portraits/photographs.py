@@ -16,8 +16,8 @@ from clcae_lib.files import atomic_path
 from clcae_lib.images import to_array
 from clcae_lib.photos import Landmarks, save_landmarks
 from clcae_lib.photos.warp import apply_affine, inverse, warp
-from clcae_lib.worlds.portraits.factors import SPLITS
-from clcae_lib.worlds.world import World, get_world
+from clcae_lib.worlds.portraits.factors import INDEX, SPLITS, sample_factors
+from clcae_lib.worlds.portraits.renderer import render
 
 _SIDE = 256  # side of the render that is photographed
 _MOST_YAW = 12.0  # degrees: FFHQ's square follows the eyes, and so moves aside on a turned head
@@ -30,7 +30,6 @@ def write_photographs(
     size: tuple[int, int] = (480, 360),
     seed: int = 0,
     degrees: float = 15.0,
-    world: str = "portraits",
 ) -> list[Path]:
     """Write photographs of people of the split `test`, each with its landmarks, and return their paths.
 
@@ -40,12 +39,11 @@ def write_photographs(
         size: width and height in pixels.
         seed: seed of the people and of their places.
         degrees: largest rotation of a photograph.
-        world: name of the rendered world whose people are photographed.
     """
-    source, drawn_world = torch.Generator().manual_seed(seed), get_world(world)
+    source = torch.Generator().manual_seed(seed)
     written = []
-    for number, person in enumerate(_people(drawn_world, count, seed)):
-        drawn = drawn_world.draw(person[None], resolution=_SIDE)
+    for number, person in enumerate(_people(count, seed)):
+        drawn = render(person[None], resolution=_SIDE)
         matrix = _placed(size, degrees, source)
         photo = warp(drawn.image[0], matrix, (size[1], size[0]), beyond="border")
         photo = _photographed(photo, source)
@@ -58,12 +56,12 @@ def write_photographs(
     return written
 
 
-def _people(world: World, count: int, seed: int) -> Sequence[Tensor]:
+def _people(count: int, seed: int) -> Sequence[Tensor]:
     """Return the factors of people whose head is turned by a few degrees at most."""
-    indices, found, yaw = SPLITS["test"], [], world.factor_names.index("yaw")
+    indices, found, yaw = SPLITS["test"], [], INDEX["yaw"]
     start = indices.start + 997 * seed % (len(indices) // 2)
     for at in range(start, indices.stop, 64):
-        factors = world.data.sample_factors(range(at, min(at + 64, indices.stop)))
+        factors = sample_factors(range(at, min(at + 64, indices.stop)))
         found += list(factors[factors[:, yaw].abs() < _MOST_YAW])
         if len(found) >= count:
             break

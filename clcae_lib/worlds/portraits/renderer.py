@@ -12,7 +12,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clcae_lib.worlds.portraits._face import Face, paint_age_lines, paint_beard, paint_eyes, paint_mouth
+from clcae_lib.worlds.portraits._face import (
+    Face,
+    paint_age,
+    paint_beard,
+    paint_cheeks,
+    paint_eyes,
+    paint_mouth,
+)
 from clcae_lib.worlds.portraits._shapes import ZOOM, Canvas, Hit, clip01, per_image, smoothstep
 from clcae_lib.worlds.portraits._values import Values, light, palette, rgb
 from clcae_lib.worlds.portraits.factors import ACCESSORIES, NAMES
@@ -64,56 +71,66 @@ def _column(v: Values, *values) -> Tensor:
 
 
 def _body(canvas: Canvas, v: Values, colours: dict[str, Tensor]) -> None:
-    """Shoulders, the hair behind them, the neck that follows the head."""
-    _solid(canvas, v, colours["shirt"], _column(v, 0.0, -1.28, -0.2), _column(v, 0.86, 0.58, 0.45))
+    """The hair behind the shoulders, the shoulders, the neck that follows the head."""
     length = v["hair_length"]
-    behind = v.in_world(torch.zeros_like(length), 0.18 - 0.42 * length, torch.full_like(length, -0.24))
+    behind = v.in_world(torch.zeros_like(length), 0.16 - 0.40 * length, torch.full_like(length, -0.26))
     radii = _column(
         v, v.a * (0.96 + 0.34 * length), v.b * (0.76 + 0.52 * length), torch.full_like(length, 0.36)
     )
     _solid(canvas, v, colours["hair"], behind, radii, turn=v.turn, shade=0.72)
     _hair(canvas, v, colours, inside=True)
-    base = v.in_world(torch.zeros_like(v.a), -0.62 * v.b, torch.full_like(v.a, -0.08))
-    neck = _column(v, 0.6 * base[:, 0], -0.70, 0.02)
-    _solid(canvas, v, colours["skin"], neck, _column(v, 0.22, 0.42, 0.20), shade=0.86)
+    shoulders, size = _column(v, 0.0, -1.06, -0.2), _column(v, 1.02, 0.56, 0.45)
+    _solid(canvas, v, colours["shirt"], shoulders, size, nearer=False)
+    base = v.in_world(torch.zeros_like(v.a), -0.62 * v.b, torch.full_like(v.a, -0.08))[:, 0]
+    collar = canvas.y + 0.71 - 1.6 * (canvas.x - per_image(0.6 * base)) ** 2
+    neck, size = _column(v, 0.6 * base, -0.70, 0.0), _column(v, 0.22, 0.42, 0.20)
+    _solid(
+        canvas,
+        v,
+        colours["skin"],
+        neck,
+        size,
+        shade=0.78,
+        keep=lambda hit: canvas.edge(collar),
+        nearer=False,
+    )
 
 
 def _ears(canvas: Canvas, v: Values, colours: dict[str, Tensor], worn: Tensor) -> None:
-    size = 1 + 0.28 * v["ear_size"]
+    earring = worn[:, ACCESSORIES.index("earring")].view(-1, 1, 1)
+    gold = rgb([[1.0, 0.82, 0.25]], v.device).view(1, 3, 1, 1)
     for side in (-1, 1):
-        centre = v.in_world(side * (v.a + 0.015), torch.zeros_like(v.a) - 0.01, torch.zeros_like(v.a) - 0.02)
-        radii = _column(v, 0.055 * size, 0.125 * size, 0.085 * size)
-        _solid(canvas, v, colours["skin"], centre, radii, turn=v.turn, shade=0.93)
-        earring = worn[:, ACCESSORIES.index("earring")].view(-1, 1, 1)
-        below = v.in_world(side * (v.a + 0.02), -0.20 + 0 * v.a, 0 * v.a)
-        gold = rgb([[1.0, 0.82, 0.25]], v.device).view(1, 3, 1, 1)
-        _solid(canvas, v, gold, below, _column(v, 0.055, 0.075, 0.055), keep=lambda hit, on=earring: on)
+        centre = v.in_world(side * (v.a + 0.015), 0 * v.a - 0.02, 0 * v.a - 0.02)
+        _solid(canvas, v, colours["skin"], centre, _column(v, 0.062, 0.13, 0.09), turn=v.turn, shade=0.93)
+        if earring.any():
+            below = v.in_world(side * (v.a + 0.02), -0.21 + 0 * v.a, 0 * v.a)
+            _solid(canvas, v, gold, below, _column(v, 0.055, 0.075, 0.055), keep=lambda hit: earring)
 
 
 def _nose(canvas: Canvas, face: Face, v: Values, colours: dict[str, Tensor], lit: Tensor) -> None:
-    width = 0.072 * (1 + 0.28 * v["nose_width"])
-    height = 0.135 * (1 + 0.22 * v["nose_length"])
-    below = face.blob(face.u, face.v - v.nose_y + 0.75 * height, width * 1.45, 0.045)
-    face.paint(colours["skin"] * lit * 0.62, 0.75 * below)
+    width, height = v.nose_w, v.nose_h
+    below = face.blob(face.u, face.v - v.nose_y + 0.66 * height, width * 1.4, 0.055)
+    face.paint(colours["skin"] * lit * 0.55, 0.8 * below)
     centre = v.in_world(0 * v.a, v.nose_y + 0.02, v.c * 0.92)
-    radii = _column(v, width, height, torch.full_like(width, 0.15))
-    blush = 0.95 * colours["skin"] + 0.05 * rgb([[0.9, 0.3, 0.3]], v.device).view(1, 3, 1, 1)
+    radii = _column(v, width, height, torch.full_like(width, 0.16))
+    blush = 0.82 * colours["skin"] + 0.18 * rgb([[0.95, 0.36, 0.32]], v.device).view(1, 3, 1, 1)
 
     def fade(hit: Hit) -> Tensor:
         return smoothstep(height * 0.95 - hit.local[1], 0.0, 0.9 * height)
 
-    _solid(canvas, v, blush, centre, radii, turn=v.turn, shade=1.02, keep=fade)
+    _solid(canvas, v, blush, centre, radii, turn=v.turn, shade=1.03, keep=fade)
 
 
 def _hair(canvas: Canvas, v: Values, colours: dict[str, Tensor], *, inside: bool) -> None:
     """The hair around the head: a shell with an opening for the face, seen from inside or outside."""
     length = v["hair_length"]
-    thick = 0.028 + 0.115 * smoothstep(length, 0.0, 0.55)
+    thick = 0.026 + 0.095 * smoothstep(length, 0.0, 0.55)
     centre = v.in_world(0 * v.a, 0.55 * thick + 0.045, 0 * v.a - 0.045)
     radii = _column(v, v.a + thick, v.b + 0.35 * thick - 0.01, v.c + 0.05 + 0.4 * thick)
     hit = canvas.ellipsoid(centre, radii, v.turn, far=inside)
     x, y, z = hit.local
-    hairline = 0.385 - 0.05 * smoothstep(length, 0.1, 0.6) - 2.6 * (x.abs() - 0.26).clamp(min=0) ** 1.5
+    temples = (x.abs() - 0.26).clamp(min=0)
+    hairline = v.hairline - 0.04 * smoothstep(length, 0.1, 0.6) - 2.6 * temples * temples.sqrt()
     behind = 0.10 + 0.10 * smoothstep(length, 0.1, 0.7)
     above = torch.maximum(y - hairline, 0.8 * (behind - z))
     bottom = -0.02 - 0.75 * smoothstep(length, 0.12, 0.75)
@@ -133,20 +150,18 @@ def _glasses(canvas: Canvas, v: Values) -> None:
     dx, dy = canvas.x - per_image(v.centre[:, 0]), canvas.y - per_image(v.centre[:, 1])
     start = [dx * per_image(turn[:, 0, i]) + dy * per_image(turn[:, 1, i]) for i in range(3)]
     z = (v.c * 0.97 - start[2]) / per_image(turn[:, 2, 2])
-    u, w = start[0] + z * per_image(turn[:, 2, 0]), start[1] + z * per_image(turn[:, 2, 1])
-    half = 0.016 + 0.018 * amount
-    frame, lens = torch.zeros_like(u), torch.zeros_like(u)
-    for side in (-1, 1):
-        du, dv = (u - side * (v.eye_x + 0.012)) / 0.182, (w - v.eye_y + 0.006) / 0.158
-        radius = (du.abs() ** 3 + dv.abs() ** 3).clamp(min=1e-6) ** (1 / 3)
-        frame = torch.maximum(frame, clip01(0.5 + (half - 0.165 * (radius - 1).abs()) / pixel))
-        lens = torch.maximum(lens, clip01(0.5 + 0.165 * (1 - radius) / pixel))
-    bridge = clip01(0.5 + (half * 0.9 - (w - v.eye_y - 0.03).abs()) / pixel) * (u.abs() < v.eye_x - 0.16)
-    wing = clip01(0.5 + (half * 0.8 - (w - v.eye_y - 0.03).abs()) / pixel)
-    wing = wing * (u.abs() > v.eye_x + 0.19) * (u.abs() < v.a * 0.97)
+    side, w = (start[0] + z * per_image(turn[:, 2, 0])).abs(), start[1] + z * per_image(turn[:, 2, 1])
+    half = 0.014 + 0.018 * amount
+    du, dv = (side - v.eye_x - 0.012) / 0.208, (w - v.eye_y + 0.008) / 0.178
+    radius = (du.abs() * du * du + dv.abs() * dv * dv).clamp(min=1e-6) ** (1 / 3)
+    frame = clip01(0.5 + (half - 0.185 * (radius - 1).abs()) / pixel)
+    lens = clip01(0.5 + 0.185 * (1 - radius) / pixel)
+    level = (w - v.eye_y - 0.035).abs()
+    bridge = clip01(0.5 + (half * 0.9 - level) / pixel) * (side < v.eye_x - 0.18)
+    wing = clip01(0.5 + (half * 0.8 - level) / pixel) * (side > v.eye_x + 0.21) * (side < v.a * 0.98)
     on = (amount > 0.02).float() * clip01(amount * 3)
     pale = rgb([[0.80, 0.88, 0.95]], v.device).view(1, 3, 1, 1)
-    canvas.paint(pale, lens * on * 0.16)
+    canvas.paint(pale, lens * on * 0.14)
     dark = rgb([[0.06, 0.06, 0.09]], v.device).view(1, 3, 1, 1)
     canvas.paint(dark, torch.maximum(torch.maximum(frame, bridge), wing) * on)
 
@@ -195,15 +210,14 @@ def _draw(factors: Tensor, worn: Tensor, resolution: int) -> Tensor:
     _background(canvas, v, colours, worn)
     _body(canvas, v, colours)
     radii = torch.stack([v.a, v.b, v.c], -1).view(-1, 3)
-    head = canvas.ellipsoid(v.centre, radii, v.turn, taper=v.taper)
+    head = canvas.ellipsoid(v.centre, radii, v.turn, profile=v.profile)
     lit = light(v, head)
     canvas.paint(colours["skin"] * lit, head.coverage, head.z)
     face = Face(canvas, head)
-    scalp = face.edge(face.v - 0.47)
+    scalp = face.edge(face.v - v.hairline - 0.085)
     canvas.paint(colours["hair"] * lit * 0.8, scalp * head.coverage)
-    cheeks = sum(face.blob(face.u - s * 0.29, face.v + 0.15, 0.11, 0.09) for s in (-1, 1))
-    face.paint(colours["lip"] * lit, 0.16 * cheeks)
-    paint_age_lines(face, v, colours, lit)
+    paint_cheeks(face, v, colours, lit)
+    paint_age(face, v, colours, lit)
     paint_beard(face, v, colours, lit)
     paint_mouth(face, v, colours, lit)
     paint_eyes(face, v, colours, lit)
@@ -217,7 +231,7 @@ def _draw(factors: Tensor, worn: Tensor, resolution: int) -> Tensor:
 
 def _landmarks(factors: Tensor, resolution: int) -> Tensor:
     v = Values(factors)
-    corner = v.mouth_y + 0.085 * 0.55 * v["smile"]
+    corner = v.mouth_y + 0.55 * v.curve
     points = [
         v.on_surface(-v.eye_x, v.eye_y),
         v.on_surface(v.eye_x, v.eye_y),
