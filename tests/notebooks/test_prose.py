@@ -124,9 +124,7 @@ def test_the_passing_numbers_are_the_committed_ones():
     ahead = tables.metric(encoder, "optimisation ahead of the encoder", "W+")["value"]
     said = {
         r"in W\+ reach ([\d.]+) dB": tables.metric(encoder, "PSNR", "W+ by optimisation")["value"],
-        r"This is ([\d.]+) dB more": tables.metric(encoder, "optimisation ahead of the encoder", "W+")[
-            "value"
-        ],
+        r"This is ([\d.]+) dB more": ahead,
         r"perceptual network, where two sets of renders are ([\d.]+)": measures["frechet_renders"],
         r"the world's images is ([\d.]+) in": measures["frechet"],
         r"its recall is (\.\d+)": measures["recall"],
@@ -141,10 +139,8 @@ def test_the_passing_numbers_are_the_committed_ones():
 
 
 def test_the_starts_of_compared_encoders_are_those_of_the_cards():
-    aligned, supervised = (
-        f"{tables.card('alignment')['images_seen']:,} samples",
-        tables.card("body")["images_seen"],
-    )
+    aligned = f"{tables.card('alignment')['images_seen']:,} samples"
+    supervised = tables.card("body")["images_seen"]
     (notebook,) = [path for path in NOTEBOOKS if path.stem.startswith("07")]
     for text in (" ".join(cell.source for cell in nbformat.read(notebook, as_version=4).cells), RESULTS):
         assert aligned in text
