@@ -359,8 +359,8 @@ def edit() -> Diagram:
 
 def chain() -> Diagram:
     """Draw which weights are trained on which, as the cards of the shipped weights say."""
-    text = """The generator and the backbone learn from renders of the split train. The alignment learns from
-    samples of the generator. The inversion encoders learn from renders, with the frozen generator, alignment
+    text = """The generator and the backbone learn from renders of the split train; in its last stage the generator
+    also matches the spread of the features of perceptual a. The alignment learns from samples of the generator. The inversion encoders learn from renders, with the frozen generator, alignment
     and loss networks (identity a, perceptual a); that of preset foundation also starts from the alignment.
     The encoders that CLCAE is compared with start from the backbone. Oracle a learns from the split judge_a;
     identity a and perceptual a start from it, and it labels the samples from which directions are found. The
@@ -368,7 +368,7 @@ def chain() -> Diagram:
     d = Diagram(608, "The chain of weights: who is trained on whom", text)
     d.box(28, 66, 112, 150, "plain", "# renders", "split train")
     d.box(208, 66, 132, 52, "trained", "# backbone", "reads the factors")
-    d.box(208, 164, 132, 52, "trained", "# generator", "from images only")
+    d.box(208, 164, 132, 52, "trained", "# generator", "from images")
     d.box(420, 164, 136, 52, "trained", "# alignment", "of W and images")
     d.box(420, 258, 136, 52, "trained", "# directions", "labelled samples")
     peers = ("pSp, e4e, ReStyle, HFGI", "- same generator and loss networks")
@@ -389,6 +389,7 @@ def chain() -> Diagram:
     d.arrow("", "340,190 H418", links="generator>alignment")
     d.arrow("", "240,216 V272 H418", links="generator>directions")
     d.arrow("", "240,350 V296 H418", links="oracle_a>directions")
+    d.arrow("", "450,350 V330 H306 V218", links="perceptual_a>generator")
     to_both = "{0}>inversion_foundation {0}>inversion_published"
     d.arrow("", "274,216 V236 H638", links=to_both.format("generator"))
     d.arrow("", "556,178 H638", links=to_both.format("alignment"))

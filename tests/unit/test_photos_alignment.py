@@ -14,6 +14,7 @@ from clcae_lib.photos.landmarks import (
     load_landmarks,
     save_landmarks,
 )
+from clcae_lib.worlds import get_world
 from clcae_lib.worlds.portraits.factors import INDEX, MEAN
 from clcae_lib.worlds.portraits.renderer import render
 
@@ -158,12 +159,11 @@ def test_beyond_the_edge_is_a_soft_reflection():
     image, landmarks = portrait(192)
     corner = image[:, 40:, 60:]  # the face at the very edge of the image
     height, width = corner.shape[-2:]
-    found = align(
-        Landmarks(landmarks.points - torch.tensor([60.0, 40.0])), (width, height), side=128, widen=1.4
-    )
+    options = {"side": 128, "widen": get_world("portraits").widen}
+    found = align(Landmarks(landmarks.points - torch.tensor([60.0, 40.0])), (width, height), **options)
     crop = found.cut(corner)
     assert crop.isfinite().all()
-    whole = align(landmarks, (192, 192), side=128, widen=1.4).cut(image)
+    whole = align(landmarks, (192, 192), **options).cut(image)
     places = found.points_to_photo(
         torch.stack(torch.meshgrid(*[torch.arange(128) + 0.5] * 2, indexing="xy"), -1).view(-1, 2)
     )

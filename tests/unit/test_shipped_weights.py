@@ -1,5 +1,7 @@
 """The shipped weights are complete and small, and each was trained on the files beside it."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -13,7 +15,8 @@ from clcae_lib.worlds import get_world
 
 FOLDER = paths.root() / "data" / "portraits"
 JUDGES = [f"{kind}_{copy}" for kind in ("oracle", "identity", "perceptual") for copy in "ab"]
-NAMES = ["generator", *JUDGES, "body", "alignment", "inversion_foundation", "inversion_published"]
+PEERS = ["peer_psp", "peer_restyle_psp", "peer_hfgi"]
+NAMES = ["generator", *JUDGES, "body", "alignment", "inversion_foundation", "inversion_published", *PEERS]
 EDITED = ("yaw", "pitch", "smile", "mouth_open", "age", "hair_length", "glasses", "beard", "light_azimuth")
 
 
@@ -33,9 +36,11 @@ def test_every_weight_has_a_card_that_says_how_it_was_made(name):
 
 def test_each_link_was_trained_on_the_links_that_are_here():
     assert checkpoints.check_chain(FOLDER) == []
-    foundation = checkpoints.read_card(FOLDER / "inversion_foundation.safetensors")["trained_on"]
-    assert {"generator", "alignment", "perceptual_a", "identity_a"} <= foundation.keys()
-    assert not any(name.endswith("_b") for name in foundation), "the measuring judges take no part"
+    cards = {path.stem: checkpoints.read_card(path) for path in FOLDER.glob("*.safetensors")}
+    parents = {name: {Path(parent).stem for parent in card["trained_on"]} for name, card in cards.items()}
+    judged = [name for name, found in parents.items() if any(parent.endswith("_b") for parent in found)]
+    assert set(judged) == {"identity_b", "perceptual_b"}, "the measuring judges take no part"
+    assert parents["inversion_foundation"] == {"generator", "alignment", "perceptual_a", "identity_a"}
 
 
 def test_comparisons_start_from_the_body_that_is_here_and_train_none(monkeypatch, tmp_path):
