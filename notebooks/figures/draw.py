@@ -359,12 +359,13 @@ def edit() -> Diagram:
 
 def chain() -> Diagram:
     """Draw which weights are trained on which, as the cards of the shipped weights say."""
-    text = """The generator and the backbone learn from renders of the split train; in its last stage the generator
-    also matches the spread of the features of perceptual a. The alignment learns from samples of the generator. The inversion encoders learn from renders, with the frozen generator, alignment
-    and loss networks (identity a, perceptual a); that of preset foundation also starts from the alignment.
-    The encoders that CLCAE is compared with start from the backbone. Oracle a learns from the split judge_a;
-    identity a and perceptual a start from it, and it labels the samples from which directions are found. The
-    copies b learn from the split judge_b and only measure."""
+    text = """The generator and the backbone learn from renders of the split train; in its last stage
+    the generator also matches the spread of the features of perceptual a. The alignment learns from
+    samples of the generator. The inversion encoders learn from renders, with the frozen generator,
+    alignment and loss networks (identity a, perceptual a); that of preset foundation also starts from
+    the alignment. The encoders that CLCAE is compared with start from the backbone. Oracle a learns
+    from the split judge_a; identity a and perceptual a start from it, and it labels the samples from
+    which directions are found. The copies b learn from the split judge_b and only measure."""
     d = Diagram(608, "The chain of weights: who is trained on whom", text)
     d.box(28, 66, 112, 150, "plain", "# renders", "split train")
     d.box(208, 66, 132, 52, "trained", "# backbone", "reads the factors")
