@@ -12,10 +12,16 @@ from torch import Tensor, nn
 
 from clcae_lib.devices import resolve_device
 from clcae_lib.editing import factor_column, in_batches
+from clcae_lib.weights import checkpoints
 from clcae_lib.worlds import World
 from clcae_lib.worlds.perceptual import distance_name
 
 Distance = Callable[[Tensor, Tensor], Tensor]
+
+LEAST_R_SQUARED = 0.8
+"""R² on held-out renders from which on the attribute regressor can read a factor."""
+LEAST_SPREAD = 0.6
+"""Spread in the generator's samples, as a share of the world's, from which on it makes a factor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +69,25 @@ class Judges:
     def perceptual_name(self) -> str:
         """The name of the perceptual distance, which every table states."""
         return distance_name(self.perceptual)
+
+    @cached_property
+    def unreliable(self) -> frozenset[str]:
+        """The factors that the regressor cannot read or the generator hardly makes, by their cards' measures.
+
+        Changes of these factors are noise. Averages leave them out. A measure that no card has excludes none.
+        """
+        read = self._on_card("oracle_b", "r2").items()
+        made = self._on_card("generator", "spread").items()
+        poorly_read = {name for name, share in read if share < LEAST_R_SQUARED}
+        return frozenset(poorly_read | {name for name, share in made if share < LEAST_SPREAD})
+
+    def _on_card(self, weights: str, measure: str) -> dict[str, float]:
+        """Return a measure of each factor from the card of some weights; empty where it has none."""
+        try:
+            card = checkpoints.read_card(self.world.weights(weights))
+        except FileNotFoundError:
+            return {}
+        return card.get("measures", {}).get(measure, {})
 
     @property
     def state_columns(self) -> list[int]:

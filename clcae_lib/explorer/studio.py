@@ -57,7 +57,8 @@ class Frame:
         strip: images over the range of the control `strip`; empty for none.
         strip_strengths: its strength in each of them.
         readout: a row for each factor; columns before, after and change, in the factor's standard deviations,
-            read by the oracle in the role "measure"; None where the world has none.
+            read by the oracle in the role "measure", and whether the factor is reliable (see
+            `Judges.unreliable`); None where the world has no oracle.
         identity: identity similarity, -1 to 1, of before and after; None where the world has no identity
             network.
     """
@@ -373,6 +374,7 @@ class Studio:
             columns = {"before": before[0], "after": after[0], "change": after[0] - before[0]}
             values = {name: column.numpy() for name, column in columns.items()}
             table = pd.DataFrame(values, index=pd.Index(self.world.factor_names, name="factor"))
+            table["reliable"] = ~table.index.isin(self._judges.unreliable)
         if after[1] is not None:
             identity = float(before[1] @ after[1])
         return table, identity

@@ -220,10 +220,15 @@ def file_upload(accept: str, name: str, text: str) -> w.FileUpload:
 
 
 def readout_table(readout: pd.DataFrame | None, asked: Sequence[str] = ()) -> str:
-    """Return the factors that changed most as an HTML table, in standard deviations."""
+    """Return an HTML table in standard deviations: the factors in `asked`, then those that changed most.
+
+    Factors that are not reliable come last, in grey.
+    """
     if readout is None:
         return _caption("This world has no oracle, so factors are not read.")
-    order = readout["change"].abs().sort_values(ascending=False, kind="stable").index[:ROWS_SHOWN]
+    ranks = pd.DataFrame({"unasked": ~readout.index.isin(asked), "unreliable": ~readout["reliable"]})
+    ranks["change"] = -readout["change"].abs()
+    order = ranks.sort_values(list(ranks), kind="stable").index[:ROWS_SHOWN]
     rows = "".join(_row(name, readout.loc[name], name in asked) for name in order)
     heads = ("factor (sd)", "before", "after", "change", "")
     head = "".join(f'<th scope="col">{text}</th>' for text in heads)
@@ -236,7 +241,8 @@ def _row(name: str, values: pd.Series, asked: bool) -> str:
     bar = f'<span class="{kind}" style="width:{min(abs(change), 3) * 16:.0f}px"></span>'
     cells = f"<td>{values['before']:.2f}</td><td>{values['after']:.2f}</td><td>{change:+.2f}</td>"
     head = f'<th scope="row">{html.escape(str(name).replace("_", " "))}</th>'
-    return f'<tr class="{"clcae-asked" if asked else ""}">{head}{cells}<td class="clcae-bars">{bar}</td></tr>'
+    look = " ".join(["clcae-asked"] * asked + ["clcae-unreliable"] * (not values["reliable"]))
+    return f'<tr class="{look}">{head}{cells}<td class="clcae-bars">{bar}</td></tr>'
 
 
 def _packed(image: Pixels) -> bytes:

@@ -339,9 +339,22 @@ def test_every_control_has_a_name(explorer):
 
 
 def test_a_readout_escapes_what_it_shows():
-    table = pd.DataFrame({"before": [0.0], "after": [1.0], "change": [1.0]}, index=["<script>"])
+    values = {"before": [0.0], "after": [1.0], "change": [1.0], "reliable": [True]}
+    table = pd.DataFrame(values, index=["<script>"])
     assert "<script>" not in readout_table(table)
     assert "no oracle" in readout_table(None)
+
+
+def test_a_readout_begins_with_the_edited_factors_and_ends_with_the_unreliable_in_grey():
+    changes = {"nose": (2.0, False), "age": (0.3, True), "smile": (-1.0, True), "yaw": (0.1, True)}
+    rows = [
+        {"before": 0.0, "after": c, "change": c, "reliable": reliable} for c, reliable in changes.values()
+    ]
+    text = readout_table(pd.DataFrame(rows, index=list(changes)), ["yaw"])
+    places = [text.index(f">{name}<") for name in ("yaw", "smile", "age", "nose")]
+    assert places == sorted(places)
+    assert text.count("clcae-unreliable") == 1
+    assert text.index("clcae-unreliable") > places[2]
 
 
 # ----------------------------------------------------------------------------------------- the worker

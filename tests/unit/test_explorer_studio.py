@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from clcae_lib.editing import apply
+from clcae_lib.evaluation import Judges
 from clcae_lib.explorer import ExplorerError, State, Studio, as_text, find_controls, identity_basis
 from clcae_lib.images import to_array
 from clcae_lib.inversion import ClcaeInverter
+from clcae_lib.weights.checkpoints import write_card
 from clcae_lib.worlds import WorldError
 from tests.unit._explorer import SIDE, BareWorld, TinyWorld, open_studio
 from tests.unit._tiny import Embedding, tiny_generator
@@ -127,7 +129,8 @@ def test_a_frame_shows_and_measures_the_change(studio):
     assert apart(frame.after, studio.image(state)) <= 1
     assert (frame.difference > 0).any()
     assert frame.strip == ()
-    assert list(frame.readout.columns) == ["before", "after", "change"]
+    assert list(frame.readout.columns) == ["before", "after", "change", "reliable"]
+    assert frame.readout.reliable.all()
     assert list(frame.readout.index) == ["green", "red"]
     assert abs(frame.readout.change["red"]) > 0.2
     assert -1 <= frame.identity < 1
@@ -135,6 +138,21 @@ def test_a_frame_shows_and_measures_the_change(studio):
     assert not still.difference.any()
     assert still.identity == pytest.approx(1, abs=1e-5)
     assert still.readout.change.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("weights", "measure", "limit"), [("oracle_b", "r2", 0.8), ("generator", "spread", 0.6)]
+)
+def test_factors_that_cannot_be_read_or_made_are_not_reliable(weights, measure, limit, tmp_path, monkeypatch):
+    monkeypatch.setenv("CLCAE_DATA", str(tmp_path))
+    world = TinyWorld()
+    path = world.weights(weights)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"")
+    write_card(path, {"measures": {measure: {"green": limit - 0.01, "red": limit}}})
+    assert Judges(world, torch.device("cpu")).unreliable == {"green"}
+    path.with_suffix(".json").unlink()
+    assert Judges(world, torch.device("cpu")).unreliable == frozenset()
 
 
 def test_the_readout_is_what_the_oracle_reads(studio):
