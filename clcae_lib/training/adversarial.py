@@ -30,7 +30,7 @@ from clcae_lib.models.stylegan2 import Discriminator, Generator
 from clcae_lib.spaces import num_layers
 from clcae_lib.training import optim
 from clcae_lib.training.config import ConfigError, Precision, TrainConfig
-from clcae_lib.training.data import Shuffled, as_images, cache_in_memory, read_rows, step_generator
+from clcae_lib.training.data import Shuffled, as_images, read_rows, ready_to_train, step_generator
 from clcae_lib.training.loop import Task, fit
 from clcae_lib.training.records import digests, tile
 from clcae_lib.weights import save_generator
@@ -173,7 +173,7 @@ class AdversarialTask(Task):
         """Build the generator, its EMA weights and the first discriminator."""
         super().setup(fabric)
         config = self.config
-        self.images = cache_in_memory(self.images)
+        self.images = ready_to_train(self.images)
         if self.describe is not None:
             self.describe = optim.placed(self.describe, fabric.device)
             first = as_images(read_rows(self.images, torch.zeros(1, dtype=torch.long)), fabric.device)
@@ -311,7 +311,10 @@ class AdversarialTask(Task):
         source = step_generator(self.config.seed, index, 0x2A)
         z = torch.randn(2, stage.batch_size, self.config.style_dim, generator=source)[:, mine]
         drawn = {"z": z, "crossover": self.crossover(stage, source)[mine]}
-        drawn["images"] = read_rows(self.images, self.order.take(self.seen + start, count))
+        rows, following = (
+            self.order.take(at + start, count) for at in (self.seen, self.seen + stage.batch_size)
+        )
+        drawn["images"] = read_rows(self.images, rows, following)
         if stage.coverage:
             features, source = self.features, step_generator(self.config.seed, index, 0xC0)
             drawn["directions"] = normalize(torch.randn(features, features, generator=source))

@@ -5,7 +5,9 @@ Random numbers are functions of seed and step, so that a resumed run draws what 
 
 import random
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -114,9 +116,48 @@ class InMemory:
         return from_bytes(self.bytes[indices], device)
 
 
-def read_rows(source: Any, rows: Tensor) -> Tensor:
-    """Return images of a training set on the host: its bytes if it is in memory, else in [-1, 1]."""
-    return source.bytes[rows] if isinstance(source, InMemory) else source.images(rows)
+class Ahead:
+    """A data set on disk, whose next images threads read while a step computes.
+
+    Decoding releases Python's lock, so threads are enough; nothing is kept but what the next step asks for.
+
+    Args:
+        source: data set with `images(rows)`, which several threads may call.
+        threads: how many images are decoded at a time.
+    """
+
+    def __init__(self, source: Any, *, threads: int = 4) -> None:
+        self.source, self.threads = source, threads
+        self._waiting: dict[int, Future[Tensor]] = {}
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.threads, thread_name_prefix="read ahead")
+
+    def images(self, rows: Tensor | range, following: Tensor | range = range(0)) -> Float[Tensor, "n 3 h w"]:
+        """Return the images of these indices, in [-1, 1], and begin to read those of `following`."""
+        now, later = (list(map(int, part)) for part in (rows, following))
+        asked = dict.fromkeys([*now, *later])
+        wanted = {row: self._waiting.get(row) or self._read(row) for row in asked}
+        self._waiting = {row: wanted[row] for row in later}
+        return torch.cat([wanted[row].result() for row in now]) if now else self.source.images(now)
+
+    def _read(self, row: int) -> Future[Tensor]:
+        return self._pool.submit(self.source.images, [row])
+
+
+def read_rows(source: Any, rows: Tensor, following: Tensor | range = range(0)) -> Tensor:
+    """Return images of a training set on the host: its bytes if it is in memory, else in [-1, 1].
+
+    Args:
+        source: what `ready_to_train` returned.
+        rows: indices of the images.
+        following: indices of the next step's, for a data set that is read ahead.
+    """
+    return source.bytes[rows] if isinstance(source, InMemory) else source.images(rows, following)
 
 
 def as_images(rows: Tensor, device: torch.device | str) -> Float[Tensor, "n 3 h w"]:
@@ -124,10 +165,11 @@ def as_images(rows: Tensor, device: torch.device | str) -> Float[Tensor, "n 3 h 
     return from_bytes(rows, device) if rows.dtype == torch.uint8 else to_device(rows, device)
 
 
-def cache_in_memory(source: Any) -> Any:
-    """Load the data set into memory unless it declares `streamed`."""
-    ready = isinstance(source, InMemory) or getattr(source, "streamed", False)
-    return source if ready else InMemory(source)
+def ready_to_train(source: Any) -> InMemory | Ahead:
+    """Load a data set into memory, or read it ahead if it declares `streamed`."""
+    if isinstance(source, InMemory | Ahead):
+        return source
+    return Ahead(source) if getattr(source, "streamed", False) else InMemory(source)
 
 
 def eval_batch_size(resolution: int) -> int:

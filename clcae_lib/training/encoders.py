@@ -26,11 +26,11 @@ from clcae_lib.training.config import Precision, TrainConfig
 from clcae_lib.training.data import (
     Shuffled,
     as_images,
-    cache_in_memory,
     draw_z,
     eval_batch_size,
     noise_mode,
     read_rows,
+    ready_to_train,
     step_generator,
 )
 from clcae_lib.training.loop import Task
@@ -149,7 +149,7 @@ class EncoderTask(Task):
             self.modules["average"] = copy.deepcopy(self.encoder).requires_grad_(False).eval()
         self.optimizers = {"optimizer": fabric.setup_optimizers(self.build_optimizer())}
         self.reconstruction = self._reconstruction_loss()
-        self.train_images = cache_in_memory(self.parts.images)
+        self.train_images = ready_to_train(self.parts.images)
         self.eval_batch_size = eval_batch_size(self.generator.size)
         self.order = Shuffled(len(self.train_images), seed=config.seed)
         self._held_out: Tensor | None = None
@@ -237,7 +237,8 @@ class EncoderTask(Task):
         start, count = self.share(size)
         sampled = min(count, round(count * config.mix))
         z = draw_z(self.generator, sampled, config.seed, SAMPLES, index, start=start, total=size)
-        images = read_rows(self.train_images, self.order.take(index * size + start, count)[sampled:])
+        rows, following = (self.order.take(k * size + start, count)[sampled:] for k in (index, index + 1))
+        images = read_rows(self.train_images, rows, following)
         source = step_generator(config.seed, FLIPS, index, self.fabric.global_rank)
         return {"z": z, "images": images, "flipped": torch.rand(len(images), generator=source) < config.flip}
 

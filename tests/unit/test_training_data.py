@@ -1,5 +1,7 @@
 """What trainings share: schedules, EMA weights, random numbers, images and codes."""
 
+import threading
+
 import pytest
 import torch
 from torch import nn
@@ -50,6 +52,40 @@ def test_images_are_kept_as_bytes():
     memory = data.InMemory(pictures)
     found = memory.images(torch.tensor([4, 0]))
     torch.testing.assert_close(found, pictures.images([4, 0]), atol=1 / 255 + 1e-6, rtol=0)
+
+
+class OnDisk:
+    """Ten images that say when they are read; the last one cannot be."""
+
+    streamed = True
+
+    def __init__(self):
+        self.read, self.second = [], threading.Event()
+
+    def __len__(self):
+        return 10
+
+    def images(self, rows):
+        self.read += rows
+        if 9 in rows:
+            raise OSError("9.png is damaged")
+        if 2 in rows:
+            self.second.set()
+        return torch.tensor(rows, dtype=torch.float32).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+
+
+def test_images_on_disk_are_read_once_and_the_next_ones_while_a_step_computes():
+    source = OnDisk()
+    ahead = data.ready_to_train(source)
+    assert len(ahead) == 10
+    first = data.read_rows(ahead, torch.tensor([1, 0, 1]), torch.tensor([2, 3]))
+    assert first[:, 0, 0, 0].tolist() == [1, 0, 1]
+    assert source.second.wait(60), "asked for before the second step"
+    assert data.read_rows(ahead, torch.tensor([2, 3]), torch.tensor([9]))[:, 0, 0, 0].tolist() == [2, 3]
+    assert sorted(source.read)[:4] == [0, 1, 2, 3]
+    with pytest.raises(OSError, match=r"9\.png"):
+        data.read_rows(ahead, torch.tensor([9]))
+    assert ahead.images(range(4, 6)).shape == (2, 3, 2, 2)
 
 
 def test_evaluation_ends_even_after_an_error():
