@@ -23,9 +23,6 @@ from clcae_lib.evaluation.edits import (
     effect_matrix,
     measure_curve,
     measure_edits,
-    measure_paths,
-    summarise_edits,
-    summarise_paths,
     true_edit,
 )
 from clcae_lib.evaluation.generator import GeneratorMeasure
@@ -68,7 +65,6 @@ __all__ = [
     "judge_table",
     "measure_curve",
     "measure_edits",
-    "measure_paths",
     "neighbour_retrieval",
     "oracle_check",
     "paired_difference",
@@ -79,8 +75,6 @@ __all__ = [
     "set_distances",
     "student_ci",
     "summarise",
-    "summarise_edits",
-    "summarise_paths",
     "time_paired",
     "true_edit",
     "verdict",

@@ -5,31 +5,25 @@ with it, and whether the identity is kept. The renderer draws the same person wi
 changed, so the edit is also compared with the image that it should have given.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Literal
 
 import pandas as pd
 import torch
 from jaxtyping import Float
-from scipy.stats import ConstantInputWarning, spearmanr
 from torch import Tensor
 
 from clcae_lib.editing import Direction, apply, factor_column
 from clcae_lib.editing.direction import Strength
 from clcae_lib.evaluation.judges import Judges
 from clcae_lib.evaluation.reconstruction import decode
-from clcae_lib.evaluation.statistics import summarise
 from clcae_lib.inversion import Inversion, Inverter
 from clcae_lib.metrics import psnr
 
 ENOUGH = 0.5
 """Response, in standard deviations, from which an edit of strength 1 counts as reached."""
-MEASURES = ("moved", "reached", "leakage", "identity", "truth_distance", "truth_psnr")
-PATH_MEASURES = (*MEASURES, "monotone", "rank", "path_length", "jump")
 EFFECT = "effect."
 
 Side = Literal["room", "up", "down"]
@@ -180,50 +174,6 @@ def measure_curve(
     return pd.concat(frames, ignore_index=True)
 
 
-def measure_paths(
-    bench: EditBench,
-    directions: Mapping[str, Direction],
-    *,
-    strengths: Sequence[float | int] = (-1.0, -0.5, 0.0, 0.5, 1.0),
-) -> pd.DataFrame:
-    """Return one row for each image and edited factor, measured along a symmetric range of strengths.
-
-    The columns of `measure_edits` that belong to an edit are for strength 1 toward the side with room. The
-    others follow the path of images from the lowest strength to the highest:
-
-    * `monotone`: whether the factor, as the attribute regressor reads it, rises at every step;
-    * `rank`: Spearman's correlation, -1 to 1, of strengths and readings; nan if all readings are equal. For
-      both, readings are rounded to 1e-4 standard deviations, so that rounding errors of the decoding are
-      ties;
-    * `path_length`: perceptual distance of neighbouring images divided by the squared step of strength,
-      averaged over steps, after the perceptual path length of StyleGAN (arXiv 1812.04948, section 4.1). It
-      does not depend on the size of small steps. Lower is smoother, but an edit without effect has 0;
-    * `jump`: the largest root of those distances over their mean root. 1 is an even path (or an unchanged
-      image), the number of steps is a path with one abrupt change.
-
-    Args:
-        bench, directions: as in `measure_edits`.
-        strengths: strengths that rise by equal steps and include -1, 0 and 1.
-
-    Raises:
-        ValueError: the strengths are not such a range, or a factor is unknown.
-    """
-    strengths = [float(s) for s in strengths]
-    steps = torch.tensor(strengths).diff()
-    if not {-1.0, 0.0, 1.0} <= set(strengths) or steps.min() <= 0 or steps.max() - steps.min() > 1e-4:
-        raise ValueError(f"strengths={strengths}: they must rise by equal steps, with -1, 0 and 1 among them")
-    frames = []
-    for name, direction in directions.items():
-        signs, truth = true_edit(bench.judges, bench.factors, name)
-        path = [bench.unedited if s == 0 else bench.edited(direction, s) for s in strengths]
-        up, down = (path[strengths.index(end)] for end in (1.0, -1.0))
-        edited = torch.where(signs.view(-1, 1, 1, 1) > 0, up, down)
-        columns = _compare(bench, name, signs, edited, truth) | _follow(bench.judges, name, path)
-        columns |= _smoothness(bench.judges, path, strengths[1] - strengths[0])
-        frames.append(pd.DataFrame({"image": range(len(bench.images)), "space": bench.space, **columns}))
-    return pd.concat(frames, ignore_index=True)
-
-
 def _compare(
     bench: EditBench, name: str, signs: Tensor, edited: Tensor, truth: Tensor
 ) -> dict[str, str | list[float]]:
@@ -248,39 +198,6 @@ def _compare(
         "truth_psnr": psnr(edited, goal).tolist(),
         **{f"{EFFECT}{n}": moved[:, k].tolist() for k, n in enumerate(judges.world.factor_names)},
     }
-
-
-def _follow(judges: Judges, name: str, path: Sequence[Tensor]) -> dict[str, list]:
-    """Return whether the factor follows the strength."""
-    column = factor_column(judges.world, name)
-    readings = torch.stack([judges.factors(images)[:, column] for images in path], dim=1).double()
-    readings = readings.round(decimals=4)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConstantInputWarning)  # its correlation is nan
-        correlation = [float(spearmanr(range(len(path)), row).statistic) for row in readings.numpy()]
-    return {"monotone": (readings.diff(dim=1) > 0).all(dim=1).tolist(), "rank": correlation}
-
-
-def _smoothness(judges: Judges, path: Sequence[Tensor], step: float) -> dict[str, list[float]]:
-    """Return how far and how evenly the images change along the path."""
-    distances = torch.stack([judges.distance(a, b) for a, b in pairwise(path)], dim=1).clamp(min=0)
-    roots = distances.sqrt()
-    jump = roots.amax(dim=1) / roots.mean(dim=1).clamp(min=1e-9)
-    still = roots.amax(dim=1) < 1e-9
-    return {
-        "path_length": (distances.mean(dim=1) / step**2).tolist(),
-        "jump": torch.where(still, 1.0, jump).tolist(),
-    }
-
-
-def summarise_edits(frame: pd.DataFrame, *, by: Sequence[str] = ("factor",), seed: int = 0) -> pd.DataFrame:
-    """Return the mean of each measure of `measure_edits` with its 95 % bootstrap interval."""
-    return summarise(frame, by=by, columns=MEASURES, seed=seed)
-
-
-def summarise_paths(frame: pd.DataFrame, *, by: Sequence[str] = ("factor",), seed: int = 0) -> pd.DataFrame:
-    """Return the mean of each measure of `measure_paths` with its 95 % bootstrap interval."""
-    return summarise(frame, by=by, columns=PATH_MEASURES, n=500, seed=seed)
 
 
 def effect_matrix(frame: pd.DataFrame, *, factors: Sequence[str] | None = None) -> pd.DataFrame:
