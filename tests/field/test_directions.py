@@ -38,10 +38,10 @@ def test_a_file_of_directions_gives_sliders(folder, row):
         assert (image != studio.image(studio.first)).any()
 
 
-def own(path, **changes):
+def own(path, *, key="x", **changes):
     """What `save_directions` writes, with other details."""
     details = {"name": "x", "space": "w_plus", "unit": 1.0, "layers": [0], "provenance": {}} | changes
-    save_weights(path, {"x": torch.ones(DIM)}, metadata={"kind": "directions", "directions": {"x": details}})
+    save_weights(path, {"x": torch.ones(DIM)}, metadata={"kind": "directions", "directions": {key: details}})
 
 
 def parts(path, *, mean=DIM, comp=(3, DIM), std=3):
@@ -53,6 +53,11 @@ BAD = {
         lambda p: save_weights(p, {"x": torch.ones(DIM)}, metadata={"kind": "directions", "directions": [1]}),
         "directions: Input should be",
     ),
+    "L5 other.safetensors": (
+        lambda p: own(p, key="other"),
+        "is damaged .*'other'.*; write it again",
+    ),
+    "L5 layers.safetensors": (lambda p: own(p, space="w"), "is damaged .*layers=None.*; write it again"),
     "L5 unit.safetensors": (lambda p: own(p, unit=float("nan")), "unit: Input should be a finite number"),
     "L5 name.safetensors": (lambda p: own(p, name=[1]), "name: Input should be a valid string"),
     "L5 method.safetensors": (lambda p: own(p, provenance=3), "provenance: Input should be"),

@@ -64,6 +64,7 @@ def test_a_refusal_is_one_sentence_and_never_advises_to_switch_safety_off(album,
         assert "weights_only" not in done.output
         assert "trust" not in done.output
         assert len(done.output) < 600
+    assert not (tmp_path / "data" / "w").exists()
 
 
 def test_24_written_weights_follow_the_umask(album, tmp_path):

@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 
 from clcae_lib.cli import app
 from clcae_lib.models.stylegan2 import Generator
-from clcae_lib.settings import parse_yaml
 from clcae_lib.training import load_config
 from clcae_lib.training.encoders import framing, world_parts
 from clcae_lib.training.inversion import InversionConfig
@@ -73,23 +72,6 @@ def test_what_is_missing_is_said_before_anything_runs(album):  # noqa: F811
     make(album)
     refused("clcae train alignment --world own", of=dry("inversion"))
     refused("clcae fetch", of=dry("inversion", *ALONE))
-
-
-def test_a_runs_own_file_is_obeyed_for_photographs_too(album, tmp_path):  # noqa: F811
-    make(album)
-    settings = ["batch_size=8", "lr=3e-5", "body=irse_small", "steps=7", "device=cpu", "alignment=off"]
-    for world in ("own", "ffhq"):
-        file = tmp_path / f"{world}.yaml"
-        file.write_text(
-            command("train", "inversion", "--world", world, "--show-config", settings=settings).output
-        )
-        shown = command("train", "inversion", "--config", file, "--show-config").output
-        found, wanted = (parse_yaml(text, source="config") for text in (shown, file.read_text()))
-        assert found == wanted
-        assert (found["world"], found["batch_size"], found["lr"]) == (world, 8, 3e-5)
-        assert (found["body"], found["alignment"]) == ("irse_small", "off")
-    other = command("train", "inversion", "--config", file, "--world", "own", "--show-config").output
-    assert parse_yaml(other, source="config")["world"] == "own"
 
 
 CHAIN = ["alignment.steps=1", "alignment.batch_size=4", "alignment.validation_pairs=11"]

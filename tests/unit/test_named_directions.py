@@ -84,14 +84,3 @@ def test_files_of_directions_become_sliders(world):
     }
     units = {c.label: c.direction.unit for c in found}
     assert (units["component 0"], units["bright eyes"], units["age"]) == (2.0, 0.5, 1.0)
-
-
-@pytest.mark.parametrize("content", [torch.ones(1, 99), {"mean": 1}, torch.ones(3)])
-def test_a_file_that_fits_nothing_is_named(world, content):
-    folder = world.folder / "directions"
-    folder.mkdir()
-    torch.save(content, folder / "odd.pt")
-    said = []
-    find_controls(world, samples=50, factors=[], device="cpu", report=said.append)
-    assert len(said) == 1
-    assert said[0].startswith("odd.pt")

@@ -5,11 +5,7 @@ import argparse
 import pytest
 import torch
 from lightning_fabric import Fabric
-from PIL import Image
-from safetensors.torch import save_file
-from typer.testing import CliRunner
 
-from clcae_lib.cli import app
 from clcae_lib.inversion import ClcaeInverter
 from clcae_lib.models import ArcFace, Generator, PublishedImageEncoder, PublishedLatentEncoder
 from clcae_lib.models.identity import MocoFeatures
@@ -24,9 +20,7 @@ from clcae_lib.weights import (
     load_inversion,
     load_moco,
 )
-from clcae_lib.worlds import get_world
 from clcae_lib.worlds.settings import BUILT_IN
-from tests.nvidia_pickle import small_tensors, write_snapshot
 from tests.unit._tiny import tiny_generator
 from tests.unit.test_weights import BODY, DIM, tiny_inversion
 
@@ -65,39 +59,6 @@ def test_generators_as_they_are_passed_on(tmp_path, name):
     expected = MEAN if "mean" in name or "published" in name else original.w_avg
     torch.testing.assert_close(loaded.w_avg, expected, atol=0.1, rtol=0.1)
     assert loaded.w_std.min() > 0
-
-
-def test_generators_of_other_widths_and_mapping_layers(tmp_path):
-    path = tmp_path / "foreign.safetensors"
-    for layers, multiplier in ((2, 1), (5, 2), (8, 1)):
-        channels = {4: 8, 8: 8, 16: 4 * multiplier, 32: 2 * multiplier}
-        save_file(state(Generator(32, 8, layers, channels=channels)), path)  # no metadata: written elsewhere
-        loaded = load_generator(path)
-        assert (loaded.channels, len(loaded.style) - 1) == (channels, layers)
-
-
-@pytest.mark.parametrize("file", ["plain.pkl", "called.pth"])
-def test_a_world_takes_every_generator_that_convert_reads(tmp_path, monkeypatch, file):
-    monkeypatch.setenv("CLCAE_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("CLCAE_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "album").mkdir()
-    Image.new("RGB", (64, 64)).save(tmp_path / "album" / "a.png")
-    write_snapshot(tmp_path / file, small_tensors(32))
-    written(tmp_path / "module.pt", state(prefix="module."))
-    (tmp_path / "page.pt").write_text("<html>Quota exceeded</html>")
-
-    def add(name, generator):
-        command = ["world", "add", name, "--images", str(tmp_path / "album"), "--kind", "other"]
-        return CliRunner().invoke(app, [*command, "--generator", str(tmp_path / generator)])
-
-    for name, generator in (("one", file), ("two", "module.pt")):
-        done = add(name, generator)
-        assert done.exit_code == 0, done.output
-        assert get_world(name).generator().size == 32
-    refused = add("three", "page.pt")
-    assert refused.exit_code == 2
-    assert "page.pt is a web page" in refused.output
-    assert "weights_only" not in refused.output
 
 
 def test_what_is_wrong_with_a_generator_is_named(tmp_path):

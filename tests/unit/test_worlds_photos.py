@@ -1,7 +1,6 @@
 """Worlds of photographs: added, listed, split, cut, and refused with the remedy."""
 
 import io
-import pickle
 import re
 import shutil
 from collections import Counter
@@ -22,7 +21,6 @@ from clcae_lib.inversion import ClcaeInverter
 from clcae_lib.photos import Landmarks, read_folder, save_landmarks, split_of
 from clcae_lib.weights import save_generator
 from clcae_lib.worlds import WorldError, add_world, get_world, remove_world, world_names
-from tests.nvidia_pickle import small_tensors, write_snapshot
 from tests.unit._tiny import tiny_generator
 from tests.unit.test_photos_alignment import portrait
 
@@ -75,18 +73,6 @@ def test_a_world_of_ones_own(album):
     assert world.generator().size == 32
     with pytest.raises(IndexError, match=r"indices: 0 to 99 were asked for, but 'own' has \d+ photographs"):
         images.images(range(100))
-
-
-def test_a_snapshot_of_nvidia_is_converted(album, tmp_path):
-    snapshot = write_snapshot(tmp_path / "network.pkl", small_tensors(32))
-    world = add_world("own", images=album, generator=snapshot)
-    assert (world.resolution, world.generator_file.name) == (32, "generator.safetensors")
-    image = world.generator().synthesis(torch.zeros(1, 8))
-    assert image.shape == (1, 3, 32, 32)
-    (tmp_path / "harmful.pkl").write_bytes(pickle.dumps({"G_ema": print}))
-    with pytest.raises(WorldError, match=r"--generator: .*harmful\.pkl"):
-        add_world("other", images=album, generator=tmp_path / "harmful.pkl")
-    assert not (tmp_path / "data" / "other").exists()
 
 
 def test_splits_go_by_content(album):
