@@ -1,7 +1,6 @@
 """The open bench: other people's inverters and finders beside the committed methods."""
 
 import re
-import shutil
 import sys
 from functools import partial
 from importlib.metadata import EntryPoint
@@ -14,8 +13,9 @@ from typer.testing import CliRunner
 from clcae_lib import cli, paths
 from clcae_lib.editing import Direction
 from clcae_lib.inversion import Inversion, MeanFaceInverter, make_inverter
-from clcae_lib.suite import guests
-from clcae_lib.suite.bench import OpenBench, Sizes, bench_directions, bench_inverter
+from clcae_lib.suite import guests, sweep_tables
+from clcae_lib.suite.bench import OpenBench, Sizes, bench_directions, summary
+from clcae_lib.suite.bench import committed as committed_rows
 from clcae_lib.suite.guests import CheckedInverter, GuestError, find_checked, load_guest
 from clcae_lib.worlds import get_world
 
@@ -112,24 +112,15 @@ def test_the_documented_inverter_beats_the_trivial_ones_beside_committed_and_sub
         assert text in found.output
 
 
-@pytest.mark.slow
-def test_rows_of_another_bench_are_not_taken_and_a_trivial_method_wins_nothing(
-    committed, tmp_path, monkeypatch
-):
-    monkeypatch.setenv("CLCAE_CACHE", str(paths.cache_dir()))
-    monkeypatch.setenv("CLCAE_RESULTS", str(tmp_path / "results"))
-    shutil.copytree(committed, tmp_path / "results")
-    file = tmp_path / "results" / "reference" / "sweeps" / "methods" / "records.parquet"
-    records = pd.read_parquet(file)
-    records.assign(psnr=records["psnr"] + 1).to_parquet(file)
-    name = "clcae_lib.inversion:MeanFaceInverter"
-    text = bench_inverter(name, sizes=SIZES, output=tmp_path / "out")
-    rows = pd.read_csv(tmp_path / "out" / "bench" / "inversion.csv", index_col="variant")
-    assert rows["origin"].tolist() == ["here", "here", "here", "submitted"], "no committed row is taken"
-    measures = ["psnr", "ssim", "perceptual", "identity", "code_distance", "kept"]
-    guest, face = rows.loc[["MeanFaceInverter", "mean_face"], measures].to_numpy()
-    assert guest == pytest.approx(face)
-    assert re.search(r"as good or better in: psnr, ssim, perceptual, .*yaw: identity", text)
+def test_committed_rows_of_another_bench_are_not_taken(committed, world, tmp_path, monkeypatch):
+    monkeypatch.setenv("CLCAE_RESULTS", str(committed))
+    tables, bench = sweep_tables("methods"), OpenBench(world, SIZES)
+    mean_face = summary(tables).loc["mean_face"]
+    assert set(committed_rows(bench, mean_face).index) == {"nearest_code", "psp"}
+    assert committed_rows(bench, mean_face + 1).empty, "the mean face has other values here"
+    assert committed_rows(OpenBench(world, Sizes()), mean_face).empty, "not as many images"
+    monkeypatch.setenv("CLCAE_RESULTS", str(tmp_path))
+    assert committed_rows(bench, mean_face).empty, "there are none"
 
 
 @pytest.mark.parametrize(
