@@ -3,8 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from clcae_lib.inversion import ClcaeInverter, Inversion, Tuned
-from clcae_lib.worlds import WorldError
+from clcae_lib.inversion import Inversion, Tuned
 from tests.unit._tiny import tiny_generator
 
 
@@ -70,9 +69,3 @@ def test_what_is_missing_is_explained(generator):
         found.decode(generator, "f")
     with pytest.raises(ValueError, match="images: there are none"):
         Inversion.cat([])
-
-
-def test_missing_weights_name_the_command(tmp_path, monkeypatch):
-    monkeypatch.setenv("CLCAE_DATA", str(tmp_path))
-    with pytest.raises(WorldError, match="clcae train inversion"):
-        ClcaeInverter.load("portraits", device="cpu")

@@ -73,16 +73,6 @@ def state(folder):
     return checkpoints.load_state(folder / "state.pt")
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
-    whole, other = (run(tmp_path / str(seed), seed=seed)[1].network.state_dict() for seed in (0, 1))
-    run(tmp_path / "parts", steps=3)
-    torch.rand(7)
-    parts = run(tmp_path / "parts")[1]
-    assert parts.count == 6
-    assert_equal(whole, parts.network.state_dict())
-    assert not torch.equal(whole["0.weight"], other["0.weight"])
-
-
 @pytest.mark.parametrize(("at", "number"), [(2, signal.SIGINT), (5, None)])
 def test_a_run_stopped_between_two_rows_goes_on_with_the_same_rows(tmp_path, at, number):
     class Stopped(Regression):

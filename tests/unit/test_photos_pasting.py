@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from clcae_lib.images import to_uint8
 from clcae_lib.photos.crop import Crop, align
 from clcae_lib.photos.pasting import paste, paste_mask
 from tests.unit.test_photos_alignment import similarity_photo
@@ -93,14 +92,6 @@ def test_adding_the_difference_keeps_colour_and_grain(scene):
     step = pasted[patch] - photo[patch]
     assert step.mean() == pytest.approx(0.2, abs=0.02)
     assert step.std() < 0.02, "the same step everywhere, so the grain stays"
-
-
-def test_saved_pixels_outside_are_the_same_bytes(scene):
-    photo, alignment, crop = scene
-    photo = to_uint8(photo).float() / 127.5 - 1
-    pasted = paste(photo, alignment, -crop)
-    outside = ~inside_mask(alignment)
-    assert torch.equal(to_uint8(pasted)[:, outside], to_uint8(photo)[:, outside])
 
 
 def test_a_crop_that_reaches_beyond_the_photograph(scene):

@@ -37,13 +37,6 @@ def images(count=2):
     return torch.randn(count, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
-def test_codes_have_the_generators_shapes(encoder, generator):
-    codes = encoder(images())
-    assert codes.w_plus.shape == (2, 10, 8)
-    assert codes.feature.shape == (2, 5, 16, 16)
-    assert generator.synthesis(codes.w_plus, feature=codes.feature).shape == (2, 3, 64, 64)
-
-
 def test_the_image_of_the_mean_code_is_subtracted_from_the_input(encoder, generator):
     torch.testing.assert_close(encoder.w_avg, generator.w_avg)
     torch.testing.assert_close(encoder.average, generator.synthesis(generator.w_avg[None]))

@@ -99,11 +99,13 @@ import clcae_lib.training as training
 for module in pkgutil.iter_modules(training.__path__, "clcae_lib.training."):
     importlib.import_module(module.name)
 """
-    shown = "from clcae_lib.cli import app\napp({!r}.split(), standalone_mode=False)\n"
+    helps = """
+from clcae_lib.cli import app
+for command in ("--help", "run --help", "sweep --help"):
+    app(command.split(), standalone_mode=False)
+"""
     jupyter = {"papermill", "IPython", "ipykernel", "nbclient", "jupyter_client"}
-    forbidden = {training: jupyter}
-    for command in ("--help", "run --help", "sweep --help"):
-        forbidden[shown.format(command)] = jupyter | {"torch", "pandas", "distributed"}
+    forbidden = {training: jupyter, helps: jupyter | {"torch", "pandas", "distributed"}}
     for program, names in forbidden.items():
         program += f"\nimport sys\nsys.exit(', '.join({names!r} & {{*map(str, sys.modules)}}) or 0)"
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240)
