@@ -1,7 +1,5 @@
 """Photographs as they come, and the commands as people give them: used, or named with the remedy."""
 
-import re
-
 import pandas as pd
 import pytest
 import torch
@@ -34,50 +32,6 @@ def family(album):  # noqa: F811
         metadata = {"kind": "inversion", "preset": "foundation", "config": net.config}
         save_weights(world.weights("inversion_foundation"), net.state_dict(), metadata=metadata)
         yield world
-
-
-LITTER = {  # row 35: files that stand among photographs, and what is said of each
-    ".DS_Store": (b"\0\0\0\1Bud1", None),
-    "._a.jpg": (b"\0\5\x16\7", None),
-    "Thumbs.db": (b"\xd0\xcf", None),
-    "empty.jpg": (b"", "empty"),
-    "cut.jpg": (b"\xff\xd8\xff\xe0", "damaged or cut short"),
-    "phone.heic": (b"\0\0\0\x18ftypheic" + bytes(40), r"HEIC image; install its decoder|damaged"),
-    "phone.avif": (b"\0\0\0\x18ftypavif" + bytes(40), "damaged"),
-    "film.mov": (b"\0\0\0\x14ftypqt  " + bytes(40), "film"),
-    "scan.tif": (b"II*\0" + bytes(40), "TIFF"),
-    "old.bmp": (b"BM" + bytes(40), "BMP"),
-    "move.gif": (b"GIF89a" + bytes(40), "GIF"),
-}
-
-
-def test_35_what_is_among_photographs_is_left_out_or_named(family, album):  # noqa: F811
-    for name, (content, _) in LITTER.items():
-        (album / name).write_bytes(content)
-    done = call("world", "check", "family")
-    assert done.exit_code == 0
-    for name, (_, words) in LITTER.items():
-        lines = [line for line in done.output.splitlines() if f"/{name}" in line]
-        assert len(lines) == (words is not None), (name, lines)
-        assert all(re.search(words, line) for line in lines)
-
-
-def test_45_and_46_landmarks_and_results_are_no_photographs(family, album, tmp_path):  # noqa: F811
-    for path in (album / "unmarked.png", album / "broken.jpg", album / "notes.txt"):
-        path.unlink()
-    command = ["invert", "--world", "family", "--preset", "foundation", "--device", "cpu", "--input", album]
-    done = call(*command, "--output", tmp_path / "out")
-    assert done.exit_code == 0, done.output
-    assert "24 inverted, 0 not" in done.output
-    assert pd.read_csv(tmp_path / "out" / "measures.csv")["error"].isna().all()
-    assert "name another one for the results" in call(*command, "--output", album).output
-
-
-def test_38_the_face_is_chosen_for_one_inversion(family, album, tmp_path):  # noqa: F811
-    command = ["invert", "--world", "family", "--preset", "foundation", "--device", "cpu", "--input", album]
-    done = call(*command, "--output", tmp_path / "out", "--face", "2")
-    assert "face 2 was asked for, but 1 are known" in done.output
-    assert call(*command, "--output", tmp_path / "out", "--face", "both").exit_code == 2
 
 
 def test_43_a_replaced_photograph_is_inverted_anew(family, album, tmp_path):  # noqa: F811

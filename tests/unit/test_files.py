@@ -1,6 +1,5 @@
 """Files appear whole or not at all."""
 
-import hashlib
 import inspect
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from clcae_lib.files import atomic_path, sha256
+from clcae_lib.files import atomic_path
 from clcae_lib.images import load_image, save_image, to_uint8
 
 
@@ -44,12 +43,6 @@ def test_writing_nothing_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"weights\.bin"), atomic_path(target):
         pass
     assert not list(tmp_path.iterdir())
-
-
-def test_sha256(tmp_path):
-    path = tmp_path / "data"
-    path.write_bytes(b"portrait")
-    assert sha256(path) == hashlib.sha256(b"portrait").hexdigest()
 
 
 def test_bytes_are_rounded_and_clamped():

@@ -153,6 +153,8 @@ REFUSED = [
     (b"", "is empty; copy it again"),
     (b"hello", "is not a PNG, JPEG or WebP image; save it as"),
     (encoded("GIF"), r"looks like GIF\)"),
+    (b"II*\0" + bytes(40), r"looks like TIFF\)"),
+    (b"BM" + bytes(40), r"looks like BMP\)"),
     (b"\0\0\0\x18ftypheic" + bytes(40), r"is a HEIC image; install its decoder \(pip install|damaged"),
     (b"\0\0\0\x18ftypqt  " + bytes(40), r"looks like a film or an unusual image\)"),
     (b"\n<!DOCTYPE html><html>", "looks like a web page"),

@@ -6,8 +6,6 @@ from PIL import Image
 from clcae_lib.models import (
     Generator,
     PublishedEncoder,
-    PublishedImageEncoder,
-    PublishedLatentEncoder,
 )
 from clcae_lib.models.published import (
     resize_as_pil,
@@ -91,9 +89,3 @@ def test_a_small_image_is_not_resized():
 def test_wrong_width_is_explained():
     with pytest.raises(ValueError, match="must end in style_dim=16"):
         PublishedEncoder(64, style_dim=16, feature_channels=5, **SMALL)
-
-
-def test_contrastive_pair():
-    x, w = torch.randn(3, 3, 64, 64), torch.randn(3, 8)
-    for vectors in (PublishedImageEncoder(64, dim=8, **SMALL).eval()(x), PublishedLatentEncoder(8).eval()(w)):
-        torch.testing.assert_close(vectors.norm(dim=1), torch.ones(3))

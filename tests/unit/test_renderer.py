@@ -13,7 +13,6 @@ from clcae_lib.worlds.portraits.factors import (
     MEAN,
     NAMES,
     SPLITS,
-    STATE_NAMES,
     STD,
     sample_accessories,
     sample_factors,
@@ -40,13 +39,6 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 def wearing(name: str) -> torch.Tensor:
     """The flags of one accessory."""
     return torch.nn.functional.one_hot(torch.tensor([ACCESSORIES.index(name)]), len(ACCESSORIES)).float()
-
-
-def test_at_least_26_factors_in_two_groups():
-    assert len(FACTORS) >= 26
-    groups = {factor.name: factor.group for factor in FACTORS}
-    assert set(groups.values()) == {"identity", "state"}
-    assert [name for name in groups if groups[name] == "state"] == list(STATE_NAMES)
 
 
 def test_factors_stay_in_range_and_match_their_statistics():
