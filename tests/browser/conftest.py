@@ -3,8 +3,6 @@
 import os
 import re
 import shutil
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +12,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.servers import ROOT, free_port, server
+
 SHOTS = ROOT / "results" / "browser"
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
@@ -35,39 +34,6 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=find_browser(), args=list(FLAGS))
         yield browser
         browser.close()
-
-
-def free_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@contextmanager
-def server(command: list[str], port: int, log: Path, **environment: str) -> Iterator[str]:
-    """Run a server until the block ends; yields its address once it listens."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    options = {"cwd": ROOT, "env": {**os.environ, **environment}, "stderr": subprocess.STDOUT}
-    with log.open("wb") as file, subprocess.Popen(command, stdout=file, **options) as process:
-        try:
-            deadline = time.monotonic() + 180
-            while not _listens(port):
-                running = process.poll() is None and time.monotonic() < deadline
-                assert running, f"nothing at port {port}: {log.read_text(errors='replace')[-3000:]}"
-                time.sleep(0.3)
-            yield f"http://127.0.0.1:{port}/"
-        finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager

@@ -1,13 +1,11 @@
 """The explorer as Voila serves it, looked at with a real browser."""
 
-import struct
-import zlib
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.browser.conftest import Visit, voila
+from tests.unit.test_photos_reading import png
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("voila")]
 
@@ -85,7 +83,7 @@ def test_uploads_are_inverted_and_hostile_ones_refused_in_a_sentence(visit, port
     script = tmp_path / "<b>face.png"
     script.write_text("<script>document.title='owned'</script>")
     bomb = tmp_path / "bomb.png"
-    bomb.write_bytes(png_bomb(60_000))
+    bomb.write_bytes(png((60_000, 60_000, 8, 2, 0, 0, 0), bytes(1_000_000)))
     huge = tmp_path / "huge.png"
     with huge.open("wb") as file:
         file.truncate(100_000_000)
@@ -100,17 +98,6 @@ def test_uploads_are_inverted_and_hostile_ones_refused_in_a_sentence(visit, port
     visit.open("Directions")
     visit.reset()
     visit.check(allowed="error in file upload")
-
-
-def png_bomb(side):
-    """A PNG that says it is huge and holds little."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    body = zlib.compress(bytes(1_000_000))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
 
 def test_nothing_is_cut_off_sideways_and_everything_has_a_name(visit):

@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from clcae_lib.models import Generator, ImageEncoder, LatentEncoder
+from clcae_lib.worlds import World
 
 WIDTHS = (4, 6, 8, 8, 8)
 RUN = {"device": "cpu", "tensorboard": False, "steps": 4, "batch_size": 4, "warmup": 2, "checkpoint_every": 2}
@@ -25,6 +26,15 @@ def tiny_generator(size=32):
     net = Generator(size, 8, 2, channels={side: n for side, n in channels.items() if side <= size})
     net.measure_w(500)
     return net.eval().requires_grad_(False)
+
+
+class Bare(World):
+    """A world with a generator and nothing else."""
+
+    name, resolution = "bare", 32
+
+    def generator(self, device="cpu"):
+        return tiny_generator()
 
 
 class Pictures:

@@ -2,7 +2,6 @@
 
 import io
 import json
-import struct
 import zlib
 from dataclasses import replace
 
@@ -30,6 +29,8 @@ from clcae_lib.photos.crop import from_square
 from clcae_lib.weights.checkpoints import load_weights
 from clcae_lib.worlds import WORLDS
 from tests.unit._explorer import SIDE, open_studio
+from tests.unit.test_photos_reading import halves
+from tests.unit.test_photos_reading import png as png_of
 
 STATE = State(world="tiny", source="gallery", index=2, edits={"red": 1.5}, truncation=0.8)
 
@@ -40,27 +41,9 @@ def encoded(image, kind="PNG", **options):
     return file.getvalue()
 
 
-def halves(width=40, height=20):
-    """Red on the left, blue on the right."""
-    image = Image.new("RGB", (width, height), "red")
-    image.paste("blue", (width // 2, 0, width, height))
-    return image
-
-
-def chunk(kind, data):
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def claiming(width, height):
-    """A PNG of a few bytes whose header claims this size."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body
-
-
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 def test_an_upload_is_cropped_to_its_middle(kind):
-    found = read_upload(encoded(halves(), kind), name="face", side=16)
+    found = read_upload(encoded(halves(40, 20), kind), name="face", side=16)
     assert found.shape == (16, 16, 3)
     assert found.dtype == np.uint8
     left, right = found[:, :6].mean(axis=(0, 1)), found[:, 10:].mean(axis=(0, 1))
@@ -73,7 +56,7 @@ def test_an_image_of_the_right_side_is_kept_to_the_bit():
     assert (from_text(as_text(image), side=16) == image).all()
 
 
-TEXT_BOMB = claiming(20, 20)[:33] + chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(50_000_000)))
+TEXT_BOMB = png_of((20, 20, 8, 2, 0, 0, 0), b"0", (b"zTXt", b"x\0\0" + zlib.compress(bytes(50_000_000))))
 
 
 @pytest.mark.parametrize(
@@ -81,8 +64,8 @@ TEXT_BOMB = claiming(20, 20)[:33] + chunk(b"zTXt", b"x\0\0" + zlib.compress(byte
     [
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "PNG, JPEG or WebP"),
         (b"\x89PNG\r\n\x1a\n" + b"<script>", "damaged"),
-        (TEXT_BOMB + claiming(20, 20)[33:], "damaged"),
-        (claiming(8_000, 6_000), "40 million pixels"),
+        (TEXT_BOMB, "damaged"),
+        (png_of((8_000, 6_000, 8, 2, 0, 0, 0), b"0"), "40 million pixels"),
         (b"\xff\xd8\xff" + bytes(MAX_BYTES), "8 MB"),
     ],
     ids=["format", "damage", "text", "pixels", "bytes"],
@@ -95,9 +78,9 @@ def test_hostile_files_are_refused_in_a_sentence(data, said):
 def test_a_webp_of_too_many_pixels_is_refused_before_pillow_decodes_it_in_open(monkeypatch):
     monkeypatch.setattr("clcae_lib.explorer.uploads.LIMITS", Limits(max_pixels=799))  # it has 40 x 20
     monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("opened"))
-    for options in ({"lossless": True}, {}, {"save_all": True, "append_images": [halves().rotate(90)]}):
+    for options in ({"lossless": True}, {}, {"save_all": True, "append_images": [halves(40, 20).rotate(90)]}):
         with pytest.raises(ExplorerError, match="pixels"):
-            read_upload(encoded(halves(), "WEBP", **options), name="x", side=16)
+            read_upload(encoded(halves(40, 20), "WEBP", **options), name="x", side=16)
 
 
 def test_a_name_is_shown_short_and_never_used_as_a_path():

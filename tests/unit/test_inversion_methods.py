@@ -27,8 +27,8 @@ from clcae_lib.inversion.methods import OVER
 from clcae_lib.inversion.optimisation import Budget, noise_regularization, schedule
 from clcae_lib.inversion.pti import PTI
 from clcae_lib.models import LatentEncoder
-from clcae_lib.worlds import World, WorldError, get_world
-from tests.unit._tiny import Distance, Pictures, tiny_generator
+from clcae_lib.worlds import WorldError, get_world
+from tests.unit._tiny import Bare, Distance, Pictures, tiny_generator
 
 
 @pytest.fixture(scope="module")
@@ -334,16 +334,6 @@ def test_a_hybrids_first_step_is_a_small_one(generator, targets):
 
 
 # The registry
-
-
-class Bare(World):
-    """A world with a generator and nothing else."""
-
-    name = "bare"
-    resolution = 32
-
-    def generator(self, device="cpu"):
-        return tiny_generator()
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -20,8 +20,7 @@ from clcae_lib.inversion.restyle import RestyleInverter, refine
 from clcae_lib.losses import discriminator_loss, gradient_penalty
 from clcae_lib.training import fit
 from clcae_lib.training.peers import METHODS, PeerConfig, task_of
-from clcae_lib.worlds import World
-from tests.unit._tiny import PEER, WIDTHS, parts_of, tiny_generator
+from tests.unit._tiny import PEER, WIDTHS, Bare, parts_of, tiny_generator
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +37,6 @@ def network(kind=PspEncoder, generator=None, **options):
 
 
 TWO = {"pictures": 2, "pyramid": False}
-
-
-class Tiny(World):
-    """A world that has only the tiny generator."""
-
-    name = "tiny"
-
-    def generator(self, device="cpu"):
-        return tiny_generator()
 
 
 def task(parts, method, **changes):
@@ -131,7 +121,7 @@ def test_a_training_cut_short_is_read_back_at_its_stage(parts, tmp_path):
     fit(made, made.config, tmp_path)
     stage = stage_at(4, 20, made.generator.n_latent)
     assert 0 < stage < made.generator.n_latent - 1
-    again = E4eInverter.load(Tiny(), device="cpu", path=tmp_path / "peer_e4e.safetensors")
+    again = E4eInverter.load(Bare(), device="cpu", path=tmp_path / "peer_e4e.safetensors")
     assert again.encoder.stage == stage
     found = again.invert(parts.validation.images(range(2)))
     torch.testing.assert_close(found.w_plus[:, stage + 1 :], found.w_plus[:, :1].expand(-1, 7 - stage, -1))
@@ -221,7 +211,7 @@ def test_a_trained_file_is_read_as_what_it_is(parts, tmp_path):
     made = task(parts, "psp", steps=1)
     folder = fit(made, made.config, tmp_path / "run")
     path = folder / "peer_psp.safetensors"
-    world = Tiny()
+    world = Bare()
     images = parts.validation.images(range(2))
     again = PspInverter.load(world, device="cpu", path=path)
     expected = made.made(made.result).invert(images).w_plus

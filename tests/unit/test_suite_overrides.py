@@ -6,11 +6,7 @@ Each test runs the real library, and fails where a new version no longer calls w
 import json
 import os
 import pwd
-import socket
-import subprocess
 import sys
-import time
-from pathlib import Path
 
 import httpx
 import nbformat
@@ -20,9 +16,9 @@ from clcae_lib.suite import execute as run
 from clcae_lib.suite.plan import Profile
 from clcae_lib.suite.runner import run_suite
 from tests.notebooks_in_small import record, write_notebook
+from tests.servers import ROOT, free_port, server
 
 GOOD = record("01_a", "1")
-ROOT = Path(__file__).resolve().parents[2]
 SHOWN = """
 import sys
 import clcae_lib.plots
@@ -128,32 +124,11 @@ def served(tmp_path, foreign):
     cell = nbformat.v4.new_code_cell("import sys\nprint('runs in', sys.executable)")
     kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
     nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel}), page)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    templates = ROOT / "clcae_lib" / "explorer"
+    port, templates = free_port(), ROOT / "clcae_lib" / "explorer"
     environment = {"PYTHONPATH": str(ROOT), "JUPYTER_PATH": f"{templates}{os.pathsep}{foreign}"}
-    log = tmp_path / "voila.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-c", SERVER, str(page), str(port)],
-            env={**os.environ, **environment},
-            stdout=output,
-            stderr=output,
-        )
-        try:
-            while not _listens(port):
-                assert process.poll() is None, log.read_text()
-                time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}/"
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def _listens(port):
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    command = [sys.executable, "-c", SERVER, str(page), str(port)]
+    with server(command, port, tmp_path / "voila.log", **environment) as address:
+        yield address
 
 
 def test_the_explorer_is_served_in_this_interpreter_to_so_many_and_from_here_only(served):

@@ -6,7 +6,6 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from clcae_lib.inversion import ClcaeInverter
 from clcae_lib.models import ArcFace, Generator, PublishedImageEncoder, PublishedLatentEncoder
 from clcae_lib.models.identity import MocoFeatures
 from clcae_lib.models.published import resize_as_pil
@@ -20,7 +19,6 @@ from clcae_lib.weights import (
     load_inversion,
     load_moco,
 )
-from clcae_lib.worlds.settings import BUILT_IN
 from tests.unit._tiny import tiny_generator
 from tests.unit.test_weights import BODY, DIM, tiny_inversion
 
@@ -117,22 +115,6 @@ def test_what_is_wrong_with_an_inversion_checkpoint_is_named(tmp_path):
         load_inversion(checkpoint(tmp_path / "best.pt", network), Generator(32, DIM, 2))
     with pytest.raises(WeightsError, match=r"g\.pt is StyleGAN2 .* .*kind: CLCAE inversion checkpoint"):
         load_inversion(written(tmp_path / "g.pt", {"g_ema": state()}), network.decoder)
-
-
-@pytest.mark.parametrize(("name", "kind"), [("ffhq", "faces"), ("cars", "cars")])
-def test_a_world_inverts_with_the_official_checkpoint_in_its_folder(tmp_path, monkeypatch, name, kind):
-    monkeypatch.setenv("CLCAE_DATA", str(tmp_path))
-    (tmp_path / name).mkdir()
-    network = tiny_inversion().eval()
-    checkpoint(tmp_path / name / "clcae.pt", network)
-    official = {"g_ema": network.decoder.state_dict(), "latent_avg": torch.full((DIM,), 0.2)}
-    written(tmp_path / name / "stylegan2.pt", official)
-    monkeypatch.setitem(BUILT_IN, name, BUILT_IN[name].model_copy(update={"resolution": 64}))
-    inverter = ClcaeInverter.load(name, "published", "cpu")
-    assert torch.equal(inverter.encoder.w_avg, torch.full((DIM,), 0.2))
-    inversion = inverter.invert(torch.zeros(1, 3, 64, 64))
-    assert inversion.w_plus.shape == (1, 10, DIM)
-    assert inversion.feature.shape == (1, 6, 16, 16)
 
 
 def test_the_identity_network(tmp_path):
