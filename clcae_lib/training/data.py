@@ -123,7 +123,7 @@ class Ahead:
 
     Args:
         source: data set with `images(rows)`, which several threads may call.
-        threads: how many images are decoded at a time.
+        threads: number of images decoded in parallel.
     """
 
     def __init__(self, source: Any, *, threads: int = 4) -> None:
