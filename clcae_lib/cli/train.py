@@ -18,6 +18,7 @@ _STAGES = {
     "body": "The backbone that compared encoders start from, trained to read the world's factors.",
     "alignment": "The two encoders that align images and W.",
     "inversion": "The encoder from image to w, W+ and F (--set preset=foundation or published).",
+    "feature_editor": "The network that carries F along edits of the shipped encoder's codes.",
     "peer": "A method to compare with (--set method=psp, e4e, restyle_psp, restyle_e4e or hfgi).",
 }
 

@@ -1,4 +1,4 @@
-"""Decoders of an inversion: the generator as it is, tuned for each image, or with a restored F.
+"""Decoders of an inversion: the generator as it is, tuned for each image, or with a restored or edited F.
 
 Pivotal tuning (arXiv 2106.05744) gives each image its own weights, and the projector of StyleGAN2 (arXiv
 1912.04958, appendix D) its own noise maps. HFGI (arXiv 2109.06590) restores F from what the codes lost.
@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from clcae_lib.models import Generator
+from clcae_lib.models import FeatureEditor, Generator
 
 if TYPE_CHECKING:
     from clcae_lib.inversion.inversion import Inversion
@@ -46,12 +46,16 @@ class Plain:
 
     def carry(self, generator: Generator, before: Inversion, after: Inversion) -> Float[Tensor, "n c h w"]:
         """Return the F of edited codes: `F + G5(after) - G5(before)` (arXiv 2211.11448, section 3.4)."""
-        side = before.feature.shape[-1]
-        moved, own = (
-            self.activation(generator, codes.w_plus, side=side, style_offsets=codes.styles)
-            for codes in (after, before)
-        )
+        own, moved = self._activations(generator, before, after)
         return before.feature + moved - own
+
+    def _activations(self, generator: Generator, before: Inversion, after: Inversion) -> list[Tensor]:
+        """Return the generator's activations of the codes before and after an edit."""
+        side = before.feature.shape[-1]
+        return [
+            self.activation(generator, codes.w_plus, side=side, style_offsets=codes.styles)
+            for codes in (before, after)
+        ]
 
     def interpolate(self, other: Plain, amount: float) -> Plain:
         """Return the decoder `amount` of the way to another one; plain unless both are tuned."""
@@ -112,6 +116,30 @@ class Restoring(Plain):
     def carry(self, generator: Generator, before: Inversion, after: Inversion) -> Float[Tensor, "n c h w"]:
         """Return F restored for the edited codes."""
         return self.network.feature(generator, self.lost, after.w_plus, styles=after.styles)
+
+
+@dataclass(frozen=True)
+class Editing(Plain):
+    """Decode with the generator as it is; a network carries F along edits.
+
+    Attributes:
+        network: the feature editor.
+    """
+
+    network: FeatureEditor
+
+    def carry(self, generator: Generator, before: Inversion, after: Inversion) -> Float[Tensor, "n c h w"]:
+        """Return the activation of the edited codes plus what the network makes of F's residual."""
+        own, moved = self._activations(generator, before, after)
+        return moved + self.network(before.feature - own, own, moved)
+
+    def interpolate(self, other: Plain, amount: float) -> Plain:
+        """Return the same decoder."""
+        return self
+
+    def tuned(self, tensors: Mapping[str, Tensor]) -> Plain:
+        """Return the decoder with these tensors for each image, whose F the formula carries; or the same."""
+        return Tuned(tensors) if tensors else self
 
 
 class _Call(nn.Module):

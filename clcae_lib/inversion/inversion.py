@@ -29,7 +29,7 @@ class Inversion:
         feature: F, in the place of the generator's second activation at F's own side (16x16 unless an
             encoder was trained otherwise); None where the inverter has no F.
         styles: offset that edits in StyleSpace have added to the styles of every layer; None where none has.
-        decoder: `Plain`, or `Tuned` (PTI, noise maps), or `Restoring` (HFGI).
+        decoder: `Plain`, `Tuned` (PTI, noise maps), `Restoring` (HFGI), or `Editing` (the feature editor).
     """
 
     w: Float[Tensor, "n d"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -11,9 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clcae_lib.devices import resolve_device
+from clcae_lib.inversion.decoder import Editing, Plain
 from clcae_lib.inversion.inversion import Inversion
 from clcae_lib.models import FoundationEncoder, Generator, PublishedEncoder
-from clcae_lib.weights import load_inversion
+from clcae_lib.weights import load_feature_editor, load_inversion
 from clcae_lib.worlds import World, get_world
 
 
@@ -34,6 +36,7 @@ class ClcaeInverter:
         encoder: encoder of preset `foundation` or `published`.
         generator: generator that the encoder was trained with.
         view: function that makes the encoder's input of images; by default the images themselves.
+        decoder: decoder of the inversions, which carries F along edits; by default that of the formula.
     """
 
     def __init__(
@@ -42,7 +45,9 @@ class ClcaeInverter:
         generator: Generator,
         *,
         view: Callable[[Tensor], Tensor] | None = None,
+        decoder: Plain | None = None,
     ) -> None:
+        self.decoder = decoder or Plain()
         self.encoder, self.generator, self.view = encoder.eval(), generator, view or (lambda images: images)
 
     @classmethod
@@ -54,6 +59,7 @@ class ClcaeInverter:
         *,
         generator: Generator | None = None,
         path: Path | str | None = None,
+        feature_editor: bool = False,
     ) -> ClcaeInverter:
         """Return the inverter of a world.
 
@@ -64,6 +70,8 @@ class ClcaeInverter:
             generator: the world's own generator, if it is loaded already; an official checkpoint has its own
                 copy, which replaces it.
             path: weights file, instead of the world's: trained here, or an official checkpoint.
+            feature_editor: whether the world's feature editor carries F along edits, if there is one for this
+                F, and not the formula of section 3.4.
 
         Raises:
             WorldError: the world has no such weights; the message has the command that trains them.
@@ -75,9 +83,14 @@ class ClcaeInverter:
             path = world.inversion(preset) or world.require(f"inversion_{preset}", command=command)
         generator = generator if generator is not None else world.generator(device)
         domain = "faces" if world.published_height is None else "cars"
-        encoder, generator = load_inversion(path, generator, domain=domain, device=device)
+        encoder, own = load_inversion(path, generator, domain=domain, device=device)
         published = isinstance(encoder, PublishedEncoder)
-        return cls(encoder, generator, view=world.published_view if published else None)
+        decoder = None
+        if feature_editor and own is generator and world.has("feature_editor"):
+            network = load_feature_editor(world.weights("feature_editor"), generator, device=device)
+            fits = network.config["side"] == encoder.config.get("feature_side", 16)
+            decoder = Editing(network) if fits else None
+        return cls(encoder, own, view=world.published_view if published else None, decoder=decoder)
 
     @torch.no_grad()
     def invert(
@@ -99,4 +112,4 @@ class ClcaeInverter:
             batch = self.view(images[start : start + batch_size].to(device))
             step = edit if edit is None or len(edit) == 1 else edit[start : start + batch_size]
             parts.append(Inversion.from_codes(self.encoder(batch, edit=step)))
-        return Inversion.cat(parts)
+        return replace(Inversion.cat(parts), decoder=self.decoder)

@@ -63,6 +63,7 @@ _LISTED = (
     Method("hfgi", "HFGI", "arXiv 2109.06590", "encoder", "f", trained=True),
     Method("hybrid", "CLCAE, then optimisation", "arXiv 1609.03552", "hybrid", "f", trained=True, steps=50),
     Method("clcae", "CLCAE", "arXiv 2211.11448", "encoder", "f", trained=True),
+    Method("clcae_edited", "CLCAE, feature editor", "arXiv 2406.10601, own training", "encoder", "f", True),
     Method("clcae_published", "CLCAE, published", "arXiv 2211.11448", "encoder", "f", trained=True),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _LISTED}
@@ -123,6 +124,10 @@ def make_inverter(
         raise ValueError(f"over={over!r}: {name} begins with no other method, only {' and '.join(OVER)} do")
     world, device = get_world(world), resolve_device(device)
     generator = world.generator(device) if generator is None else generator
+    if name == "clcae_edited":
+        world.require("feature_editor", command=f"clcae train feature_editor --world {world.name}")
+        options: dict[str, Any] = {"device": device, "generator": generator, "path": weights}
+        return ClcaeInverter.load(world, feature_editor=True, **options)
     if METHODS[name].kind == "encoder":
         kind: Any = ClcaeInverter if name in PRESETS else PEERS[name]
         if isinstance(weights, nn.Module):

@@ -5,6 +5,7 @@ from clcae_lib.models.attention import CrossAttention
 from clcae_lib.models.backbone import Codes
 from clcae_lib.models.config import configured
 from clcae_lib.models.contrastive import ImageEncoder, LatentEncoder
+from clcae_lib.models.feature_editor import FeatureEditor
 from clcae_lib.models.foundation import FoundationEncoder
 from clcae_lib.models.identity import ArcFace, MocoFeatures
 from clcae_lib.models.published import PublishedEncoder
@@ -17,6 +18,7 @@ __all__ = [
     "Codes",
     "CrossAttention",
     "Discriminator",
+    "FeatureEditor",
     "FoundationEncoder",
     "Generator",
     "ImageEncoder",

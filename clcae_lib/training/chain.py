@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clcae_lib.settings import ConfigError, split_setting
-from clcae_lib.training import adversarial, alignment, body, inversion, judges, peers
+from clcae_lib.training import adversarial, alignment, body, feature_editor, inversion, judges, peers
 from clcae_lib.training.config import TrainConfig, load_config
 from clcae_lib.worlds import World, WorldError, get_world
 
@@ -15,6 +15,7 @@ STAGES: dict[str, tuple[Any, type[TrainConfig]]] = {
     "body": (body, body.BodyConfig),
     "alignment": (alignment, alignment.AlignmentConfig),
     "inversion": (inversion, inversion.InversionConfig),
+    "feature_editor": (feature_editor, feature_editor.FeatureEditorConfig),
     "peer": (peers, peers.PeerConfig),
 }
 """The trainer of each stage, a module with `train`, and its settings."""
@@ -26,6 +27,7 @@ LINKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "alignment": ("alignment", ()),
     "inversion_foundation": ("inversion", ("preset=foundation",)),
     "inversion_published": ("inversion", ("preset=published",)),
+    "feature_editor": ("feature_editor", ()),
 }
 """The links in their order: the stage of each, and the settings that make it this link."""
 

@@ -15,6 +15,7 @@ STEPS = 2
 _SHORT: dict[str, Any] = {
     "validation_images": 8,
     "validation_pairs": 11,
+    "samples": 64,
     "final_pairs": 11,
     "neighbour_codes": 2,
     "bank": 64,

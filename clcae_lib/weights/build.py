@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from clcae_lib.images import CAR_HEIGHT
 from clcae_lib.models import (
     ArcFace,
+    FeatureEditor,
     Generator,
     MocoFeatures,
     PublishedEncoder,
@@ -259,6 +260,17 @@ def load_encoder(
     encoder = encoder.to(device)
     encoder.attach(generator)
     return encoder
+
+
+def load_feature_editor(
+    path: Path | str, generator: Generator, *, device: torch.device | str = "cpu"
+) -> FeatureEditor:
+    """Return the feature editor of a world, which must be for F of this generator."""
+    tensors, metadata = checkpoints.load_weights(path, kind="feature_editor")
+    network = build(lambda: FeatureEditor(**metadata["config"]), tensors, source=path)
+    if network.config["channels"] != generator.channels.get(network.config["side"]):
+        raise WeightsError(f"{path} was trained for another generator: its F has another shape")
+    return network.to(device)
 
 
 def save_alignment(

@@ -103,6 +103,7 @@ OWN = {
     "inversion": "`clcae invert`, notebooks (`load_encoder`)",
     "peer": "`clcae invert --method METHOD --weights FILE`, notebooks",
     "alignment": "training an inversion, retrieval (`load_alignment`)",
+    "feature_editor": "carrying F along edits (`ClcaeInverter.load`)",
     "directions": "edits (`load_directions`)",
     "components": "edits (`load_ganspace`)",
     "inversion codes": "the explorer's and `clcae invert`'s codes",

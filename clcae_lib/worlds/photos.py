@@ -234,7 +234,8 @@ class PhotoWorld(World):
         """
         given = f"the world has one, {self.generator_file}"
         factors = "the factors behind a photograph are not known"
-        return {"generator": given, "judges": factors, "body": factors} | self._too_small
+        untrained = dict.fromkeys(("judges", "body", "feature_editor"), factors)
+        return {"generator": given} | untrained | self._too_small
 
     def lend(self, data: Path) -> None:
         """Write the settings into another data folder, and links to the generator and the networks.

@@ -161,7 +161,7 @@ class World:
     def untrained(self) -> dict[str, str]:
         """The links of the chain of weights that are not trained for this world, each with the reason."""
         factors = "it learns from factors, which rendered worlds such as 'portraits' have"
-        return {"judges": factors, "body": factors} | self._too_small
+        return dict.fromkeys(("judges", "body", "feature_editor"), factors) | self._too_small
 
     @property
     def _too_small(self) -> dict[str, str]:
