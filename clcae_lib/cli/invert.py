@@ -53,7 +53,7 @@ def invert(
         wanted = spaces or [chosen.space]
         if wrong := [space for space in wanted if space not in known]:
             raise RequestError(f"--space {wrong[0]}: {chosen.name} has {', '.join(known)}")
-        ours = PRESETS.get(chosen.name)
+        ours = PRESETS.get(chosen.name.removesuffix("_edited"))
         own = made.inversion(ours) if ours else made.weights(f"peer_{chosen.name}")
         if chosen.name in PEERS and not (weights or own.is_file()):
             raise RequestError(

@@ -70,7 +70,7 @@ class Pairs:
     given: tuple[Tensor, Tensor, Tensor]
     codes: Inversion
     goal: Float[Tensor, "n c h w"]
-    images: Float[Tensor, "n 3 h w"]
+    images: Float[Tensor, "n 3 height width"]
 
 
 class FeatureEditorTask(Task):

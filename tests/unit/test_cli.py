@@ -88,7 +88,7 @@ def test_run_prints_where_the_report_is(suite, tmp_path):
         assert wrong.output.count("\n") == 1
 
 
-LINKS = ["generator", "judges", "body", "alignment", "inversion", "peer"]
+LINKS = ["generator", "judges", "body", "alignment", "inversion", "feature_editor", "peer"]
 
 
 def shown(*arguments):
@@ -214,10 +214,11 @@ def test_train_all_shows_every_link_and_says_nothing_is_left_out():
     assert result.exit_code == 0, result.output
     links = {part.split("\n")[0].removeprefix("# "): part for part in result.output.split("---\n")}
     assert list(links) == [
-        *("generator", "judges", "body", "alignment", "inversion_foundation", "inversion_published")
+        *("generator", "judges", "body", "alignment", "inversion_foundation", "inversion_published"),
+        "feature_editor",
     ]
     steps = [parse_yaml(part, source=name)["steps"] for name, part in links.items()]
-    assert steps == [load_config(GeneratorConfig).steps, 4, 600, 1500, 3, 3]
+    assert steps == [load_config(GeneratorConfig).steps, 4, 600, 1500, 3, 3, 400]
 
 
 @pytest.mark.parametrize(
@@ -252,6 +253,7 @@ TINY = {
     "body": ["images=8", "validation_images=4", "steps=1"],
     "alignment": ["validation_pairs=11", "final_pairs=11", "neighbour_codes=2"],
     "inversion": ["images=8", "validation_images=8", "bank=8"],
+    "feature_editor": ["samples=8", "validation_pairs=4", "steps=1"],
 }
 
 
@@ -273,7 +275,7 @@ def test_train_all_goes_down_the_chain_and_leaves_data_and_environment_alone(tmp
     assert checkpoints.check_chain(folder) == []
     assert {path.stem for path in folder.glob("*.safetensors")} >= {
         *("generator", "oracle_a", "perceptual_b", "alignment", "inversion_foundation"),
-        *("body", "inversion_published", "directions"),
+        *("body", "inversion_published", "feature_editor", "directions"),
     }
     trained_on = checkpoints.read_card(folder / "inversion_published.safetensors")["trained_on"]
     assert set(trained_on) == {

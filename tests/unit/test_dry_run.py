@@ -94,7 +94,8 @@ def test_the_chain_of_ones_own_world_leaves_out_what_it_cannot_have(world, tmp_p
     done = train_all(tmp_path / "runs", *(["--install"] if install else []))
     assert done.exit_code == 0, done.output
     plan, _, rest = done.stdout.partition("alignment:")
-    for part in ("generator", "judges", "body", "inversion_published", "directions", "measure"):
+    links = ("generator", "judges", "body", "inversion_published", "feature_editor")
+    for part in (*links, "directions", "measure"):
         assert re.search(rf"^{part} +left out: \w", plan, re.MULTILINE), part
     assert "trained: " not in plan
     assert rest.count("trained:") == 2

@@ -341,7 +341,9 @@ def test_every_name_makes_something_or_names_what_is_missing(name, targets, tmp_
     monkeypatch.setenv("CLCAE_DATA", str(tmp_path))
     method = METHODS[name]
     if method.trained:
-        with pytest.raises(WorldError, match=r"clcae train (alignment|inversion|peer)[a-z ]* --world bare"):
+        with pytest.raises(
+            WorldError, match=r"clcae train (alignment|inversion|peer|feature_editor)[a-z ]* --world bare"
+        ):
             make_inverter(name, Bare(), device="cpu")
         return
     steps = 1 if method.steps else None

@@ -6,10 +6,12 @@ import torch
 from clcae_lib.training import fit, load_config
 from clcae_lib.training.adversarial import AdversarialTask
 from clcae_lib.training.alignment import AlignmentConfig, AlignmentTask
+from clcae_lib.training.feature_editor import FeatureEditorConfig, FeatureEditorTask
 from clcae_lib.training.inversion import InversionConfig, InversionTask
 from clcae_lib.training.judges import JudgesConfig, JudgeTask
 from clcae_lib.training.peers import METHODS, PeerConfig, task_of
 from clcae_lib.weights import checkpoints
+from clcae_lib.worlds import get_world
 from clcae_lib.worlds.portraits import dataset
 from tests.unit import _tiny
 from tests.unit.test_adversarial import Blobs, settings
@@ -36,6 +38,9 @@ def make(name, parts):
     if name in ("alignment", "pairs"):
         pairs = 20 if name == "pairs" else None
         return AlignmentTask(AlignmentConfig(**_tiny.ALIGNMENT, pairs=pairs), parts[32].generator)
+    if name == "feature_editor":
+        values = _tiny.RUN | {"samples": 8, "validation_pairs": 4, "width": 8, "blocks": 1}
+        return FeatureEditorTask(FeatureEditorConfig(**values), get_world("portraits"))
     if name in ("32-true", "bf16-mixed"):
         return AdversarialTask(settings(precision=name, checkpoint_every=1), Blobs())
     few = ["size=32", "validation_size=16", "batch_size=8", "steps=4", "checkpoint_every=2"]
@@ -44,7 +49,7 @@ def make(name, parts):
 
 
 STAGES = [(precision, killed) for precision in ("32-true", "bf16-mixed") for killed in (2, 3, 4)]
-OTHERS = ["foundation", "published", "alignment", "pairs", "oracle", *METHODS]
+OTHERS = ["foundation", "published", "alignment", "pairs", "oracle", "feature_editor", *METHODS]
 
 
 @pytest.mark.parametrize(("name", "killed"), [*STAGES, *((name, 3) for name in OTHERS)])
