@@ -1,9 +1,9 @@
-"""Train the feature editor (`models.feature_editor`) from the generator alone.
+"""Train the feature editor (`models.feature_editor`) on samples of the generator.
 
 A sample's code a and an imprecise code b of its image take the same step d. What F adds to the generator's
 activation of b must become what the F of a + d adds to that of b + d. In a part of the pairs b is a with
 noise, and the F of a code is the generator's own activation; in the others b and both F are the encoder's, of
-the images of a and a + d, so that the editor also carries what the encoder alone puts into F.
+the images of a and a + d, so that the editor also carries what only the encoder puts into F.
 """
 
 from dataclasses import dataclass, replace
@@ -16,7 +16,8 @@ from lightning_fabric import Fabric
 from pydantic import Field
 from torch import Tensor
 
-from clcae_lib.editing import apply_all, named_directions
+from clcae_lib.devices import to_device
+from clcae_lib.editing import apply, named_directions
 from clcae_lib.inversion import ClcaeInverter, Inversion
 from clcae_lib.losses import IdentityLoss, PerceptualLoss, ReconstructionLoss
 from clcae_lib.models import FeatureEditor
@@ -90,7 +91,7 @@ class FeatureEditorTask(Task):
         config, world, device = self.config, self.world, fabric.device
         self.generator = optim.placed(self.inverter.generator, device)
         self.encoder = optim.placed(self.inverter.encoder, device)
-        self.directions = [d.to(device) for d in named_directions(world, device=device).values()]
+        self.steps = self._named_steps()
         judges = (optim.placed(getattr(world, name)("train"), device) for name in ("perceptual", "identity"))
         perceptual, identity = judges
         self.loss = ReconstructionLoss(perceptual=PerceptualLoss(perceptual), identity=IdentityLoss(identity))
@@ -123,16 +124,18 @@ class FeatureEditorTask(Task):
         generator, count = self.generator, len(rows)
         encoded, device = round(ENCODED * count), self.fabric.device
         with self.fabric.autocast():
-            found = bank[rows].map(Tensor.float)
+            found = bank[to_device(rows, device)].map(Tensor.float)
             true = Inversion.from_w(found.w, generator)
             noise = torch.randn(count, generator.n_latent + 1, generator.style_dim, generator=source)
             noise = (noise[:, :1] + noise[:, 1:]) * NOISE * torch.rand(count, 1, 1, generator=source)
-            imprecise = true.w_plus + noise.to(device) * generator.w_std
+            imprecise = true.w_plus + to_device(noise, device) * generator.w_std
             imprecise = torch.cat([found.w_plus[:encoded], imprecise[encoded:]])
             feature = torch.cat([found.feature[:encoded], self._activation(true)[encoded:]])
             before = replace(true, w_plus=imprecise)
-            edit = self._edit(bank, found.w, source)
-            true, after = edit(true), edit(before)
+            step, styles = self._edit(bank, found.w, source)
+            true, after = (
+                replace(codes, w_plus=codes.w_plus + step, styles=styles) for codes in (true, before)
+            )
             own, moved, goal = (self._activation(codes) for codes in (before, after, true))
             goal = torch.cat([self._encoded(true[slice(encoded)]).feature, goal[encoded:]]) - moved
             images = self._images(after, moved + goal)
@@ -191,22 +194,30 @@ class FeatureEditorTask(Task):
         side = self.editor.config["side"]
         return self.generator.activation(codes.w_plus, side=side, style_offsets=codes.styles).float()
 
-    def _edit(self, bank: Inversion, w: Float[Tensor, "n d"], source: torch.Generator) -> Any:
-        """Return a random edit: for each row a named direction, or a part of the way to another code."""
-        count, device = len(w), self.fabric.device
-        named = (torch.rand(count, generator=source) < NAMED) & bool(self.directions)
-        which = torch.randint(max(1, len(self.directions)), (count,), generator=source)
-        size = named * REACH * (2 * torch.rand(count, generator=source) - 1)
-        edits = [(d, (size * (which == i)).to(device)) for i, d in enumerate(self.directions)]
-        others = bank.w[torch.randint(len(bank), (count,), generator=source)]
+    @torch.no_grad()
+    def _named_steps(self) -> tuple[Float[Tensor, "k l d"], Float[Tensor, "k s"]]:
+        """Return what strength 1 of each named direction adds to W+ and to styles, after a first row of 0."""
+        generator, device = self.generator, self.fabric.device
+        start = Inversion.from_w(torch.zeros(1, generator.style_dim, device=device), generator)
+        start = replace(start, styles=torch.zeros(1, sum(generator.style_sizes), device=device))
+        directions = named_directions(self.world, device=device).values()
+        rows = [start, *(apply(generator, start, direction) for direction in directions)]
+        return torch.cat([row.w_plus for row in rows]), torch.cat([row.styles for row in rows])
+
+    def _edit(
+        self, bank: Inversion, w: Float[Tensor, "n d"], source: torch.Generator
+    ) -> tuple[Float[Tensor, "n l d"], Float[Tensor, "n s"]]:
+        """Return random steps of W+ and styles: along a named direction, or part of the way to a code."""
+        count, known = len(w), len(self.steps[0]) - 1
+        named = (torch.rand(count, generator=source) < NAMED) & (known > 0)
+        which = named * (1 + torch.randint(max(1, known), (count,), generator=source))
+        size = REACH * (2 * torch.rand(count, generator=source) - 1)
+        others = torch.randint(len(bank), (count,), generator=source)
         share = ~named * SHARE * torch.rand(count, generator=source)
-        step = share.to(device)[:, None] * (others - w)
-
-        def edit(codes: Inversion) -> Inversion:
-            moved = replace(codes, w_plus=codes.w_plus + step[:, None], feature=None)
-            return apply_all(self.generator, moved, edits)
-
-        return edit
+        drawn = (to_device(part, w.device) for part in (which, size[:, None], others, share[:, None]))
+        which, size, others, share = drawn
+        step = (share * (bank.w[others] - w))[:, None] + size[:, None] * self.steps[0][which]
+        return step, size * self.steps[1][which]
 
 
 def train(config: FeatureEditorConfig, folder: Path | str, *, resume: bool = True, **options: Any) -> Path:

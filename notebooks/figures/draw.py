@@ -365,7 +365,9 @@ def chain() -> Diagram:
     alignment and loss networks (identity a, perceptual a); that of preset foundation also starts from
     the alignment. The encoders that CLCAE is compared with start from the backbone. Oracle a learns
     from the split judge_a; identity a and perceptual a start from it, and it labels the samples from
-    which directions are found. The copies b learn from the split judge_b and only measure."""
+    which directions are found. The feature editor
+    learns to carry the F of preset foundation along the directions, with the same generator and loss
+    networks. The copies b learn from the split judge_b and only measure."""
     d = Diagram(608, "The chain of weights: who is trained on whom", text)
     d.box(28, 66, 112, 150, "plain", "# renders", "split train")
     d.box(208, 66, 132, 52, "trained", "# backbone", "reads the factors")
@@ -395,7 +397,11 @@ def chain() -> Diagram:
     d.arrow("", "274,216 V236 H638", links=to_both.format("generator"))
     d.arrow("", "556,178 H638", links=to_both.format("alignment"))
     judges = f"{to_both.format('identity_a')} {to_both.format('perceptual_a')}"
-    d.arrow("", "556,380 H758 V312", links=judges)
+    d.arrow("", "616,380 V290 H638", links=judges)
+    d.box(640, 346, 236, 68, "trained", "# feature editor", "carries F along edits", "- same generator")
+    d.arrow("", "556,380 H638", links="identity_a>feature_editor perceptual_a>feature_editor")
+    d.arrow("", "530,310 V332 H598 V362 H638", links="directions>feature_editor")
+    d.arrow("", "758,310 V344", links="inversion_foundation>feature_editor generator>feature_editor")
     d.arrow("thick copied", "340,92 H638", "556,204 H654")
     d.arrow("dashed", "556,496 H638", "274,466 V448 H758 V464")
     words = ("used in its training", "weights copied as its start", "measures only")

@@ -19,6 +19,7 @@ from clcae_lib.training.adversarial import AdversarialTask, GeneratorConfig, Sta
 from clcae_lib.training.alignment import AlignmentConfig, AlignmentTask
 from clcae_lib.training.body import BodyConfig, BodyTask
 from clcae_lib.training.data import seed_step
+from clcae_lib.training.feature_editor import FeatureEditorConfig, FeatureEditorTask
 from clcae_lib.training.inversion import InversionConfig, InversionTask
 from clcae_lib.training.judges import JudgesConfig, JudgeTask
 from clcae_lib.training.peers import PeerConfig, task_of
@@ -53,6 +54,7 @@ GENERATOR |= {"batch_size": 4, "penalty_every": 2, "w_samples": 16, "size": None
 STAGES = (Stage(resolution=8, images=8), Stage(resolution=16, images=80))
 JUDGE = {"copy": "a", "start": "random", "size": 8, "validation_size": 8, "batch_size": 8, **OWN}
 BODY = {"images": 16, "validation_images": 8, "widths": WIDTHS, "batch_size": 8, "warmup": 1, **OWN}
+EDITOR = {"samples": 8, "validation_pairs": 4, "width": 8, "blocks": 1, "batch_size": 4, **OWN}
 FINDERS = ("interfacegan", "ganspace", "sefa", "stylespace", "alignment")
 
 Make = Callable[..., Task]
@@ -75,6 +77,7 @@ def trainings() -> dict[str, Make]:
     for kind in ("oracle", "identity", "perceptual"):
         makes[kind] = partial(_judge, {**JUDGE, "kind": kind})
     makes["body"] = partial(_body, BODY)
+    makes["feature editor"] = partial(_feature_editor, EDITOR)
     return makes
 
 
@@ -101,6 +104,11 @@ def _judge(values: dict, steps: int, **changes) -> Task:
 
 def _body(values: dict, steps: int, **changes) -> Task:
     return BodyTask(BodyConfig(**{**values, "steps": steps, **changes}), get_world("portraits"))
+
+
+def _feature_editor(values: dict, steps: int, **changes) -> Task:
+    config = FeatureEditorConfig(**{**values, "steps": steps, **changes})
+    return FeatureEditorTask(config, get_world("portraits"))
 
 
 def steps_of(task: Task, fabric) -> Iterator[dict[str, float | Tensor]]:

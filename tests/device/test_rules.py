@@ -22,6 +22,7 @@ LARGEST_WAITS = {
     "identity": 0,
     "perceptual": 0,
     "body": 0,
+    "feature editor": 0,
 }
 """Copies and reads per training step that make the host wait for the device."""
 
