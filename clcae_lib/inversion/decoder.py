@@ -133,14 +133,6 @@ class Editing(Plain):
         own, moved = self._activations(generator, before, after)
         return moved + self.network(before.feature - own, own, moved)
 
-    def interpolate(self, other: Plain, amount: float) -> Plain:
-        """Return the same decoder."""
-        return self
-
-    def tuned(self, tensors: Mapping[str, Tensor]) -> Plain:
-        """Return the decoder with these tensors for each image, whose F the formula carries; or the same."""
-        return Tuned(tensors) if tensors else self
-
 
 class _Call(nn.Module):
     """Calls a method of the generator, so that `functional_call` can replace its tensors."""

@@ -22,7 +22,7 @@ from clcae_lib.inversion import ClcaeInverter, Inversion
 from clcae_lib.losses import IdentityLoss, PerceptualLoss, ReconstructionLoss
 from clcae_lib.models import FeatureEditor
 from clcae_lib.training import optim
-from clcae_lib.training.config import Precision, TrainConfig
+from clcae_lib.training.config import ConfigError, Precision, TrainConfig
 from clcae_lib.training.data import sample_codes, step_generator
 from clcae_lib.training.loop import Task, fit
 from clcae_lib.training.records import digests
@@ -81,6 +81,8 @@ class FeatureEditorTask(Task):
 
     def __init__(self, config: FeatureEditorConfig, world: World) -> None:
         self.world, self.inverter = world, ClcaeInverter.load(world, device="cpu")
+        if self.inverter.encoder.config["feature_attention"] == "off":
+            raise ConfigError(f"world={world.name!r}: its encoder has no F; train one with feature_attention")
         judges = [world.judge_file(name, "train") for name in ("perceptual", "identity")]
         files = [world.generator_file, world.inversion("foundation"), world.weights("directions"), *judges]
         super().__init__(config, trained_on=digests(*(file for file in files if file and file.is_file())))
@@ -92,9 +94,10 @@ class FeatureEditorTask(Task):
         self.generator = optim.placed(self.inverter.generator, device)
         self.encoder = optim.placed(self.inverter.encoder, device)
         self.steps = self._named_steps()
-        judges = (optim.placed(getattr(world, name)("train"), device) for name in ("perceptual", "identity"))
-        perceptual, identity = judges
-        self.loss = ReconstructionLoss(perceptual=PerceptualLoss(perceptual), identity=IdentityLoss(identity))
+        self.loss = ReconstructionLoss(
+            perceptual=PerceptualLoss(optim.placed(world.perceptual("train"), device)),
+            identity=IdentityLoss(optim.placed(world.identity("train"), device)),
+        )
         side = self.encoder.config["feature_side"]
         sizes = {"side": side, "width": config.width, "blocks": config.blocks}
         self.editor = optim.channels_last(FeatureEditor(self.generator.channels[side], **sizes)).to(device)

@@ -22,6 +22,7 @@ from clcae_lib.training.adversarial import AdversarialTask, GeneratorConfig, Sta
 from clcae_lib.training.alignment import AlignmentConfig, AlignmentTask
 from clcae_lib.training.body import BodyConfig, BodyTask
 from clcae_lib.training.encoders import world_parts
+from clcae_lib.training.feature_editor import FeatureEditorConfig, FeatureEditorTask
 from clcae_lib.training.inversion import InversionConfig, InversionTask
 from clcae_lib.training.judges import JudgesConfig, JudgeTask
 from clcae_lib.training.peers import PeerConfig, task_of
@@ -70,6 +71,7 @@ def tasks(world: str, **changes: Any) -> dict[str, Callable[[], Task]]:
         "generator": partial(_generator, **common),
         **{kind: partial(_judge, kind=kind, **common) for kind in ("oracle", "identity", "perceptual")},
         "body": lambda: BodyTask(BodyConfig(**few), get_world(world)),
+        "feature editor": lambda: FeatureEditorTask(FeatureEditorConfig(**common), get_world(world)),
     }
 
 

@@ -10,13 +10,14 @@ from clcae_lib.editing import named_directions, response
 from clcae_lib.inversion import ClcaeInverter
 from clcae_lib.models.backbone import make_backbone
 from clcae_lib.training.body import pretrained_body
-from clcae_lib.weights import checkpoints, load_alignment, load_encoder
+from clcae_lib.weights import checkpoints, load_alignment, load_encoder, load_feature_editor
 from clcae_lib.worlds import get_world
 
 FOLDER = paths.root() / "data" / "portraits"
 JUDGES = [f"{kind}_{copy}" for kind in ("oracle", "identity", "perceptual") for copy in "ab"]
 PEERS = ["peer_psp", "peer_restyle_psp", "peer_hfgi"]
-NAMES = ["generator", *JUDGES, "body", "alignment", "inversion_foundation", "inversion_published", *PEERS]
+NAMES = ["generator", *JUDGES, "body", "alignment", "inversion_foundation", "inversion_published"]
+NAMES += ["feature_editor", *PEERS]
 EDITED = ("yaw", "pitch", "smile", "mouth_open", "age", "hair_length", "glasses", "beard", "light_azimuth")
 
 
@@ -66,6 +67,14 @@ def test_directions_are_of_this_generator_and_do_what_they_are_named_after():
         column = list(world.factor_names).index(name)
         moved = response(generator, oracle, found[name], w)[:, column].mean() / world.factor_std[column]
         assert moved > 0.5, name
+
+
+def test_the_feature_editor_carries_f_closer_to_where_it_belongs_than_the_formula():
+    world = get_world("portraits")
+    load_feature_editor(world.weights("feature_editor"), world.generator())
+    measures = checkpoints.read_card(world.weights("feature_editor"))["measures"]
+    for term in ("feature", "l2", "perceptual", "identity"):
+        assert measures[term] < 0.9 * measures[f"formula_{term}"], term
 
 
 def test_all_weights_together_stay_small():
