@@ -89,7 +89,8 @@ def test_adding_the_difference_keeps_colour_and_grain(scene):
     pasted = paste(photo, alignment, edited, before=blurry, blend="add")
     x, y = alignment.points_to_photo(torch.tensor([[65.0, 90.0]]))[0].long().tolist()
     patch = (slice(None), slice(y - 6, y + 6), slice(x - 6, x + 6))
-    step = pasted[patch] - photo[patch]
+    step = (pasted[patch] - photo[patch])[photo[patch] < 0.75]  # brighter pixels end at white
+    assert step.numel() > 200
     assert step.mean() == pytest.approx(0.2, abs=0.02)
     assert step.std() < 0.02, "the same step everywhere, so the grain stays"
 
