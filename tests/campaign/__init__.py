@@ -1,1 +1,1 @@
-"""Trials on reliability and security that take too long for the tests; `make campaign` runs them."""
+"""The campaign on reliability and security: every fault that was found, tried again by `make campaign`."""

@@ -1,1 +1,1 @@
-"""Files as other people bring them: cases of a log of public bug reports, by its numbers."""
+"""Files as other people bring them: each row of a log of public bug reports, made here and tried."""

@@ -1,5 +1,7 @@
 """Photographs as they come, and the commands as people give them: used, or named with the remedy."""
 
+import re
+
 import pandas as pd
 import pytest
 import torch
@@ -9,11 +11,13 @@ from typer.testing import CliRunner
 from clcae_lib.cli import app
 from clcae_lib.inversion import ClcaeInverter
 from clcae_lib.models import FoundationEncoder
+from clcae_lib.paths import notebooks_dir
 from clcae_lib.photos import Landmarks, save_landmarks
-from clcae_lib.weights import load_generator
+from clcae_lib.suite.plan import plan
+from clcae_lib.weights import load_generator, save_generator
 from clcae_lib.weights.checkpoints import save_weights
 from clcae_lib.worlds import get_world
-from tests.unit._tiny import WIDTHS
+from tests.unit._tiny import WIDTHS, tiny_generator
 from tests.unit.test_worlds_photos import album, make, places  # noqa: F401 - fixtures
 
 
@@ -34,6 +38,87 @@ def family(album):  # noqa: F811
         yield world
 
 
+LITTER = {  # row 35: files that stand among photographs, and what is said of each
+    ".DS_Store": (b"\0\0\0\1Bud1", None),
+    "._a.jpg": (b"\0\5\x16\7", None),
+    "Thumbs.db": (b"\xd0\xcf", None),
+    "empty.jpg": (b"", "empty"),
+    "cut.jpg": (b"\xff\xd8\xff\xe0", "damaged or cut short"),
+    "phone.heic": (b"\0\0\0\x18ftypheic" + bytes(40), r"HEIC image; install its decoder|damaged"),
+    "phone.avif": (b"\0\0\0\x18ftypavif" + bytes(40), "damaged"),
+    "film.mov": (b"\0\0\0\x14ftypqt  " + bytes(40), "film"),
+    "scan.tif": (b"II*\0" + bytes(40), "TIFF"),
+    "old.bmp": (b"BM" + bytes(40), "BMP"),
+    "move.gif": (b"GIF89a" + bytes(40), "GIF"),
+}
+
+
+def test_35_what_is_among_photographs_is_left_out_or_named(family, album):  # noqa: F811
+    for name, (content, _) in LITTER.items():
+        (album / name).write_bytes(content)
+    done = call("world", "check", "family")
+    assert done.exit_code == 0
+    for name, (_, words) in LITTER.items():
+        lines = [line for line in done.output.splitlines() if f"/{name}" in line]
+        assert len(lines) == (words is not None), (name, lines)
+        assert all(re.search(words, line) for line in lines)
+
+
+def test_40_a_photograph_with_bad_landmarks_is_named(family, album):  # noqa: F811
+    save_landmarks(album / "p01.jpg", [Landmarks(torch.ones(5, 2))], size=(96, 96))
+    done = call("world", "check", "family")
+    assert re.search(r"not used: .*p01\.jpg: landmarks: eyes and mouth are within a pixel", done.output)
+
+
+def test_45_and_46_landmarks_and_results_are_no_photographs(family, album, tmp_path):  # noqa: F811
+    for path in (album / "unmarked.png", album / "broken.jpg", album / "notes.txt"):
+        path.unlink()
+    command = ["invert", "--world", "family", "--preset", "foundation", "--device", "cpu", "--input", album]
+    done = call(*command, "--output", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert "24 inverted, 0 not" in done.output
+    assert pd.read_csv(tmp_path / "out" / "measures.csv")["error"].isna().all()
+    assert "name another one for the results" in call(*command, "--output", album).output
+
+
+def test_38_the_face_is_chosen_for_one_inversion(family, album, tmp_path):  # noqa: F811
+    command = ["invert", "--world", "family", "--preset", "foundation", "--device", "cpu", "--input", album]
+    done = call(*command, "--output", tmp_path / "out", "--face", "2")
+    assert "face 2 was asked for, but 1 are known" in done.output
+    assert call(*command, "--output", tmp_path / "out", "--face", "both").exit_code == 2
+
+
+def test_47_a_folder_of_folders_names_them(tmp_path, places):  # noqa: F811
+    (tmp_path / "album" / "2024").mkdir(parents=True)
+    Image.new("RGB", (64, 64)).save(tmp_path / "album" / "2024" / "a.png")
+    save_generator(tmp_path / "g.safetensors", tiny_generator(32), {})
+    options = ["--images", tmp_path / "album", "--generator", tmp_path / "g.safetensors"]
+    done = call("world", "add", "w", *options)
+    assert done.exit_code == 2
+    assert "say --recursive" in done.output
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("folder=my photos #1", "my photos #1"),  # 54
+        ("folder=~/pictures", None),  # 55
+        ("folder=album", "album"),  # 56
+        ("folder=2024", "2024"),
+        ("edit=0", "0"),  # 44
+    ],
+)
+def test_44_and_54_to_56_settings_are_text_and_folders_are_where_they_were_named(
+    tmp_path, monkeypatch, setting, value
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    name = setting.partition("=")[0]
+    found = plan(notebooks_dir(), "smoke", only=["08"], settings=[setting])[1][0].parameters[name]
+    expected = tmp_path / (value or "home/pictures")
+    assert found == (value if name == "edit" else str(expected))
+
+
 def test_43_a_replaced_photograph_is_inverted_anew(family, album, tmp_path):  # noqa: F811
     command = ["invert", "--world", "family", "--preset", "foundation", "--device", "cpu", "--input", album]
     call(*command, "--output", tmp_path / "out")
@@ -45,6 +130,25 @@ def test_43_a_replaced_photograph_is_inverted_anew(family, album, tmp_path):  # 
         "p02.jpg"
     ]
     assert before.drop("p02.jpg").equals(after.drop("p02.jpg"))
+
+
+def test_65_train_all_of_a_world_of_ones_own_finds_it_and_says_what_to_fetch(family):
+    done = call("train", "all", "--world", "family", "--show-config")
+    assert done.exit_code == 2
+    assert "`clcae fetch alexnet` brings it" in done.output
+
+
+def test_66_directions_of_a_world_without_factors_say_what_is_there_instead(family):
+    done = call("directions", "--world", "family", "--device", "cpu")
+    assert done.exit_code == 2
+    assert "has no factors to name directions after" in done.output
+    assert not family.weights("directions").exists()
+
+
+def test_67_missing_published_weights_name_the_command_that_brings_them(album, tmp_path):  # noqa: F811
+    done = call("invert", "--input", album, "--output", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "`clcae fetch ffhq` brings it" in done.output
 
 
 @torch.no_grad()
