@@ -30,9 +30,9 @@ EQUAL = {
 FREE = {
     "optimisation_f": "optimisation in F, 400 steps",
     "hybrid": "CLCAE shipped, then 50 steps",
-    "pti": "pivotal tuning (PTI)",
     "optimisation_w_plus": "optimisation in W+, 400 steps",
     "clcae_few": "**CLCAE, shipped**",
+    "clcae_edited": "CLCAE shipped, with the feature editor",
     "optimisation_w": "optimisation in W, 300 steps",
 }
 """What has a longer training, or time for each image, on fewer images."""
