@@ -250,7 +250,7 @@ def findings() -> str:
     most = value(turns, turning)
     assert turns != "clcae"
     steps, times = fewest_steps(), rounded(value(theirs, "time"))
-    as_well = "as well as" if turned[ours][0] >= turned[theirs][0] else "not quite as well as"
+    as_well = "about as well as" if turned[ours][0] >= turned[theirs][0] else "not quite as well as"
     wins, loses = (short(won[name]) for name in won)
     (our_identity, our_distance), (their_identity, their_distance) = (
         (short(turned[v][0]), short(turned[v][1], 3)) for v in (ours, theirs)
