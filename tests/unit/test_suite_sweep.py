@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(autouse=True)
 def _no_open_sockets():
-    """A killed worker leaves Dask's end of its connection open; it is collected here and not in another test."""
+    """Collect what a killed worker leaves: Dask's end of its connection stays open until then."""
     yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
