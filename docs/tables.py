@@ -13,6 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from clcae_lib.evaluation import LEAST_STEPS, gain_over_seeds, images_at_response
+from clcae_lib.suite import read_runs
+from clcae_lib.weights.checkpoints import read_card
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "results" / "reference"
@@ -68,7 +70,7 @@ def sweep(name: str, table: str) -> pd.DataFrame:
 @cache
 def ablations() -> pd.DataFrame:
     """Return the runs of the committed ablation."""
-    return pd.read_csv(REFERENCE / "sweeps" / "ablations" / "runs.csv", keep_default_na=False)
+    return read_runs(REFERENCE / "sweeps" / "ablations")
 
 
 def metric(notebook: str, name: str, subject: str, source: str = "reference") -> dict:
@@ -81,7 +83,7 @@ def metric(notebook: str, name: str, subject: str, source: str = "reference") ->
 
 def card(name: str) -> dict:
     """Return the card of a shipped network."""
-    return json.loads((ROOT / "data" / "portraits" / f"{name}.json").read_text(encoding="utf-8"))
+    return read_card(ROOT / "data" / "portraits" / f"{name}.safetensors")
 
 
 @cache
