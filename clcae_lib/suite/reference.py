@@ -70,7 +70,8 @@ def keep_report(source: Path) -> Path:
 def _keep_notebook(source: Path, target: Path) -> None:
     """Write an executed notebook in at most `_LARGEST_NOTEBOOK` bytes.
 
-    The state of its widgets and the places of its files on this machine are left out.
+    Its widgets, which are dead without a kernel, become a sentence; the cell of parameters that papermill
+    injected is marked as hidden on the website; the places of its files on this machine are left out.
     """
     if not source.is_file():
         return
@@ -80,9 +81,13 @@ def _keep_notebook(source: Path, target: Path) -> None:
         notebook.metadata.pop("widgets", None)
         for place in ("input_path", "output_path"):
             notebook.metadata.get("papermill", {}).pop(place, None)
+        for cell in notebook.cells:
+            if "injected-parameters" in cell.metadata.get("tags", []):
+                cell.metadata.tags.append("hide-cell")
         outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
         for data in (output["data"] for output in outputs if "data" in output):
-            data.pop("application/vnd.jupyter.widget-view+json", None)
+            if data.pop("application/vnd.jupyter.widget-view+json", None):
+                data["text/plain"] = "A widget: run the notebook to use it."
             if "image/png" in data:
                 data["image/png"] = _fewer_colours(data["image/png"], share)
         small = nbformat.writes(notebook)

@@ -32,6 +32,7 @@ figure, axes = plt.subplots(figsize=(2, 1))
 recorder.figure(figure, "plain_one")
 recorder.figure(figure, "first_one", headline=True, caption="It rises.");
 """
+WIDGET = "import ipywidgets; ipywidgets.IntSlider()"
 SHOWN = "from IPython.display import Image; Image(str(recorder.folder / 'first_one.png'))"
 
 
@@ -101,7 +102,7 @@ def test_the_committed_reference_can_be_checked(repository):
 
 
 def test_a_run_is_kept_with_small_notebooks_and_sent_as_one_page(suite, tmp_path):
-    suite({"01_a": [TABLE, SHOWN]})
+    suite({"01_a": [TABLE, WIDGET, SHOWN]})
     source = run_suite("quick").folder
     target = source.parent / "reference"
     (target / "01_a").mkdir(parents=True)
@@ -112,6 +113,10 @@ def test_a_run_is_kept_with_small_notebooks_and_sent_as_one_page(suite, tmp_path
     assert "It rises." in page
     executed = nbformat.read(target / "notebooks" / "01_a.ipynb", as_version=4)
     assert "widgets" not in executed.metadata
+    (widget,) = executed.cells[-2].outputs
+    assert widget.data == {"text/plain": "A widget: run the notebook to use it."}
+    hidden = [cell.source for cell in executed.cells if "hide-cell" in cell.metadata.get("tags", [])]
+    assert [source.splitlines()[0] for source in hidden] == ["# Parameters"]
     assert str(tmp_path) not in (target / "notebooks" / "01_a.ipynb").read_text()
     (shown,) = [output for output in executed.cells[-1].outputs if "data" in output]
     with Image.open(io.BytesIO(base64.b64decode(shown["data"]["image/png"]))) as image:
