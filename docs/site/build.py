@@ -1,6 +1,7 @@
 """Gather the sources of the website and build it into build/site: `python docs/site/build.py [--strict]`."""
 
 import argparse
+import re
 import shutil
 from pathlib import Path
 
@@ -30,6 +31,9 @@ def gather() -> None:
         (SOURCE / "notebooks" / executed.name).write_text(text, encoding="utf-8")
     for page in (ROOT / "docs" / "site").glob("*.md"):
         shutil.copyfile(page, SOURCE / page.name)
+    readme = SOURCE / "README.md"  # here a notebook's page is its executed copy
+    text = re.sub(r", \[executed\]\([^)]*\)", "", readme.read_text(encoding="utf-8"))
+    readme.write_text(text, encoding="utf-8")
 
 
 def main() -> int:

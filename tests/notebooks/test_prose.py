@@ -158,6 +158,7 @@ def test_the_times_that_a_notebook_and_the_readme_name_are_those_of_the_committe
     said = [WORDS[n] if n in WORDS else float(n) for n in numbers[:2] if n]
     seconds = sum(said) / len(said) * (60 if numbers[2] == "minute" else 1)
     (row,) = [row for row in rows_of("| notebook |", README) if f"(notebooks/{notebook.name})" in row[0]]
+    assert f"(results/reference/notebooks/{notebook.name})" in row[0]
     for named in (seconds, float(row[2])):
         assert taken(notebook.stem) / 1.5 <= named <= taken(notebook.stem) * 1.5
 
