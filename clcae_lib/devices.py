@@ -11,11 +11,14 @@ import platform
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 
 from clcae_lib.errors import ClcaeError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 __all__ = [
     *("DeviceError", "check_devices", "device_label", "has_kernels", "make_fabric", "resolve_device"),
@@ -136,6 +139,8 @@ def make_fabric(device: str = "auto", *, devices: int = 1, precision: str = "32-
     Raises:
         DeviceError: as `check_devices`.
     """
+    from lightning_fabric import Fabric  # seconds, for processes that train nothing
+
     chosen = check_devices(device, devices)
     if chosen.type == "cuda":
         precision = usable_precision(precision, _capabilities()[chosen.index or 0])

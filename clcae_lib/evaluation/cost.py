@@ -44,15 +44,16 @@ def time_paired(
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(1 + runs):
         for name, invert in methods.items():
-            _wait(images)
+            _synchronize(images)
             start = time.perf_counter()
             invert(images)
-            _wait(images)
+            _synchronize(images)
             seconds[name].append(time.perf_counter() - start)
     return {name: 1000 * statistics.median(each[1:]) / len(images) for name, each in seconds.items()}
 
 
-def _wait(images: Tensor) -> None:
+def _synchronize(images: Tensor) -> None:
+    """Wait until the device has finished, so that the clock includes its work."""
     if images.is_cuda:
         torch.cuda.synchronize(images.device)
 
@@ -64,11 +65,11 @@ def peak_memory(invert: Invert, images: Float[Tensor, "n 3 h w"]) -> float:
     Linux reports in this way; elsewhere the result is nan.
     """
     if images.is_cuda:
-        _wait(images)
+        _synchronize(images)
         held = torch.cuda.memory_allocated(images.device)
         torch.cuda.reset_peak_memory_stats(images.device)
         invert(images)
-        _wait(images)
+        _synchronize(images)
         return (torch.cuda.max_memory_allocated(images.device) - held) / 1e6
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):

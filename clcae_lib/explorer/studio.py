@@ -342,6 +342,7 @@ class Studio:
 
     @cached_property
     def _loss_identity(self) -> nn.Module:
+        """The loss copy of the identity network, loaded when the identity is first locked."""
         try:
             return self.world.identity("train", self.device)
         except WorldError as error:

@@ -16,7 +16,6 @@ from pydantic import BaseModel, FiniteFloat, TypeAdapter, ValidationError
 from clcae_lib import paths
 from clcae_lib.errors import ClcaeError
 from clcae_lib.files import atomic_path
-from clcae_lib.images import save_image
 from clcae_lib.settings import explain
 
 if TYPE_CHECKING:
@@ -178,6 +177,8 @@ class Recorder:
             with atomic_path(path) as partial:
                 image.save(partial, format="PNG")
         else:
+            from clcae_lib.images import save_image  # with torch: seconds, for kernels that need none
+
             save_image(path, image)
         return self._add(path.name, caption, headline)
 

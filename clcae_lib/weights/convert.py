@@ -137,9 +137,10 @@ def _generator(contents: Contents, found: Recognised) -> Parts:
 
 
 def _inversion(contents: Contents, found: Recognised) -> Parts:
+    """Return CLCAE's encoder of an official checkpoint, without its generator."""
     encoder = encoder_of(found, found.facts.get("domain", "faces"), source=contents.path)
-    said = {name: found.facts[name] for name in ("domain", "steps") if name in found.facts}
-    metadata = {"kind": "inversion", "preset": "published", "config": encoder.config, **said}
+    training = {name: found.facts[name] for name in ("domain", "steps") if name in found.facts}
+    metadata = {"kind": "inversion", "preset": "published", "config": encoder.config, **training}
     return encoder.state_dict(), metadata
 
 
