@@ -73,6 +73,17 @@ def test_conda_users_get_the_same_pins(repository, project):
     assert plain[0].split("=")[1] in SpecifierSet(project["requires-python"])
 
 
+def test_the_commands_without_make_are_those_of_the_makefile(repository):
+    page = (repository / "docs" / "running.md").read_text()
+    _, linux, windows, conda = re.split("On Linux and macOS|On Windows, in PowerShell|With conda", page)
+    for line in re.findall(r"\t\$\(BIN\)/(?:python )?(.*)", (repository / "Makefile").read_text()):
+        command = re.sub(r" --quiet| --disable-pip-version-check| \$\(ARGS\)", "", line)
+        if command.startswith("-m pip install") or command in ("clcae explore", "jupyter lab notebooks"):
+            assert command in linux
+            assert command in windows
+    assert "conda env create -f environment.yml" in conda
+
+
 def make(repository: Path, *arguments: str) -> str:
     command = ["make", "--no-print-directory", "-C", str(repository), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
