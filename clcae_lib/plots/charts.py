@@ -19,7 +19,9 @@ def heatmap(
     title: str | None = None,
     cell: float = 0.48,
 ) -> Figure:
-    """Return a figure of a table of signed numbers, zero white, with each number written into its cell.
+    """Return a figure of a table of numbers, zero white, with each number that is not 0.0 in its cell.
+
+    The colours are signed if a number is negative.
 
     Args:
         table: for example from `evaluation.effect_matrix`: edits in rows, measured factors in columns.
@@ -33,9 +35,10 @@ def heatmap(
     rows, columns = values.shape
     figure, axes = new_figure(width=columns * cell + 3.0, height=rows * cell + 1.9)
     axis = axes[0, 0]
-    mesh = axis.pcolormesh(values, cmap=DIVERGING, vmin=-limit, vmax=limit, edgecolors="white", linewidth=1)
+    colours = {"cmap": DIVERGING, "vmin": -limit} if (values < 0).any() else {"cmap": "Reds", "vmin": 0.0}
+    mesh = axis.pcolormesh(values, **colours, vmax=limit, edgecolors="white", linewidth=1)
     for (row, column), value in np.ndenumerate(values):
-        text = f"{round(value, 1) + 0.0:.1f}"  # adding zero turns -0.0 into 0.0
+        text = f"{value:.1f}" if round(value, 1) else ""
         colour = "white" if abs(value) > 0.7 * limit else "black"
         axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=9, color=colour)
     axis.set_xticks(np.arange(columns) + 0.5, table.columns, rotation=45, ha="right", rotation_mode="anchor")

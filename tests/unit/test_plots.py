@@ -93,10 +93,11 @@ def test_attention_is_brightest_where_the_weights_are_and_the_image_comes_first(
         show_attention(torch.zeros(3, 8, 8), attention, ["w0"])
 
 
-def test_a_heatmap_writes_each_number_and_centres_on_zero():
+def test_a_heatmap_writes_each_number_but_zero_and_centres_signed_ones_on_it():
     table = pd.DataFrame([[1.0, -0.5], [-0.04, 0.25]], index=["yaw", "smile"], columns=["yaw", "smile"])
     figure = heatmap(table, title="Effects")
-    assert [text.get_text() for text in figure.axes[0].texts] == ["1.0", "-0.5", "0.0", "0.2"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["1.0", "-0.5", "", "0.2"]
+    assert heatmap(table.abs()).axes[0].collections[0].get_clim() == (0.0, 1.0)
     mesh = figure.axes[0].collections[0]
     assert mesh.get_clim() == (-1.0, 1.0)
     assert min(mesh.cmap(mesh.norm(0.0))[:3]) > 0.9
