@@ -411,7 +411,35 @@ def chain() -> Diagram:
     return d
 
 
-FIGURES = {draw.__name__: draw for draw in (architecture, alignment, loss, edit, chain)}
+def photograph() -> Diagram:
+    """Draw the way of a photograph: aligned, inverted, edited, and pasted back."""
+    text = """A square is cut from the photograph by the eyes and the mouth. The encoder finds the codes of
+    this crop. The generator draws the edited codes and the unedited ones; the difference of the two images,
+    under a mask that is white where they differ, goes back into the photograph."""
+    d = Diagram(290, "From a photograph to an edit and back", text)
+    for x, turn, words in ((78, 0, "photograph"), (836, 0.8, "edited")):
+        d.rect(x - 46, 98, 92, 80, "plain")
+        d.face(x, 138, 50, turn)
+        d.rect(x - 29, 109, 58, 58, "line dashed", 0)
+        d.text(x, 200, words, "bold")
+    d.arrow("", "124,138 H146", "226,138 H246", "308,138 H326", "406,138 H424")
+    d.arrow("wplus", "504,138 H518 V98 H536", "504,138 H518 V178 H536")
+    d.arrow("", "636,98 H654", "636,178 H654", "718,98 H750 V118", "718,178 H750 V158", "768,138 H788")
+    d.box(148, 110, 78, 56, "plain", "# align", "eyes, mouth")
+    d.box(328, 110, 78, 56, "frozen", "# encoder")
+    d.box(426, 110, 78, 56, "wplus", "# codes", "w, W+, F")
+    d.box(732, 120, 36, 36, "plain", "# −")
+    d.face(277, 138, 60)
+    d.text(277, 186, "crop", "bold")
+    for y, turn, codes in ((98, 0.8, "edited codes"), (178, 0, "codes")):
+        d.box(538, y - 28, 98, 56, "frozen", "# generator", codes)
+        d.face(687, y, 60, turn)
+    d.text(750, 232, "difference × mask", "bold")
+    d.legend(252, frozen="frozen; the two generator boxes are one network")
+    return d
+
+
+FIGURES = {draw.__name__: draw for draw in (architecture, alignment, loss, edit, chain, photograph)}
 
 if __name__ == "__main__":
     for name, draw in FIGURES.items():
