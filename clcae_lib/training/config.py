@@ -35,6 +35,9 @@ class TrainConfig(BaseModel):
     cuda_graphs: bool = Field(
         default=True, description="record steps once and replay them where the task can, on a CUDA device"
     )
+    compile: bool = Field(
+        default=False, description="run the trained networks through torch.compile, which takes a minute first"
+    )
     steps: int = Field(default=1000, ge=0)
     batch_size: int = Field(default=16, ge=1, description="images per step, over all devices together")
     max_minutes: float | None = Field(
@@ -48,7 +51,7 @@ class TrainConfig(BaseModel):
 
     free: ClassVar[frozenset[str]] = frozenset(
         {"steps", "max_minutes", "checkpoint_every", "log_every", "validate_every", "sheet_every"}
-        | {"tensorboard", "threads", "device", "cuda_graphs"}
+        | {"tensorboard", "threads", "device", "cuda_graphs", "compile"}
     )
     """Settings that a resumed run may change."""
     stage: ClassVar[str] = ""

@@ -234,6 +234,9 @@ class _Run:
         """Build the task, then either restore the saved state or open a fresh folder."""
         seed_step(self.config.seed, 0, 0, device=self.fabric.device)
         self.task.setup(self.fabric)
+        if self.config.compile:
+            for network in self.task.modules.values():
+                network.compile()
         resumed = resume and (self.folder / STATE).is_file()
         if resumed:
             self._resume()

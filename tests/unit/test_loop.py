@@ -148,6 +148,17 @@ def test_a_resume_drops_the_rows_it_does_again_and_no_resume_all(tmp_path):
     assert [row["step"] for row in rows(folder)] == ["2"]
 
 
+def test_a_compiled_training_is_the_plain_one_and_resumes_it(tmp_path, monkeypatch):
+    made, original = [], torch.compile
+    monkeypatch.setattr(torch, "compile", lambda call: made.append(call) or original(call, backend="eager"))
+    run(tmp_path / "plain", steps=8)
+    assert made == []
+    run(tmp_path / "compiled", steps=4)
+    run(tmp_path / "compiled", steps=8, compile=True)
+    assert len(made) == 1
+    assert_equal(state(tmp_path / "compiled")["modules"], state(tmp_path / "plain")["modules"])
+
+
 def test_a_run_of_other_settings_is_refused_with_the_difference_and_a_remedy(tmp_path):
     class Newer(TrainConfig):
         depth: int
