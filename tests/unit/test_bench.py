@@ -19,6 +19,8 @@ from clcae_lib.suite.bench import committed as committed_rows
 from clcae_lib.suite.guests import CheckedInverter, GuestError, find_checked, load_guest
 from clcae_lib.worlds import get_world
 
+pytestmark = pytest.mark.xdist_group("bench")  # what these tests share is made once, in one worker
+
 COUNTS = {"images": 8, "edits": 4, "accessories": 4, "codes": 4}
 TINY = [text for name, count in COUNTS.items() for text in (f"--{name}", str(count))]
 SIZES = Sizes(**COUNTS, labelled=200, calibrated=8)

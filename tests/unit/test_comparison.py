@@ -12,6 +12,8 @@ from clcae_lib.suite import sweep_tables
 from clcae_lib.training.comparison import train_inverter
 from clcae_lib.worlds import get_world
 
+pytestmark = pytest.mark.xdist_group("comparison")  # what these tests share is made once, in one worker
+
 SPACES = {"mean_face": "w", "clcae": "f"}
 
 

@@ -12,6 +12,8 @@ from clcae_lib.worlds.portraits import dataset
 from clcae_lib.worlds.portraits.factors import MEAN, NAMES, STD
 from clcae_lib.worlds.portraits.judges import JUDGES, build_judge, load_judge
 
+pytestmark = pytest.mark.xdist_group("judges")  # what these tests share is made once, in one worker
+
 TINY = ["size=32", "validation_size=16", "batch_size=8", "precision=32-true", "tensorboard=false"]
 TINY += ["device=cpu", "validate_every=9", "start=random", "steps=1", "kind=oracle", "copy=a"]
 

@@ -19,6 +19,8 @@ from clcae_lib.weights import checkpoints
 from tests.unit._tiny import ALIGNMENT, FOUNDATION, assert_equal, parts_of, tiny_generator
 from tests.unit.test_adversarial import train as train_generator
 
+pytestmark = pytest.mark.xdist_group("two_processes")  # what these tests share is made once, in one worker
+
 ALIGNED = ALIGNMENT | {"steps": 2, "validate_every": 99}
 # Samples only: the shares of two ranks are then the batch of one.
 INVERTED = FOUNDATION | {"steps": 2, "validate_every": 99, "mix": 1.0}
