@@ -51,7 +51,7 @@ lint: $(STAMP) ## Check style, notebooks included, and that notebooks carry no o
 	PYTHONPATH=. $(BIN)/lint-imports --no-logo --no-cache
 	@find notebooks -name '*.ipynb' -not -path '*/.*' -exec $(BIN)/nbstripout --keep-id --verify {} +
 	@! grep -rnPi --include=*.py --include=*.md --include=*.ipynb "$$(paste -sd'|' tests/avoided_words.txt)" \
-		clcae_lib docs README.md notebooks || { echo "Say it in other words: see docs/contributing.md" >&2; exit 1; }
+		clcae_lib docs tests README.md notebooks || { echo "Say it in other words: see docs/contributing.md" >&2; exit 1; }
 
 format: $(STAMP) ## Rewrite sources and notebooks in the project's style
 	$(BIN)/ruff check --fix-only --quiet .

@@ -3,7 +3,7 @@
 One row per case, precision and mode (eager, torch.compile, CUDA graphs): images per second, memory, and the
 share of this device's own ceilings, which are measured first: an 8192 cubed matrix product in each precision,
 and a copy within its memory. A time is the median over blocks of calls, after warm-up; each block ends when
-the device has finished. The table is written anew after every row, so whatever ends the run loses one row.
+the device has finished. The table is written again after every row, so whatever ends the run loses one row.
 
 An operation's bytes are what it reads and writes by itself, so a share of the copy ceiling says how near a
 network is to that limit without fusing; torch.compile can exceed it.
@@ -61,7 +61,7 @@ class Sizes:
     matrix: int = 8192
     copied: int = 1 << 30
     batches: tuple[tuple[int, int], ...] = ((64, 64), (256, 16), (1024, 8))
-    """Images at once, by resolution."""
+    """Images per call, by resolution."""
     width: int | None = None
     """Channels of the published architecture; None for its own."""
     batch_size: int | None = None

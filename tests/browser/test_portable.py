@@ -1,4 +1,4 @@
-"""The page of `clcae report` in a real Chromium without a network: pictures shown, tables sorted."""
+"""The page of `clcae report` in a real Chromium without a network: images shown, tables sorted."""
 
 from clcae_lib.suite.report import portable_report
 from tests.browser.conftest import ROOT
@@ -6,15 +6,15 @@ from tests.browser.conftest import ROOT
 
 def test_the_page_shows_and_sorts_without_a_network(browser, tmp_path):
     page_file = portable_report(ROOT / "results" / "reference", target=tmp_path)
-    alone = tmp_path / "elsewhere" / "page.html"
-    alone.parent.mkdir()
-    page_file.rename(alone)
+    moved = tmp_path / "elsewhere" / "page.html"
+    moved.parent.mkdir()
+    page_file.rename(moved)
     errors, requests = [], []
     context = browser.new_context(offline=True)
     page = context.new_page()
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
-    page.goto(alone.as_uri())
+    page.goto(moved.as_uri())
     broken = "() => [...document.images].filter((i) => i.loading !== 'lazy' && !i.naturalWidth).length"
     assert page.evaluate("() => document.images.length") > 5
     assert page.evaluate(broken) == 0

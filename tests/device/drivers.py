@@ -24,7 +24,7 @@ from clcae_lib.training.inversion import InversionConfig, InversionTask
 from clcae_lib.training.judges import JudgesConfig, JudgeTask
 from clcae_lib.training.peers import PeerConfig, task_of
 from clcae_lib.worlds import get_world
-from tests.unit._tiny import WIDTHS, Pictures, parts_of, tiny_generator
+from tests.unit._tiny import WIDTHS, SampleImages, parts_of, tiny_generator
 
 RECORDED = (
     "inversion foundation",
@@ -95,7 +95,7 @@ def _alignment(values: dict, steps: int, **changes) -> Task:
 
 def _generator(values: dict, steps: int, **changes) -> Task:
     config = GeneratorConfig(**{**values, "steps": steps, **changes})
-    return AdversarialTask(config, Pictures(tiny_generator(16), 8, seed=3))
+    return AdversarialTask(config, SampleImages(tiny_generator(16), 8, seed=3))
 
 
 def _judge(values: dict, steps: int, **changes) -> Task:

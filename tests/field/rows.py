@@ -60,7 +60,7 @@ ROWS = {
     29: Row(".npz, .pkl, .pth, .NPY", "work", _SLIDERS),
     30: Row(
         "names that collide",
-        "told apart",
+        "distinguished",
         "tests/field/test_directions.py::test_30_names_that_collide_are_told_apart",
     ),
     32: Row("SeFa's factor.pt", "works", _SLIDERS),
@@ -81,7 +81,11 @@ ROWS = {
         f"{_OWN}::test_a_world_without_attributes_and_files_of_all_kinds",
     ),
     42: Row("a.jpg beside a.png", "works", f"{_OWN}::test_a_world_without_attributes_and_files_of_all_kinds"),
-    43: Row("a replaced photograph", "anew", f"{_PHOTOS}::test_43_a_replaced_photograph_is_inverted_anew"),
+    43: Row(
+        "a replaced photograph",
+        "inverted again",
+        f"{_PHOTOS}::test_43_a_replaced_photograph_is_inverted_again",
+    ),
     44: Row("--set edit=0", "works", _SETTINGS),
     45: Row(
         "landmark files in the album",
@@ -110,7 +114,7 @@ ROWS = {
         "tests/unit/test_suite_parts.py::test_a_cell_that_is_run_again_replaces_its_numbers_and_one_run_records_each_once",
     ),
     51: Row(
-        "kernels that start at once",
+        "kernels that start together",
         "mended: they use no port",
         "tests/unit/test_suite_overrides.py::test_a_notebook_runs_in_this_interpreter_and_its_kernel_uses_no_port",
     ),

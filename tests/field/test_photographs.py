@@ -119,7 +119,7 @@ def test_44_and_54_to_56_settings_are_text_and_folders_are_where_they_were_named
     assert found == (value if name == "edit" else str(expected))
 
 
-def test_43_a_replaced_photograph_is_inverted_anew(family, album, tmp_path):  # noqa: F811
+def test_43_a_replaced_photograph_is_inverted_again(family, album, tmp_path):  # noqa: F811
     command = ["invert", "--world", "family", "--preset", "foundation", "--device", "cpu", "--input", album]
     call(*command, "--output", tmp_path / "out")
     before = pd.read_csv(tmp_path / "out" / "measures.csv").set_index("file")["psnr"]

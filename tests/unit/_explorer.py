@@ -7,7 +7,7 @@ from clcae_lib.explorer import Studio
 from clcae_lib.models import FoundationEncoder
 from clcae_lib.weights.checkpoints import save_weights
 from clcae_lib.worlds import World
-from tests.unit._tiny import WIDTHS, Embedding, Pictures, tiny_generator
+from tests.unit._tiny import WIDTHS, Embedding, SampleImages, tiny_generator
 
 SIDE = 32
 
@@ -33,7 +33,7 @@ class TinyWorld(World):
         return self.network
 
     def images(self, split, size=None):
-        return Pictures(self.network, 5, seed=7)
+        return SampleImages(self.network, 5, seed=7)
 
     def oracle(self, role, device="cpu"):
         return Colours()

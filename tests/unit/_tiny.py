@@ -37,7 +37,7 @@ class Bare(World):
         return tiny_generator()
 
 
-class Pictures:
+class SampleImages:
     """Images of random codes."""
 
     def __init__(self, generator, count, *, seed):
@@ -82,8 +82,8 @@ def parts_of(size=32):
     codes = LatentEncoder(8, embedding=8, width=8, depth=1).eval().requires_grad_(False)
     return Parts(
         generator=generator,
-        images=Pictures(generator, 12, seed=1),
-        validation=Pictures(generator, 8, seed=2),
+        images=SampleImages(generator, 12, seed=1),
+        validation=SampleImages(generator, 8, seed=2),
         perceptual=Distance(),
         identity=Embedding(),
         alignment=(images, codes, 20.0),

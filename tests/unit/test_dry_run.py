@@ -48,12 +48,15 @@ def files(*folders):
     return {path for folder in folders for path in Path(folder).rglob("*") if path.is_file()}
 
 
-ALONE = ("alignment=off", "init_from_alignment=false")
+UNALIGNED = ("alignment=off", "init_from_alignment=false")
 
 
 @pytest.mark.parametrize(
     ("stage", "settings"),
-    [("inversion", (*ALONE, "batch_size=2", "steps=1000")), ("alignment", ("batch_size=4", "steps=1000"))],
+    [
+        ("inversion", (*UNALIGNED, "batch_size=2", "steps=1000")),
+        ("alignment", ("batch_size=4", "steps=1000")),
+    ],
 )
 def test_a_dry_run_estimates_and_leaves_nothing(stage, settings, world, tmp_path, monkeypatch):
     temporary = tmp_path / "tmp"
@@ -71,7 +74,7 @@ def test_a_dry_run_estimates_and_leaves_nothing(stage, settings, world, tmp_path
 def test_what_is_missing_is_said_before_anything_runs(album):  # noqa: F811
     make(album)
     refused("clcae train alignment --world own", of=dry("inversion"))
-    refused("clcae fetch", of=dry("inversion", *ALONE))
+    refused("clcae fetch", of=dry("inversion", *UNALIGNED))
 
 
 CHAIN = ["alignment.steps=1", "alignment.batch_size=4", "alignment.validation_pairs=11"]

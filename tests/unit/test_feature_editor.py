@@ -1,4 +1,4 @@
-"""The feature editor: what it leaves alone, where it is used, and that it learns."""
+"""The feature editor: what it does not change, where it is used, and that it learns."""
 
 import shutil
 from dataclasses import replace

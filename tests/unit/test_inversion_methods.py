@@ -28,7 +28,7 @@ from clcae_lib.inversion.optimisation import Budget, noise_regularization, sched
 from clcae_lib.inversion.pti import PTI
 from clcae_lib.models import LatentEncoder
 from clcae_lib.worlds import WorldError, get_world
-from tests.unit._tiny import Bare, Distance, Pictures, tiny_generator
+from tests.unit._tiny import Bare, Distance, SampleImages, tiny_generator
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def generator():
 
 @pytest.fixture(scope="module")
 def targets(generator):
-    return Pictures(generator, 3, seed=4).images(range(3))
+    return SampleImages(generator, 3, seed=4).images(range(3))
 
 
 def error(inversion, generator, targets, space="w"):
@@ -231,7 +231,7 @@ def test_progress_runs_to_the_end_by_steps_or_by_the_clock():
 
 @pytest.fixture(scope="module")
 def tuned(generator):
-    targets = Pictures(generator, 2, seed=9).images(range(2)).roll(3, dims=3)
+    targets = SampleImages(generator, 2, seed=9).images(range(2)).roll(3, dims=3)
     pivot = OptimisationInverter(generator, space="w", settings=Settings(steps=25, code_noise=0.0))
     inverter = PtiInverter(pivot, Distance(), settings=Settings(steps=30, lr=0.03))
     return inverter, inverter.invert(targets), targets

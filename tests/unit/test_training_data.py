@@ -9,7 +9,7 @@ from torch import nn
 from clcae_lib.training import data, optim
 from clcae_lib.training.data import Shuffled
 from clcae_lib.training.records import tile
-from tests.unit._tiny import Pictures, tiny_generator
+from tests.unit._tiny import SampleImages, tiny_generator
 
 
 def test_the_learning_rate_rises_then_falls_to_its_floor():
@@ -48,10 +48,10 @@ def test_ranks_share_one_draw():
 
 
 def test_images_are_kept_as_bytes():
-    pictures = Pictures(tiny_generator(), 5, seed=0)
-    memory = data.InMemory(pictures)
+    images = SampleImages(tiny_generator(), 5, seed=0)
+    memory = data.InMemory(images)
     found = memory.images(torch.tensor([4, 0]))
-    torch.testing.assert_close(found, pictures.images([4, 0]), atol=1 / 255 + 1e-6, rtol=0)
+    torch.testing.assert_close(found, images.images([4, 0]), atol=1 / 255 + 1e-6, rtol=0)
 
 
 class OnDisk:
