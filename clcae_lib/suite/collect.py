@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from clcae_lib import paths
@@ -33,9 +34,33 @@ def table(rows: list[dict[str, Any]], columns: tuple[str, ...] = COLUMNS) -> pd.
     return frame
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Return a table that `table` made and that was written as CSV."""
-    return pd.read_csv(path, keep_default_na=False, na_values={"low": [""], "high": [""], "seconds": [""]})
+def read_csv(path: Path, **options: Any) -> pd.DataFrame:
+    """Return a table that was written as CSV, as pandas does.
+
+    Raises:
+        SuiteError: it is damaged.
+    """
+    try:
+        return pd.read_csv(path, **options)
+    except (ValueError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise SuiteError(f"{path}: cannot be read as a table ({reason}); make it again") from error
+
+
+def read_table(path: Path, *, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """Return a table that `table` made and that was written as CSV.
+
+    Raises:
+        SuiteError: it is damaged, a column is missing, or a value is not a finite number.
+    """
+    numbers = dict.fromkeys(("value", "low", "high", "seconds"), "float64")
+    empty = {name: [""] for name in ("low", "high", "seconds")}
+    frame = read_csv(path, keep_default_na=False, na_values=empty, dtype=numbers)
+    if missing := [name for name in columns if name not in frame.columns]:
+        raise SuiteError(f"{path} lacks the columns {', '.join(missing)}; make it again with --force")
+    if not np.isfinite(frame.get("value", np.zeros(0))).all():
+        raise SuiteError(f"{path}: a value is not a finite number; make it again")
+    return frame
 
 
 def read_runs(folder: str | Path) -> pd.DataFrame:
@@ -47,11 +72,7 @@ def read_runs(folder: str | Path) -> pd.DataFrame:
     path = Path(folder) / "runs.csv"
     if not path.is_file():
         raise SuiteError(f"{path} does not exist; `clcae sweep ablations` makes it")
-    frame = read_table(path)
-    missing = [name for name in SWEEP_COLUMNS if name not in frame.columns]
-    if missing:
-        raise SuiteError(f"{path} lacks the columns {', '.join(missing)}; make it again with --force")
-    return frame[list(SWEEP_COLUMNS)]
+    return read_table(path, columns=SWEEP_COLUMNS)[list(SWEEP_COLUMNS)]
 
 
 def ablation_runs(output_dir: str | Path) -> pd.DataFrame:

@@ -6,12 +6,13 @@ is marked as a headline first.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, SupportsFloat
+from typing import TYPE_CHECKING, Annotated, Any, Literal, SupportsFloat
 
 from PIL import Image
-from pydantic import BaseModel, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from clcae_lib import paths
 from clcae_lib.errors import ClcaeError
@@ -61,7 +62,7 @@ class Metric(BaseModel, strict=True):
 class Figure(BaseModel, strict=True):
     """One image or table, as `figures.json` holds it."""
 
-    file: str
+    file: Annotated[str, Field(pattern=r"^[^\x00]+$")]
     caption: str = ""
     headline: bool = False
 
@@ -241,10 +242,11 @@ def read_figures(folder: Path) -> list[Figure]:
     listed = _read_list(path, Figure) if path.is_file() else []
     known = {figure.file for figure in listed}
     rest = [Figure(file=file.name) for file in sorted(folder.glob("*.png")) if file.name not in known]
-    for figure in [*listed, *rest]:
-        if not (folder / figure.file).resolve().is_relative_to(folder.resolve()):
-            raise NotebookError(f"{path}: {figure.file[:100]!r} is not a file of {folder}; remove it")
-    return [figure for figure in [*listed, *rest] if (folder / figure.file).is_file()]
+    home = folder.parent.resolve() / folder.name  # the folder itself may be a link
+    for name in [path.name, *(figure.file for figure in [*listed, *rest])]:
+        if not (folder / name).resolve().is_relative_to(home):
+            raise NotebookError(f"{path}: {name[:100]!r} is not a file of {folder}; remove it")
+    return [figure for figure in [*listed, *rest] if os.path.isfile(folder / figure.file)]
 
 
 def _read_list(path: Path, row: type[BaseModel]) -> list[Any]:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from clcae_lib import paths
 from clcae_lib.files import atomic_path
-from clcae_lib.suite.collect import read_runs, read_table
+from clcae_lib.suite.collect import COLUMNS, read_runs, read_table
 from clcae_lib.suite.record import SuiteError
 from clcae_lib.suite.report import GOOD, read_run, write_report
 
@@ -55,7 +55,8 @@ def keep_report(source: Path) -> Path:
         name = f"{outcome['notebook']}.ipynb"
         _keep_notebook(source / outcome["notebook"] / name, target / "notebooks" / name)
     swept = [path for path in (source.parent / "sweeps").glob("*/*") if path.name != "runs.parquet"]
-    copies = {path: target / path.relative_to(source) for path in files if path.suffix in _KEPT}
+    own = [path for path in files if path.suffix in _KEPT and not path.is_symlink()]
+    copies = {path: target / path.relative_to(source) for path in own}
     copies |= {
         path: target / path.relative_to(source.parent)
         for path in swept
@@ -190,4 +191,4 @@ def _read_metrics(folder: Path) -> pd.DataFrame:
         raise SuiteError(
             f"{folder} holds neither runs.csv nor metrics.csv; `clcae run` or `clcae sweep` makes them"
         )
-    return read_table(folder / "metrics.csv")
+    return read_table(folder / "metrics.csv", columns=COLUMNS)

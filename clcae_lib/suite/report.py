@@ -1,20 +1,23 @@
 """The report: one page that needs nothing else, numbers and images first, the notebooks behind links."""
 
 import base64
-import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import nbformat
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from clcae_lib import paths
 from clcae_lib.files import atomic_path
-from clcae_lib.suite.collect import read_table
-from clcae_lib.suite.record import Figure, SuiteError, read_figures
+from clcae_lib.settings import explain
+from clcae_lib.suite.collect import COLUMNS, read_csv, read_table
+from clcae_lib.suite.record import Figure, NotebookError, SuiteError, check_results, read_figures
 
 GOOD = ("done", "unchanged", "earlier")
 """The states of notebooks whose results can be shown."""
@@ -22,19 +25,42 @@ _FIRST = 8  # rows of the main table, where no notebook marked a headline
 _LONGEST = 200  # rows of a recorded table in a portable page
 
 
+class _Outcome(BaseModel, strict=True):
+    notebook: Annotated[str, Field(pattern=r"^\w[\w-]{0,99}$")]
+    state: str
+    seconds: FiniteFloat
+    reason: str
+
+
+class _Status(BaseModel, strict=True):
+    profile: str
+    about: str
+    finished: str
+    notebooks: list[_Outcome]
+
+
 def read_run(source: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     """Return what `status.json` and `metrics.csv` of a run's folder hold.
 
     Raises:
-        SuiteError: there is no run in `source`, or it names a notebook outside it.
+        SuiteError: there is no run in `source`, it is damaged, or it leads out of `source`.
     """
-    if not (source / "status.json").is_file() or not (source / "metrics.csv").is_file():
+    files = [source / "status.json", source / "metrics.csv"]
+    if not all(map(os.path.isfile, files)):
         raise SuiteError(f"{source} holds no run (status.json, metrics.csv); `clcae run` makes one")
-    status = json.loads((source / "status.json").read_text(encoding="utf-8"))
-    for name in [outcome["notebook"] for outcome in status["notebooks"]]:
-        if Path(name).name != name:
-            raise SuiteError(f"{source / 'status.json'}: {name[:100]!r} is not the name of a notebook")
-    return status, read_table(source / "metrics.csv")
+    for path in files:
+        if path.resolve().parent != source.resolve():
+            raise SuiteError(f"{path} is not a file of {source}; remove it")
+    try:
+        status = _Status.model_validate_json(files[0].read_bytes()).model_dump()
+    except ValidationError as error:
+        raise SuiteError(f"{files[0]}: {explain(error)}; make it again with `clcae run`") from error
+    for folder in [source / row["notebook"] for row in status["notebooks"] if row["state"] in GOOD]:
+        try:
+            check_results(folder)
+        except NotebookError as error:
+            raise SuiteError(f"{folder}: {error}") from error
+    return status, read_table(files[1], columns=COLUMNS)
 
 
 def write_report(source: Path, *, portable: Path | None = None) -> Path:
@@ -109,7 +135,7 @@ def _image(source: Path, name: str, figure: Figure, inline: bool) -> dict[str, A
 
 def _frame(folder: Path, figure: Figure) -> dict[str, Any]:
     """Return a recorded table for the page; numbers are rounded as they are shown, and sorted as they are."""
-    table = pd.read_csv(folder / figure.file)
+    table = read_csv(folder / figure.file)
     rows = [[_plain(value) for value in row] for row in table.head(_LONGEST).itertuples(index=False)]
     cut = f" The first {_LONGEST} of {len(table):,} rows." if len(table) > _LONGEST else ""
     return {
@@ -182,16 +208,19 @@ def portable_report(source: Path, *, target: Path | None = None) -> Path:
     """
     status, metrics = read_run(source)
     tables = {(name, "metrics"): part for name, part in metrics.groupby("notebook", sort=False)}
-    for name in [outcome["notebook"] for outcome in status["notebooks"]]:
+    for name in [row["notebook"] for row in status["notebooks"] if row["state"] in GOOD]:
         files = [source / name / figure.file for figure in read_figures(source / name)]
-        tables |= {(name, file.stem): pd.read_csv(file) for file in files if file.suffix == ".csv"}
+        tables |= {(name, file.stem): read_csv(file) for file in files if file.suffix == ".csv"}
     parts = [
-        table.reset_index(drop=True)
-        .rename_axis("row")
-        .reset_index()
-        .melt(id_vars="row", var_name="column", value_name="cell")
-        .rename(columns={"cell": "value"})
-        .assign(notebook=name, table=title)
+        pd.DataFrame(
+            {
+                "notebook": name,
+                "table": title,
+                "row": np.tile(np.arange(len(table)), table.shape[1]),
+                "column": np.repeat(table.columns.to_numpy(), len(table)),
+                "value": table.astype(object).to_numpy().ravel("F"),
+            }
+        )
         for (name, title), table in tables.items()
     ]
     columns = ["notebook", "table", "row", "column", "value"]

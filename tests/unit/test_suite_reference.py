@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import shutil
 
 import nbformat
 import pandas as pd
@@ -12,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from clcae_lib.cli import app
-from clcae_lib.suite import NotebookError, SuiteError
+from clcae_lib.suite import SuiteError
 from clcae_lib.suite.collect import SWEEP_COLUMNS
 from clcae_lib.suite.reference import check_runs, keep_report
 from clcae_lib.suite.report import portable_report
@@ -147,19 +148,97 @@ def test_only_a_complete_run_is_kept_or_sent(suite, tmp_path):
             command(tmp_path / "nothing")
 
 
-@pytest.mark.parametrize("outside", ["../../secret.csv", "absolute", "link.csv", "notebook"])
-def test_a_report_of_a_foreign_run_reads_nothing_outside_its_folder(suite, tmp_path, outside):
-    suite({"01_a": [record("01_a", "1")]})
+@pytest.fixture
+def foreign(suite, tmp_path):
+    """The folder of a good run that somebody else sent, beside results that are not theirs."""
+    suite({"01_a": [TABLE]})
     folder = run_suite("quick").folder
-    secret = folder.parent / "secret.csv"
-    secret.write_text("a\nsecret\n")
-    (folder / "01_a" / "link.csv").symlink_to(secret)
-    if outside == "notebook":
-        status = (folder / "status.json").read_text()
-        (folder / "status.json").write_text(status.replace('"01_a"', '"../01_a"'))
-    else:
-        row = {"file": str(secret) if outside == "absolute" else outside}
-        (folder / "01_a" / "figures.json").write_text(json.dumps([row]))
-    with pytest.raises((SuiteError, NotebookError), match=r"is not (a file of|the name of a notebook)"):
-        portable_report(folder, target=tmp_path / "sent")
-    assert not (tmp_path / "sent").exists()
+    outside = folder.parent / "outside"
+    shutil.copytree(folder / "01_a", outside)
+    for name in ("status.json", "metrics.csv"):
+        shutil.copy(folder / name, outside)
+    (outside / "secret.csv").write_text("a\nsecret\n")
+    return folder
+
+
+def replaced(path, target):
+    """Put a link in the place of a file or folder."""
+    path.rename(path.with_suffix(".away"))
+    path.symlink_to(target)
+
+
+def renamed(folder, notebook):
+    """Let the run list another notebook."""
+    status = (folder / "status.json").read_text()
+    (folder / "status.json").write_text(status.replace('"01_a"', json.dumps(notebook)))
+
+
+def listed(folder, file):
+    """Let the notebook list another figure."""
+    (folder / "01_a" / "figures.json").write_text(json.dumps([{"file": file}]))
+
+
+OUTSIDE = {
+    "a path": lambda folder: listed(folder, "../../outside/secret.csv"),
+    "an absolute path": lambda folder: listed(folder, str(folder.parent / "outside" / "secret.csv")),
+    "a null byte": lambda folder: listed(folder, "a\0.png"),
+    "a link": lambda folder: (
+        (folder / "01_a" / "link.csv").symlink_to("../../outside/secret.csv"),
+        listed(folder, "link.csv"),
+    ),
+    "a linked list": lambda folder: replaced(folder / "01_a" / "figures.json", "../../outside/figures.json"),
+    "a linked notebook": lambda folder: replaced(folder / "01_a", "../outside"),
+    "a linked status": lambda folder: replaced(folder / "status.json", "../outside/status.json"),
+    "a linked table": lambda folder: replaced(folder / "metrics.csv", "../outside/metrics.csv"),
+    "another notebook": lambda folder: renamed(folder, "../outside"),
+    "the folder above": lambda folder: renamed(folder, ".."),
+    "a long name": lambda folder: renamed(folder, "a" * 5000),
+    "no name": lambda folder: renamed(folder, 3),
+}
+
+
+@pytest.mark.parametrize("how", OUTSIDE)
+def test_a_report_of_a_foreign_run_reads_and_removes_nothing_outside_its_folder(foreign, tmp_path, how):
+    OUTSIDE[how](foreign)
+    before = sorted(tmp_path.rglob("*"))
+    said = r"is not a file of|figures\.json is not valid|notebooks\.0\.notebook: "
+    for command in (lambda: portable_report(foreign, target=tmp_path / "sent"), lambda: keep_report(foreign)):
+        with pytest.raises(SuiteError, match=said) as error:
+            command()
+        assert "\n" not in str(error.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+DAMAGED = {
+    "status.json": ["{", "[]", "[" * 100_000, '{"notebooks": []}', '{"notebooks": ' + "9" * 5000 + "}"],
+    "metrics.csv": ["", "a\n1\n", 'a,b\n1,2,3,4\n"', "\0"],
+    "01_a/metrics.json": ["{"],
+    "01_a/figures.json": ["{", '[{"file": 3}]'],
+    "01_a/methods.csv": ["", "a\n1,2\n1,2,3\n"],
+    "01_a/plain_one.png": ["<svg/>"],
+}
+
+
+@pytest.mark.parametrize("file", DAMAGED)
+def test_a_damaged_file_of_a_run_is_named_in_one_line(foreign, tmp_path, file):
+    for content in DAMAGED[file]:
+        (foreign / file).write_text(content)
+        done = CliRunner().invoke(app, ["report", "--output", str(tmp_path / "sent")])
+        assert done.exit_code == 2, done.exception
+        assert done.output.count("\n") == 1
+        assert file.rpartition("/")[2] in done.output
+        assert str(foreign) in done.output
+
+
+def test_a_value_of_a_run_that_is_no_number_is_named(foreign):
+    table = (foreign / "metrics.csv").read_text()
+    for value in ("x", "inf", ""):
+        (foreign / "metrics.csv").write_text(table.replace(",21.0,", f",{value},"))
+        with pytest.raises(SuiteError, match=r"metrics\.csv"):
+            portable_report(foreign)
+
+
+def test_a_table_may_have_columns_of_any_name(foreign):
+    (foreign / "01_a" / "methods.csv").write_text("row,column,value,cell\n1,2,3,4\n")
+    cells = pd.read_csv(portable_report(foreign).with_name("tables.csv"))
+    assert cells[cells["table"] == "methods"]["column"].tolist() == ["row", "column", "value", "cell"]
