@@ -5,9 +5,12 @@ Each place can be moved with an environment variable (`CLCAE_ROOT`, `CLCAE_DATA`
 """
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from clcae_lib.errors import ClcaeError
 
 STATE = "CLCAE_STATE"
 
@@ -48,7 +51,13 @@ def using_data_dir(folder: Path | str) -> Iterator[None]:
 
 
 def world_dir(name: str) -> Path:
-    """Return the folder of one world, for example `data/portraits`; it need not exist."""
+    """Return the folder of one world, for example `data/portraits`; it need not exist.
+
+    Raises:
+        ClcaeError: the name could be that of another folder.
+    """
+    if not re.fullmatch(r"\w[\w-]{0,99}", name):
+        raise ClcaeError(f"{name[:100]!r} cannot be a world's name: use letters, digits, - and _")
     return data_dir() / name
 
 

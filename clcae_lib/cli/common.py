@@ -81,11 +81,19 @@ class Lists(TyperCommand):
         return super().parse_args(ctx, expand_lists(args, _LISTS, valued=valued, positional=needed))
 
 
+_ROOM = "make room and give the command again, finished files are kept"
+_ANOTHER = "give another file or folder"
+_REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _ROOM)
+_REMEDIES |= dict.fromkeys((errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS), _ANOTHER)
+_REMEDIES |= dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP), _ANOTHER)
+"""What to do about an error of the operating system that the request causes."""
+
+
 @contextmanager
 def report_user_errors() -> Iterator[None]:
-    """Turn a `ClcaeError` and a full disk into one line and exit status 2, and Ctrl-C into 130.
+    """Turn a `ClcaeError`, a full disk and a path that cannot be used into one line and exit status 2.
 
-    Any other exception is a fault of the program and keeps its traceback.
+    Ctrl-C ends with status 130. Any other exception is a fault of the program and keeps its traceback.
     """
     try:
         yield
@@ -96,9 +104,8 @@ def report_user_errors() -> Iterator[None]:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno not in _REMEDIES:
             raise
-        where = f" at {error.filename}" if error.filename else ""
-        text = f"{error.strerror}{where}; make room and give the command again, finished files are kept"
-        typer.echo(f"error: {text}", err=True)
+        where = f" at {str(error.filename)[:200]!r}" if error.filename else ""
+        typer.echo(f"error: {error.strerror}{where}; {_REMEDIES[error.errno]}", err=True)
         raise typer.Exit(2) from error

@@ -109,16 +109,25 @@ def read_suite(folder: Path) -> list[Entry]:
     return entries
 
 
+def named_file(folder: Path, kind: str, name: str) -> Path:
+    """Return the file `<name>.yaml` of a folder; other names, and those of other folders, are errors.
+
+    Raises:
+        SuiteError: there is none; the message begins with the kind.
+    """
+    there = sorted(file.stem for file in folder.glob("*.yaml") if file.stem != "suite")
+    if name not in there:
+        raise SuiteError(f"{kind} {name[:100]!r}: not in {folder}; there is {', '.join(there) or 'none'}")
+    return folder / f"{name}.yaml"
+
+
 def read_profile(folder: Path, name: str) -> Profile:
     """Return the profile `profiles/<name>.yaml`.
 
     Raises:
         SuiteError: there is no such profile, or its content is not valid.
     """
-    path = folder / "profiles" / f"{name}.yaml"
-    if not path.is_file():
-        there = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml"))) or "none"
-        raise SuiteError(f"profile {name!r}: no file {path}; there is {there}")
+    path = named_file(folder / "profiles", "profile", name)
     content = {**read_yaml(path, error=SuiteError), "name": name}
     return validated(Profile, content, source=str(path), error=SuiteError)
 

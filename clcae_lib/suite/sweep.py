@@ -28,7 +28,7 @@ from clcae_lib.suite.collect import SWEEP_COLUMNS, provenance_rows, read_runs, t
 from clcae_lib.suite.console import Board, log_to
 from clcae_lib.suite.estimate import Estimate, estimate
 from clcae_lib.suite.perform import lock, only_writer, perform, restore, running
-from clcae_lib.suite.plan import Job, Profile, Values, check_value, declared_parameters, plan
+from clcae_lib.suite.plan import Job, Profile, Values, check_value, declared_parameters, named_file, plan
 from clcae_lib.suite.record import NotebookError, Record, SuiteError, complete_record, read_record
 
 logger = logging.getLogger("clcae_lib.suite")
@@ -193,10 +193,7 @@ def read_sweep(folder: Path, name: str = "ablations") -> SweepFile:
         SuiteError: there is no such file, its content is not valid, or a variant sets what its notebook does
             not declare.
     """
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        there = sorted(file.stem for file in folder.glob("*.yaml") if file.stem != "suite")
-        raise SuiteError(f"sweep {name!r}: no file {path}; there is {', '.join(there) or 'none'}")
+    path = named_file(folder, "sweep", name)
     sweep = validated(SweepFile, read_yaml(path, error=SuiteError), source=str(path), error=SuiteError)
     for variant in sweep.variants:
         if not _VARIANT.fullmatch(variant):
