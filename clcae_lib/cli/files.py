@@ -1,7 +1,9 @@
 """Weights files: `clcae fetch`, `inspect`, `convert` and `info`."""
 
 import json
+import os
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated, Any
 
 import typer
@@ -130,11 +132,13 @@ def _weights_lines(folder: Path) -> list[str]:
     from clcae_lib.weights.checkpoints import WeightsError, check_chain, read_card
 
     lines = []
-    for path in sorted(path for path in folder.glob("*") if path.suffix in (".safetensors", ".pt", ".pth")):
+    files = [path for path in folder.glob("*") if path.suffix in (".safetensors", ".pt", ".pth")]
+    for path in sorted(filter(os.path.isfile, files)):
         try:
-            card = read_card(path) if path.with_suffix(".json").is_file() else {}
-        except WeightsError:  # among the problems below
+            card = read_card(path)
+        except (WeightsError, OSError):  # among the problems below
             card = {}
-        facts = [f"{card[name]} {text}" for name, text in _FACTS.items() if card.get(name) is not None]
+        known = {name: shorten(str(card[name]), 40) for name in _FACTS if card.get(name) is not None}
+        facts = [f"{value} {_FACTS[name]}" for name, value in known.items()]
         lines.append(f"{path.stem:<22} {path.stat().st_size / 1e6:5.1f} MB  {', '.join(facts)}")
     return lines + [f"problem: {problem}" for problem in check_chain(folder)] or ["no weights"]

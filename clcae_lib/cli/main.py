@@ -1,6 +1,8 @@
 """The `clcae` command: assembles the commands, each of which imports what it needs when it runs."""
 
+import io
 import os
+import sys
 
 import typer
 
@@ -23,5 +25,8 @@ app.add_typer(bench.app)
 
 @app.callback()
 def own_process() -> None:
-    """Set for the whole process, and the kernels that it starts, that GPUs do not multiply in TF32."""
+    """Set for this process and its kernels that GPUs do not multiply in TF32; let any text be printed."""
     os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files and texts of cards may be any

@@ -12,7 +12,7 @@ import json
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -348,23 +348,28 @@ def check_chain(folder: Path | str) -> list[str]:
     """
     problems = []
     for weights in sorted(Path(folder).glob("*.safetensors")):
-        if not _card_path(weights).exists():
-            problems.append(f"{weights.name} has no card")
-            continue
         try:
-            card = read_card(weights)
-        except WeightsError as error:
+            problems += _faults(weights)
+        except (WeightsError, OSError) as error:  # the others are checked all the same
             problems.append(str(error))
-            continue
-        if card.get("sha256") != sha256(weights):
-            problems.append(f"{weights.name} is not the file its card describes")
-        for name, digest in trained_on(card).items():
-            places = [place for place in _places(weights.parent, name) if place.is_file()]
-            if not places:
-                problems.append(f"{weights.name} was trained on {name}, which is missing")
-            elif digest not in map(sha256, places):
-                problems.append(f"{weights.name} was trained on another {name}; train it again")
     return problems
+
+
+def _faults(weights: Path) -> Iterator[str]:
+    """Yield what is wrong with the card of a weights file."""
+    _require(weights)
+    if not _card_path(weights).is_file():
+        yield f"{weights.name} has no card"
+        return
+    card = read_card(weights)
+    if card.get("sha256") != sha256(weights):
+        yield f"{weights.name} is not the file its card describes"
+    for name, digest in trained_on(card).items():
+        places = [place for place in _places(weights.parent, name) if place.is_file()]
+        if not places:
+            yield f"{weights.name} was trained on {name}, which is missing"
+        elif digest not in map(sha256, places):
+            yield f"{weights.name} was trained on another {name}; train it again"
 
 
 def _places(folder: Path, name: str) -> list[Path]:

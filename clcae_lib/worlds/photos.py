@@ -5,6 +5,7 @@ square for faces, 4:3 with black bars for cars). Splits depend on content: disjo
 machine.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -67,12 +68,12 @@ class PhotoWorld(World):
     @property
     def images_folder(self) -> Path:
         """The folder of its photographs."""
-        return self.folder / Path(self.settings.images).expanduser()
+        return self.folder / os.path.expanduser(self.settings.images)
 
     @property
     def missing(self) -> list[str]:
         """What the world needs and does not have: its photographs' folder, its generator."""
-        lacks = [] if self.images_folder.is_dir() else [f"its photographs ({self.images_folder})"]
+        lacks = [] if os.path.isdir(self.images_folder) else [f"its photographs ({self.images_folder})"]
         try:
             _ = self.generator_file
         except WorldError:
@@ -100,7 +101,7 @@ class PhotoWorld(World):
     @cached_property
     def _cut(self) -> tuple[dict[Path, str], list[Refusal]]:
         """The digest of each usable photograph, and the other files."""
-        if not self.images_folder.is_dir():
+        if not os.path.isdir(self.images_folder):
             raise WorldError(
                 f"{self.images_folder} is missing: put the photographs of {self.name!r} there, or say where "
                 f"they are, `clcae world add {self.name} --images DIR`"
@@ -192,7 +193,7 @@ class PhotoWorld(World):
         """
         named, official = self.settings.generator, "stylegan2.pt"
         for name in [named] if named else ["generator.safetensors", official]:
-            if (self.folder / name).is_file():
+            if os.path.isfile(self.folder / name):
                 return self.folder / name
         remedy = f"`clcae fetch {self.name}` brings it" if self.name in BUILT_IN else "add it"
         remedy += f", or name your own with `clcae world add {self.name} --images DIR --generator FILE`"

@@ -12,6 +12,7 @@ from clcae_lib.worlds.world import WorldError
 
 FILE = "world.yaml"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 #: Names that mean something else below `data/`, or are not valid folders on some system.
 _RESERVED = {
     *("portraits", "networks"),
@@ -44,6 +45,9 @@ class WorldSettings(BaseModel):
     def _check(self) -> "WorldSettings":
         if self.resolution & (self.resolution - 1):
             raise ValueError(f"resolution={self.resolution} is not a power of two")
+        for name in filter(None, [self.images, self.generator, *self.lists.values()]):
+            if _UNPRINTABLE.search(name):
+                raise ValueError(f"{name[:100]!r} has characters that cannot be printed; give another name")
         for name in filter(None, [self.generator, *self.lists.values()]):
             if Path(name).name != name or "\\" in name or name.startswith("."):
                 raise ValueError(f"{name!r} is not a plain file name; put the file into the world's folder")

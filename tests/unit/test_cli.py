@@ -289,6 +289,53 @@ def test_train_all_goes_down_the_chain_and_leaves_data_and_environment_alone(tmp
     assert "lr: 0.003 -> 0.5" in again.output
 
 
+def test_a_long_name_is_one_line_and_nothing_is_written(suite, tmp_path, repository):
+    long, folder = "a" * 5000, suite({"01_a": [GOOD]})
+    (folder / "own.yaml").write_text("notebook: 01_a\nvariants: {a: {}}\n")
+    weights = repository / "data" / "portraits" / "generator.safetensors"
+    before = sorted(tmp_path.rglob("*"))
+    for command in (
+        *(f"run --profile {long}", f"run --set world={long}", f"sweep {long}", f"sweep own --profile {long}"),
+        *(
+            f"run --output {tmp_path / long}",
+            f"sweep own --output {tmp_path / long}",
+            f"keep --profile {long}",
+        ),
+        *(f"report --results {tmp_path / long}", f"check --results {tmp_path / long}", f"inspect {long}"),
+        *(f"world add ffhq --images {long}", f"convert {weights} {tmp_path / long}.safetensors"),
+        *("run --profile ../victim", "run --set world=../victim", "sweep ../own"),
+    ):
+        result = call(*command.split())
+        assert result.exit_code == 2, (command[:40], result.exception)
+        assert [line[:6] for line in result.output.splitlines()] in (["error:"], ["device", "error:"]), (
+            command
+        )
+    left = [path for path in tmp_path.rglob("*") if path not in before]
+    assert {path.name for path in left} <= {"results", "quick", "run.log", ".quick.lock"}
+
+
+def test_a_list_of_weights_goes_on_after_what_is_no_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLCAE_DATA", str(tmp_path))
+    folder = tmp_path / "portraits"
+    folder.mkdir()
+    path = checkpoints.save_weights(folder / "good.safetensors", {"t": torch.zeros(2)}, metadata={})
+    checkpoints.write_card(path, {"kind": "\ud800", "device": "one\ntwo", "trained_on": {"\ud800": "0"}})
+    (folder / "dangling.safetensors").symlink_to("nowhere")
+    (folder / "loop.safetensors").symlink_to("loop.safetensors")
+    (folder / "folder.safetensors").mkdir()
+    os.mkfifo(folder / "pipe.safetensors")
+    os.mkfifo(folder / "good.pt")
+    (checkpoints.save_weights(folder / "bare.safetensors", {}, metadata={}).with_suffix(".json")).mkdir()
+    result = call("info")
+    assert result.exit_code == 0, result.exception
+    (line,) = [line for line in result.output.splitlines() if line.startswith("  good")]
+    assert "one two , \\ud800" in line
+    problems = [line for line in result.output.splitlines() if "problem:" in line]
+    assert len(problems) == 6
+    for name in ("dangling", "loop", "folder", "pipe", "bare", "good"):
+        assert any(name in problem for problem in problems), name
+
+
 def test_info_names_versions_device_weights_and_a_card_that_is_damaged(tmp_path, monkeypatch):
     monkeypatch.setenv("CLCAE_DATA", str(tmp_path))
     result = call("info")

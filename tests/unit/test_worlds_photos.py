@@ -250,7 +250,9 @@ def test_wrong_requests(album):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "resolution: 33", "resolution: [", "resolution: 64\ngenerator: ../g.pt"]
+    "text",
+    ["", "resolution: 33", "resolution: [", "resolution: 64\ngenerator: ../g.pt"]
+    + [f'resolution: 64\nimages: "a{end}"' for end in ("\\0", "\\n", "\\ud800")],
 )
 def test_a_damaged_settings_file_is_named(album, text):
     folder = make(album).folder
@@ -399,3 +401,15 @@ def test_the_list_says_what_a_world_lacks(album):
     (album.parent / "data" / "own" / "generator.safetensors").unlink()
     album.rename(album.parent / "moved")
     assert re.search(r"it lacks its photographs \(.*album\) and a generator", line())
+
+
+def test_the_list_goes_on_after_a_world_whose_places_cannot_be(album):
+    folder = make(album).folder
+    for key, value in {"images": "~nosuchuser/x", "generator": "a" * 5000}.items():
+        (folder / "world.yaml").write_text(f"{key}: {value}\nresolution: 64\n")
+        listed = CliRunner().invoke(app, ["world", "list"])
+        assert listed.exit_code == 0, listed.exception
+        assert "it lacks" in listed.output.partition("\nown")[2]
+        assert "portraits" in listed.output
+        checked = CliRunner().invoke(app, ["world", "check", "own"])
+        assert checked.exit_code in (0, 2), checked.exception
