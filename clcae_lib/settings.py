@@ -6,6 +6,7 @@ with a file is one sentence with the file's name and the place in it.
 
 import math
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,9 +46,9 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         """Construct a mapping; a name that is given twice is an error, not a setting that is ignored."""
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value != "<<" and names.count(key.value) > 1:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<" and names[key.value] > 1:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"{key.value!r} is given twice", key.start_mark
                 )

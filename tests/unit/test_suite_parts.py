@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import time
 from queue import Empty
 
 import nbformat
@@ -13,6 +14,7 @@ import torch
 import yaml
 from PIL import Image
 
+from clcae_lib.settings import parse_yaml
 from clcae_lib.suite import NotebookError, Recorder, SuiteError, digest
 from clcae_lib.suite.collect import table
 from clcae_lib.suite.execute import looking_again
@@ -133,6 +135,16 @@ def test_a_wrong_sweep_is_an_error_that_names_it(suite, text, words):
     (folder / "own.yaml").write_text("notebook: 09_z\nvariants: {a: {}}\n")
     with pytest.raises(SuiteError, match=r"09_z\.ipynb"):
         read_sweep(folder, "own")
+
+
+def test_the_time_to_read_a_file_grows_with_its_names():
+    def seconds(count):
+        text = "".join(f"name{number}: 1\n" for number in range(count))
+        begun = time.process_time()
+        assert len(parse_yaml(text, source="a text")) == count
+        return time.process_time() - begun
+
+    assert seconds(32_000) < 16 * seconds(4_000), "four times as much would be their square"
 
 
 def test_declared_parameters_are_parsed_not_run(tmp_path):
