@@ -19,12 +19,13 @@ FILE = "CLCAE_FAULTS"
 
 def load_ipython_extension(shell: Any) -> None:
     """Watch the kernel of `shell` from now on."""
-    logging.getLogger("asyncio").addHandler(_OfTasks(logging.ERROR))
+    for name in ("asyncio", "concurrent.futures", "tornado.application"):
+        logging.getLogger(name).addHandler(_OfTasks(logging.ERROR))
     threading.excepthook = _followed_by(threading.excepthook, lambda args: _note("thread", args.exc_value))
     unseen: dict[Future[Any], BaseException] = {}
 
-    def set_exception(future: Future[Any], error: BaseException) -> None:
-        unseen[future] = error
+    def set_exception(future: Future[Any], exception: BaseException) -> None:
+        unseen[future] = exception
 
     def seen(future: Future[Any], *_: Any, **__: Any) -> None:
         unseen.pop(future, None)
@@ -42,7 +43,7 @@ def load_ipython_extension(shell: Any) -> None:
 
 
 class _OfTasks(logging.Handler):
-    """Notes what asyncio logs: exceptions of tasks that were never retrieved, and those of its callbacks."""
+    """Notes what event loops and executors log: exceptions in callbacks, and in tasks not awaited."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.exc_info and record.exc_info[1] is not None:
@@ -59,9 +60,9 @@ def _note(place: str, error: BaseException | None) -> None:
 
 
 def _followed_by(function: Any, then: Any) -> Any:
-    def both(*arguments: Any) -> Any:
-        then(*arguments)
-        return function(*arguments)
+    def both(*arguments: Any, **options: Any) -> Any:
+        then(*arguments, **options)
+        return function(*arguments, **options)
 
     return both
 

@@ -8,13 +8,13 @@ failed run left is kept elsewhere, with its traceback. Locks keep the writers of
 import os
 import re
 import shutil
-import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
 import nbformat
 from filelock import FileLock, Timeout
@@ -58,8 +58,8 @@ def perform(
     for stale in running(target):  # left by runs that were killed
         _remove(stale)
     # A name of its own: the kernel of a run that was killed may still be writing into the one before.
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=_RUNNING, dir=target.parent))
-    staging.chmod(0o755)
+    staging = target.with_name(f".{target.name}.{uuid4().hex[:8]}{_RUNNING}")
+    staging.mkdir()
     started, clock = datetime.now(UTC), time.monotonic()
     try:
         execute(

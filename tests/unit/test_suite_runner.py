@@ -2,8 +2,10 @@
 
 import base64
 import json
+import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 
@@ -49,8 +51,13 @@ def states(summary):
 def test_a_run_leaves_report_table_images_and_copies(suite, capsys):
     folder = suite({"01_a": [FIGURE], "02_b": [SEVEN]}, needs={"02_b": ["01_a"]})
     show_diagram(folder / "01_a.ipynb")
-    summary = run_suite("quick", settings=["seed=4"])
+    before = os.umask(0o027)
+    try:
+        summary = run_suite("quick", settings=["seed=4"])
+    finally:
+        os.umask(before)
     assert summary.ok
+    assert stat.S_IMODE((summary.folder / "01_a").stat().st_mode) == 0o750, "as the umask says"
     assert states(summary) == {"01_a": "done", "02_b": "done"}
     metrics = pd.read_csv(summary.folder / "metrics.csv")
     assert metrics["value"].tolist() == [5.0, 7.0]
@@ -143,12 +150,19 @@ UNSEEN = {
     "01_thread": "import threading; t = threading.Thread(target=lambda: 1 / 0); t.start(); t.join()",
     "02_task": "import asyncio\nasync def f(): 1 / 0\nt = asyncio.create_task(f())\nawait asyncio.sleep(0)",
     "03_future": "from concurrent.futures import *\nwith ThreadPoolExecutor() as e: e.submit(lambda: 1 / 0)",
-    "04_cleared": "import ipywidgets as w\nout = w.Output()\n@out.capture(clear_output=True)\n"
+    "04_callback": "from concurrent.futures import *\nwith ThreadPoolExecutor() as e:\n"
+    "    e.submit(int).add_done_callback(lambda f: 1 / 0)",
+    "05_loop": "import asyncio\nfrom tornado.ioloop import IOLoop\n"
+    "IOLoop.current().add_callback(lambda: 1 / 0)\nawait asyncio.sleep(0.1)",
+    "06_cleared": "import ipywidgets as w\nout = w.Output()\n@out.capture(clear_output=True)\n"
     "def f(x): 1 / x\nf(0); f(1)",
 }
 SEEN = """
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 import asyncio
+future = Future()
+future.set_exception(exception=ValueError())
+future.exception()
 async def f(): 1 / 0
 with ThreadPoolExecutor() as executor:
     assert isinstance(executor.submit(lambda: 1 / 0).exception(), ZeroDivisionError)
@@ -158,10 +172,10 @@ except ZeroDivisionError: pass
 
 
 def test_an_exception_that_no_cell_sees_fails_the_notebook(suite):
-    suite({name: [GOOD, cell] for name, cell in UNSEEN.items()} | {"05_seen": [GOOD, SEEN]})
+    suite({name: [GOOD, cell] for name, cell in UNSEEN.items()} | {"07_seen": [GOOD, SEEN]})
     *unseen, seen = run_suite("quick").outcomes
     assert seen.state == "done", seen.reason
-    assert [outcome.state for outcome in unseen] == ["failed"] * 4
+    assert [outcome.state for outcome in unseen] == ["failed"] * 6
     assert all("ZeroDivisionError" in outcome.reason for outcome in unseen)
 
 
@@ -177,13 +191,18 @@ SPOILED = {
     "05_image": ("pathlib.Path(output_dir, 'a.png').write_bytes(b'no image')", r"a\.png"),
     "06_nothing": ("pathlib.Path(output_dir, 'metrics.json').unlink()", "it recorded no metrics"),
     "07_kernel": ("import os; os._exit(3)", "kernel died"),
-    "08_endless": ("import time; time.sleep(60)", "did not end within 8 s"),
 }
+
+
+def test_a_notebook_without_an_end_is_stopped(suite):
+    suite({"01_a": [GOOD, "import time; time.sleep(3600)"]})
+    (outcome,) = run_suite("quick", timeout=8).outcomes
+    assert (outcome.state, outcome.reason) == ("failed", "did not end within 8 s")
 
 
 def test_whatever_is_wrong_with_a_notebook_the_others_run_and_a_report_is_written(suite):
     suite({name: [GOOD, cell] for name, (cell, _) in SPOILED.items()} | {"09_good": [GOOD]})
-    done = CliRunner().invoke(app, ["run", "--timeout", "8"])
+    done = CliRunner().invoke(app, ["run"])
     assert done.exit_code == 1
     assert f"failed: {', '.join(SPOILED)}" in done.output
     assert "index.html" in done.output
