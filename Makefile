@@ -76,7 +76,7 @@ bench-cuda: $(STAMP) ## Measure trainings and inversions on a GPU, one table (AR
 bench: $(STAMP) ## Measure in a real Chromium how long a slider takes to change the picture
 	$(BIN)/python -m tests.browser.benchmark $(ARGS)
 
-campaign: $(STAMP) ## Try hostile weights by every path, and kill trainings and sweeps at random (half an hour)
+campaign: $(STAMP) ## Try again what once fell, hostile weights, kills at random: one table (half an hour; ARGS="--only L4")
 	$(BIN)/python -m tests.campaign $(ARGS)
 
 clean: ## Remove the environment and every product of runs, keeping results/reference and the shipped weights

@@ -1,18 +1,24 @@
 """Try every row of the campaign on reliability and security again, and print one table.
 
 A row is a set of tests, by their names, or a trial; it fell if one of them did. Half an hour on two cores.
+Each row is printed, and written to results/campaign.md, when it ends; results/campaign.log has the tests'
+output.
 """
 
 import argparse
+import resource
 import subprocess
 import sys
+import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from tests.campaign import trials
 
+LOG = Path("results") / "campaign.log"
 #: What was found, and the tests that try it again: files under tests/ with the beginnings of tests' names.
 ROWS: dict[str, dict[str, str]] = {
     "H1 malformed websockets; M1 foreign Host": {"browser/test_hostile.py": ""},
@@ -27,15 +33,16 @@ ROWS: dict[str, dict[str, str]] = {
     "L3 metrics.csv after a stop": {"unit/test_loop.py": "a_run_stopped_between"},
     "L4 malformed YAML and JSON": {
         "unit/test_suite_parts.py": "a_wrong_profile a_malformed_setting",
-        "unit/test_cli.py": "a_wrong_file a_hostile_setting info_names",
-        "unit/test_worlds_photos.py": "a_damaged_settings the_list_says",
+        "unit/test_suite_reference.py": "a_damaged_file a_value_of",
+        "unit/test_cli.py": "a_wrong_file a_hostile_setting info_names a_list_of_weights",
+        "unit/test_worlds_photos.py": "a_damaged_settings the_list_",
         "unit/test_weights_manifest.py": "",
     },
     "L5 files of directions": {"field/test_directions.py": ""},
     "L6 slow refusals": {
         "unit/test_weights_hostile.py": "many_short bombs",
         "unit/test_photos_alignment.py": "a_damaged_file",
-        "unit/test_suite_parts.py": "a_wrong_sweep",
+        "unit/test_suite_parts.py": "a_wrong_sweep the_time_to_read",
     },
     "L8 compressed state": {"unit/test_checkpoints.py": "a_compressed_state"},
     "L9 errors that no cell sees": {
@@ -47,6 +54,8 @@ ROWS: dict[str, dict[str, str]] = {
         "unit/test_weights_manifest.py": "a_wrong",
         "unit/test_checkpoints.py": "round_trip",
         "unit/test_files.py": "atomic_path",
+        "unit/test_cli.py": "a_long_name",
+        "unit/test_suite_runner.py": "a_run_leaves",
         "field/test_weights.py": "24_",
     },
     "odd images": {"unit/test_photos_reading.py": "", "unit/test_explorer_files.py": ""},
@@ -58,7 +67,9 @@ ROWS: dict[str, dict[str, str]] = {
     "sweeps: driver, worker, disk": {
         "unit/test_suite_sweep.py": "a_killed without_room a_run_that one_failing"
     },
-    "runs: dead kernels, interrupts": {"unit/test_suite_runner.py": "an_interrupted a_second_run a_failure"},
+    "runs: dead kernels, interrupts": {
+        "unit/test_suite_runner.py": "an_interrupted a_second_run a_failure a_notebook_without"
+    },
 }
 TRIALS = {
     "hostile weights, every path": trials.hostile_weights,
@@ -77,59 +88,68 @@ def belongs(name: str, wanted: dict[str, str]) -> bool:
     return False
 
 
-def run_tests(chosen: dict[str, dict[str, str]], report: Path) -> dict[str, str]:
-    """Run the tests of these rows once; return the outcome of each test, "" where it passed."""
-    files = sorted({f"tests/{file}" for wanted in chosen.values() for file in wanted})
-    wanted = [(Path(file).stem, names.split()) for row in chosen.values() for file, names in row.items()]
-    words = {word for stem, names in wanted for word in ([f"test_{name}" for name in names] or [stem])}
-    options = ["-q", "-n", "2", "--dist", "loadgroup", "-p", "no:cacheprovider"]
-    options += ["-k", " or ".join(sorted(words)), f"--junitxml={report}"]
-    subprocess.run([sys.executable, "-m", "pytest", *options, *files], check=False)
-    outcomes = {}
-    for case in ElementTree.parse(report).iter("testcase"):
+def try_tests(wanted: dict[str, str]) -> trials.Outcome:
+    """Run the tests of a row, and return how many there were and those that fell."""
+    words = [f"test_{word}" for names in wanted.values() for word in names.split()]
+    words += [Path(file).stem for file, names in wanted.items() if not names]
+    files = [f"tests/{file}" for file in wanted]
+    with tempfile.TemporaryDirectory() as folder, LOG.open("ab") as log:
+        report = Path(folder) / "report.xml"
+        options = ["-q", "-n", "0", "-p", "no:cacheprovider", f"--junitxml={report}"]
+        options += ["-k", " or ".join(words)]
+        command = [sys.executable, "-m", "pytest", *options, *files]
+        status = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
+        if not report.is_file():
+            return 0, [f"pytest ended with {status}; see {LOG}"]
+        cases = list(ElementTree.parse(report).iter("testcase"))
+    ran, fell = 0, []
+    for case in cases:
         name = f"{case.get('classname')}.{case.get('name')}".removeprefix("tests.")
-        bad = [part for part in case if part.tag in ("failure", "error", "skipped")]
-        outcomes[name] = bad[0].tag if bad else ""
-    return outcomes
+        marks = {part.tag for part in case}
+        if belongs(name, wanted) and "skipped" not in marks:
+            ran += 1
+            fell += [name.rpartition(".test_")[2]] if marks & {"failure", "error"} else []
+    return ran, fell if ran else ["no test ran"]
 
 
-def judge(wanted: dict[str, str], outcomes: dict[str, str]) -> tuple[list[str], str]:
-    """Return the tests of a row that fell, and how many there were."""
-    mine = {test: outcome for test, outcome in outcomes.items() if belongs(test, wanted)}
-    ran = {test: outcome for test, outcome in mine.items() if outcome != "skipped"}
-    fell = [test.rpartition(".test_")[2] for test, outcome in ran.items() if outcome]
-    left_out = f", {len(mine) - len(ran)} left out" if len(mine) > len(ran) else ""
-    return fell if ran else ["no test ran"], f"{len(ran)} tests{left_out}"
-
-
-def rows(only: str) -> Iterator[tuple[str, list[str], str]]:
-    """Yield the name of each row that is asked for, what fell, and how much was tried."""
-    report = Path("results") / "campaign.xml"
-    report.parent.mkdir(exist_ok=True)
-    chosen = {name: wanted for name, wanted in ROWS.items() if only in name}
-    outcomes = run_tests(chosen, report) if chosen else {}
-    print("\n| row | outcome | evidence |\n|---|---|---|")
-    for name, wanted in chosen.items():
-        yield name, *judge(wanted, outcomes)
-    for name, trial in TRIALS.items():
-        if only in name:
-            count, fell = trial()
-            yield name, fell, f"{count} trials"
+def rows(only: str, limit: int | None) -> Iterator[tuple[str, int, list[str]]]:
+    """Yield the name of each row that is asked for when it ends, how much was tried, and what fell."""
+    with ThreadPoolExecutor(2) as pool:
+        tests = {pool.submit(try_tests, wanted): name for name, wanted in ROWS.items() if only in name}
+        for future in as_completed(tests):
+            yield tests[future], *future.result()
+    for name in [name for name in TRIALS if only in name]:
+        try:
+            yield name, *TRIALS[name](**({} if limit is None else {"limit": limit}))
+        except Exception as error:  # the other rows are tried all the same
+            yield name, 0, [f"{type(error).__name__}: {error}"]
 
 
 def main() -> int:
     """Print the table; return 0 if nothing fell."""
     parser = argparse.ArgumentParser(prog="make campaign", description=__doc__)
     parser.add_argument("--only", default="", help="rows whose names have this in them, trials among them")
-    begun, outcomes = time.monotonic(), []
-    for name, fell, evidence in rows(parser.parse_args().only):
-        outcomes.append(not fell)
-        shown = "; ".join(fell[:4]).replace("|", "/") + (" ..." if len(fell) > 4 else "")
-        said = f"{evidence}; {len(fell)} fell: {shown}" if fell else evidence
-        print(f"| {name} | {'FELL' if fell else 'ok'} | {said} |", flush=True)
-    count, minutes = outcomes.count(False), (time.monotonic() - begun) / 60
-    print(f"\n{count} of {len(outcomes)} rows fell; {minutes:.0f} minutes")
-    return int(not all(outcomes))
+    parser.add_argument("--trials", type=int, help="the most trials of a kind: files, or kills")
+    asked, begun, outcomes = parser.parse_args(), time.monotonic(), []
+    LOG.parent.mkdir(exist_ok=True)
+    LOG.unlink(missing_ok=True)
+    with LOG.with_suffix(".md").open("w") as table:
+
+        def write(line: str) -> None:
+            for file in (sys.stdout, table):
+                print(line, file=file, flush=True)
+
+        write("| row | trials | outcome |\n|---|---|---|")
+        for name, count, fell in rows(asked.only, asked.trials):
+            outcomes.append(not fell)
+            shown = " ".join("; ".join(fell[:4]).replace("|", "/").split())
+            said = f"FELL: {len(fell)} ({shown}{' ...' if len(fell) > 4 else ''})" if fell else "ok"
+            write(f"| {name} | {count} | {said} |")
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        minutes = f"{(time.monotonic() - begun) / 60:.1f} minutes"
+        minutes += f", {(used.ru_utime + used.ru_stime) / 60:.1f} of a processor"
+        write(f"\n{outcomes.count(False)} of {len(outcomes)} rows fell; {minutes}")
+    return int(not outcomes or not all(outcomes))
 
 
 if __name__ == "__main__":

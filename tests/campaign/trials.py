@@ -115,6 +115,7 @@ def _paths(folder: Path) -> dict[str, Callable[[Path], object]]:
 
 def _try(read: Callable[[Path], object], path: Path, pipe: Any) -> None:
     """Read a file in a process of its own, and send what fell, "" for nothing."""
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))  # of the processor: others may be at work
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         read(path)
@@ -127,25 +128,40 @@ def _try(read: Callable[[Path], object], path: Path, pipe: Any) -> None:
     pipe.send(said or (f"{grown:.0f} MB" if grown > MEGABYTES else ""))
 
 
-def hostile_weights() -> Outcome:
-    """Every hostile file by every path, each in a process of its own: bounded, and nothing in it is run."""
-    fell, count, context = [], 0, multiprocessing.get_context("fork")
+def _tried(read: Callable[[Path], object], path: Path) -> str:
+    """Return what fell when a file was read in a process of its own, "" for nothing."""
+    context = multiprocessing.get_context("fork")
+    mine, other = context.Pipe(duplex=False)
+    child = context.Process(target=_try, args=(read, path, other))
+    child.start()
+    other.close()
+    try:
+        return mine.recv() if mine.poll(60 * SECONDS) else "it waits for ever"
+    except EOFError:
+        return f"ended, perhaps after {SECONDS} s of the processor"
+    finally:
+        child.kill()
+        child.join()
+
+
+def hostile_weights(limit: int | None = None) -> Outcome:
+    """Every hostile file by every path: bounded, and nothing in it is run.
+
+    Args:
+        limit: the most files; all of them if None.
+    """
+    fell, count = [], 0
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as patch:
         folder, canary = Path(scratch), Path(scratch) / "canary"
         for place in ("data", "cache"):
             patch.setenv(f"CLCAE_{place.upper()}", str(folder / place))
         paths = _paths(folder)
-        for name, write in hostile_files(canary).items():
+        for name, write in list(hostile_files(canary).items())[:limit]:
             for way, read in paths.items():
                 path = folder / f"weights.{name.split()[0]}"
                 write(path)
-                mine, other = context.Pipe(duplex=False)
-                child = context.Process(target=_try, args=(read, path, other))
-                child.start()
-                said = mine.recv() if mine.poll(SECONDS) else f"not done in {SECONDS} s"
-                child.kill()
-                child.join()
+                said = _tried(read, path)
                 for left in (path, BareWorld().folder / "directions" / path.name):
                     left.unlink(missing_ok=True)
                 said = "CODE WAS RUN" if canary.exists() else said
@@ -179,7 +195,7 @@ def _rows(folder: Path) -> list[dict[str, str]]:
     return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
 
 
-def killed_trainings(runs: int = 2, kills: int = 4) -> Outcome:
+def killed_trainings(limit: int = 8) -> Outcome:
     """Trainings killed at random moments, then resumed: equal to one that was not, and no litter."""
     chance, fell = random.Random(17), []
     with tempfile.TemporaryDirectory() as scratch:
@@ -192,7 +208,7 @@ def killed_trainings(runs: int = 2, kills: int = 4) -> Outcome:
         assert train("whole").wait() == 0
         took = time.monotonic() - begun
         whole = Path(scratch) / "whole"
-        for number in range(runs):
+        for number, kills in enumerate(len(range(k, limit, 2)) for k in range(min(2, limit))):
             folder = Path(scratch) / str(number)
             for _ in range(kills):
                 process = train(str(number))
@@ -265,18 +281,18 @@ def _kill_some(driver: subprocess.Popen[bytes], chance: random.Random, most: int
     return killed
 
 
-def killed_sweeps(kills: int = 20) -> Outcome:
+def killed_sweeps(limit: int = 20) -> Outcome:
     """Sweeps any of whose processes is killed at random moments: nothing is lost, doubled or half-written."""
     chance, killed, fell = random.Random(15), [], []
     expected = {(name, seed): factor * (seed + 1) for name, factor in VARIANTS.items() for seed in SEEDS}
     with tempfile.TemporaryDirectory() as scratch:
-        while len(killed) < kills:
+        while len(killed) < limit:
             folder, complete, quiet = Path(scratch) / str(len(killed)), {}, False
             _suite(folder)
             while not quiet:
-                quiet = len(killed) == kills or len(complete) == len(expected)
+                quiet = len(killed) == limit or len(complete) == len(expected)
                 driver = _drive(folder)
-                killed += [] if quiet else _kill_some(driver, chance, kills - len(killed))
+                killed += [] if quiet else _kill_some(driver, chance, limit - len(killed))
                 driver.wait()
                 again = [path for path, content in complete.items() if path.read_bytes() != content]
                 fell += [f"{path.parent} ran again" for path in again]
