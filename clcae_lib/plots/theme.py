@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#3B3B3B")
 """Okabe and Ito's colours (2008), the strongest first; yellow, which vanishes on white, is left out."""
 SPACE_COLOURS = {"w": PALETTE[0], "w_plus": PALETTE[1], "f": PALETTE[2]}
-ORIGIN_COLOURS = {"live": PALETTE[1], "sweep": PALETTE[4], "reference": PALETTE[0]}
+ORIGIN_COLOURS = {"reference": PALETTE[0], "shorter": PALETTE[5], "sweep": PALETTE[4], "live": PALETTE[1]}
 BESIDE = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "frameon": False}
 """Options of a legend at the right of the axes."""
 

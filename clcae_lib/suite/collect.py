@@ -82,12 +82,19 @@ def ablation_runs(output_dir: str | Path) -> pd.DataFrame:
         output_dir: the report notebook's output folder; this run's own ablation is located beside it.
 
     Returns:
-        The columns of `runs.csv` with `origin`: "reference" for the committed runs, "sweep" for this
-        machine's sweep, "live" for this run's own. There may be none of any of them.
+        The columns of `runs.csv` with `origin`: "reference" for the committed runs, "shorter" for committed
+        runs of fewer steps and more variants, "sweep" for this machine's sweep, "live" for this run's own.
+        There may be none of any of them.
     """
+    sweeps = _sweep_folders("ablations")
+    folders = [
+        ("reference", sweeps["reference"]),
+        ("shorter", _sweep_folders("ablations_short")["reference"]),
+    ]
+    folders += [("sweep", sweeps["sweep"])]
     frames = [
         read_runs(folder).assign(origin=origin)
-        for origin, folder in reversed(_sweep_folders("ablations").items())
+        for origin, folder in folders
         if (folder / "runs.csv").is_file()
     ]
     frames.append(_live_run(paths.root() / Path(output_dir).parent / "05_metric_ablations"))

@@ -137,8 +137,8 @@ def check_runs(
     """
     if (results / "runs.csv").is_file():
         names = ["variant", "seed", "metric", "subject", "source"]
-        stored, fresh = read_runs(against / "sweeps" / "ablations"), read_runs(results)
-        stored = _asked(stored, fresh, variants, seeds)
+        fresh = read_runs(results)
+        stored = _asked(_stored_runs(against, fresh), fresh, variants, seeds)
     else:
         names = ["notebook", "metric", "subject", "source"]
         stored, fresh = _read_metrics(against), _read_metrics(results)
@@ -159,6 +159,14 @@ def check_runs(
             side = "below" if value < low else "above"
             deviations.append(f"{name}: {value:.4g} is {side} [{low:.4g}, {high:.4g}]")
     return Check(len(headlines), deviations)
+
+
+def _stored_runs(against: Path, fresh: pd.DataFrame) -> pd.DataFrame:
+    """Return the committed ablation whose trainings are as long as the fresh ones, or else the main one."""
+    folders = [against / "sweeps" / name for name in ("ablations", "ablations_short")]
+    stored = [read_runs(folder) for folder in folders if folder == folders[0] or folder.is_dir()]
+    lengths = [set(runs.loc[runs["metric"] == _SETTING, "value"]) for runs in (*stored, fresh)]
+    return next((s for s, own in zip(stored, lengths, strict=False) if own & lengths[-1]), stored[0])
 
 
 def _asked(

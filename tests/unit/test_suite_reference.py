@@ -98,7 +98,7 @@ def test_the_command_fails_with_a_status_and_names_the_measure(kept, tmp_path):
 def test_the_committed_reference_can_be_checked(repository):
     reference = repository / "results" / "reference"
     assert check_runs(reference, reference).compared > 0
-    for runs in reference.glob("sweeps/ablations/runs.csv"):
+    for runs in reference.glob("sweeps/ablations*/runs.csv"):
         assert check_runs(runs.parent, reference).compared >= 24, runs
 
 
