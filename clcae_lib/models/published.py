@@ -164,6 +164,8 @@ class PublishedEncoder(IrBackbone):
     ) -> None:
         if widths[-1] != style_dim:
             raise ValueError(f"widths={tuple(widths)} must end in style_dim={style_dim}, as c3 does")
+        if height not in (None, *range(1, ENCODER_SIDE + 1)):
+            raise ValueError(f"height={height} is not a number of pixels from 1 to {ENCODER_SIDE}")
         super().__init__(widths=widths, units=units)
         self.n_latent = num_layers(resolution)
         sides = [min(resolution, 256) // shrink for shrink in (16, 8, 4)]

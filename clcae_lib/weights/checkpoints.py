@@ -28,7 +28,16 @@ from clcae_lib.files import atomic_path, sha256
 KEY = "clcae"
 #: Errors of the libraries that read a damaged file.
 DAMAGE = (
-    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, TypeError),
+    *(
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        EOFError,
+        LookupError,
+        MemoryError,
+        RuntimeError,
+        TypeError,
+    ),
     *(ValueError, pickle.UnpicklingError, struct.error, zipfile.BadZipFile),
 )
 Network = TypeVar("Network", bound=nn.Module)

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from clcae_lib.inversion.psp import PspEncoder, PspInverter
-from clcae_lib.models import FoundationEncoder
+from clcae_lib.models import FoundationEncoder, PublishedEncoder
 from clcae_lib.weights import (
     UnsafeFileError,
     WeightsError,
@@ -392,6 +392,7 @@ def own_files(tmp_path):
     images, codes, scale = parts_of().alignment
     oracle, encoder = build_judge("oracle"), PspEncoder(32, style_dim=8, widths=WIDTHS)
     inversion = FoundationEncoder(32, style_dim=8, feature_channels=6, widths=WIDTHS)
+    published = PublishedEncoder(64, style_dim=8, feature_channels=6, widths=(4, 4, 6, 8, 8), units=(1,) * 4)
     made = {
         "oracle": (oracle, {"config": oracle.config}, partial(load_judge, kind="oracle")),
         "peer": (encoder, {"method": "psp", "config": encoder.config}, psp),
@@ -399,6 +400,11 @@ def own_files(tmp_path):
             inversion,
             {"preset": "foundation", "config": inversion.config},
             lambda path: load_encoder(path, tiny_generator()),
+        ),
+        "published": (
+            published,
+            {"kind": "inversion", "preset": "published", "config": published.config},
+            lambda path: load_encoder(path, tiny_generator(64)),
         ),
     }
     path = save_alignment(tmp_path / "alignment.safetensors", images, codes, scale=scale, metadata={})
@@ -429,7 +435,7 @@ def refusal(load, path):
     return ""
 
 
-@pytest.mark.parametrize("kind", ["oracle", "peer", "inversion", "alignment"])
+@pytest.mark.parametrize("kind", ["oracle", "peer", "inversion", "published", "alignment"])
 def test_a_config_of_any_shape_is_refused_in_one_sentence(own_files, kind):
     path, metadata, load = own_files[kind]
     tensors, messages = load_file(path), []
