@@ -279,16 +279,16 @@ def findings() -> str:
         (short(turned[v][0]), short(turned[v][1], 3)) for v in (ours, theirs)
     )
     lines = [
-        f"**F reconstructs best**: {f:.1f} dB of PSNR (fidelity), W+ {w_plus:.1f}; that it adds fidelity without",
-        f"losing the edit is {verdicts()['F adds fidelity without losing the edit']} by rule.",
+        f"**F reconstructs best**: {f:.1f} dB of PSNR (fidelity), W+ {w_plus:.1f}; that it adds fidelity",
+        f"without losing the edit is {verdicts()['F adds fidelity without losing the edit']} by rule.",
         f"Caveat: optimising W+ per image reaches {optimised:.1f} dB, {times} times slower.",
         f"**F turns a head {as_well} optimisation does**: identity {our_identity} after a yaw of one sd;",
         f"optimisation in W+ has {their_identity}. Caveat: it is not nearer to the ground truth (distance",
         f"{our_distance}, optimisation {their_distance}), and with the published code's weight of F's loss",
         f"term geometric edits end {short(lower.value, 3)} further away.",
-        f"**That alignment makes w more precise is {verdict_word}**: code error {short(with_it)} sd, without it",
-        f"{short(without)} ({length(LONG)}, {seeds} seeds). Caveat: a guess has about 1 sd, and the final image",
-        f"changes by {final.value:+.2f} dB.",
+        f"**That alignment makes w more precise is {verdict_word}**: code error {short(with_it)} sd, without",
+        f"it {short(without)} ({length(LONG)}, {seeds} seeds). Caveat: a guess has about 1 sd, and the final",
+        f"image changes by {final.value:+.2f} dB.",
         f"**At equal steps {EQUAL[first]} leads**: {best:.1f} dB, {EQUAL[second]} has {next_best:.1f}.",
         "Caveat: one training each, only CLCAE starts from an aligned backbone, and",
         f"{EQUAL[turns]} turns heads best (identity {short(most)}, CLCAE {short(value('clcae', turning))}).",
