@@ -53,7 +53,7 @@ def job_key(
         code,
         versions(),
         world_digest(str(parameters["world"]), entry.inputs) if world is None else world,
-        {name: listing_digest(paths.root() / Path(f).expanduser()) for name, f in folders.items()},
+        {name: listing_digest(paths.root() / Path(str(f)).expanduser()) for name, f in folders.items()},
         device,
         files_digest(paths.results_dir(), reads),
     )

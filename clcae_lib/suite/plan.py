@@ -179,7 +179,13 @@ def declared_parameters(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise SuiteError(f"{path}: there is no such notebook")
-    code = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    try:
+        code = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise SuiteError(
+            f"{path}: is not a notebook ({reason}); take it from the repository again"
+        ) from error
     cells = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) != 1:
         raise SuiteError(f"{path.name}: needs exactly one code cell tagged `parameters`, has {len(cells)}")

@@ -32,7 +32,7 @@ from clcae_lib.suite.plan import Job, Profile, Values, check_value, declared_par
 from clcae_lib.suite.record import NotebookError, Record, SuiteError, complete_record, read_record
 
 logger = logging.getLogger("clcae_lib.suite")
-MAX_SEEDS = 10_000
+MAX_RUNS = 10_000
 _VARIANT = re.compile(r"(?!failed$)\w[\w.+-]{0,99}")  # a folder of the results; that of failures is taken
 _UNIMPORTANT = ("suite", "cli", "plots", "explorer")
 
@@ -43,7 +43,7 @@ class SweepFile(BaseModel, extra="forbid", strict=True):
     notebook: str
     variants: dict[str, Values]
     inputs: list[str] = ["*"]
-    seeds: dict[str, Annotated[int, Field(ge=1, le=MAX_SEEDS)]] = {}
+    seeds: dict[str, Annotated[int, Field(ge=1, le=MAX_RUNS)]] = {}
 
     def seeds_of(self, variant: str, asked: Sequence[int] | None) -> Sequence[int]:
         """Return the seeds that were asked for, else as many as the file gives the variant, or three."""
@@ -204,6 +204,9 @@ def read_sweep(folder: Path, name: str = "ablations") -> SweepFile:
             raise SuiteError(
                 f"{path}: seeds: {variant!r} is not a variant; it has {', '.join(sweep.variants)}"
             )
+    most = max((len(sweep.seeds_of(variant, None)) for variant in sweep.variants), default=0)
+    if (count := most * len(sweep.variants)) > MAX_RUNS:
+        raise SuiteError(f"{path}: variants times seeds are {count} runs; a sweep has at most {MAX_RUNS}")
     declared = declared_parameters(folder / f"{sweep.notebook}.ipynb")
     for variant, values in sweep.variants.items():
         for parameter, value in values.items():

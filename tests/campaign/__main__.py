@@ -32,7 +32,7 @@ ROWS: dict[str, dict[str, str]] = {
     "L2 partial files": {"unit/test_loop.py": "partial_files"},
     "L3 metrics.csv after a stop": {"unit/test_loop.py": "a_run_stopped_between"},
     "L4 malformed YAML and JSON": {
-        "unit/test_suite_parts.py": "a_wrong_profile a_malformed_setting",
+        "unit/test_suite_parts.py": "a_wrong_profile a_malformed_setting what_is_not",
         "unit/test_suite_reference.py": "a_damaged_file a_value_of",
         "unit/test_cli.py": "a_wrong_file a_hostile_setting info_names a_list_of_weights",
         "unit/test_worlds_photos.py": "a_damaged_settings the_list_",

@@ -122,6 +122,7 @@ def test_a_wrong_profile_is_one_line_that_names_it(suite, text, words):
         (f"variants: {{{'a' * 101}: {{}}}}", "cannot be .* at most 100 letters"),
         ("variants: {a: {}}\nseeds: [1]", "seeds"),
         ("variants: {a: {}}\nseeds: {a: 100000000}", r"seeds\.a: Input should be less"),
+        ("variants: {a: {}, b: {}}\nseeds: {a: 6000}", "12000 runs; a sweep has at most 10000"),
         ("variants: {a: {}}\nseeds: {b: 2}", "'b' is not a variant"),
         ("variants: {a: {}}\ninputs: 3", "inputs"),
         ("variants: {a: {sed: 3}}", "a: 01_a: has no parameter 'sed'"),
@@ -172,6 +173,16 @@ def test_a_notebook_has_one_parameters_cell_of_plain_literals(tmp_path, paramete
     nbformat.write(nbformat.v4.new_notebook(), tmp_path / "n.ipynb")
     with pytest.raises(SuiteError, match="has 0"):
         declared_parameters(tmp_path / "n.ipynb")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"cells": 3}', b'{"nbformat": 99, "cells": []}', b"[" * 100_000, b"\xff"]
+)
+def test_what_is_not_a_notebook_is_named_in_one_line(tmp_path, content):
+    (tmp_path / "n.ipynb").write_bytes(content)
+    with pytest.raises(SuiteError, match=r"n\.ipynb: is not a notebook") as error:
+        declared_parameters(tmp_path / "n.ipynb")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
