@@ -110,6 +110,7 @@ def train_all(
             return
         for config in chain.links.values():
             check_devices(config.device, config.devices)
+        folder.mkdir(parents=True, exist_ok=True)  # not only after minutes
         typer.echo("\n".join(chain.lines()))
         if not install:
             get_world(world).lend(folder / "data")

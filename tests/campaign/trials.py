@@ -281,7 +281,7 @@ def _kill_some(driver: subprocess.Popen[bytes], chance: random.Random, most: int
     return killed
 
 
-def killed_sweeps(limit: int = 20) -> Outcome:
+def killed_sweeps(limit: int = 12) -> Outcome:
     """Sweeps any of whose processes is killed at random moments: nothing is lost, doubled or half-written."""
     chance, killed, fell = random.Random(15), [], []
     expected = {(name, seed): factor * (seed + 1) for name, factor in VARIANTS.items() for seed in SEEDS}

@@ -302,6 +302,7 @@ def test_a_long_name_is_one_line_and_nothing_is_written(suite, tmp_path, reposit
             f"keep --profile {long}",
         ),
         *(f"report --results {tmp_path / long}", f"check --results {tmp_path / long}", f"inspect {long}"),
+        f"train all --out {tmp_path / long}",
         *(f"world add ffhq --images {long}", f"convert {weights} {tmp_path / long}.safetensors"),
         *("run --profile ../victim", "run --set world=../victim", "sweep ../own"),
     ):
