@@ -15,6 +15,8 @@ COLUMNS = (
     *("headline", "profile", "seed", "world", "device", "commit", "versions", "seconds"),
 )
 SWEEP_COLUMNS = ("variant", *COLUMNS)
+COMMITTED = {"reference": "ablations", "shorter": "ablations_short"}
+"""Folders of the committed ablations under reference/sweeps, by origin; the first decides the claims."""
 
 
 def provenance_rows(folder: Path, record: Record, **extra: Any) -> list[dict[str, Any]]:
@@ -86,15 +88,11 @@ def ablation_runs(output_dir: str | Path) -> pd.DataFrame:
         runs of fewer steps and more variants, "sweep" for this machine's sweep, "live" for this run's own.
         There may be none of any of them.
     """
-    sweeps = _sweep_folders("ablations")
-    folders = [
-        ("reference", sweeps["reference"]),
-        ("shorter", _sweep_folders("ablations_short")["reference"]),
-    ]
-    folders += [("sweep", sweeps["sweep"])]
+    folders = {origin: _sweep_folders(name)["reference"] for origin, name in COMMITTED.items()}
+    folders["sweep"] = _sweep_folders("ablations")["sweep"]
     frames = [
         read_runs(folder).assign(origin=origin)
-        for origin, folder in folders
+        for origin, folder in folders.items()
         if (folder / "runs.csv").is_file()
     ]
     frames.append(_live_run(paths.root() / Path(output_dir).parent / "05_metric_ablations"))

@@ -18,7 +18,7 @@ from PIL import Image
 
 from clcae_lib import paths
 from clcae_lib.files import atomic_path
-from clcae_lib.suite.collect import COLUMNS, read_runs, read_table
+from clcae_lib.suite.collect import COLUMNS, COMMITTED, read_runs, read_table
 from clcae_lib.suite.record import SuiteError
 from clcae_lib.suite.report import GOOD, read_run, write_report
 
@@ -163,10 +163,14 @@ def check_runs(
 
 def _stored_runs(against: Path, fresh: pd.DataFrame) -> pd.DataFrame:
     """Return the committed ablation whose trainings are as long as the fresh ones, or else the main one."""
-    folders = [against / "sweeps" / name for name in ("ablations", "ablations_short")]
-    stored = [read_runs(folder) for folder in folders if folder == folders[0] or folder.is_dir()]
-    lengths = [set(runs.loc[runs["metric"] == _SETTING, "value"]) for runs in (*stored, fresh)]
-    return next((s for s, own in zip(stored, lengths, strict=False) if own & lengths[-1]), stored[0])
+    main, *others = [against / "sweeps" / name for name in COMMITTED.values()]
+    stored = [read_runs(folder) for folder in (main, *filter(Path.is_dir, others))]
+    return next((runs for runs in stored if _lengths(runs) & _lengths(fresh)), stored[0])
+
+
+def _lengths(runs: pd.DataFrame) -> set[float]:
+    """Return the numbers of training steps of runs."""
+    return set(runs.loc[runs["metric"] == _SETTING, "value"])
 
 
 def _asked(

@@ -236,7 +236,8 @@ class _Run:
         self.task.setup(self.fabric)
         if self.config.compile:
             for network in self.task.modules.values():
-                network.compile()
+                if any(weight.requires_grad for weight in network.parameters()):  # EMA weights only measure
+                    network.compile()
         resumed = resume and (self.folder / STATE).is_file()
         if resumed:
             self._resume()
