@@ -13,6 +13,8 @@ from pathlib import Path
 from clcae_lib.errors import ClcaeError
 
 STATE = "CLCAE_STATE"
+NAME = r"\w[\w-]{0,99}"
+"""What a world or a notebook may be called, so that its name never leads to another folder."""
 
 
 def _place(variable: str, default: Path) -> Path:
@@ -56,7 +58,7 @@ def world_dir(name: str) -> Path:
     Raises:
         ClcaeError: the name could be that of another folder.
     """
-    if not re.fullmatch(r"\w[\w-]{0,99}", name):
+    if not re.fullmatch(NAME, name):
         raise ClcaeError(f"{name[:100]!r} cannot be a world's name: use letters, digits, - and _")
     return data_dir() / name
 

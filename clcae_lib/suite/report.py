@@ -26,7 +26,7 @@ _LONGEST = 200  # rows of a recorded table in a portable page
 
 
 class _Outcome(BaseModel, strict=True):
-    notebook: Annotated[str, Field(pattern=r"^\w[\w-]{0,99}$")]
+    notebook: Annotated[str, Field(pattern=f"^{paths.NAME}$")]
     state: str
     seconds: FiniteFloat
     reason: str

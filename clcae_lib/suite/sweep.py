@@ -129,10 +129,7 @@ def plan_sweep(
             raise SuiteError(f"--variants: there is no {variant!r}; {name}.yaml has {known}")
     chosen, (job,) = plan(folder, profile, only=[sweep.notebook], settings=settings)
     job = Job(job.entry.model_copy(update={"inputs": tuple(sweep.inputs)}), job.path, job.parameters)
-    earlier = {path.name.removeprefix("seed") for path in target.glob("*/seed*")}
-    every = {int(seed) for seed in earlier if seed.isdigit()}  # seeds of which there are results
-    every |= {seed for variant in sweep.variants for seed in sweep.seeds_of(variant, seeds)}
-    runs = _runs(sweep, job, sorted(every), target)
+    runs = _runs(sweep, job, seeds, target)
     selected = [
         run
         for run in runs
@@ -204,9 +201,10 @@ def read_sweep(folder: Path, name: str = "ablations") -> SweepFile:
             raise SuiteError(
                 f"{path}: seeds: {variant!r} is not a variant; it has {', '.join(sweep.variants)}"
             )
-    most = max((len(sweep.seeds_of(variant, None)) for variant in sweep.variants), default=0)
-    if (count := most * len(sweep.variants)) > MAX_RUNS:
-        raise SuiteError(f"{path}: variants times seeds are {count} runs; a sweep has at most {MAX_RUNS}")
+    if (count := sum(len(sweep.seeds_of(variant, None)) for variant in sweep.variants)) > MAX_RUNS:
+        raise SuiteError(
+            f"{path}: variants with their seeds are {count} runs; a sweep has at most {MAX_RUNS}"
+        )
     declared = declared_parameters(folder / f"{sweep.notebook}.ipynb")
     for variant, values in sweep.variants.items():
         for parameter, value in values.items():
@@ -214,12 +212,14 @@ def read_sweep(folder: Path, name: str = "ablations") -> SweepFile:
     return sweep
 
 
-def _runs(sweep: SweepFile, job: Job, seeds: Sequence[int], target: Path) -> list[Run]:
-    """Return every variant with every seed."""
+def _runs(sweep: SweepFile, job: Job, asked: Sequence[int] | None, target: Path) -> list[Run]:
+    """Return every variant with its seeds, and with those of which there are results."""
     code = digest.code_digest(without=_UNIMPORTANT)
     runs, worlds = [], {}
     for variant, overrides in sweep.variants.items():
-        for seed in seeds:
+        earlier = {path.name.removeprefix("seed") for path in (target / variant).glob("seed*")}
+        seeds = {int(seed) for seed in earlier if seed.isdigit()}.union(sweep.seeds_of(variant, asked))
+        for seed in sorted(seeds):
             values = {**job.parameters, **overrides, "seed": seed}
             if "variant" in values:
                 values["variant"] = variant

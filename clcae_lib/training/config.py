@@ -36,7 +36,8 @@ class TrainConfig(BaseModel):
         default=True, description="record steps once and replay them where the task can, on a CUDA device"
     )
     compile: bool = Field(
-        default=False, description="compile the trained networks with torch.compile, which takes a minute"
+        default=False,
+        description="compile the trained networks' forward with torch.compile, which takes a minute",
     )
     steps: int = Field(default=1000, ge=0)
     batch_size: int = Field(default=16, ge=1, description="images per step, over all devices together")

@@ -16,21 +16,22 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
+from weakref import WeakSet
 
 import torch
 from lightning_fabric import Fabric
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from clcae_lib import files, images, paths
 from clcae_lib.devices import make_fabric
 from clcae_lib.errors import MissingFileError
-from clcae_lib.settings import dump_yaml
+from clcae_lib.settings import dump_yaml, explain
 from clcae_lib.training.config import ConfigError, TrainConfig, refuse_changes
 from clcae_lib.training.data import randomness_restored, seed_step
 from clcae_lib.training.graphs import CudaGraphs
-from clcae_lib.training.optim import average_gradients
+from clcae_lib.training.optim import average_gradients, refuse_unlike, restore
 from clcae_lib.training.records import MetricsFile, environment
 from clcae_lib.weights import checkpoints
 
@@ -211,6 +212,16 @@ def install(folder: str | Path, world: str) -> list[Path]:
     return written
 
 
+class _Counted(BaseModel, strict=True):
+    """What a state says of the steps that were done."""
+
+    step: int = Field(ge=0)
+    seconds: FiniteFloat = Field(ge=0)
+    images: int = Field(ge=0)
+    sums: dict[str, FiniteFloat] = {}
+    counts: dict[str, int] = {}
+
+
 class _Run:
     """The state of one call of `fit`."""
 
@@ -224,6 +235,7 @@ class _Run:
         self.tensorboard: Any = None
         self.sums: dict[str, float | Tensor] = {}
         self.counts: dict[str, int] = {}
+        self.compiled: WeakSet[nn.Module] = WeakSet()
         self._start_clock()
 
     def _start_clock(self) -> None:
@@ -234,10 +246,6 @@ class _Run:
         """Build the task, then either restore the saved state or open a fresh folder."""
         seed_step(self.config.seed, 0, 0, device=self.fabric.device)
         self.task.setup(self.fabric)
-        if self.config.compile:
-            for network in self.task.modules.values():
-                if any(weight.requires_grad for weight in network.parameters()):  # EMA weights only measure
-                    network.compile()
         resumed = resume and (self.folder / STATE).is_file()
         if resumed:
             self._resume()
@@ -267,7 +275,17 @@ class _Run:
         if self.tensorboard is not None:
             self.tensorboard.close()
 
+    def _compile(self) -> None:
+        """Compile the networks that train; a task may build others for a later stage."""
+        for network in self.task.modules.values():
+            trained = any(weight.requires_grad for weight in network.parameters())  # EMA weights only measure
+            if trained and network not in self.compiled:
+                network.compile()
+                self.compiled.add(network)
+
     def _one_step(self) -> None:
+        if self.config.compile:
+            self._compile()
         rank, device = self.fabric.global_rank, self.fabric.device
         seed_step(self.config.seed, self.step + 1, rank, device=device)
         for name, value in self.task.step(self.step).items():
@@ -387,14 +405,19 @@ class _Run:
             ) from error
 
     def _restore(self, state: dict[str, Any]) -> None:
+        try:
+            counted = _Counted.model_validate(state)
+        except ValidationError as error:
+            raise ValueError(explain(error)) from error
+        refuse_unlike(state["task"], self.task.state(), name="task")
         self._compare(state)
-        self.step, self.seconds, self.images = state["step"], state["seconds"], state["images"]
-        self.sums, self.counts = dict(state.get("sums", {})), dict(state.get("counts", {}))
+        self.step, self.seconds, self.images = counted.step, counted.seconds, counted.images
+        self.sums, self.counts = dict(counted.sums), {name: counted.counts[name] for name in counted.sums}
         self.task.load_state(state["task"])
         for name, module in self.task.modules.items():
             module.load_state_dict(state["modules"][name])
         for name, optimizer in self.task.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+            restore(optimizer, state["optimizers"][name])
 
     def _compare(self, state: dict[str, Any]) -> None:
         """Refuse a state of another configuration, of other parents, or of more steps."""

@@ -95,6 +95,53 @@ def make_ranger(parameters: Iterable[nn.Parameter], *, lr: float) -> torch.optim
     return Ranger(parameters, lr=lr, betas=(0.95, 0.999), eps=1e-5, k=6, alpha=0.5, degenerated_to_sgd=True)
 
 
+def refuse_unlike(saved: Any, own: Any, *, name: str) -> None:
+    """Refuse a saved value that is of another kind than a training's own, before anything is restored.
+
+    Mappings must have the training's names at least (some optimizers add theirs in the first step), sequences
+    its length, and so on inside them; what is None in the training may be anything.
+
+    Raises:
+        ValueError: names the first value that differs.
+    """
+    if own is None:
+        return
+    kind = float if isinstance(own, float) else type(own)
+    if not isinstance(saved, (float, int) if kind is float else kind) or isinstance(saved, bool) > (
+        kind is bool
+    ):
+        raise ValueError(f"{name} is {type(saved).__name__}, expected {kind.__name__}")
+    if isinstance(own, Mapping):
+        if missing := own.keys() - saved.keys():
+            raise ValueError(f"{name} has no {min(missing)}")
+        for key in own:
+            refuse_unlike(saved[key], own[key], name=f"{name}.{key}")
+    elif isinstance(own, (list, tuple)):
+        if len(saved) != len(own):
+            raise ValueError(f"{name} has {len(saved)} values, expected {len(own)}")
+        for index, value in enumerate(own):
+            refuse_unlike(saved[index], value, name=f"{name}.{index}")
+
+
+def restore(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Load an optimizer's state.
+
+    Raises:
+        ValueError: a learning rate or the like is of another kind, or a moment of another shape than its
+            weights.
+    """
+    groups = optimizer.state_dict()["param_groups"]
+    refuse_unlike(state["param_groups"], groups, name="param_groups")
+    optimizer.load_state_dict(dict(state))
+    names = {frozenset(moments) for moments in optimizer.state.values()}
+    if len(names) > 1:
+        raise ValueError(f"weights have different moments: {sorted(map(sorted, names))}")
+    for weight, moments in optimizer.state.items():
+        for name, moment in moments.items():
+            if isinstance(moment, Tensor) and moment.ndim and moment.shape != weight.shape:
+                raise ValueError(f"{name} is {tuple(moment.shape)}, its weights are {tuple(weight.shape)}")
+
+
 def half_life(seen: int, *, target: float, ramp: float) -> float:
     """Return the EMA's half life in images after `seen` images: a share `ramp` of them, at most `target`."""
     return max(min(target, ramp * seen), 1e-8)

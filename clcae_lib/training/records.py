@@ -14,6 +14,7 @@ from torch import Tensor
 from clcae_lib.devices import device_label
 from clcae_lib.files import atomic_path, sha256
 from clcae_lib.provenance import commit, version
+from clcae_lib.settings import ConfigError
 
 _PACKAGES = ("torch", "lightning-fabric", "numpy", "pydantic", "safetensors", "tensorboard", "torchvision")
 
@@ -24,13 +25,18 @@ class MetricsFile:
     Args:
         path: the file.
         until: last step whose row is kept; 0 for a fresh file.
+
+    Raises:
+        ConfigError: the file is not such a CSV.
     """
 
     def __init__(self, path: Path, *, until: int) -> None:
         self.path, self.rows = path, []
         if path.is_file() and until > 0:
-            with path.open(newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= until]
+            try:
+                self.rows = [row for row in _read(path) if int(row["step"]) <= until]
+            except (KeyError, TypeError, ValueError, csv.Error) as error:
+                raise ConfigError(f"{path} is damaged; remove it, or give another folder") from error
         self.columns = list(self.rows[0]) if self.rows else []
         self._rewrite()
 
@@ -51,6 +57,15 @@ class MetricsFile:
             if self.columns:
                 writer.writeheader()
             writer.writerows(self.rows)
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV; ValueError where one has more or fewer fields than the file has columns."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    if any(None in row or None in row.values() for row in rows):
+        raise ValueError("a row does not fit the columns")
+    return rows
 
 
 def environment(device: torch.device | str) -> dict[str, Any]:

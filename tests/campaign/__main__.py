@@ -26,7 +26,10 @@ ROWS: dict[str, dict[str, str]] = {
     "M4 sizes from the config": {"unit/test_weights_hostile.py": "sizes_come a_config_of_any"},
     "M5 not finite, whole numbers": {"unit/test_weights_hostile.py": "weights_that_are_not_finite"},
     "M6 names of variants": {"unit/test_suite_parts.py": "a_wrong_sweep"},
-    "M7 damaged state": {"unit/test_loop.py": "a_state_of", "unit/test_checkpoints.py": "a_damaged_or"},
+    "M7 damaged state": {
+        "unit/test_loop.py": "a_state_of damaged_rows",
+        "unit/test_checkpoints.py": "a_damaged_or",
+    },
     "M8 flipped byte of a state": {"unit/test_checkpoints.py": "a_flipped_bit"},
     "L1 full disk": {"unit/test_checkpoints.py": "a_full_disk", "unit/test_suite_sweep.py": "a_full_disk"},
     "L2 partial files": {"unit/test_loop.py": "partial_files"},

@@ -159,6 +159,20 @@ def test_a_compiled_training_is_the_plain_one_and_resumes_it(tmp_path, monkeypat
     assert_equal(state(tmp_path / "compiled")["modules"], state(tmp_path / "plain")["modules"])
 
 
+def test_networks_that_a_task_builds_for_a_later_stage_are_compiled_too(tmp_path, monkeypatch):
+    class Staged(Regression):
+        def step(self, index):
+            if index == 3:
+                self.network = self.modules["network"] = nn.Sequential(nn.Linear(3, 1))
+                self.optimizers["network"] = torch.optim.Adam(self.network.parameters())
+            return super().step(index)
+
+    made = []
+    monkeypatch.setattr(torch, "compile", lambda call: made.append(call) or call)
+    run(tmp_path, kind=Staged, compile=True)
+    assert len(made) == 2
+
+
 def test_a_run_of_other_settings_is_refused_with_the_difference_and_a_remedy(tmp_path):
     class Newer(TrainConfig):
         depth: int
@@ -172,24 +186,52 @@ def test_a_run_of_other_settings_is_refused_with_the_difference_and_a_remedy(tmp
         fit(Regression(config), config, tmp_path)
 
 
-@pytest.mark.parametrize("damage", ["empty", "foreign", "task", "modules", "step", "shape", "name"])
-def test_a_state_of_something_else_is_refused_in_one_sentence(tmp_path, damage):
-    folder, _ = run(tmp_path / "run", steps=4)
-    content = state(folder)
-    if damage in ("empty", "foreign"):
-        content = {"G": torch.ones(3)} if damage == "foreign" else {}
-    elif damage == "shape":
-        content["modules"]["network"]["0.weight"] = torch.ones(2, 2)
-    elif damage == "name":
-        content["modules"] = {"other": content["modules"]["network"]}
+WRONG = {
+    "step": ["a text", -1, 2.5, None, True, torch.ones(3)],
+    "seconds": ["a text", float("nan"), None],
+    "images": ["a text", -1, {}],
+    "sums": ["a text", {"loss": "a text"}, {"loss": float("inf")}, {"loss": 1.0, "other": 1.0}],
+    "counts": [{}, {"loss": 1.5}, None],
+    "task": ["a text", {"count": "a text"}, {"count": 1.5}, {"count": True}, {}, None],
+    "modules": ["a text", {}, {"network": torch.ones(2)}, {"network": {"0.weight": torch.ones(2, 2)}}],
+    "optimizers": ["a text", {}, {"network": {}}, {"network": {"state": {}, "param_groups": []}}],
+    "lr": ["a text", None, torch.ones(2), True],
+    "betas": [0.9, (0.9,), ("a", "b")],
+    "exp_avg": [torch.ones(2, 2), "missing"],
+    "all": [{}, {"G": torch.ones(3)}],
+}
+
+
+@pytest.mark.parametrize(("place", "value"), [(name, value) for name in WRONG for value in WRONG[name]])
+def test_a_state_of_something_else_is_refused_in_one_sentence(tmp_path, place, value):
+    folder, _ = run(tmp_path / "run", steps=4, log_every=3)
+    content = state(folder) | {"sums": {"loss": 1.0}, "counts": {"loss": 1}}
+    optimizer = content["optimizers"]["network"]
+    if place == "all":
+        content = value
+    elif place in ("lr", "betas"):
+        optimizer["param_groups"][0][place] = value
+    elif isinstance(value, str) and value == "missing":
+        del optimizer["state"][0][place]
     else:
-        content[damage] = "a text"
+        where = optimizer["state"][0] if place == "exp_avg" else content
+        where[place] = value
     checkpoints.save_state(folder / "state.pt", content)
     with pytest.raises(
         ConfigError, match=r"state\.pt is not a state of this training .*--no-resume"
     ) as caught:
         run(folder)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "rows", [b"\xff\xfe", b"a,b\n1,2\n", b"step\nx\n", b"step,images\n1\n", b"step\n1,2\n", b"step\n\0\n"]
+)
+def test_damaged_rows_of_a_run_are_named(tmp_path, rows):
+    folder, _ = run(tmp_path / "run", steps=4)
+    (folder / "metrics.csv").write_bytes(rows)
+    with pytest.raises(ConfigError, match=r"metrics\.csv is damaged"):
+        run(folder)
 
 
 def test_partial_files_of_a_killed_run_are_removed_at_the_next_start(tmp_path):
