@@ -33,6 +33,8 @@ from clcae_lib.worlds import World, WorldError, get_world
 
 KEPT = 24
 """Inversions kept, the least recently used forgotten first."""
+_FIRST = 5
+"""The image of the gallery that is shown first: a plain face in the embedded world."""
 GALLERY = 1000
 """The most images that a gallery has."""
 STRIP = 5
@@ -159,8 +161,12 @@ class Studio:
 
     @property
     def first(self) -> State:
-        """The state that a visitor sees first."""
-        return State(world=self.world.name, method=(*self.methods, State().method)[0])
+        """The state that a visitor sees first: an inverted image where the world can, else a sample."""
+        method = (*self.methods, State().method)[0]
+        if not self.methods or not self.gallery_size:
+            return State(world=self.world.name, method=method)
+        index = min(_FIRST, self.gallery_size - 1)
+        return State(world=self.world.name, source="gallery", index=index, method=method)
 
     def check(self, state: State) -> None:
         """Check that a state is of this world and that its controls and rows of W+ exist.
