@@ -112,7 +112,7 @@ def _finish(job: Job, staging: Path, target: Path) -> None:
     if executed.is_file():
         text = executed.read_text(encoding="utf-8").replace(_shown(staging), _shown(target))
         html = to_html(nbformat.reads(text, as_version=4), str(folder))
-        html = re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="../\1/\1.html"', html)
+        html = re.sub(r'href="(\d\d\w+)\.ipynb"', r'href="../\1/\1.html"', html)
         executed.with_suffix(".html").write_text(html, encoding="utf-8")
         away = Path(os.path.relpath(folder / "figures", target)).as_posix()
         executed.write_text(text.replace("](figures/", f"]({away}/"), encoding="utf-8")

@@ -121,3 +121,12 @@ for command in ("--help", "run --help", "sweep --help"):
         program += f"\nimport sys\nsys.exit(', '.join({names!r} & {{*map(str, sys.modules)}}) or 0)"
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_threads_that_wait_soon_sleep_unless_the_user_says_otherwise(given, expected):
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    code = "import sys, clcae_lib, os; print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, env=environment | given, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == [expected, "False"]
