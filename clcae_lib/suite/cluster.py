@@ -115,6 +115,11 @@ def connect(place: Place, *, runs: int) -> Iterator[Callable[..., "Future"]]:
         "distributed.nanny.pre-spawn-environ": {},
         "distributed.scheduler.allowed-failures": 3,
         "distributed.admin.tick.limit": "1h",
+        # Dask looks at its processes up to a hundred times a second; a run takes minutes. Seven hundredths of
+        # a core become less than one.
+        "distributed.admin.tick.interval": "1s",
+        "distributed.admin.system-monitor.interval": "5s",
+        "distributed.worker.profile.enabled": False,
     }
     if place.scheduler is not None:
         with config.set(settings), _named(place) as client:
