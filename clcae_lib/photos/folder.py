@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from tqdm.auto import tqdm
+from tqdm import tqdm  # that of notebooks ignores `disable=None`
 
 from clcae_lib.photos.landmarks import SUFFIX
 from clcae_lib.photos.reading import LIMITS, Limits, PhotoError, check_image, read_image, shown
