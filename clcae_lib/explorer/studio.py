@@ -263,8 +263,10 @@ class Studio:
         if source.source == "seed":
             return Inversion.from_w(sample_codes(self.generator, 1, seed=source.seed), self.generator)
         if source.method not in self.methods:
-            known = ", ".join(self.methods) or "no method"
-            raise ExplorerError(f"{source.method}: the world {self.world.name} has weights of {known}.")
+            name, known = self.world.name, ", ".join(self.methods)
+            train = f"draw by seed, or train one: `clcae train all --world {name} --install`"
+            remedy = f"choose {known}" if known else train
+            raise ExplorerError(f"The world {name} has no encoder {source.method}: {remedy}.")
         if source.source == "gallery":
             image = self._gallery([source.index])
         elif source.upload is None:

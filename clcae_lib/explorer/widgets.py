@@ -154,7 +154,8 @@ class ControlPanel:
     def _group(self, group: str) -> list[w.Widget]:
         keys = [key for key, control in self.studio.controls.items() if control.group == group]
         if not keys:
-            return [w.HTML(f"<p>This world has no {group}.</p>")]
+            other = "; try the components, or add a file (docs/explorer.md)" if group == "directions" else ""
+            return [w.HTML(f"<p>This world has no {group}{other}.</p>")]
         title = {"directions": "Named; 1 is one standard deviation"}.get(group, f"{group}, without labels")
         return [w.HTML(f"<b>{title}</b>"), *(self.sliders[key] for key in keys)]
 

@@ -85,11 +85,13 @@ def find_faces(photograph: Path | str, image: Image.Image) -> list[Landmarks]:
 
 
 def _remedy(photograph: Path) -> str:
-    install = "" if has_detector() else "install the detector (pip install 'clcae[faces]'), "
+    install = (
+        "" if has_detector() else "install the detector (pip install 'clcae[faces]' in this environment), "
+    )
     return (
-        f"{install}write the landmarks into {shown(photograph.stem + SUFFIX)} beside it, or, if the "
-        "photographs are cut already, make a world of them: `clcae world add NAME --images DIR "
-        "--already-aligned`"
+        f"{install}write the landmarks into {shown(photograph.stem + SUFFIX)} beside it (data/README.md; the "
+        "explorer's Mark the face makes that file), or, if the photographs are cut already, make a world of "
+        "them: `clcae world add NAME --images DIR --already-aligned`"
     )
 
 
@@ -98,7 +100,7 @@ def _detector() -> tuple[Any, Any]:
     """Return the detector of faces, and what marks the landmarks of one."""
     if not has_detector():
         raise FacesError(
-            "there is no face detector; install it with pip install 'clcae[faces]', "
+            "there is no face detector; install it with pip install 'clcae[faces]' in this environment, "
             f"or write landmarks into a {SUFFIX} file beside each image"
         )
     dlib = importlib.import_module("dlib")

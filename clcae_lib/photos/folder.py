@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from tqdm.auto import tqdm
+from tqdm import tqdm  # that of notebooks ignores `disable=None`
 
 from clcae_lib.photos.landmarks import SUFFIX
 from clcae_lib.photos.reading import LIMITS, Limits, PhotoError, check_image, read_image, shown
@@ -40,7 +40,7 @@ def read_folder(
         recursive: whether its folders are searched too (links to folders are not followed).
         decode: whether each file is decoded, which finds damage; else only its header is read.
         limits: sizes that an image must have.
-        progress: whether a progress bar is shown.
+        progress: whether a progress bar is shown, where there is a terminal.
 
     Raises:
         PhotoError: `folder` is not a folder, or may not be read.
@@ -64,11 +64,12 @@ def sort_out(
         files: photographs.
         use: function of one file.
         title: text of the progress bar.
-        progress: whether the bar is shown.
+        progress: whether the bar is shown, where there is a terminal. (A page of Voila is drawn after its
+            notebook has run, and shows an error in the place of a bar that is gone by then.)
     """
     good: dict[Path, Used] = {}
     refused = []
-    for path in tqdm(files, desc=title, disable=not progress, leave=False):
+    for path in tqdm(files, desc=title, disable=None if progress else True, leave=False):
         try:
             good[path] = use(path)
         except PhotoError as error:

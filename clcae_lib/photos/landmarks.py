@@ -188,7 +188,8 @@ def choose_face(faces: Sequence[Landmarks], which: int | str, size: tuple[int, i
         return min(faces, key=lambda face: float((face.vectors[0] - middle).norm()))
     if int(which) > len(faces):
         raise LandmarksError(
-            f"landmarks: face {which} was asked for, but {len(faces)} are known; name another"
+            f"landmarks: face {which} was asked for, but {len(faces)} are known; name another, or write "
+            f"those of every face into a file {SUFFIX} beside the photograph (data/README.md)"
         )
     return sorted(faces, key=lambda face: float(face.vectors[0][0]))[int(which) - 1]
 

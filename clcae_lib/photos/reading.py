@@ -227,7 +227,8 @@ def _require_decoder(kind: str, name: str) -> None:
             importlib.import_module("pillow_heif").register_heif_opener()
         except ImportError as error:
             raise PhotoError(
-                f"{name} is a HEIC image; install its decoder (pip install 'clcae[heic]') or save it as JPEG."
+                f"{name} is a HEIC image; install its decoder (pip install 'clcae[heic]' in this "
+                "environment) or save it as JPEG."
             ) from error
     elif kind in ("AVIF", "WEBP") and not features.check(kind.lower()):
         raise PhotoError(f"{name} is a {kind} image, which this Pillow cannot read; save it as JPEG.")

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from clcae_lib import paths
 from clcae_lib.settings import read_yaml
@@ -18,6 +18,15 @@ _RESERVED = {
     *("portraits", "networks"),
     *("con", "prn", "aux", "nul", "com1", "com2", "lpt1", "lpt2"),
 }
+
+
+def _check_face(value: Any) -> int | str:
+    """Return a choice of `choose_face`; the message names all of them, which that of a union does not."""
+    if value in ("largest", "middle"):
+        return str(value)
+    if not re.fullmatch("0*[1-9][0-9]{0,8}", str(value)):
+        raise ValueError(f"give largest, middle, or a number from 1 (the leftmost), not {str(value)[:40]!r}")
+    return int(value)
 
 
 class WorldSettings(BaseModel):
@@ -34,7 +43,7 @@ class WorldSettings(BaseModel):
     resolution: int = Field(ge=32, le=2048, description="side of the generator's images")
     already_aligned: bool = Field(default=False, description="the images are cut as the generator's were")
     widen: Annotated[float, Field(ge=0.5, le=3)] = 1.0
-    face: Literal["largest", "middle"] | Annotated[int, Field(ge=1)] = Field(
+    face: Annotated[int | str, BeforeValidator(_check_face)] = Field(
         default="largest", description="the face of several, or its number from the left"
     )
     lists: dict[Literal["train", "validation", "test"], str] = Field(
@@ -69,7 +78,7 @@ class WorldSettings(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"])) or "content"
-            raise WorldError(f"{source}{place}: {first['msg']}") from error
+            raise WorldError(f"{source}{place}: {first['msg'].removeprefix('Value error, ')}") from error
 
 
 BUILT_IN: dict[str, WorldSettings] = {

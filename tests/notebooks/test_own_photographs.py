@@ -1,5 +1,6 @@
 """The notebooks on a world of one's own photographs, by the command that docs/photographs.md gives."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -40,7 +41,11 @@ def run(repository, *settings, only="08"):
 
 
 def test_a_world_without_attributes_and_files_of_all_kinds(album, repository, tmp_path):
-    """No landmarks, damaged landmarks, and one stem twice stop no other photograph and overwrite nothing."""
+    """No landmarks, damaged ones, ones of a smaller copy, and one stem twice stop no other photograph."""
+    halved = json.loads((album / "portrait_02.landmarks.json").read_text())
+    halved["size"] = [side // 2 for side in halved["size"]]
+    halved["faces"] = [[[x / 2, y / 2] for x, y in face] for face in halved["faces"]]
+    (album / "portrait_02.landmarks.json").write_text(json.dumps(halved))
     shutil.copy(album / "portrait_01.jpg", album / "plain.jpg")
     (album / "portrait_03.landmarks.json").write_text("{}")
     shutil.copy(album / "portrait_01.jpg", album / "portrait_00.png")
@@ -61,7 +66,7 @@ def test_plain_photographs_end_with_the_reason_for_each_file(album, repository):
     assert done.returncode == 1
     assert "has no photograph that can be used" in done.stdout
     assert "portrait_02.jpg: no landmarks file, and no face detector installed; " in done.stdout
-    assert "write the landmarks into portrait_02.landmarks.json beside it" in done.stdout
+    assert "write the landmarks into portrait_02.landmarks.json beside it (data/README.md; " in done.stdout
     assert "stack expects" not in done.stdout + done.stderr
 
 

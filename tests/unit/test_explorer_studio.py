@@ -217,7 +217,7 @@ def test_the_basis_is_the_jacobians(studio):
         ({"source": "gallery", "index": 5}, "0 to 4"),
         ({"source": "upload"}, "choose an image"),
         ({"source": "upload", "upload": "aGVsbG8="}, "PNG"),
-        ({"source": "gallery", "method": "published"}, "published: .* foundation"),
+        ({"source": "gallery", "method": "published"}, "no encoder published: choose foundation"),
         ({"mix_seed": 1, "mix_layers": (8,)}, "rows 0 to 7"),
     ],
 )
@@ -240,6 +240,9 @@ def test_a_world_without_judges_has_components_only(tmp_path, monkeypatch):
         bare.image(replace(state, source="gallery"))
     with pytest.raises(ExplorerError, match="identity cannot be locked"):
         bare.image(replace(state, lock_identity=True))
+    bare.methods = []
+    with pytest.raises(ExplorerError, match=r"no encoder foundation: .*train all --world bare --install"):
+        bare.image(State(world="bare", source="upload"))
 
 
 def test_a_direction_that_the_generator_does_not_follow_gets_no_control(tmp_path, monkeypatch, caplog):

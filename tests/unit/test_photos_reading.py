@@ -238,7 +238,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_a_folder_is_read_in_order_and_refusals_are_named(folder):
+def test_a_folder_is_read_in_order_and_refusals_are_named(folder, capsys):
     good, refused = read_folder(folder)
     assert [path.name for path in good] == ["Z.PNG", "a.png", "b.png"]
     assert [(entry.path.name, entry.reason.split(" ", 1)[1][:10]) for entry in refused] == [
@@ -252,6 +252,7 @@ def test_a_folder_is_read_in_order_and_refusals_are_named(folder):
     ]
     assert [entry.path.name for entry in refused] == ["notes.txt"]
     assert read_folder(folder, limits=Limits(max_pixels=900), progress=True)[0] == []
+    assert capsys.readouterr().err == "", "a progress bar without a terminal"
 
 
 def test_what_is_not_a_folder_is_refused_and_an_empty_one_is_empty(tmp_path):

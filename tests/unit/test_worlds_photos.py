@@ -386,8 +386,10 @@ def test_which_of_several_faces_is_cut_is_a_setting(album, tmp_path):
     assert centres[None] == centres["largest"] == centres["middle"] == centres[2]
     make(folder, "two", face="3", replace=True)
     assert "both.png: landmarks: face 3 was asked for, but 2 are known" in get_world("two").refused[0].reason
-    with pytest.raises(WorldError, match="face"):
-        make(folder, "two", face="left", replace=True)
+    assert "write those of every face into a file" in get_world("two").refused[0].reason
+    for wrong in ("left", "0", "-1", "1.5"):
+        with pytest.raises(WorldError, match=f"^face: give largest, middle, or a number .* not '{wrong}'$"):
+            make(folder, "two", face=wrong, replace=True)
 
 
 def test_the_list_says_what_a_world_lacks(album):
