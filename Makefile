@@ -19,7 +19,7 @@ WORKERS ?= 2
 # GPUs multiply in full float32, as a CPU does; set it to 1 for torch's own choice (TF32 in convolutions).
 export NVIDIA_TF32_OVERRIDE ?= 0
 # Threads that wait soon go to sleep, as in clcae_lib/__init__.py; this is for JupyterLab, which imports torch first.
-export GOMP_SPINCOUNT ?= 1000
+export GOMP_SPINCOUNT ?= 10000
 ARGS ?=
 
 .PHONY: help install suite test lint format site lab explore bench bench-steps bench-cuda test-cuda campaign clean

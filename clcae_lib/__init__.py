@@ -9,9 +9,9 @@ import os
 from clcae_lib import vision_repair
 
 # Threads of torch wait for one another by spinning, for milliseconds. On a machine with other busy processes
-# that is most of the time: two threads then draw 53 images a second, and 109 if they soon go to sleep (means
-# of three on two cores; 332 and 323 on quiet ones). Read when torch is imported, and by every child process.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# that is most of the time: two threads then draw 53 images a second, and 84 if they go to sleep sooner (means
+# of three on two cores; 332 and 320 on quiet ones). Read when torch is imported, and by every child process.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 __all__ = ["vision_repair"]
 __version__ = "0.1.0"

@@ -62,6 +62,8 @@ def invert(
             )
         perceptual = "world" if made.measures_with("perceptual") else "none"
         inverter = make_inverter(chosen.name, made, device=device, weights=weights, perceptual=perceptual)
+        if ours and ours != (found := inverter.preset):
+            raise RequestError(f"{weights or own} is of the preset {found}; give --preset {found}")
         used = [path for path in (weights or own, made.generator_file) if path and path.is_file()]
         options = {"made_by": used, "spaces": wanted, "method": chosen.name, "published": ours == "published"}
         album = Album(made, inverter, **options)

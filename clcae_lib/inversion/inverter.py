@@ -50,6 +50,11 @@ class ClcaeInverter:
         self.decoder = decoder or Plain()
         self.encoder, self.generator, self.view = encoder.eval(), generator, view or (lambda images: images)
 
+    @property
+    def preset(self) -> str:
+        """The preset of the encoder."""
+        return "published" if isinstance(self.encoder, PublishedEncoder) else "foundation"
+
     @classmethod
     def load(
         cls,

@@ -52,3 +52,8 @@ def test_a_folder_is_inverted_resumed_and_failures_are_named(tmp_path, monkeypat
     assert "2 inverted, 2 not" in CliRunner().invoke(app, command).output
     assert (out / "a.jpg.safetensors").stat().st_mtime_ns == before
     assert (out / "b.png.safetensors").is_file()
+
+    other = ["--preset", "foundation", "--weights", str(folder / "clcae.pt")]
+    refused = CliRunner().invoke(app, [*command, *other])
+    assert refused.exit_code == 2
+    assert "give --preset published" in " ".join(refused.output.split())

@@ -123,7 +123,7 @@ for command in ("--help", "run --help", "sweep --help"):
         assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(("given", "expected"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+@pytest.mark.parametrize(("given", "expected"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
 def test_threads_that_wait_soon_sleep_unless_the_user_says_otherwise(given, expected):
     environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
     code = "import sys, clcae_lib, os; print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
