@@ -190,3 +190,5 @@ def _with_statistics(table: tuple[Factor, ...]) -> tuple[Factor, ...]:
 
 #: Every factor with its group, range and the mean and standard deviation of its distribution.
 FACTORS: tuple[Factor, ...] = _with_statistics(_TABLE)
+MEAN: Float[Tensor, " k"] = torch.tensor([f.mean for f in FACTORS])
+STD: Float[Tensor, " k"] = torch.tensor([f.std for f in FACTORS])
