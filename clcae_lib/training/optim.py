@@ -124,7 +124,7 @@ def refuse_unlike(saved: Any, own: Any, *, name: str) -> None:
 
 
 def restore(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Load an optimizer's state.
+    """Load the state of an optimizer of the Adam family.
 
     Raises:
         ValueError: a learning rate or the like is of another kind, or a moment of another shape than its
@@ -137,6 +137,8 @@ def restore(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
     if len(names) > 1:
         raise ValueError(f"weights have different moments: {sorted(map(sorted, names))}")
     for weight, moments in optimizer.state.items():
+        if missing := {"exp_avg", "exp_avg_sq"} - moments.keys():
+            raise ValueError(f"a weight has no {min(missing)}")
         for name, moment in moments.items():
             if isinstance(moment, Tensor) and moment.ndim and moment.shape != weight.shape:
                 raise ValueError(f"{name} is {tuple(moment.shape)}, its weights are {tuple(weight.shape)}")

@@ -197,7 +197,7 @@ WRONG = {
     "optimizers": ["a text", {}, {"network": {}}, {"network": {"state": {}, "param_groups": []}}],
     "lr": ["a text", None, torch.ones(2), True],
     "betas": [0.9, (0.9,), ("a", "b")],
-    "exp_avg": [torch.ones(2, 2), "missing"],
+    "exp_avg": [torch.ones(2, 2), "missing", "missing everywhere"],
     "all": [{}, {"G": torch.ones(3)}],
 }
 
@@ -213,6 +213,9 @@ def test_a_state_of_something_else_is_refused_in_one_sentence(tmp_path, place, v
         optimizer["param_groups"][0][place] = value
     elif isinstance(value, str) and value == "missing":
         del optimizer["state"][0][place]
+    elif isinstance(value, str) and value == "missing everywhere":
+        for moments in optimizer["state"].values():
+            del moments[place]
     else:
         where = optimizer["state"][0] if place == "exp_avg" else content
         where[place] = value
