@@ -106,11 +106,9 @@ def refuse_unlike(saved: Any, own: Any, *, name: str) -> None:
     """
     if own is None:
         return
-    kind = float if isinstance(own, float) else type(own)
-    if not isinstance(saved, (float, int) if kind is float else kind) or isinstance(saved, bool) > (
-        kind is bool
-    ):
-        raise ValueError(f"{name} is {type(saved).__name__}, expected {kind.__name__}")
+    kinds = (float, int) if isinstance(own, float) else type(own)
+    if not isinstance(saved, kinds) or isinstance(saved, bool) != isinstance(own, bool):
+        raise ValueError(f"{name} is {type(saved).__name__}, expected {type(own).__name__}")
     if isinstance(own, Mapping):
         if missing := own.keys() - saved.keys():
             raise ValueError(f"{name} has no {min(missing)}")
