@@ -130,7 +130,8 @@ def explore(
     visitors: Annotated[int, typer.Option(min=1, help="Kernels at a time.")] = 4,
     idle: Annotated[int, typer.Option(min=10, help="Seconds after which an idle kernel ends.")] = 900,
     name: Annotated[list[str] | None, typer.Option(help="A name that a proxy passes on as Host.")] = None,
-    base_url: Annotated[str, typer.Option(help="Beginning of the path that a proxy passes on.")] = "/",
+    base_url: Annotated[str, typer.Option(help="Beginning of the page's path behind a proxy.")] = "/",
+    stripped: Annotated[bool, typer.Option("--stripped", help="The proxy removes that beginning.")] = False,
 ) -> None:
     """Serve the latent explorer as a page of its own, with Voila."""
     with report_user_errors():
@@ -143,8 +144,8 @@ def explore(
         get_world(world)
         require_port(host, port)
         typer.echo(f"the explorer: http://{host}:{port}/{base_url.lstrip('/')} (Ctrl-C ends it)")
-        limits = {"visitors": visitors, "idle": idle, "names": name or (), "base_url": base_url}
-        serve(world, device=device, host=host, port=port, **limits)
+        limits = {"visitors": visitors, "idle": idle, "names": name or ()}
+        serve(world, device=device, host=host, port=port, base_url=base_url, stripped=stripped, **limits)
 
 
 def jupyter_entry() -> dict[str, Any]:
@@ -154,8 +155,7 @@ def jupyter_entry() -> dict[str, Any]:
     """
     command = [sys.executable, "-m", "clcae_lib.cli", "explore", "--port", "{port}"]
     return {
-        "command": [*command, "--base-url", "{base_url}clcae-explorer/"],
-        "absolute_url": True,
+        "command": [*command, "--base-url", "{base_url}clcae-explorer/", "--stripped"],
         "timeout": 180,
         "request_headers_override": {"Host": "localhost", "Origin": "http://localhost"},
         "launcher_entry": {"title": "Latent explorer"},

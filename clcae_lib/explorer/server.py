@@ -32,6 +32,8 @@ MESSAGE_BYTES = 10_000_000
 _log = logging.getLogger(__name__)
 _PROTOCOL = "v1.kernel.websocket.jupyter.org"
 _PARTS = range(6, 101)  # offsets of a frame: those of the channel and the message's four parts, and buffers
+# These draw the widgets. Others that JupyterLab has need its file browser, and fail on this page.
+_EXTENSIONS = ["@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8"]
 _TEMPLATES = Path(__file__).parent / "voila"
 _PAGE = """\
 from clcae_lib.explorer.app import Explorer
@@ -50,6 +52,7 @@ def serve(
     idle: int = 900,
     names: Sequence[str] = (),
     base_url: str = "/",
+    stripped: bool = False,
 ) -> None:
     """Serve the explorer until interrupted.
 
@@ -65,7 +68,8 @@ def serve(
         names: names besides localhost under which a browser or a proxy may ask for the page. They are
             checked if `host` is 127.0.0.1 or another loopback address: a foreign site that gives its own
             name this address (DNS rebinding) is refused.
-        base_url: beginning of the page's path, where a proxy passes it on, such as "/user/jane/explorer/".
+        base_url: beginning of the page's path behind a proxy, such as "/user/jane/explorer/".
+        stripped: the proxy removes that beginning from the paths that it passes on.
 
     Raises:
         ExplorerError: visitors or idle is below 1, or the port cannot be used.
@@ -85,8 +89,9 @@ def serve(
     try:
         with tempfile.TemporaryDirectory(prefix="clcae-explorer-") as folder:
             page = write_page(Path(folder), world=world, device=device)
-            limits = {"visitors": visitors, "idle": idle, "names": names, "base_url": base_url}
-            config = configuration(host=host, port=port, folder=Path(folder), **limits)
+            limits = {"visitors": visitors, "idle": idle, "names": names}
+            place = {"host": host, "port": port, "base_url": base_url, "stripped": stripped}
+            config = configuration(folder=Path(folder), **place, **limits)
             Voila.launch_instance([str(page)], config=config)
     finally:
         del os.environ["JUPYTER_PATH"]
@@ -129,11 +134,13 @@ def configuration(
     folder: Path,
     names: Sequence[str] = (),
     base_url: str = "/",
+    stripped: bool = False,
 ) -> Config:
     """Return Voila's settings: the arguments of `serve`, and the empty folder of the page."""
     config = Config()
     config.Voila.update(ip=host, port=port, port_retries=0, open_browser=False, root_dir=str(folder))
     config.Voila.base_url = f"/{base_url.strip('/')}/".replace("//", "/")
+    config.Voila.server_url = "/" if stripped else config.Voila.base_url
     config.Voila.kernel_websocket_connection_class = CheckedConnection
     config.Voila.tornado_settings = {
         "websocket_max_message_size": MESSAGE_BYTES,
@@ -147,6 +154,7 @@ def configuration(
         allow_theme_override="NO",
         show_tracebacks=False,
         file_allowlist=[],
+        extension_allowlist=_EXTENSIONS,
         prelaunch_hook=give_token,
         multi_kernel_manager_class=CappedKernels,
         kernel_spec_manager_class=OwnInterpreter,

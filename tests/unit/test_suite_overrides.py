@@ -6,6 +6,7 @@ Each test runs the real library, and fails where a new version no longer calls w
 import json
 import os
 import pwd
+import re
 import sys
 
 import httpx
@@ -39,14 +40,19 @@ from pathlib import Path
 from voila.app import Voila
 from clcae_lib.explorer.server import configuration
 page, port = Path(sys.argv[1]), int(sys.argv[2])
-config = configuration(host="127.0.0.1", port=port, visitors=1, idle=900, folder=page.parent)
+place = {"host": "127.0.0.1", "port": port, "base_url": "/user/jane/explorer/", "stripped": True}
+config = configuration(**place, visitors=1, idle=900, folder=page.parent)
 Voila.launch_instance([str(page)], config=config)
 """
 
 
 @pytest.fixture
 def foreign(tmp_path):
-    """A Jupyter folder in which a kernel called python3 belongs to a program that ends immediately."""
+    """A Jupyter folder with an extension of JupyterLab, and a kernel python3 that ends immediately."""
+    extension = tmp_path / "jupyter" / "labextensions" / "other" / "package.json"
+    extension.parent.mkdir(parents=True)
+    built = {"load": "static/entry.js", "extension": "./extension"}
+    extension.write_text(json.dumps({"name": "other", "version": "1.0.0", "jupyterlab": {"_build": built}}))
     kernel = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"
     kernel.parent.mkdir(parents=True)
     kernel.write_text(json.dumps({"argv": ["false"], "display_name": "Other", "language": "python"}))
@@ -137,6 +143,14 @@ def test_the_explorer_is_served_in_this_interpreter_to_so_many_and_from_here_onl
     assert f"runs in {sys.executable}" in page.text, "OwnInterpreter"
     assert "_xsrf" in page.cookies, "give_token"
     assert 'rel="stylesheet" href="http' not in page.text, "the template's block"
+    config = json.loads(re.search(r'id="jupyter-config-data"[^>]*>(.*?)</script>', page.text, re.DOTALL)[1])
+    loaded = {extension["name"] for extension in config["federated_extensions"]}
+    assert loaded == {"@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8"}
+    files = re.findall(r'<script[^>]* src="([^"]+)"', page.text)
+    assert files
+    for file in files:
+        assert file.startswith("/user/jane/explorer/"), file
+        assert httpx.get(served + file.removeprefix("/user/jane/explorer/"), timeout=60).status_code == 200
     second = httpx.get(served, timeout=None)
     assert second.status_code == 503, "CappedKernels"
     assert "All 1 places are taken" in second.text
