@@ -303,8 +303,15 @@ def load_alignment(
 
 
 def export_generator(path: Path | str, generator: Generator) -> Path:
-    """Write a generator as a torch file in the PyTorch (rosinality) layout: `g_ema` and `latent_avg`."""
-    tensors = {name: tensor.detach().cpu() for name, tensor in generator.state_dict().items()}
+    """Write a generator as a torch file in the PyTorch (rosinality) layout: `g_ema` and `latent_avg`.
+
+    The layout does not state `lr_mlp`, and its readers take 0.01: the mapping network is scaled to that.
+    """
+    gain = generator.config["lr_mlp"] / 0.01
+    tensors = {
+        name: tensor.detach().cpu() * (gain if name.startswith("style.") else 1)
+        for name, tensor in generator.state_dict().items()
+    }
     return checkpoints.save_state(path, {"g_ema": tensors, "latent_avg": generator.w_avg.cpu()})
 
 

@@ -12,6 +12,7 @@ from clcae_lib.models.published import resize_as_pil
 from clcae_lib.training.inversion import AlignmentTerm
 from clcae_lib.weights import (
     WeightsError,
+    export_generator,
     inspect_file,
     load_arcface,
     load_contrastive,
@@ -19,6 +20,7 @@ from clcae_lib.weights import (
     load_inversion,
     load_moco,
 )
+from tests.conformance.golden import manifest
 from tests.unit._tiny import tiny_generator
 from tests.unit.test_weights import BODY, DIM, tiny_inversion
 
@@ -41,6 +43,26 @@ LAYOUTS = {  # as they are met in reports; what is written, and the name of the 
     "one dictionary under two names": (lambda: dict.fromkeys(("g", "g_ema"), state()), "a.pt"),
     "another ending": (lambda: {"g_ema": state()}, "a.weights.pkl"),
 }
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("lr_mlp", [0.01, 0.1])
+def test_an_exported_generator_is_what_readers_of_the_official_layout_expect(tmp_path, lr_mlp):
+    """They load it strictly, and give the mapping network the learning-rate multiplier 0.01."""
+    original = Generator(256, 8, 8, channels={4 << level: 4 for level in range(7)}, lr_mlp=lr_mlp)
+    original.measure_w(100)
+    path = export_generator(tmp_path / "g.pt", original)
+    stored, official = torch.load(path, weights_only=True), manifest("generator_256")
+    ranks = {name: len(shape) for name, (shape, *_) in official.items()}
+    assert {name: tensor.ndim for name, tensor in stored["g_ema"].items()} == ranks
+    for name, tensor in stored["g_ema"].items():
+        if name.startswith("noises.") or name.endswith(".kernel"):
+            assert list(tensor.shape) == official[name][0], name
+    assert torch.equal(stored["latent_avg"], original.w_avg)
+    loaded, z = load_generator(path), torch.randn(2, 8)
+    torch.testing.assert_close(loaded.mapping(z), original.mapping(z))
+    w = loaded.mapping(z)
+    assert torch.equal(loaded.synthesis(w), original.synthesis(w))
 
 
 @torch.no_grad()
