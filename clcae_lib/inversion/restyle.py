@@ -69,7 +69,9 @@ def refine(
         with torch.no_grad():
             rows = w_plus.expand(len(w_plus), generator.n_latent, -1)
             made = generator.synthesis(rows.detach(), noise=noise).to(images)
-            made = to_encoder_side(made).expand_as(images)
+            made = to_encoder_side(made)
+            spare = (made.shape[-2] - images.shape[-2]) // 2  # black rows, of cars that are seen without them
+            made = made[:, :, spare : spare + images.shape[-2]].expand_as(images)
         change = encoder(torch.cat([images, made], dim=1))
         w = change.w - encoder.w_avg + w.detach()
         w_plus = change.w_plus - encoder.w_avg + w_plus.detach()

@@ -17,7 +17,7 @@ from clcae_lib.models import ArcFace, PublishedImageEncoder, PublishedLatentEnco
 from clcae_lib.weights import checkpoints, nvidia
 from clcae_lib.weights.build import encoder_of, generator_of, mean_code
 from clcae_lib.weights.checkpoints import WeightsError
-from clcae_lib.weights.layouts import Recognised, recognise, under
+from clcae_lib.weights.layouts import Recognised, peer_encoder, recognise, under
 from clcae_lib.weights.read import Contents, naming, read_weights
 
 Parts = tuple[dict[str, Tensor], dict[str, Any]]
@@ -147,10 +147,12 @@ def _inversion(contents: Contents, found: Recognised) -> Parts:
 def _peer(contents: Contents, found: Recognised) -> Parts:
     """Return the encoder of an official pSp, e4e or ReStyle, with the mean code; HFGI's is its e4e's."""
     if "config" not in found.facts:
-        raise WeightsError("has an encoder of another backbone than IR-SE; only its generator is used here")
+        raise WeightsError(
+            "has an encoder whose backbone is neither IR-SE nor a ResNet; only its generator is used here"
+        )
     if "latent_avg" not in contents.tensors:
         raise WeightsError("has no latent_avg, the mean code of its encoder; take a complete checkpoint")
-    tensors = under(found.tensors, "encoder.") | {"w_avg": mean_code(contents.tensors["latent_avg"])}
+    tensors = peer_encoder(found.tensors) | {"w_avg": mean_code(contents.tensors["latent_avg"])}
     config = found.facts["config"]
     made = checkpoints.build(lambda: PublishedPeer(**config), tensors, source=contents.path)
     first = [round(float(number), 4) for number in found.tensors["decoder.input.input"].flatten()[:8]]

@@ -116,6 +116,8 @@ OWN = {
 
 #: Names of mean, components and deviations: as published, and in the cache of GANSpace's own code.
 _COMPONENTS = (("mean", "comp", "std"), ("lat_mean", "lat_comp", "lat_stdev"))
+_DOMAINS = {"car": "cars", "ffhq": "faces", "celeb": "faces", "face": "faces"}
+"""Domain of a data set by a part of the name that the official training codes give it."""
 _EIGENVECTORS = 20
 """Eigenvectors of a file of SeFa's that become directions, the most amplified first."""
 _LAYERS = range(4, 21, 2)
@@ -211,12 +213,12 @@ def _options(tree: Any) -> Facts:
 
 
 def _settings(tree: Any, options: Facts) -> Facts:
-    """Return the steps of a checkpoint's training, and whether its images are faces or cars."""
+    """Return the steps of a checkpoint's training, and whether its images are faces or cars, if they are."""
     steps = tree.get("iter") if isinstance(tree, dict) else None
     facts = {"steps": steps} if isinstance(steps, int) else {}
-    if isinstance(options.get("dataset_type"), str):
-        facts["domain"] = "cars" if "car" in options["dataset_type"].lower() else "faces"
-    return facts
+    trained = str(options.get("dataset_type")).lower()
+    domains = [domain for word, domain in _DOMAINS.items() if word in trained]
+    return facts | ({"domain": domains[0]} if domains else {})
 
 
 def _edit(contents: Contents) -> Recognised | None:
@@ -295,11 +297,16 @@ def _encoder_config(tensors: Tensors) -> Facts:
     }
 
 
-def _backbone_config(tensors: Tensors) -> Facts:
-    """Return the widths and units of an IR-SE backbone: a stage begins where the width changes."""
+def _backbone_config(tensors: Tensors, *, first: str = "res_layer.1") -> Facts:
+    """Return the widths and units of a backbone: a stage begins where the width changes.
+
+    Args:
+        tensors: tensors of the encoder.
+        first: name of a unit's first convolution.
+    """
     widths, units = [tensors["input_layer.0.weight"].shape[0]], []
-    for index in range(_count(tensors, r"body\.\d+\.res_layer\.1\.weight")):
-        conv = tensors.get(f"body.{index}.res_layer.1.weight")
+    for index in range(_count(tensors, rf"body\.\d+\.{re.escape(first)}\.weight")):
+        conv = tensors.get(f"body.{index}.{first}.weight")
         width = 0 if conv is None else conv.shape[0]
         if index == 0 or width != widths[-1]:
             widths.append(width)
@@ -315,20 +322,34 @@ def _generator_facts(tensors: Tensors, _: Facts) -> Facts:
     return {"resolution": config["size"], "style_dim": config["style_dim"], "config": config}
 
 
+def peer_encoder(tensors: Tensors) -> dict[str, Tensor]:
+    """Return the encoder of an official pSp, e4e or ReStyle; a ResNet's stem has the names of IR-SE's."""
+    stem = {"conv1.": "input_layer.0.", "bn1.": "input_layer.1.", "relu.": "input_layer.2."}
+    encoder = under(tensors, "encoder.")
+    first = {name: name.partition(".")[0] + "." for name in encoder}
+    return {stem.get(first[n], first[n]) + n.removeprefix(first[n]): t for n, t in encoder.items()}
+
+
 def _peer_facts(tensors: Tensors, options: Facts) -> Facts:
-    """Return the sizes of an official pSp, e4e or ReStyle; `config` only of one with an IR-SE backbone."""
-    facts, encoder = _generator_facts(under(tensors, "decoder."), options), under(tensors, "encoder.")
+    """Return the sizes of an official pSp, e4e or ReStyle; `config` only of one whose encoder is used."""
+    facts, encoder = _generator_facts(under(tensors, "decoder."), options), peer_encoder(tensors)
     stem, name = encoder.get("input_layer.0.weight"), str(options.get("encoder_type", ""))
     hfgi = any(part.startswith("residue.") for part in tensors)  # its encoder is e4e's
     residual = hfgi or "Editing" in name or "Progressive" in name
     config = facts.pop("config")
-    if stem is None or "body.0.res_layer.1.weight" not in encoder:
-        return facts
+    units = [unit for unit in ("res_layer.1", "conv1") if f"body.0.{unit}.weight" in encoder]
+    if stem is None or not units:
+        return facts | {"used": "its generator only; the encoder's backbone is neither IR-SE nor a ResNet"}
     own = {"joined": stem.shape[1] // 3, "pyramid": "latlayer1.weight" in encoder, "residual": residual}
-    blocks = {"style_hidden": encoder["styles.0.convs.0.weight"].shape[0], **_backbone_config(encoder)}
+    own |= {"resnet": True} if units == ["conv1"] else {}
+    style = encoder["styles.0.convs.0.weight"].shape[0]
+    blocks = {"style_hidden": style, **_backbone_config(encoder, first=units[0])}
     method = ("restyle_" if own["joined"] > 1 else "") + ("e4e" if residual else "psp")
     config = {"resolution": config["size"], "style_dim": config["style_dim"], **blocks, **own}
-    return facts | {"method": method, "config": config}
+    used = "its generator and its encoder"
+    if hfgi:
+        used = "of HFGI, its generator and its e4e encoder; its residual encoder and its aligner are not used"
+    return facts | {"method": method, "config": config, "used": used}
 
 
 def _inversion_facts(tensors: Tensors, options: Facts) -> Facts:

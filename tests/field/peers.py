@@ -21,11 +21,12 @@ ENCODERS = {  # the class that opts names; images joined, pyramid, residual
     "restyle_psp": ("BackboneEncoder", 2, False, False),
     "restyle_e4e": ("ProgressiveBackboneEncoder", 2, False, True),
 }
+STEM = {"conv1": "input_layer.0", "bn1": "input_layer.1", "relu": "input_layer.2"}  # a ResNet's names
 
 
-def encoder(method: str) -> PublishedPeer:
+def encoder(method: str, backbone: str = "irse") -> PublishedPeer:
     _, joined, pyramid, residual = ENCODERS[method]
-    options = {"joined": joined, "pyramid": pyramid, "residual": residual}
+    options = {"joined": joined, "pyramid": pyramid, "residual": residual, "resnet": backbone == "resnet"}
     network = PublishedPeer(SIDE, style_dim=DIM, widths=WIDTHS, units=UNITS, **options)
     for name, tensor in network.state_dict().items():
         if name != "w_avg" and (values := weight(name, tuple(tensor.shape))) is not None:
@@ -35,13 +36,19 @@ def encoder(method: str) -> PublishedPeer:
 
 def checkpoint(path: Path, method: str, generator, *, hfgi: bool = False, backbone: str = "irse") -> Path:
     """A checkpoint as the training codes write it."""
-    tensors = {f"encoder.{n}": t for n, t in encoder(method).state_dict().items() if n != "w_avg"}
+    tensors = {f"encoder.{n}": t for n, t in encoder(method, backbone).state_dict().items() if n != "w_avg"}
     if backbone == "resnet":
-        tensors = {n: t for n, t in tensors.items() if ".styles." in n}
+        for own, ours in STEM.items():
+            tensors = {n.replace(f"encoder.{ours}", f"encoder.{own}"): t for n, t in tensors.items()}
+    if backbone == "other":
+        tensors = {n: t for n, t in tensors.items() if ".body." not in n}
     if hfgi:
         tensors |= {"residue.conv_layer1.0.weight": torch.zeros(2, 3, 3, 3), "grid_align.x": torch.zeros(1)}
     tensors |= state(generator, prefix="decoder.")
-    options = {"encoder_type": ENCODERS[method][0], "stylegan_size": SIDE, "dataset_type": "ffhq_encode"}
+    name, data = ENCODERS[method][0], "ffhq_encode"
+    if backbone == "resnet":
+        name, data = f"ResNet{name}", "church_encode"
+    options = {"encoder_type": name, "stylegan_size": SIDE, "dataset_type": data}
     content = {"state_dict": tensors, "latent_avg": MEAN.repeat(10, 1), "opts": {} if hfgi else options}
     torch.save(content, path)
     return path
@@ -53,6 +60,15 @@ def published(tensors: State, images: torch.Tensor, *, residual: bool) -> torch.
     def norm(x, name):
         stats = (tensors[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
         return F.batch_norm(x, *stats)
+
+    def basic(x, name, stride):
+        short = x
+        if f"{name}.downsample.0.weight" in tensors:
+            short = F.conv2d(x, tensors[f"{name}.downsample.0.weight"], stride=stride)
+            short = norm(short, f"{name}.downsample.1")
+        y = F.conv2d(x, tensors[f"{name}.conv1.weight"], stride=stride, padding=1)
+        y = F.conv2d(F.relu(norm(y, f"{name}.bn1")), tensors[f"{name}.conv2.weight"], padding=1)
+        return F.relu(norm(y, f"{name}.bn2") + short)
 
     def unit(x, name, stride):
         short = x[:, :, ::stride, ::stride]
@@ -78,11 +94,16 @@ def published(tensors: State, images: torch.Tensor, *, residual: bool) -> torch.
         large = F.conv2d(large, tensors[f"{name}.weight"], tensors[f"{name}.bias"])
         return F.interpolate(small, large.shape[-2:], mode="bilinear", align_corners=True) + large
 
-    x = norm(F.conv2d(images, tensors["input_layer.0.weight"], padding=1), "input_layer.1")
+    resnet = "body.0.conv1.weight" in tensors
+    stem = {"stride": 2, "padding": 3} if resnet else {"padding": 1}
+    x = norm(F.conv2d(images, tensors["input_layer.0.weight"], **stem), "input_layer.1")
     x, maps, index = F.prelu(x, tensors["input_layer.2.weight"]), [], 0
-    for count in UNITS:
+    for stage, count in enumerate(UNITS):
         for number in range(count):
-            x = unit(x, f"body.{index}", 1 if number else 2)
+            if resnet:
+                x = basic(x, f"body.{index}", 1 if number or not stage else 2)
+            else:
+                x = unit(x, f"body.{index}", 1 if number else 2)
             index += 1
         maps.append(x)
     _, c1, c2, c3 = maps

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from clcae_lib.inversion.methods import make_inverter
+from clcae_lib.inversion.restyle import refine
 from clcae_lib.models import Generator
 from clcae_lib.weights import WeightsError, inspect_file, load_generator
 from clcae_lib.worlds import get_world
@@ -21,11 +22,22 @@ def generator():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("method", ENCODERS)
-def test_an_official_encoder_inverts_by_the_published_arithmetic(album, tmp_path, generator, method):  # noqa: F811
-    path = checkpoint(tmp_path / "best_model.pt", method, generator)
+@pytest.mark.parametrize(
+    ("method", "backbone"),
+    [*((method, "irse") for method in ENCODERS), ("restyle_psp", "resnet"), ("restyle_e4e", "resnet")],
+)
+def test_an_official_encoder_inverts_by_the_published_arithmetic(
+    album,  # noqa: F811
+    tmp_path,
+    generator,
+    method,
+    backbone,
+):
+    path = checkpoint(tmp_path / "best_model.pt", method, generator, backbone=backbone)
     report = inspect_file(path)
     assert (report["kind"], report["details"]["method"]) == ("peer_checkpoint", method)
+    assert report["details"]["used"] == "its generator and its encoder"
+    assert report["details"].get("domain") == ("faces" if backbone == "irse" else None)
     assert add(album, path).exit_code == 0
     world = get_world("w")
     torch.testing.assert_close(world.generator().w_avg, MEAN, atol=1e-3, rtol=0)
@@ -33,7 +45,7 @@ def test_an_official_encoder_inverts_by_the_published_arithmetic(album, tmp_path
     images = torch.rand(2, 3, SIDE, SIDE) * 2 - 1
     found = made.invert(images)
 
-    tensors, expected = encoder(method).state_dict(), MEAN
+    tensors, expected = encoder(method, backbone).state_dict(), MEAN
     residual = ENCODERS[method][3]
     for _ in range(made.steps if method.startswith("restyle") else 1):
         seen = images
@@ -43,6 +55,17 @@ def test_an_official_encoder_inverts_by_the_published_arithmetic(album, tmp_path
         expected = expected + published(tensors, seen, residual=residual)
     torch.testing.assert_close(found.w_plus, expected, atol=1e-3, rtol=1e-3)
     assert found.feature is None
+
+
+@torch.no_grad()
+def test_restyle_compares_a_car_with_the_rows_between_the_black_ones(generator):
+    network, images = encoder("restyle_e4e", "resnet"), torch.rand(2, 3, 48, SIDE) * 2 - 1
+    found, expected = list(refine(network, generator, images, steps=2))[-1].w_plus, generator.w_avg
+    for _ in range(2):
+        drawn = generator.synthesis(expected.expand(2, 10, DIM))[:, :, 8:56]
+        seen = torch.cat([images, drawn], dim=1)
+        expected = expected + published(network.state_dict(), seen, residual=True)
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
 
 def test_the_command_inverts_with_a_checkpoint_and_with_its_converted_encoder(album, tmp_path, generator):  # noqa: F811
@@ -66,12 +89,14 @@ def test_the_command_inverts_with_a_checkpoint_and_with_its_converted_encoder(al
     assert "holds 'psp', not e4e" in other.output
 
 
-def test_hfgi_is_its_e4e_here_and_resnets_give_their_generator_only(album, tmp_path, generator):  # noqa: F811
+def test_hfgi_is_its_e4e_here_and_unknown_backbones_give_their_generator_only(album, tmp_path, generator):  # noqa: F811
     hfgi = checkpoint(tmp_path / "hfgi.pt", "e4e", generator, hfgi=True)
     assert inspect_file(hfgi)["details"]["method"] == "e4e"
-    cars = checkpoint(tmp_path / "cars.pt", "restyle_e4e", generator, backbone="resnet")
+    assert "its residual encoder and its aligner are not used" in call("inspect", hfgi).output
+    cars = checkpoint(tmp_path / "cars.pt", "restyle_e4e", generator, backbone="other")
     assert load_generator(cars).size == SIDE
-    assert "another backbone than IR-SE" in call("convert", cars, tmp_path / "cars.safetensors").output
+    assert "its generator only; the encoder's backbone is neither" in call("inspect", cars).output
+    assert "neither IR-SE nor a ResNet" in call("convert", cars, tmp_path / "cars.safetensors").output
     channels = {4: 8, 8: 8, 16: 6, 32: 6, 64: 6}
     other = checkpoint(tmp_path / "other.pt", "e4e", Generator(SIDE, DIM, 2, channels=channels))
     add(album, other)
