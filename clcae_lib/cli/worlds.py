@@ -51,6 +51,7 @@ def add(
 def list_all() -> None:
     """Show every world, where it is and what it lacks."""
     with report_user_errors():
+        from clcae_lib.inversion.methods import PRESETS
         from clcae_lib.worlds import PhotoWorld, WorldError, get_world, world_names
 
         for name in world_names():
@@ -63,7 +64,10 @@ def list_all() -> None:
             if isinstance(made, PhotoWorld):
                 kind, lacks = made.settings.kind, " and ".join(made.missing)
             line = f"{name:<12} {kind}, {made.resolution} pixels, {made.folder}"
-            typer.echo(f"{line}; it lacks {lacks}" if lacks else line)
+            line += f"; it lacks {lacks}" if lacks else ""
+            if not any(made.has(f"inversion_{preset}") for preset in PRESETS.values()):
+                line += "; it has no encoder, so use `--method optimisation_w_plus`"
+            typer.echo(line)
 
 
 @app.command("check")

@@ -226,7 +226,7 @@ def readout_table(readout: pd.DataFrame | None, asked: Sequence[str] = ()) -> st
     Factors that are not reliable come last, in grey.
     """
     if readout is None:
-        return _caption("This world has no oracle, so factors are not read.")
+        return _caption("This world has no attribute regressor, so no factor is read.")
     ranks = pd.DataFrame({"unasked": ~readout.index.isin(asked), "unreliable": ~readout["reliable"]})
     ranks["change"] = -readout["change"].abs()
     order = ranks.sort_values(list(ranks), kind="stable").index[:ROWS_SHOWN]

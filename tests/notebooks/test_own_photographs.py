@@ -9,6 +9,7 @@ import sys
 import pandas as pd
 import pytest
 
+from clcae_lib.photos.detection import has_detector
 from clcae_lib.worlds import add_world
 from clcae_lib.worlds.portraits.photographs import write_photographs
 
@@ -59,6 +60,7 @@ def test_a_world_without_attributes_and_files_of_all_kinds(album, repository, tm
     assert pd.read_csv(results / "photographs.csv")["photograph"].tolist() == used
 
 
+@pytest.mark.skipif(has_detector(), reason="the extra `faces` is installed: it looks for faces itself")
 def test_plain_photographs_end_with_the_reason_for_each_file(album, repository):
     for path in album.glob("*.landmarks.json"):
         path.unlink()

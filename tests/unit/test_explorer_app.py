@@ -342,7 +342,7 @@ def test_a_readout_escapes_what_it_shows():
     values = {"before": [0.0], "after": [1.0], "change": [1.0], "reliable": [True]}
     table = pd.DataFrame(values, index=["<script>"])
     assert "<script>" not in readout_table(table)
-    assert "no oracle" in readout_table(None)
+    assert "no attribute regressor" in readout_table(None)
 
 
 def test_a_readout_begins_with_the_edited_factors_and_ends_with_the_unreliable_in_grey():
