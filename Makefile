@@ -22,7 +22,7 @@ export NVIDIA_TF32_OVERRIDE ?= 0
 export GOMP_SPINCOUNT ?= 10000
 ARGS ?=
 
-.PHONY: help install suite test lint format site lab explore bench bench-steps bench-cuda test-cuda campaign clean
+.PHONY: help install suite test lint format site lab explore bench bench-steps bench-scale bench-cuda test-cuda campaign clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ explore: $(STAMP) ## Serve the latent explorer as a page of its own (ARGS="--por
 
 bench-steps: $(STAMP) ## Count the operations of a training step of every task, and measure its speed here
 	$(BIN)/python -m tests.benchmarks.steps $(ARGS)
+
+bench-scale: $(STAMP) ## Measure photographs, sweeps and inversions in quantity; wants a quiet machine (ARGS="--small")
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.scale $(ARGS)
 
 bench-cuda: $(STAMP) ## Measure trainings and inversions on a GPU, one table (ARGS="--budget 240")
 	$(BIN)/python -m tests.benchmarks.cuda $(ARGS)

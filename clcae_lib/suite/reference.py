@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
 from clcae_lib import paths
 from clcae_lib.files import atomic_path
@@ -25,6 +26,10 @@ from clcae_lib.suite.report import GOOD, read_run, write_report
 _KEPT = (".png", ".csv", ".json")
 _LARGEST_NOTEBOOK = 2_000_000
 """Bytes of a kept notebook; repository pages on the web show larger ones slowly or not at all."""
+_SIZES = ((90, 1), (80, 1), (70, 1), (70, 0.7), (70, 0.5), (70, 0.35))
+"""Quality and scale of a kept notebook's images; the first with which it is small enough is taken."""
+_CHART = 0.5
+"""Of 255: mean change by 256 colours, below which an image is a chart."""
 _SETTING = "training steps"
 _SLACK = 1e-9
 """Of a value's size: what printing and reading a number may change."""
@@ -34,8 +39,7 @@ def keep_report(source: Path) -> Path:
     """Copy a complete run's report to results/reference and return the new page.
 
     The folders of the run's notebooks are replaced, and the executed notebooks are kept in `notebooks`, with
-    images in 256 colours. The runs of sweeps, where there are any, become the
-    committed reference runs.
+    smaller images. The runs of sweeps, where there are any, become the committed reference runs.
 
     Args:
         source: a run's folder, such as results/quick.
@@ -77,7 +81,7 @@ def _keep_notebook(source: Path, target: Path) -> None:
     if not source.is_file():
         return
     text = source.read_text(encoding="utf-8")
-    for share in (1, 0.7, 0.5, 0.35):
+    for quality, share in _SIZES:
         notebook = nbformat.reads(text, as_version=4)
         notebook.metadata.pop("widgets", None)
         for place in ("input_path", "output_path"):
@@ -90,7 +94,7 @@ def _keep_notebook(source: Path, target: Path) -> None:
             if data.pop("application/vnd.jupyter.widget-view+json", None):
                 data["text/plain"] = "A widget: run the notebook to use it."
             if "image/png" in data:
-                data["image/png"] = _fewer_colours(data["image/png"], share)
+                data |= _compact(data.pop("image/png"), quality, share)
         small = nbformat.writes(notebook)
         if len(small) <= _LARGEST_NOTEBOOK:
             break
@@ -98,14 +102,22 @@ def _keep_notebook(source: Path, target: Path) -> None:
         partial.write_text(small + "\n", encoding="utf-8")
 
 
-def _fewer_colours(png: str, share: float) -> str:
-    """Return a PNG in base64 with a palette of 256 colours and this share of its width and height."""
+def _compact(png: str, quality: int, share: float) -> dict[str, str]:
+    """Return an image in base64, by its media type, with this share of its width and height.
+
+    A chart becomes a PNG of 256 colours. Faces, whose eyes and lips such a palette would recolour, become a
+    JPEG of this quality.
+    """
     with Image.open(io.BytesIO(base64.b64decode(png))) as image:
         size = tuple(max(1, round(side * share)) for side in image.size)
-        reduced = image.convert("RGB").resize(size, Image.Resampling.LANCZOS).quantize(256)
-    buffer = io.BytesIO()
-    reduced.save(buffer, format="PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()
+        scaled = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    reduced, buffer = scaled.quantize(256), io.BytesIO()
+    apart = np.mean(ImageStat.Stat(ImageChops.difference(scaled, reduced.convert("RGB"))).mean)
+    if apart < _CHART:
+        reduced.save(buffer, format="PNG", optimize=True)
+    else:
+        scaled.save(buffer, format="JPEG", quality=quality, subsampling=0)
+    return {"image/png" if apart < _CHART else "image/jpeg": base64.b64encode(buffer.getvalue()).decode()}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import re
 import shutil
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -34,6 +35,16 @@ recorder.figure(figure, "plain_one")
 recorder.figure(figure, "first_one", headline=True, caption="It rises.");
 """
 WIDGET = "import ipywidgets; ipywidgets.IntSlider()"
+#: All colours, and one small green spot, as the iris of an eye.
+COLOURFUL = """
+import numpy as np
+from PIL import Image as Drawn
+
+x, y = np.meshgrid(np.arange(256), np.arange(256))
+colours = np.stack([x, y, 255 - (x + y) // 2], axis=2).astype(np.uint8)
+colours[100:104, 40:44] = (0, 200, 0)
+Drawn.fromarray(colours)
+"""
 SHOWN = "from IPython.display import Image; Image(str(recorder.folder / 'first_one.png'))"
 
 
@@ -103,7 +114,7 @@ def test_the_committed_reference_can_be_checked(repository):
 
 
 def test_a_run_is_kept_with_small_notebooks_and_sent_as_one_page(suite, tmp_path):
-    suite({"01_a": [TABLE, WIDGET, SHOWN]})
+    suite({"01_a": [TABLE, COLOURFUL, WIDGET, SHOWN]})
     source = run_suite("quick").folder
     target = source.parent / "reference"
     (target / "01_a").mkdir(parents=True)
@@ -122,6 +133,9 @@ def test_a_run_is_kept_with_small_notebooks_and_sent_as_one_page(suite, tmp_path
     (shown,) = [output for output in executed.cells[-1].outputs if "data" in output]
     with Image.open(io.BytesIO(base64.b64decode(shown["data"]["image/png"]))) as image:
         assert image.mode == "P"
+    (colourful,) = [output for output in executed.cells[-3].outputs if "data" in output]
+    with Image.open(io.BytesIO(base64.b64decode(colourful["data"]["image/jpeg"]))) as image:
+        assert np.abs(np.subtract(image.getpixel((42, 102)), (0, 200, 0))).max() < 20
     assert ".ipynb" not in page
     assert "run.log" not in page
     for folder in (source, target):
