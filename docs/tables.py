@@ -281,13 +281,15 @@ def findings() -> str:
     )
     own = metric("03b_measuring_edits", "edit identity similarity, W+", "yaw")["value"]
     lines = [
-        f"**Of the three spaces F reconstructs best**: {f:.1f} dB of PSNR, W+ has {w_plus:.1f}. The claim that",
-        f"it adds fidelity without losing the edit is {verdicts()['F adds fidelity without losing the edit']}.",
+        f"**Of the three spaces F reconstructs best**: {f:.1f} dB of PSNR, W+ has {w_plus:.1f}. The claim",
+        "that it adds fidelity without losing the edit is",
+        f"{verdicts()['F adds fidelity without losing the edit']}.",
         f"Caveat: optimising W+ for each image reaches {optimised:.1f} dB, {times} times slower.",
         f"**F turns a head {as_well} optimisation does**: identity {our_identity} after a yaw of one sd,",
-        f"optimisation in W+ {their_identity}. Caveat: its own W+ has {short(own)}, the result is not nearer",
-        f"to the ground truth (distance {our_distance}, optimisation {their_distance}), and with the published",
-        f"code's weight of F's loss term the distance of geometric edits grows by {short(lower.value, 3)}.",
+        f"optimisation in W+ {their_identity}. Caveat: its own W+ has {short(own)}, the result is not",
+        f"nearer to the ground truth (distance {our_distance}, optimisation {their_distance}), and with the",
+        f"published code's weight of F's loss term the distance of geometric edits grows by",
+        f"{short(lower.value, 3)}.",
         f"**That alignment makes w more precise is {verdicts()['alignment in W improves w']}**: code error",
         f"{short(with_it)} sd, without it {short(without)} ({length(LONG)}, {seeds} seeds). Caveat: a guess",
         f"has about 1 sd, and the final image changes by {final.value:+.2f} dB. That attention improves W+",
