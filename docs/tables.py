@@ -288,7 +288,7 @@ def findings() -> str:
         f"**F turns a head {as_well} optimisation does**: identity {our_identity} after a yaw of one sd,",
         f"optimisation in W+ {their_identity}. Caveat: its own W+ has {short(own)}, the result is not",
         f"nearer to the ground truth (distance {our_distance}, optimisation {their_distance}), and with the",
-        f"published code's weight of F's loss term the distance of geometric edits grows by",
+        "published code's weight of F's loss term the distance of geometric edits grows by",
         f"{short(lower.value, 3)}.",
         f"**That alignment makes w more precise is {verdicts()['alignment in W improves w']}**: code error",
         f"{short(with_it)} sd, without it {short(without)} ({length(LONG)}, {seeds} seeds). Caveat: a guess",
