@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
 from clcae_lib.plots.theme import BESIDE, PALETTE, new_figure, titled
@@ -19,6 +20,7 @@ KIND_COLOURS = {
     "trivial": PALETTE[6],
 }
 VERDICT_COLOURS = {"better": PALETTE[5], "worse": PALETTE[4], "undecided": "#E4E4E4"}
+_MOST_NAMED = 8
 _PLACES = [(x, y) for y in (6, -12, 16, -22, 27, -33, 39, -45) for x in (8, -8)]
 """Offsets of a name from its point, in points; the first that is free is taken."""
 
@@ -32,7 +34,9 @@ def show_methods(
     log_x: bool = False,
     title: str | None = None,
 ) -> Figure:
-    """Return a figure with one named point per method, lines for its intervals, and the front where known.
+    """Return a figure with one point per method, lines for its intervals, and the front where known.
+
+    Up to eight points have their names beside them; more are numbered, and the names stand at the right.
 
     Args:
         table: columns `method`, `kind` (of `KIND_COLOURS`), `x`, `y`, and, where known, each of the two with
@@ -44,9 +48,10 @@ def show_methods(
         title: title of the figure.
     """
     labels = labels or {}
-    figure, axes = new_figure(width=7.4, height=4.8)
-    axis = axes[0, 0]
     known = table.dropna(subset=[x, y])
+    numbered = len(known) > _MOST_NAMED
+    figure, axes = new_figure(width=8.6 if numbered else 7.4, height=4.8)
+    axis = axes[0, 0]
     for row in known.to_dict("records"):
         colour = KIND_COLOURS.get(row["kind"], PALETTE[6])
         line = {"color": colour, "linewidth": 1.5, "alpha": 0.5}
@@ -64,7 +69,12 @@ def show_methods(
     handles = [axis.plot([], [], "o", color=KIND_COLOURS[name], label=name)[0] for name in shown]
     axis.legend(handles=handles, **BESIDE)
     axis.set_title(title or "", loc="left")
-    _name_points(axis, list(zip(known[x], known[y], strict=True)), list(known["method"]))
+    names = list(known["method"])
+    if numbered:
+        listed = "\n".join(f"{number}  {name}" for number, name in enumerate(names, 1))
+        axis.text(1.03, 0.66, listed, transform=axis.transAxes, va="top", fontsize=9, linespacing=1.4)
+        names = [str(number) for number in range(1, len(names) + 1)]
+    _name_points(axis, list(zip(known[x], known[y], strict=True)), names)
     return figure
 
 
@@ -88,7 +98,7 @@ def _name_points(axis: Axes, points: list[tuple[float, float]], names: list[str]
 def show_method_curves(
     table: pd.DataFrame, *, x: str, measures: Mapping[str, str], x_label: str | None = None
 ) -> Figure:
-    """Return a figure with a panel per measure and a curve per method, named at its end.
+    """Return a figure with a panel per measure and a curve per method.
 
     Args:
         table: columns `method`, `x` and each measure, in the order in which curves are joined; at most as
@@ -105,28 +115,15 @@ def show_method_curves(
         raise ValueError(
             f"show_method_curves: {len(curves)} methods, colours for {len(PALETTE)}; choose some"
         )
-    figure, axes = new_figure(1, len(measures), width=4.6 * len(measures), height=3.8)
+    figure, axes = new_figure(1, len(measures), width=4.3 * len(measures), height=4.2)
     for axis, (column, heading) in zip(axes[0], measures.items(), strict=True):
         for colour, part in zip(PALETTE, curves.values(), strict=False):
             axis.plot(part[x], part[column], "o-", color=colour, linewidth=2, markersize=4)
         axis.set(xlabel=x if x_label is None else x_label)
         axis.set_title(heading, loc="left")
-        _name_ends(axis, {name: float(part[column].iloc[-1]) for name, part in curves.items()})
+    handles = [Line2D([], [], color=colour, marker="o") for colour, _ in zip(PALETTE, curves, strict=False)]
+    figure.legend(handles, list(curves), loc="outside lower center", ncols=4, frameon=False)
     return figure
-
-
-def _name_ends(axis: Axes, ends: Mapping[str, float]) -> None:
-    """Write names at the right of the axes, at the height of each curve's end and apart from each other."""
-    low, high = axis.get_ylim()
-    order = sorted(ends, key=lambda name: ends[name])
-    heights = np.array([ends[name] for name in order])
-    for i in range(1, len(heights)):
-        heights[i] = max(heights[i], heights[i - 1] + 0.062 * (high - low))
-    heights -= max(0.0, heights[-1] - high)
-    colours = dict(zip(ends, PALETTE, strict=False))
-    options = {"xycoords": "axes fraction", "fontsize": 9, "va": "center", "clip_on": False}
-    for name, height in zip(order, heights, strict=True):
-        axis.annotate(name, (1.02, (height - low) / (high - low)), color=colours[name], **options)
 
 
 def show_verdicts(judged: pd.DataFrame) -> Figure:

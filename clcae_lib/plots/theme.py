@@ -1,6 +1,7 @@
 """The look of every figure: colours that colour-blind readers can distinguish, and type that can be read."""
 
 import io
+import logging
 
 import numpy as np
 import seaborn as sns
@@ -14,6 +15,9 @@ SPACE_COLOURS = {"w": PALETTE[0], "w_plus": PALETTE[1], "f": PALETTE[2]}
 ORIGIN_COLOURS = {"reference": PALETTE[0], "shorter": PALETTE[5], "sweep": PALETTE[4], "live": PALETTE[1]}
 BESIDE = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "frameon": False}
 """Options of a legend at the right of the axes."""
+
+# Mathematical fonts that a logarithmic axis could use and does not need are named in twenty warnings.
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 _RC = {
     "figure.facecolor": "white",
