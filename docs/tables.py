@@ -277,11 +277,14 @@ def findings() -> str:
     (our_identity, our_distance), (their_identity, their_distance) = (
         (short(turned[v][0]), short(turned[v][1], 3)) for v in (ours, theirs)
     )
+    kept = {v: of_variant("geometric edits, identity", v).mean() for v in ("foundation", "feature_off")}
+    lost = {variant: of_variant("identity", variant).mean() - after for variant, after in kept.items()}
     own = metric("03b_measuring_edits", "edit identity similarity, W+", "yaw")["value"]
     lines = [
         f"**Of the three spaces F reconstructs best**: {f:.1f} dB of PSNR, W+ has {w_plus:.1f}. The claim",
         "that it adds fidelity without losing the edit is",
-        f"{verdicts()['F adds fidelity without losing the edit']}.",
+        f"{verdicts()['F adds fidelity without losing the edit']}, though a geometric edit takes more identity",
+        f"from F ({short(lost['foundation'])}) than from W+ ({short(lost['feature_off'])}).",
         f"Caveat: on the same {methods().loc[theirs, 'images']} portraits optimisation in W+ reaches",
         f"{value(theirs, 'psnr'):.1f} dB and F {value(ours, 'psnr'):.1f}; it takes {times} times as long.",
         f"**F turns a head {as_well} optimisation does**: identity {our_identity} after a yaw of one sd,",
