@@ -283,8 +283,8 @@ def findings() -> str:
     lines = [
         f"**Of the three spaces F reconstructs best**: {f:.1f} dB of PSNR, W+ has {w_plus:.1f}. The claim",
         "that it adds fidelity without losing the edit is",
-        f"{verdicts()['F adds fidelity without losing the edit']}, though a geometric edit takes more identity",
-        f"from F ({short(lost['foundation'])}) than from W+ ({short(lost['feature_off'])}).",
+        f"{verdicts()['F adds fidelity without losing the edit']}, though a geometric edit takes more",
+        f"identity from F ({short(lost['foundation'])}) than from W+ ({short(lost['feature_off'])}).",
         f"Caveat: on the same {methods().loc[theirs, 'images']} portraits optimisation in W+ reaches",
         f"{value(theirs, 'psnr'):.1f} dB and F {value(ours, 'psnr'):.1f}; it takes {times} times as long.",
         f"**F turns a head {as_well} optimisation does**: identity {our_identity} after a yaw of one sd,",
