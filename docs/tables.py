@@ -256,7 +256,7 @@ def findings() -> str:
     final = gain("PSNR of the final image", "no_alignment")
     with_it, without = (of_variant("code error", v).mean() for v in ("foundation", "no_alignment"))
     lower = gain("geometric edits, distance", "feature_weight_0.01", SHORT)
-    attention = gain("PSNR of W+", "w_plus_pyramid")
+    attention, nearer = (gain(q, "w_plus_pyramid") for q in ("PSNR of W+", "geometric edits, distance"))
     assert with_it < without
     seeds = len(of_variant("code error", "no_alignment"))
     assert lower.low > 0
@@ -295,7 +295,8 @@ def findings() -> str:
         f"**That alignment makes w more precise is {verdicts()['alignment in W improves w']}**: code error",
         f"{short(with_it)} sd, without it {short(without)} ({length(LONG)}, {seeds} seeds). Caveat: a guess",
         f"has about 1 sd, and the final image changes by {final.value:+.2f} dB. That attention improves W+",
-        f"is {verdicts()['attention improves W+ at equal editability']}: {attention.value:+.2f} dB.",
+        f"is {verdicts()['attention improves W+ at equal editability']}: by it the PSNR of W+ changes by",
+        f"{attention.value:+.2f} dB, the distance of geometric edits to the truth by {-nearer.value:+.3f}.",
         f"**After {equal_steps:,} steps each, {EQUAL[first]} leads**: {best:.1f} dB, {EQUAL[second]} has",
         f"{next_best:.1f}. Caveat: one training each, only CLCAE starts from an aligned backbone, and",
         f"{EQUAL[turns]} turns heads best (identity {short(most)}, CLCAE {short(value('clcae', turning))}).",
