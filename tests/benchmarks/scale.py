@@ -91,7 +91,7 @@ def photographs(folder: Path, small: bool) -> Rows:
                 source.images(order.take(start, batch), following)
 
     took, _ = timed(lambda: read(Ahead(source)))
-    yield "an epoch after the first, reading alone", f"{len(source) / took:.0f} images/s"
+    yield "an epoch after the first, only reading", f"{len(source) / took:.0f} images/s"
     portraits = get_world("portraits").images("train", len(source))
     portraits.prepare()
     for what, images in (("photographs", source), ("images in memory", portraits)):
