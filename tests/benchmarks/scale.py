@@ -21,7 +21,6 @@ import torch
 from PIL import Image, ImageEnhance
 
 from clcae_lib import paths
-from clcae_lib.files import atomic_path
 from clcae_lib.training import fit
 from clcae_lib.training.data import Ahead, InMemory, Shuffled
 from clcae_lib.training.encoders import world_parts
@@ -32,8 +31,6 @@ from clcae_lib.worlds.portraits.photographs import write_photographs
 from tests.conformance.official import build_inversion
 
 Rows = Iterator[tuple[str, str]]
-PAGE = Path("docs/performance.md")
-MARKS = "<!-- scale -->\n", "<!-- end -->\n"
 
 
 def main() -> None:
@@ -41,19 +38,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="all of them if none is named")
     parser.add_argument("--small", action="store_true", help="a few photographs and steps")
-    parser.add_argument("--keep", action="store_true", help=f"write the table into {PAGE}")
     options = parser.parse_args()
-    lines = ["| measured | result |", "|---|---|"]
+    print("| measured | result |", "|---|---|", sep="\n")
     for name in options.parts or PARTS:
         with tempfile.TemporaryDirectory() as folder, places_below(Path(folder)):
             for what, result in PARTS[name](Path(folder), options.small):
-                lines.append(f"| {what} | {result} |")
-                print(lines[-1], flush=True)
-    if options.keep:
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
-        text = before + MARKS[0] + "\n".join(lines) + "\n" + MARKS[1] + rest.partition(MARKS[1])[2]
-        with atomic_path(PAGE) as partial:
-            partial.write_text(text, encoding="utf-8")
+                print(f"| {what} | {result} |", flush=True)
 
 
 @contextmanager
