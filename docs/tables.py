@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from clcae_lib.evaluation import gain_over_seeds, images_at_response
+from clcae_lib.settings import read_yaml
 from clcae_lib.suite import read_runs
 from clcae_lib.weights.checkpoints import read_card
 
@@ -258,6 +259,7 @@ def findings() -> str:
     attention, nearer = (gain(q, "w_plus_pyramid") for q in ("PSNR of W+", "geometric edits, distance"))
     assert with_it < without
     seeds = len(of_variant("code error", "no_alignment"))
+    planned = read_yaml(ROOT / "notebooks" / "ablations.yaml")["seeds"]["no_alignment"]
     equal = methods().loc[list(EQUAL), "psnr"].sort_values(ascending=False)
     won = {name: value(name, "success") for name in ("mean_face", theirs)}
     assert won["mean_face"] > won[theirs]
@@ -289,8 +291,8 @@ def findings() -> str:
         f"optimisation in W+ {their_identity}. Caveat: its own W+ has {short(own)}, and the result is",
         f"not nearer to the ground truth (distance {our_distance}, optimisation {their_distance}).",
         f"**That alignment makes w more precise is {verdicts()['alignment in W improves w']}**: code error",
-        f"{short(with_it)} sd, without it {short(without)} ({length(LONG)}, {seeds} seeds). Caveat: a guess",
-        f"has about 1 sd, and the final image changes by {final.value:+.2f} dB. That attention improves W+",
+        f"{short(with_it)} sd, without it {short(without)} ({length(LONG)}, {seeds} of {planned} planned",
+        f"seeds). Caveat: a guess has about 1 sd, and the final image changes by {final.value:+.2f} dB. That attention improves W+",
         f"is {verdicts()['attention improves W+ at equal editability']}: by it the PSNR of W+ changes by",
         f"{attention.value:+.2f} dB, the distance of geometric edits to the truth by {-nearer.value:+.3f}.",
         f"**After {equal_steps:,} steps each, {EQUAL[first]} leads**: {best:.1f} dB, {EQUAL[second]} has",
