@@ -65,7 +65,7 @@ def list_all() -> None:
                 kind, lacks = made.settings.kind, " and ".join(made.missing)
             line = f"{name:<12} {kind}, {made.resolution} pixels, {made.folder}"
             line += f"; it lacks {lacks}" if lacks else ""
-            if not any(made.has(f"inversion_{preset}") for preset in PRESETS.values()):
+            if not any(map(made.inversion, PRESETS.values())):
                 line += "; it has no encoder, so use `--method optimisation_w_plus`"
             typer.echo(line)
 

@@ -401,8 +401,10 @@ def test_the_list_says_what_a_world_lacks(album):
     make(album)
     assert "it lacks" not in line()
     assert line().endswith("it has no encoder, so use `--method optimisation_w_plus`")
-    (album.parent / "data" / "own" / "inversion_foundation.safetensors").touch()
-    assert "encoder" not in line()
+    for encoder in ("clcae.pt", "inversion_foundation.safetensors"):
+        (album.parent / "data" / "own" / encoder).touch()
+        assert "encoder" not in line()
+        (album.parent / "data" / "own" / encoder).unlink()
     (album.parent / "data" / "own" / "generator.safetensors").unlink()
     album.rename(album.parent / "moved")
     assert re.search(r"it lacks its photographs \(.*album\) and a generator", line())
