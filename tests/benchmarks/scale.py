@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import psutil
 import torch
@@ -52,13 +53,9 @@ def places_below(folder: Path) -> Iterator[None]:
     shipped = paths.data_dir() / "portraits"
     (folder / "data").mkdir()
     (folder / "data" / "portraits").symlink_to(shipped)
-    before = dict(os.environ)
-    os.environ.update({f"CLCAE_{name.upper()}": str(folder / name) for name in ("data", "cache", "results")})
-    try:
+    places = {f"CLCAE_{name.upper()}": str(folder / name) for name in ("data", "cache", "results")}
+    with patch.dict(os.environ, places):
         yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def photographs(folder: Path, small: bool) -> Rows:
