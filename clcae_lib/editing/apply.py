@@ -27,9 +27,6 @@ def apply(
     """Return the edited inversion; the given one is not changed.
 
     Args:
-        generator: generator that the codes belong to.
-        inversion: N inverted images.
-        direction: direction of the edit.
         strength: strength in the direction's unit, one number or one for each image.
         layers: rows of W+ (in StyleSpace, their styles) that the edit is limited to. W, which has no rows,
             then does not change.
@@ -116,8 +113,6 @@ def mix(generator: nn.Module, a: Inversion, b: Inversion, layers: Sequence[int])
     generator's own difference; w and the decoder are those of `a`.
 
     Args:
-        generator: generator that the codes belong to.
-        a: N inversions.
         b: N inversions, or one for all.
         layers: rows of W+, from 0; the first change the head's shape, the last its colours.
 
@@ -163,9 +158,6 @@ def traverse(
     """Return the images of every inversion at every strength of an edit, in [-1, 1].
 
     Args:
-        generator: generator that the codes belong to.
-        inversion: N inverted images.
-        direction: direction of the edit.
         strengths: S strengths, in the direction's unit.
         space: space that is decoded: "w", "w_plus" or "f".
     """

@@ -57,8 +57,6 @@ def find_directions(
 
     Args:
         world: world with a generator and an attribute regressor in the role "train".
-        factors: names of factors.
-        method: method that finds the directions.
         samples: number of codes that are labelled (InterFaceGAN, alignment) or factorised (GANSpace).
         components: number of candidates of GANSpace and SeFa.
         conditional: whether to remove from each learned direction what it shares with the other factors'.
@@ -68,8 +66,6 @@ def find_directions(
         layers: rows of W+ (in StyleSpace, their styles) that directions act on, None for all; SeFa factorises
             only those.
         labelled: codes that are labelled already, by the regressor in the role "train".
-        seed: seed of the codes.
-        device: device of the networks.
 
     Raises:
         ValueError: a factor or the method does not exist.
@@ -132,7 +128,6 @@ def cached_directions(
     program of this module and of the world.
 
     Args:
-        world, factors, method, device: as in `find_directions`.
         options: other options of `find_directions`, except `labelled`; JSON values.
 
     Raises:

@@ -26,13 +26,10 @@ def interfacegan(
     for every generator.
 
     Args:
-        w: sampled codes.
         scores: attribute of each code's image, as a network reads it, in any unit.
-        name: name of the attribute.
         share: share of the codes that is taken from each end, at most 0.5.
         penalty: parameter C of the machine; with smaller values the normal tends to the difference of the
             means.
-        seed: seed of the solver.
 
     Raises:
         ValueError: an end has fewer than two codes, or both ends have the same scores.

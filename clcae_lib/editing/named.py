@@ -61,7 +61,6 @@ def named_directions(
         world: world whose file `directions` is read if it was made for its generator and regressor.
         factors: names of factors; those of `FACTORS` that the world has if None.
         samples: number of codes that each method uses, if directions must be found.
-        device: device of the networks.
 
     Returns:
         A direction for each factor that the generator follows, with `moved` and `leakage` in its provenance.

@@ -74,9 +74,7 @@ def alignment_probe(
 
     Args:
         encoder: latent encoder of the alignment, codes `[N, D]` to embeddings `[N, E]`, differentiable.
-        labelled: codes with their factors.
         columns: columns of the factors, by name.
-        penalty: penalty of the ridge regression.
     """
     with torch.no_grad():
         embedded = encoder(labelled.w)

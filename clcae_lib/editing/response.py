@@ -53,11 +53,8 @@ def label_codes(generator: nn.Module, oracle: nn.Module, count: int, *, seed: in
     """Return sampled codes with the factors that the attribute regressor reads off their images.
 
     Args:
-        generator: StyleGAN2 that maps and decodes the codes.
         oracle: attribute regressor in the role "train", never the one that measures: images `[N, 3, R, R]` to
             factors `[N, K]`.
-        count: number of codes.
-        seed: seed of the codes.
     """
     w = sample_codes(generator, count, seed=seed)
     return Labelled(w, in_batches(lambda part: oracle(generator.synthesis(part)), w))
@@ -75,10 +72,7 @@ def response(
     """Return half the change of each factor between strength `-strength` and `+strength`, for each code.
 
     Args:
-        generator: StyleGAN2 that decodes the codes.
         oracle: attribute regressor, in either role.
-        direction: step that is measured.
-        w: codes that are edited.
         strength: strength in the direction's unit.
     """
 
@@ -103,7 +97,6 @@ def effects(
     """Return the mean response of every factor to every direction, in standard deviations of the factor.
 
     Args:
-        generator, oracle, count, seed: as in `label_codes`.
         directions: M directions, at strength 1.
         std: standard deviations of the factors.
     """
@@ -136,8 +129,6 @@ def calibrate(
     response in standard deviations.
 
     Args:
-        direction: direction to calibrate.
-        generator, oracle, count, seed: as in `label_codes`.
         column: column of the factor in the regressor's output.
         std: standard deviation of the factor, in its unit.
     """

@@ -19,9 +19,7 @@ def sefa(generator: nn.Module, *, layers: Sequence[int] | None = None, count: in
     of a symmetric matrix as those of a general one, and it edits the row before the one that a layer reads.
 
     Args:
-        generator: a StyleGAN2.
         layers: layers that are factorised and edited; None for all of them and a direction in W.
-        count: number of directions.
 
     Raises:
         ValueError: a layer does not exist.

@@ -31,10 +31,8 @@ def channel_effects(
     """Return the mean first-order effect of one standard deviation of each style channel on each reading.
 
     Args:
-        generator: StyleGAN2 that decodes the codes.
         reading: differentiable map of images `[N, 3, R, R]` to numbers `[N, K]`; one backward pass per
             column.
-        w: codes that the mean is over.
         spread: standard deviations of the channels, from `channel_spread`.
     """
     total: Tensor | float = 0.0
@@ -63,10 +61,8 @@ def region_effects(
     squared derivatives as its mean, so a few backward passes serve all channels.
 
     Args:
-        generator, w, spread: as in `channel_effects`.
         mask: 1 inside the region and 0 outside, of the images' size; both must occur.
         probes: number of draws of signs for each side of the mask.
-        seed: seed of the signs.
 
     Raises:
         ValueError: the mask has another size than the images, or has only one side.
@@ -115,11 +111,8 @@ def stylespace(
     and one of them cannot move it by a standard deviation.
 
     Args:
-        effects, spread: results of `channel_effects` and `channel_spread`.
         rows: row of W+ that each channel is made from: the generator's `style_rows`.
         column: column of the factor in `effects`.
-        name: name of the factor.
-        channels: number of channels.
         layers: rows of W+ whose channels may be chosen; None for all.
 
     Raises:

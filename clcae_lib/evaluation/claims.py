@@ -97,7 +97,6 @@ def verdict(
         gain: mean difference with its interval, positive in favour of the claim.
         p: p-value, corrected for the other claims in the table; None if it is the only claim.
         margin: difference that still counts as not worse, in the measure's unit; not negative.
-        level: confidence level of the interval.
         steps: fewest training steps of the compared runs; None if nothing was trained.
         valid: whether trivial methods lose in the measure.
 
@@ -149,9 +148,7 @@ def gain_over_images(
     Args:
         differences: one row per training seed, one column per image.
         margin: margin that the p-value tests against, as in `verdict`.
-        n: number of resamples.
         level: confidence level, between 0 and 1.
-        seed: seed of the resampling.
 
     Raises:
         ValueError: `differences` is not such a table, or a value is not finite.
@@ -183,7 +180,6 @@ def judge_table(
     Args:
         gains: every claim of the family; Holm's correction is valid only if none is left out.
         margins: margins of the claims that have one, as in `verdict`; the gain's p must be against the same.
-        level: confidence level of the intervals and of the table.
         steps: fewest training steps of the compared runs, as in `verdict`.
         invalid: names of the claims whose measure a trivial method wins.
     """
@@ -222,11 +218,7 @@ def compare_methods(
 
     Args:
         frame: one row for each method, seed and image: the columns `by`, `seed`, `image` and `column`.
-        column: name of the measure.
-        baseline: name of a method.
         better: direction in which the measure is better; a positive gain is better.
-        by: column that names the methods.
-        n, level, seed: as in `gain_over_images`.
 
     Raises:
         ValueError: the baseline is missing, a row occurs twice, or a method shares no images with it.

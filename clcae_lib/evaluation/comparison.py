@@ -56,14 +56,11 @@ class Bench:
     """The images, directions and networks that methods are measured with.
 
     Attributes:
-        judges: evaluation networks.
         directions: calibrated directions by factor, the same for all methods.
         images: held-out renders, of which the first `edits` are edited.
         factors: true factors of the renders.
-        edits: number of edited images.
         strengths: strengths of the edits, in standard deviations.
         accessories: number of images with an accessory that the generator has not seen.
-        codes: number of samples whose codes are inverted.
     """
 
     judges: Judges
@@ -102,10 +99,7 @@ class Bench:
         """Return every measure of one inverter.
 
         Args:
-            inverter: inverter that is measured.
-            method: name of the method in tables.
             space: space that its images are decoded from and edited in.
-            seed: seed of its training.
         """
         inversion, judges, named = inverter.invert(self.images), self.judges, {"method": method, "seed": seed}
         names = [f"test/{k}" for k in range(len(self.images))]

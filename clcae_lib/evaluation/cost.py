@@ -32,9 +32,7 @@ def time_paired(
     A slow phase of the machine then slows all methods. A first turn of each is not counted.
 
     Args:
-        methods: functions that invert a batch, by name.
         images: one batch, on the device where it is timed.
-        runs: number of turns of each method.
 
     Raises:
         ValueError: `runs` or the number of images is 0.
@@ -100,11 +98,8 @@ def cost_table(
     """Return one row per method: `parameters`, `ms_per_image`, `peak_mb`, `images_seen`, `batch`, `runs`.
 
     Args:
-        methods: functions that invert a batch, by name.
-        images: one batch, on the device where it is timed.
         modules: trained networks of each method; none for optimisation.
         images_seen: number of training images of each method.
-        runs: number of turns that the median is over.
     """
     times = time_paired(methods, images, runs=runs)
     rows = [

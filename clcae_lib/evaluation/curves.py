@@ -32,10 +32,7 @@ def at_equal_response(
     Args:
         curve: result of `measure_curve`, or several of them joined.
         response: wanted movement, in standard deviations of the factor.
-        by: columns that name a group.
-        n: number of resamples.
         level: confidence level, between 0 and 1.
-        seed: seed of the resampling.
 
     Returns:
         One row for each group: `by`, `response`, `strength`, `reached` (the share of resamples that met the
@@ -126,7 +123,6 @@ def front(table: pd.DataFrame, *, fidelity: str, editability: str) -> pd.DataFra
     Args:
         table: one row per method (and space); rows with a missing value are never on the front.
         fidelity: name of a column in which higher is better.
-        editability: name of another one.
     """
     points = table[[fidelity, editability]].to_numpy(float)
     as_good = (points[None] >= points[:, None]).all(axis=2)

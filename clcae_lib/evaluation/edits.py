@@ -37,7 +37,6 @@ class EditBench:
         inverter: inverter of the images; its generator decodes the codes.
         images: held-out renders, in [-1, 1].
         factors: true factors of the renders, in their units.
-        judges: evaluation networks.
         space: space that is decoded: "w", "w_plus" or "f".
         inversion: codes of the images; found by the inverter if None.
     """
@@ -83,9 +82,7 @@ def true_edit(
     """Return the sign of each image's edit, and its factors with only that one changed, kept in its range.
 
     Args:
-        judges: evaluation networks of the world that has the factors.
         factors: true factors, in their units.
-        name: name of the factor that is changed.
         strength: change in standard deviations of the factor.
         side: "up" raises the factor, "down" lowers it, "room" takes for each image the side with more room
             before the end of the factor's range.
@@ -126,10 +123,8 @@ def measure_edits(
     of every factor.
 
     Args:
-        bench: inverted renders.
         directions: calibrated directions, by the factor that they change.
         strength: strength of every edit, in standard deviations of its factor; positive.
-        side: side that each factor is moved to, as in `true_edit`.
 
     Raises:
         ValueError: `side` or a factor is unknown.
@@ -159,7 +154,6 @@ def measure_curve(
     """Return the rows of `measure_edits` at every strength, with the column `step`: the unsigned strength.
 
     Args:
-        bench, directions, side: as in `measure_edits`.
         strengths: positive, rising strengths, in standard deviations of the factor.
 
     Raises:

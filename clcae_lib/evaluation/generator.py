@@ -20,10 +20,7 @@ class GeneratorMeasure:
     role "measure".
 
     Args:
-        world: world with renders and evaluation networks.
         samples: number of images in each of the three sets.
-        seed: seed of the codes.
-        device: device of the networks.
 
     Raises:
         WorldError: the world lacks one of the networks.

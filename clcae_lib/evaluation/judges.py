@@ -28,10 +28,6 @@ LEAST_SPREAD = 0.6
 class Judges:
     """The networks that measure images of one world, in the role "measure", each loaded when first used.
 
-    Attributes:
-        world: world that has the factors.
-        device: device of the networks.
-
     Raises:
         WorldError: (on use) the world lacks the network.
     """
@@ -124,8 +120,6 @@ def same_person_similarity(
 
     Args:
         world: world with two views of each person.
-        count: number of people of the split `test`.
-        device: device of the identity network.
     """
     first, second = (world.images("test", count, view=view).images(range(count)) for view in (0, 1))
     return Judges.of(world, device).similarity(first, second)

@@ -46,9 +46,6 @@ def evaluate_inversion(
     same for the original, the regressor's own error.
 
     Args:
-        inverter: inverter that finds the codes; its generator decodes them.
-        images: images in [-1, 1].
-        judges: evaluation networks.
         factors: true factors, in their units.
         inversion: codes of the images; found by the inverter if None.
     """
@@ -84,9 +81,6 @@ def reconstruction_records(
     distance that a method minimised for each image; it is empty for an encoder.
 
     Args:
-        inverter, images, judges, inversion: as in `evaluate_inversion`.
-        method: name of the method in tables.
-        seed: seed of its training.
         image_ids: lasting name of each image, such as "test/17"; its row if None.
 
     Raises:
@@ -149,10 +143,7 @@ def oracle_check(
     regressor misreads what the generator draws, and measures of edits mean little.
 
     Args:
-        decoded: reconstructions of `images`.
-        images: renders, in [-1, 1].
         factors: true factors of the renders, in their units.
-        judges: evaluation networks.
     """
     truth, columns = factors / judges.world.factor_std, judges.state_columns
     table = {"factor": list(judges.world.state_names)}

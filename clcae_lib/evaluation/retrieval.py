@@ -33,9 +33,7 @@ def neighbour_retrieval(
     Args:
         image_encoder: map of images `[N, 3, R, R]` to embeddings `[N, E]`.
         latent_encoder: map of codes `[N, D]` to embeddings `[N, E]`.
-        generator: StyleGAN2 that samples the codes and draws their images.
         steps: distances of the neighbours, in standard deviations of W.
-        codes: number of images.
         distractors: number of neighbours of each true code.
         seed: seed of codes and neighbours; their directions are the same at every step.
     """

@@ -31,11 +31,8 @@ def set_distances(
     distance is unbiased.
 
     Args:
-        images: images such as edited ones, in [-1, 1].
         references: images such as renders of the true edits.
-        judges: evaluation networks.
         count: number of images drawn from each set, without replacement.
-        seed: seed of the draw.
         side: side in pixels that both are resized to, bilinear with antialiasing; that of `images` if None.
 
     Returns:

@@ -32,10 +32,7 @@ def bootstrap_ci(
 
     Args:
         values: independent measurements, one per image.
-        statistic: map of a vector to a number.
-        n: number of resamples.
         level: confidence level, between 0 and 1.
-        seed: seed of the resampling.
 
     Raises:
         ValueError: there are no values, or one is not finite.
@@ -53,7 +50,6 @@ def paired_difference(a: ArrayLike, b: ArrayLike, **options: Any) -> Interval:
     What the images have in common cancels, so the interval is narrower than those of `a` and of `b`.
 
     Args:
-        a, b: measurements, one per image.
         options: options of `bootstrap_ci`.
 
     Raises:
@@ -97,7 +93,6 @@ def summarise(
         frame: one row per measured image; missing values are left out.
         by: columns that name a group.
         columns: columns that are averaged; booleans become shares.
-        n, level, seed: as in `bootstrap_ci`.
     """
     rows = []
     for key, group in frame.groupby(list(by), sort=False):

@@ -21,7 +21,6 @@ class StyleStatistics:
     """The normalised style space of a generator, with sampled codes in it.
 
     Attributes:
-        generator: generator that has the styles.
         mean, std: mean and standard deviation of each style channel over sampled codes.
         bank: normalised styles of sampled codes, as unit vectors.
     """

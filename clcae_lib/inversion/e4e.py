@@ -61,12 +61,7 @@ class E4eInverter(PeerInverter):
 
 
 class LatentDiscriminator(nn.Module):
-    """Map codes, standardised by W's spread, to logits of being codes of W: four layers.
-
-    Args:
-        style_dim: length of a code.
-        width: width of the layers; by default `style_dim`.
-    """
+    """Map codes, standardised by W's spread, to logits of being codes of W: four layers."""
 
     w_avg: Tensor
     w_scale: Tensor

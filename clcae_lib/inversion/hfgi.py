@@ -57,9 +57,7 @@ class Consultant(nn.Module):
     """Turn an aligned distortion map into a scale and a shift of the generator's activation (consultation).
 
     Args:
-        channels: channels of the activation.
         side: side of the activation, in pixels.
-        width: channels of the first layer.
     """
 
     def __init__(self, channels: int, *, side: int = 16, width: int = 32) -> None:
@@ -95,11 +93,8 @@ class HfgiEncoder(nn.Module):
     """An e4e encoder with aligner and consultant.
 
     Args:
-        resolution: side of the generator's images.
-        style_dim: length of a code.
         feature_channels: channels of the activation that is corrected.
         feature_side: side of that activation, in pixels.
-        options: options of `E4eEncoder`.
     """
 
     def __init__(

@@ -19,7 +19,6 @@ class HybridInverter(Optimiser):
 
     Args:
         encoder: inverter that gives the initial codes, and the generator.
-        perceptual: distance of two batches of images, or None to leave the term out.
         settings: steps and so on; with 0 steps the encoder's codes are returned. `max_seconds` includes the
             encoder's pass.
     """

@@ -89,7 +89,6 @@ class Inversion:
         Args:
             generator: generator of the inverter that made the codes.
             space: `w`, `w_plus`, or `f`: W+ with F inserted.
-            noise: noise maps, as in `Generator.synthesis`.
 
         Raises:
             ValueError: `space` is unknown, or there is no F.

@@ -33,7 +33,6 @@ class ClcaeInverter:
     """CLCAE: one forward pass of a trained encoder.
 
     Args:
-        encoder: encoder of preset `foundation` or `published`.
         generator: generator that the encoder was trained with.
         view: function that makes the encoder's input of images; by default the images themselves.
         decoder: decoder of the inversions, which carries F along edits; by default that of the formula.
@@ -69,9 +68,7 @@ class ClcaeInverter:
         """Return the inverter of a world.
 
         Args:
-            world: world, or its name.
             preset: `foundation` or `published`.
-            device: "auto", "cpu", "cuda", ...
             generator: the world's own generator, if it is loaded already; an official checkpoint has its own
                 copy, which replaces it.
             path: weights file, instead of the world's: trained here, or an official checkpoint.
@@ -108,9 +105,7 @@ class ClcaeInverter:
         """Return the codes of images in [-1, 1], on the encoder's device.
 
         Args:
-            images: images, `[N, 3, H, W]`.
             edit: step in W, added before W+ and F are derived, as in section 3.4.
-            batch_size: number of images encoded together.
         """
         device, parts = self.generator.w_avg.device, []
         for start in range(0, len(images), batch_size):

@@ -29,7 +29,6 @@ class Method:
     """An inversion method.
 
     Attributes:
-        name: name in options and tables.
         label: name in print.
         source: paper, or a description where there is none.
         kind: "trivial", "optimisation", "encoder" or "hybrid".
@@ -100,14 +99,11 @@ def make_inverter(
 
     Args:
         name: one of `METHODS`.
-        world: world, or its name.
-        device: "auto", "cpu", "cuda", ...
         generator: the world's own generator, if it is loaded already.
         weights: network of a trained method, or its file; the world's own if None.
         steps: number of optimisation steps (with PTI, of tuning) for each image; the method's own if None.
         max_seconds: time limit of a whole call of `invert` where there is optimisation; the schedule fits the
             steps that this allows. None for no limit.
-        seed: seed of what is drawn at random.
         over: method that supplies the initial codes of `hybrid` (by default `clcae`) or the pivots of `pti`
             (by default `optimisation_w`); `weights` are then this method's.
         perceptual: distance in the loss of methods that optimise: the world's in the role "train",

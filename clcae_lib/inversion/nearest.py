@@ -39,11 +39,9 @@ class NearestCodeInverter:
     regenerated from their seeds where they are needed.
 
     Args:
-        generator: generator of the codes.
         image_encoder: encoder of images to unit vectors.
         latent_encoder: encoder of codes of W to unit vectors of the same space.
         bank: number of codes, 1 or more.
-        seed: seed of the codes.
 
     Raises:
         ValueError: `bank` is less than 1.
@@ -76,11 +74,7 @@ class NearestCodeInverter:
         """Return the inverter of a world.
 
         Args:
-            world: world with the alignment.
-            generator: the world's generator.
             path: file of another alignment.
-            bank: number of codes.
-            seed: seed of the codes.
 
         Raises:
             WorldError: the world has no alignment; the message has the command that trains it.

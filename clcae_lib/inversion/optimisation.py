@@ -42,10 +42,8 @@ class Settings:
         steps: number of steps of Adam for each batch.
         lr: highest learning rate: of codes in standard deviations of W (of the activation, for F), so that
             one value suits every generator; of the weights with PTI.
-        perceptual_weight: weight of the perceptual distance beside the mean squared error.
         max_seconds: time limit of a whole call of `invert`; the steps are then fewer and the schedule fits
             them. None for no limit.
-        seed: seed of what is drawn at random.
         code_noise: noise on the code at the start, as a share of the spread of W (the root mean square
             distance from its mean); by default `CODE_NOISE` in W, and none elsewhere.
         feature_weight: weight of the mean square of what F adds to its initial difference from the
@@ -104,10 +102,8 @@ class OptimisationInverter(Optimiser):
     Where the generator uses noise, each image's noise maps are optimised too.
 
     Args:
-        generator: generator that decodes the codes.
         perceptual: distance of two batches of images of at most 256 pixels, or None to leave the term out.
         space: `w`, `w_plus`, or `f` (W+ and F together).
-        settings: steps, learning rate, weights of the terms, time limit.
 
     Raises:
         ValueError: `space` is unknown.
@@ -138,11 +134,9 @@ class OptimisationInverter(Optimiser):
         """Return the codes of images in [-1, 1]; from the mean code, `w` is the mean of the layers' codes.
 
         Args:
-            images: images, `[N, 3, H, W]`.
             start: initial codes, one for each image; their `w` stays, unless the space is `w`.
             budget: steps and time, where the time has begun before; by default those of the settings.
             batch_size: number of images optimised together; each has its own optimum.
-            progress: whether to show a bar.
         """
         budget = budget or Budget(self.settings, len(images))
         self.steps_taken, found = [], []

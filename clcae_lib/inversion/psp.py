@@ -27,9 +27,6 @@ class PspEncoder(nn.Module):
 
     Args:
         resolution: side of the generator's images; the encoder sees at most 256 pixels.
-        style_dim: length of a code, and width of the pyramid.
-        body: name of the backbone, see `make_backbone`.
-        widths: channels of the backbone, if not its own.
         pictures: number of images joined in the channels: 1, or 2 as in ReStyle's encoders.
         pyramid: whether layers read three levels; else all read the coarsest map, as in ReStyle's simpler
             encoder.
@@ -104,7 +101,6 @@ class PeerInverter:
     """Base of the trained peers, the methods that CLCAE is compared with: one pass of an encoder.
 
     Args:
-        encoder: trained encoder.
         generator: generator that the encoder was trained with.
         view: function that makes the encoder's input of images; by default the images themselves.
     """
@@ -130,9 +126,6 @@ class PeerInverter:
         """Return the inverter of a weights file.
 
         Args:
-            world: world, or its name.
-            device: "auto", "cpu", "cuda", ...
-            generator: the world's own generator, if it is loaded already.
             path: weights file, trained here or an official checkpoint; by default
                 `peer_<method>.safetensors` of the world.
             method: one of the class's methods; by default the first, or any that the given file has.

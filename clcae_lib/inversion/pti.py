@@ -38,7 +38,6 @@ class PtiInverter(Optimiser):
 
     Args:
         pivot: inverter that finds the pivots; its generator is tuned.
-        perceptual: distance of two batches of images, or None to leave the term out.
         settings: steps and learning rate of tuning, the locality term, and the time limit with the pivot's
             share.
     """

@@ -23,9 +23,7 @@ class RestyleInverter(PeerInverter):
 
     Args:
         encoder: encoder of image and reconstruction, joined in the channels.
-        generator: generator that the encoder was trained with.
         steps: number of corrections; the paper uses five in training and up to ten in inference.
-        options: options of `PeerInverter`.
     """
 
     encoders: ClassVar[dict[str, Callable[..., nn.Module]]] = {
@@ -58,9 +56,6 @@ def refine(
 
     Args:
         encoder: encoder of images and reconstructions, joined in the channels.
-        generator: generator of the reconstructions.
-        images: images in [-1, 1], `[N, 3, H, W]`.
-        steps: number of corrections.
         noise: noise of the reconstructions, as in `Generator.synthesis`; by default as `Inversion.decode`.
     """
     images = to_encoder_side(images)

@@ -95,9 +95,6 @@ class Discriminator(nn.Module):
         size: side of the images, a power of two of at least 8.
         channels: width at each resolution from 4 to `size`; default, the published widths. The resolutions
             may be texts, as in JSON.
-        blur_kernel: taps of the low-pass filter.
-        stddev_group: images in a group of the minibatch standard deviation.
-        stddev_feat: number of its maps.
 
     Raises:
         ValueError: `size` is not a power of two of at least 8, or a width is missing.

@@ -18,7 +18,6 @@ class CrossAttention(nn.Module):
 
     Args:
         dim: width of queries and tokens; a multiple of `heads`.
-        heads: number of attention maps.
         hidden: width of the feed-forward layer, `2 * dim` if not given.
 
     Raises:

@@ -88,7 +88,6 @@ def make_backbone(kind: str = "small", *, widths: Sequence[int] | None = None) -
 
     Args:
         kind: `small` (GroupNorm, for 64 pixels), `irse_small` or `irse50` (the published one).
-        widths: channels of the five sides, if not the backbone's own.
 
     Raises:
         ValueError: `kind` is unknown.
@@ -136,8 +135,6 @@ class StyleBlock(nn.Module):
     """Turn a map into one vector: stride-2 convolutions down to a single pixel, then a linear layer.
 
     Args:
-        inputs: channels of the map.
-        outputs: length of the vector.
         side: longer side of the map, in pixels; its logarithm is the number of convolutions.
         hidden: channels in between, `outputs` if not given.
         gain: scale of the linear layer's initial weights; small ones start the vector near zero.

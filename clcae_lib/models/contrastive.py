@@ -25,10 +25,6 @@ class ImageEncoder(nn.Module):
 
     Args:
         resolution: side of the images; more than 256 is averaged down to 256.
-        embedding: length of the vectors.
-        width: width of the style block.
-        body: name of the backbone, see `make_backbone`.
-        widths: channels of the backbone, if not its own.
     """
 
     @configured
@@ -59,12 +55,6 @@ class LatentEncoder(nn.Module):
     The paper's latent encoder is a transformer. But a code is one token, and attention over one token is a
     linear map (its softmax is 1). The rest of a transformer layer is a residual pre-norm feed-forward layer,
     and it is written as that.
-
-    Args:
-        style_dim: length of a code.
-        embedding: length of the vectors.
-        width: width of the residual stream.
-        depth: number of blocks.
     """
 
     w_avg: Tensor

@@ -32,10 +32,7 @@ class FeatureEditor(nn.Module):
     an edit of strength 0, leave it as it is.
 
     Args:
-        channels: channels of F.
         side: side of F, in pixels.
-        width: channels inside.
-        blocks: number of residual blocks.
         flows: number of groups of channels with a flow of their own; it divides `channels`.
     """
 

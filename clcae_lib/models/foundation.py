@@ -42,9 +42,6 @@ class FoundationEncoder(nn.Module):
         style_dim: length D of a code, and the width of pyramid and attention.
         feature_channels: channels of F, those of the generator's activation at its side.
         feature_side: side of F, the generator's second activation there; 16 in the paper.
-        body: name of the backbone, see `make_backbone`.
-        widths: channels of the backbone, if not its own.
-        heads: number of heads of every attention block.
         wplus_attention: `spatial`: keys are the tokens of the layer's level; `single`: one pooled vector per
             layer, as published; `none`: that vector is added to w without attention, as in pSp.
         feature_attention: `spatial`: keys are T3's pixels and the tokens of W+; `single`: one key, w, as

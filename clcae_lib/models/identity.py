@@ -36,13 +36,7 @@ def face_crop(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 112 112"]:
 
 
 class ArcFace(IrBackbone, _Embedding):
-    """Map images to unit vectors that differ between people, for the identity loss.
-
-    Args:
-        dim: length of the vectors.
-        widths: channels of the IR-SE backbone.
-        units: units of its stages.
-    """
+    """Map images to unit vectors that differ between people, for the identity loss."""
 
     def __init__(
         self, dim: int = 512, *, widths: Sequence[int] = WIDTHS, units: Sequence[int] = UNITS

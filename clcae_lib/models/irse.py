@@ -59,7 +59,6 @@ class IrBackbone(nn.Module):
 
     Args:
         widths: channels of the stem and of the stages, at E, E/2, E/4 (c1), E/8 (c2) and E/16 (c3).
-        units: number of units in each stage.
     """
 
     def __init__(self, *, widths: Sequence[int] = WIDTHS, units: Sequence[int] = UNITS) -> None:

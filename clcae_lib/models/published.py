@@ -55,7 +55,6 @@ def mean_image(generator: Generator, height: int | None = None) -> Float[Tensor,
     """Return the image of the mean code at the encoder's size; the official code's x_avg.
 
     Args:
-        generator: generator of the image.
         height: height of the encoder's images where they are not square. The image is squeezed to it, as the
             official code does; it crops only photographs of cars.
     """
@@ -128,9 +127,7 @@ class PublishedEncoder(IrBackbone):
     Args:
         resolution: side of the generator's images (a power of two); the encoder sees at most 256 pixels.
         style_dim: length D of a code, and the width of pyramid and attention.
-        feature_channels: channels of F.
         widths: channels of the IR-SE backbone; the last must be `style_dim`.
-        units: units of the backbone's stages.
         style_hidden: channels inside the style blocks, `style_dim` if not given.
         hidden: width of the attention blocks' feed-forward layer, `2 * style_dim` if not given.
         heads: number of heads of the attention blocks; it affects only dropout.
@@ -202,8 +199,6 @@ class PublishedEncoder(IrBackbone):
         """Return the codes of images.
 
         Args:
-            images: images in [-1, 1], `[N, 3, H, W]`.
-            edit: step in W, added before attention; it moves W+ and F.
             average: replacement of the encoder's own average; one for all images, or one each.
 
         Raises:

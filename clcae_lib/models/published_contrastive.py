@@ -50,10 +50,7 @@ class PublishedImageEncoder(nn.Module):
     It was trained on squares of 256 pixels, of cars too; the inversion shows it cars of 192x256, as they are.
 
     Args:
-        resolution: side of the images.
         dim: length of the vectors, and channels of c3.
-        widths: channels of the IR-SE backbone.
-        units: units of its stages.
 
     Attributes:
         average: image of the mean code, to be set; not in the state_dict.

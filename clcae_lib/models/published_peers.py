@@ -54,9 +54,7 @@ class PublishedPeer(IrBackbone):
 
     Args:
         resolution: side of the generator's images; the encoder sees at most 256 pixels.
-        style_dim: length of a code.
         widths: channels of the backbone; the last is `style_dim`.
-        units: number of units in each stage of the backbone.
         style_hidden: channels inside the style blocks, `style_dim` if not given.
         joined: number of images joined in the channels: 1, or 2 in ReStyle.
         pyramid: whether layers read three levels; else all read the coarsest map.

@@ -99,15 +99,12 @@ class Generator(nn.Module):
     Args:
         size: side S of the images, a power of two of at least 8.
         style_dim: width D of z and w.
-        n_mlp: number of layers of the mapping network.
         channels: width at each resolution from 4 to `size`; default, the published widths. The resolutions
             may be texts, as in JSON.
         lr_mlp: learning-rate multiplier of the mapping network.
-        blur_kernel: taps of the low-pass filter.
 
     Attributes:
         n_latent: number L of codes in W+, `2 * log2(size) - 2`.
-        config: constructor arguments.
         w_avg, w_std: mean and standard deviation of w, `[D]`; not in the `state_dict`.
 
     Raises:
@@ -225,7 +222,6 @@ class Generator(nn.Module):
         image took its contribution from it.
 
         Args:
-            w: codes in W or W+.
             feature: F, which replaces activation `feature_index`.
             feature_blend: share of F, 0 to 1; the rest is the activation. One for all images, or one each.
             feature_offset: addend of activation `feature_index`; one for all images, or one each.

@@ -27,8 +27,6 @@ def heatmap(
         table: for example from `evaluation.effect_matrix`: edits in rows, measured factors in columns.
         unit: unit of the numbers, beside the colour bar.
         limit: number drawn in full colour; the table's greatest if None.
-        title: title of the figure.
-        cell: side of a cell, in inches.
     """
     values = table.to_numpy(dtype=float)
     limit = float(abs(values).max()) if limit is None else limit
@@ -99,11 +97,8 @@ def show_curves(
 
     Args:
         table: columns `x`, `value` and, if known, `low` and `high`.
-        x: column on the horizontal axis.
         hue: column that has one curve per value.
         y_label: label of the vertical axis, with its unit.
-        x_label: label of the horizontal axis; the column's name if None.
-        title: title of the figure.
     """
     figure, axes = new_figure(width=6.5, height=4.0)
     axis = axes[0, 0]

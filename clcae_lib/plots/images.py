@@ -22,13 +22,7 @@ COVER = 0.7
 
 
 def show_images(images: Float[Tensor, "n 3 h w"], *, columns: int = 8, size: float = 1.1) -> Figure:
-    """Return a figure of images in rows.
-
-    Args:
-        images: the images, in [-1, 1].
-        columns: number of images per row.
-        size: side of an image, in inches.
-    """
+    """Return a figure of images in rows."""
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
     figure, axes = new_figure(rows, columns, width=columns * (size + 0.05), height=rows * (size + 0.05))
@@ -51,10 +45,6 @@ def show_grid(
 
     Args:
         rows: equally many images of one size in each, in [-1, 1].
-        row_labels: one per row.
-        column_labels: one per column.
-        size: side of an image, in inches.
-        title: title of the figure.
 
     Raises:
         ValueError: the rows differ in length or size, or the labels do not fit them.
@@ -90,11 +80,9 @@ def show_attention(
     """Return a figure of an image and, beside it, each attention map over it (arXiv 2211.11448, figure 3).
 
     Args:
-        image: the image that the encoder looks at, in [-1, 1].
         maps: attention weights, one map per layer or head, zero or more; each is drawn on its own scale.
         titles: one per map.
         columns: number of images per row, the plain one included.
-        size: side of an image, in inches.
 
     Raises:
         ValueError: there is not one title for each map, or a weight is negative or not finite.

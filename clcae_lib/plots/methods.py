@@ -41,11 +41,7 @@ def show_methods(
     Args:
         table: columns `method`, `kind` (of `KIND_COLOURS`), `x`, `y`, and, where known, each of the two with
             `_low` and `_high`; `on_front` marks the methods that no other one beats in both.
-        x: column on the horizontal axis.
-        y: column on the vertical axis.
         labels: text beside an axis, by column, with its unit.
-        log_x: a logarithmic horizontal axis.
-        title: title of the figure.
     """
     labels = labels or {}
     known = table.dropna(subset=[x, y])
@@ -103,9 +99,7 @@ def show_method_curves(
     Args:
         table: columns `method`, `x` and each measure, in the order in which curves are joined; at most as
             many methods as the palette has colours.
-        x: column on the horizontal axes.
         measures: text above a panel, by column.
-        x_label: label of the horizontal axes.
 
     Raises:
         ValueError: there are more methods than colours.
@@ -164,8 +158,6 @@ def show_forest(judged: pd.DataFrame, *, columns: int = 3, title: str | None = N
         judged: one row per `variant` and `question` (a measure with its unit), with `value` (positive for
             better), `low`, `high` and `verdict`, as `evaluation.compare_gains` gives them; a row without an
             interval is left out.
-        columns: number of panels per row.
-        title: title of the figure.
     """
     names, panels = (list(dict.fromkeys(judged[name])) for name in ("variant", "question"))
     rows = max(1, math.ceil(len(panels) / columns))

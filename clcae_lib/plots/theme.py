@@ -52,11 +52,8 @@ def new_figure(
     """Return a figure in this look and its axes `[rows, columns]`.
 
     Args:
-        rows: number of rows of axes.
-        columns: number of columns of axes.
         width: width of the figure, in inches.
         height: height of the figure, in inches.
-        options: further options of `Figure.subplots`.
     """
     style = sns.axes_style("whitegrid") | sns.plotting_context("notebook") | _RC
     with rc_context(style):

@@ -140,7 +140,6 @@ class AdversarialTask(Task):
     """Trains a generator; its EMA weights are the result.
 
     Args:
-        config: settings.
         images: training images, at the generator's resolution or a multiple of it.
         measure: generator to its measures; None measures nothing.
         describe: images to the features whose distribution `coverage` compares, with gradient.

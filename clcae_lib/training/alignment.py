@@ -78,10 +78,7 @@ class Pairs:
     """A fixed number of pairs (w, G(w)); the images are kept as bytes.
 
     Args:
-        generator: frozen StyleGAN2.
-        count: number of pairs.
         numbers: seed of the codes.
-        batch_size: pairs that are synthesised at a time.
     """
 
     def __init__(self, generator: Generator, count: int, *numbers: int, batch_size: int = 64) -> None:

@@ -45,14 +45,7 @@ class BodyConfig(TrainConfig):
 
 
 class FactorReader(nn.Module):
-    """Images to standardised factors: a backbone, and one style block on its coarsest map.
-
-    Args:
-        resolution: side of the images.
-        factors: number of factors.
-        body: name of the backbone, see `make_backbone`.
-        widths: channels of the backbone; None for its own.
-    """
+    """Images to standardised factors: a backbone, and one style block on its coarsest map."""
 
     def __init__(
         self, resolution: int, factors: int, *, body: str = "small", widths: tuple[int, ...] | None = None
@@ -156,8 +149,6 @@ def pretrained_body(world: str | World, *, device: str = "auto", **settings: Any
     the network and of the renderer; processes that ask at the same time wait for the one that trains.
 
     Args:
-        world: world or its name.
-        device: device of the training.
         settings: fields of `BodyConfig` that differ from the defaults.
 
     Raises:

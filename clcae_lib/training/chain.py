@@ -57,7 +57,6 @@ def plan_chain(world: str, settings: Sequence[str] = ()) -> Chain:
     """Return the chain of a world, after checking that everything it needs is there.
 
     Args:
-        world: name of the world.
         settings: `LINK.NAME=VALUE`; "inversion" means both presets.
 
     Raises:

@@ -16,7 +16,6 @@ def train_inverter(name: str, folder: Path | str, *, steps: int, **settings: Any
 
     Args:
         name: name of an encoder in `clcae_lib.inversion.METHODS`.
-        folder: folder of the run.
         steps: length of the training and of its learning-rate schedule.
         settings: fields of `EncoderConfig`, such as `world`, `seed`, `device`, `batch_size` and `start`.
 

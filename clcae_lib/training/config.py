@@ -84,7 +84,6 @@ def load_config(cls: type[Config], file: str | Path | None = None, overrides: It
     """Return a `cls` from, in rising order: its defaults, its world's, its preset's, `file`, and `overrides`.
 
     Args:
-        cls: class of the configuration.
         file: YAML, such as a run's own config.yaml.
         overrides: settings such as "lr=3e-4" or "stages.0.images=100"; text is taken as written.
 

@@ -123,7 +123,6 @@ class Ahead:
 
     Args:
         source: data set with `images(rows)`, which several threads may call.
-        threads: number of images decoded in parallel.
     """
 
     def __init__(self, source: Any, *, threads: int = 4) -> None:
@@ -153,8 +152,6 @@ def read_rows(source: Any, rows: Tensor, following: Tensor | range = range(0)) -
     """Return images of a training set on the host: its bytes if it is in memory, else in [-1, 1].
 
     Args:
-        source: what `ready_to_train` returned.
-        rows: indices of the images.
         following: indices of the next step's, for a data set that is read ahead.
     """
     return source.bytes[rows] if isinstance(source, InMemory) else source.images(rows, following)

@@ -30,7 +30,6 @@ def rehearse(module: Any, config: TrainConfig) -> list[str]:
 
     Args:
         module: module of the link, such as `clcae_lib.training.inversion`.
-        config: settings of the whole training.
 
     Raises:
         WorldError, ConfigError: what the training would raise.

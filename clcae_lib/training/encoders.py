@@ -97,9 +97,6 @@ class Parts:
     """What an encoder is trained with; several trainings can share it, on any devices.
 
     Attributes:
-        generator: frozen StyleGAN2.
-        images: training split.
-        validation: held-out images.
         perceptual: distance of two batches, for the loss; None leaves the term out.
         identity: images to unit vectors, for the loss; None leaves the term out.
         alignment: image encoder, latent encoder and scale; None where alignment and initialisation are off.
@@ -249,9 +246,7 @@ class EncoderTask(Task):
         """Return samples of the generator and then images of the world, and the codes of the samples.
 
         Args:
-            z: latents of the samples.
             images: as `read_rows` returns them.
-            flipped: which of the images are mirrored.
         """
         w, images = self.generator.mapping(z), self.parts.shown(as_images(images, self.fabric.device))
         if self.config.flip > 0:
@@ -279,8 +274,6 @@ class EncoderTask(Task):
         """Return the terms of reconstructions by name, `l2_w` and so on, and their weighted sum.
 
         Args:
-            images: reconstructions by space.
-            target: what they reconstruct.
             weights: weight of each space, 1 if it is not named.
         """
         terms: dict[str, Tensor] = {}

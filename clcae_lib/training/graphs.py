@@ -23,10 +23,6 @@ class CudaGraphs:
     A recorded step must not read a value back to the host, and its Python code runs only while it is
     recorded. So whatever changes from step to step is one of its inputs, or a tensor that is changed in place
     as the learning rate is.
-
-    Args:
-        device: where the steps run.
-        enabled: whether steps are recorded.
     """
 
     def __init__(self, device: torch.device | str, *, enabled: bool) -> None:
@@ -56,8 +52,6 @@ class CudaGraphs:
 
         Args:
             kind: what the recording depends on, such as the resolution; each kind is recorded by itself.
-            step: function of `inputs`, which it gets on the device.
-            inputs: tensors; their shapes and types are those of the kind.
         """
         if not self.enabled:
             return step(**{name: to_device(value, self.device) for name, value in inputs.items()})

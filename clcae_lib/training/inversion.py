@@ -195,7 +195,6 @@ class AlignmentTerm(nn.Module):
     Args:
         alignment: image encoder, latent encoder and the scale that they were trained to; they are copied.
         bank: codes `[M, D]` whose embeddings are negatives in addition to the batch; None for no others.
-        device: device of the copies.
     """
 
     bank: Tensor | None
@@ -283,11 +282,9 @@ class InversionTask(EncoderTask):
         """Return every term of the objective by name, unweighted, and their weighted sum.
 
         Args:
-            codes: encoded targets.
             target: images, `[N, 3, H, W]`; the first of them are samples of the generator.
             known: true codes of the samples, `[M, D]`.
             blend: share of F in the generator's activation, 0 to 1.
-            noise: the generator's noise, as in `Generator.synthesis`.
         """
         config = self.config
         images, activation = self.decode(codes, blend=blend, noise=noise)

@@ -119,9 +119,6 @@ class Task:
         """Update `networks` by the gradient of a loss, averaged over the ranks.
 
         Args:
-            optimizer: name of the networks' optimizer.
-            loss: scalar.
-            networks: networks that the optimizer trains.
             clip: largest norm of the gradient; None neither clips nor measures it.
 
         Returns:
@@ -163,10 +160,6 @@ def fit(
     (`SystemExit`, `KeyboardInterrupt`). Random states, torch's thread count and signal handlers are restored.
 
     Args:
-        task: networks and one step.
-        config: settings of the run, usually `task.config`.
-        folder: folder of the run.
-        resume: whether to go on from the folder's state.
         fabric: devices to use; by default those of `config`.
         progress: show a bar (True), print a line each `log_every` (False), or decide by the terminal (None).
 

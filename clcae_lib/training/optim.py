@@ -52,9 +52,6 @@ class Plateau:
     """The published schedule: a tenth of the learning rate after ten epochs without a better validation loss.
 
     torch's rule drives an optimizer of its own, so that the trained one may be wrapped in any way.
-
-    Args:
-        lr: learning rate at the start.
     """
 
     def __init__(self, lr: float) -> None:

@@ -23,7 +23,6 @@ class MetricsFile:
     """A CSV with one row per record; a new metric adds a column, a resumed run drops the rows it repeats.
 
     Args:
-        path: the file.
         until: last step whose row is kept; 0 for a fresh file.
 
     Raises:

@@ -54,7 +54,6 @@ def load_generator(path: Path | str, device: torch.device | str = "cpu") -> Gene
     Args:
         path: this project's safetensors, a file of the PyTorch layout, a snapshot of NVIDIA's, or a CLCAE
             checkpoint, which has a generator.
-        device: device of the network.
     """
     contents = read_weights(path)
     with naming(path):
@@ -156,9 +155,7 @@ def load_inversion(
 
     Args:
         path: weights that were trained here, or a CLCAE checkpoint.
-        generator: generator of the world.
         domain: "faces", whose encoder reads squares, or "cars", whose encoder reads images of 4 to 3.
-        device: device of the encoder.
     """
     contents = read_weights(path)
     if contents.metadata.get("kind") == "inversion":
@@ -200,7 +197,6 @@ def load_contrastive(
 
     Args:
         folder: folder with the two files, of any names.
-        generator: generator whose mean image the image encoder subtracts.
         height: height of the encoder's input if that is not square: 192 for cars.
     """
     kinds = {"contrastive_image": PublishedImageEncoder, "contrastive_latent": PublishedLatentEncoder}

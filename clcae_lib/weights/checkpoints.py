@@ -70,8 +70,6 @@ def save_weights(
     """Write tensors and metadata as one safetensors file, completely or not at all, and return its path.
 
     Args:
-        path: file; by custom it ends in `.safetensors`.
-        tensors: tensors by name, as a `state_dict`.
         metadata: JSON values; by custom `kind` and `config` among them.
         half: whether tensors of two and more dimensions are stored as float16.
 
@@ -91,7 +89,6 @@ def load_weights(path: Path | str, *, kind: str | None = None) -> tuple[dict[str
     """Return the tensors of a safetensors file, in float32, and its metadata.
 
     Args:
-        path: file.
         kind: kind that its metadata must state; None accepts any.
 
     Raises:
@@ -119,10 +116,6 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
 def read_safetensors(path: Path | str, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors of a safetensors file as they are stored, and its metadata.
 
-    Args:
-        path: file.
-        tensors: whether the tensors are read.
-
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged or not a safetensors file.
@@ -144,11 +137,6 @@ def read_safetensors(path: Path | str, *, tensors: bool = True) -> tuple[dict[st
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Path | str) -> None:
     """Copy tensors into a module whose names and shapes must agree exactly.
-
-    Args:
-        module: module to be filled.
-        tensors: tensors by name, as a `state_dict`.
-        source: origin of the tensors, for messages.
 
     Raises:
         ValueError: tensors are missing, unexpected, of another shape, of whole numbers where weights belong,
@@ -203,7 +191,6 @@ def build(make: Callable[[], Network], tensors: Mapping[str, Tensor], *, source:
 
     Args:
         make: function that builds the network on the default device.
-        tensors: tensors by name, as a `state_dict`.
         source: origin of the tensors, for messages.
 
     Raises:

@@ -68,9 +68,7 @@ def convert_file(
     Args:
         source: StyleGAN2 `.pt` or `.pkl`, a CLCAE checkpoint, an encoder of alignment, IR-SE50, MoCo v2, or
             directions of InterFaceGAN, SeFa or GANSpace.
-        target: `.safetensors` file.
         half: whether matrices are stored as float16.
-        force: whether an existing file is replaced.
         part: part of a checkpoint with an encoder and a generator: "encoder" (the default) or "generator".
 
     Raises:

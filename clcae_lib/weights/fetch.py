@@ -43,10 +43,8 @@ class Resumable:
     """Downloader for pooch that continues an interrupted download with a `Range` request.
 
     Args:
-        session: session of the requests, see `https_session`.
         part: file for the received bytes, kept until the file is complete. `PART.txt` holds their address and
             the server's mark of their version (ETag or date): bytes of another version are not appended.
-        asset: known facts of the file.
     """
 
     session: requests.Session
@@ -185,9 +183,6 @@ class Fetcher:
     """Fetches and checks the files of a manifest.
 
     Args:
-        manifest: list of the files, see `read_manifest`.
-        data: data folder.
-        session: session of the requests.
         report: function that prints a sentence when a digest is recorded, or another process is waited for.
     """
 

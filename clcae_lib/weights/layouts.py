@@ -301,7 +301,6 @@ def _backbone_config(tensors: Tensors, *, first: str = "res_layer.1") -> Facts:
     """Return the widths and units of a backbone: a stage begins where the width changes.
 
     Args:
-        tensors: tensors of the encoder.
         first: name of a unit's first convolution.
     """
     widths, units = [tensors["input_layer.0.weight"].shape[0]], []

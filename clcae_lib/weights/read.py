@@ -31,7 +31,6 @@ class Contents:
     """The content of a weights file.
 
     Attributes:
-        path: file.
         container: format: "safetensors", "torch archive", "torch stream", "pickle", "npy" or "npz".
         tree: containers as they are nested in the file.
         tensors: tensors by dotted name; their numbers are read from the file when they are used.

@@ -44,7 +44,6 @@ class Portraits(torch.utils.data.Dataset):
     Args:
         split: name in `factors.SPLITS`; only the split `accessories` wears accessories.
         size: number of images, all of the split if None.
-        resolution: side in pixels.
         cache: whether renders are kept on disk; otherwise every request renders the same pixels again.
         view: 0 for the image of the index, 1, 2, ... for the same people in other states.
 

@@ -34,8 +34,6 @@ def write_photographs(
     """Write photographs of people of the split `test`, each with its landmarks, and return their paths.
 
     Args:
-        folder: folder of the files; created if it is missing.
-        count: number of photographs.
         size: width and height in pixels.
         seed: seed of the people and of their places.
         degrees: largest rotation of a photograph.
