@@ -27,6 +27,7 @@ from clcae_lib.evaluation.edits import (
 )
 from clcae_lib.evaluation.generator import GeneratorMeasure
 from clcae_lib.evaluation.judges import Judges, same_person_similarity
+from clcae_lib.evaluation.measures import EDITS, FIDELITY, Measure, edit_kind
 from clcae_lib.evaluation.reconstruction import (
     decode,
     evaluate_inversion,
@@ -39,6 +40,8 @@ from clcae_lib.evaluation.statistics import Interval, bootstrap_ci, paired_diffe
 from clcae_lib.evaluation.styles import StyleStatistics
 
 __all__ = [
+    "EDITS",
+    "FIDELITY",
     "LEAST_STEPS",
     "Bench",
     "EditBench",
@@ -46,6 +49,7 @@ __all__ = [
     "GeneratorMeasure",
     "Interval",
     "Judges",
+    "Measure",
     "Measured",
     "StyleStatistics",
     "at_equal_response",
@@ -54,6 +58,7 @@ __all__ = [
     "compare_methods",
     "cost_table",
     "decode",
+    "edit_kind",
     "effect_matrix",
     "effect_size",
     "evaluate_inversion",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from clcae_lib.devices import resolve_device
 from clcae_lib.editing import factor_column, in_batches
+from clcae_lib.evaluation.measures import FIDELITY, Measure
 from clcae_lib.weights import checkpoints
 from clcae_lib.worlds import World
 from clcae_lib.worlds.perceptual import distance_name
@@ -65,6 +66,12 @@ class Judges:
     def perceptual_name(self) -> str:
         """The name of the perceptual distance, which every table states."""
         return distance_name(self.perceptual)
+
+    @property
+    def fidelity(self) -> dict[str, Measure]:
+        """The measures of a reconstruction, with the name of the perceptual distance."""
+        named = FIDELITY["perceptual"]._replace(name=f"perceptual distance ({self.perceptual_name})")
+        return FIDELITY | {"perceptual": named}
 
     @cached_property
     def unreliable(self) -> frozenset[str]:

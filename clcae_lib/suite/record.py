@@ -8,6 +8,7 @@ is marked as a headline first.
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, SupportsFloat
 
@@ -162,6 +163,35 @@ class Recorder:
         self._metrics[key], self._recorded_in[key] = recorded, execution
         _write(self.folder / "metrics.json", [found.model_dump() for found in self._metrics.values()])
         return recorded.value
+
+    def metrics(
+        self, frame: "pd.DataFrame", measures: Mapping[str, tuple[str, str, str]], **fields: Any
+    ) -> None:
+        """Record the numbers of a table, each row of a tidy one or each row and measure of a wide one.
+
+        Args:
+            frame: table with the columns `metric`, `value` and perhaps `low` and `high`, as
+                `evaluation.summarise` returns it; or with one column for each measure and perhaps
+                `..._low` and `..._high`, as `evaluation.at_equal_response` does. Columns with the name of
+                another keyword of `metric`, such as `subject`, count as well.
+            measures: name, unit and better direction of each measure, such as `evaluation.FIDELITY`; others
+                are left out.
+            fields: keywords of `metric`, one value or one for each row; `suffix` is added to the name.
+
+        Raises:
+            ValueError: as `metric` raises it.
+        """
+        for row in frame.assign(**fields).to_dict("records"):
+            tidy = "metric" in row
+            for measure in [row["metric"]] if tidy else measures:
+                columns = ("value", "low", "high") if tidy else (measure, f"{measure}_low", f"{measure}_high")
+                if measure in measures and columns[0] in row:
+                    name, unit, better = measures[measure]
+                    value, *ends = (row.get(column) for column in columns)
+                    low, high = (None if end != end else end for end in ends)  # nan: no interval
+                    about = {key: row[key] for key in ("subject", "source", "headline") if key in row}
+                    about |= {"low": low, "high": high, "unit": unit, "better": better}
+                    self.metric(name + row.get("suffix", ""), value, **about)
 
     def figure(
         self, figure: "Drawing", name: str, *, caption: str = "", headline: bool = False, dpi: int = 130

@@ -14,6 +14,7 @@ import torch
 import yaml
 from PIL import Image
 
+from clcae_lib.evaluation import FIDELITY
 from clcae_lib.settings import parse_yaml
 from clcae_lib.suite import NotebookError, Recorder, SuiteError, digest
 from clcae_lib.suite.collect import table
@@ -291,6 +292,24 @@ def test_the_recorder_writes_what_the_collector_reads(tmp_path, monkeypatch):
     files = [figure.file for figure in read_figures(recorder.folder)]
     assert files == ["tensor.png", "black.png", "numbers.csv"]
     assert table([row.model_dump() for row in rows])["value"].sum() == 45
+
+
+def test_the_recorder_reads_tidy_and_wide_tables(tmp_path):
+    recorder = Recorder("01_a", tmp_path)
+    tidy = pd.DataFrame({"metric": ["psnr", "other"], "value": [20.0, 1.0], "low": [19.0, 0.0]})
+    recorder.metrics(tidy.assign(high=math.nan), FIDELITY, source="live", subject=["W", "F"], headline=True)
+    wide = pd.DataFrame({"psnr": [21.0, 22.0], "psnr_low": 20.0, "psnr_high": 23.0}, index=["a", "b"])
+    recorder.metrics(wide, FIDELITY, subject=wide.index, suffix=" here", source="reference")
+    found = [row.model_dump() for row in read_metrics(tmp_path)]
+    assert [(row["metric"], row["subject"], row["value"], row["low"], row["high"]) for row in found] == [
+        ("PSNR", "W", 20.0, 19.0, None),
+        ("PSNR here", "a", 21.0, 20.0, 23.0),
+        ("PSNR here", "b", 22.0, 20.0, 23.0),
+    ]
+    assert all((row["unit"], row["better"]) == ("dB", "higher") for row in found)
+    assert [row["headline"] for row in found] == [True, False, False]
+    with pytest.raises(ValueError, match="PSNR"):
+        recorder.metrics(wide.assign(psnr=math.nan), FIDELITY, source="live")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,38 @@
+"""What the columns of the tables measure: the name in text, the unit, and which way is better.
+
+`Recorder.metrics` takes one of these dictionaries; `docs/measures.md` has the definitions.
+"""
+
+from typing import NamedTuple
+
+
+class Measure(NamedTuple):
+    """A measure: its name in text, its unit, and "higher" or "lower", if either is better."""
+
+    name: str
+    unit: str = ""
+    better: str = ""
+
+
+FIDELITY = {
+    "psnr": Measure("PSNR", "dB", "higher"),
+    "ssim": Measure("SSIM", better="higher"),
+    "identity": Measure("identity similarity", better="higher"),
+    "perceptual": Measure("perceptual distance", better="lower"),
+}
+"""The columns of `evaluate_inversion`; `Judges.fidelity` names the perceptual network, too."""
+
+EDITS = {
+    "truth_distance": Measure("distance to the true edit", better="lower"),
+    "identity": Measure("edit identity similarity", better="higher"),
+    "leakage": Measure("edit leakage", "sd", "lower"),
+}
+"""The columns of `measure_curve` that say what an edit costs."""
+
+GEOMETRIC = frozenset({"yaw", "pitch", "smile", "mouth_open", "eye_open", "brow_raise"})
+"""The factors of the embedded world whose edits move parts of the face; all others repaint it."""
+
+
+def edit_kind(factor: str) -> str:
+    """Return "geometric" if an edit of the factor moves parts of the face, else "appearance"."""
+    return "geometric" if factor in GEOMETRIC else "appearance"
