@@ -192,12 +192,12 @@ def architecture() -> Diagram:
         paper = f"- paper [512, {16 << level}, {16 << level}]"
         d.lines(306, below + 24, f"# T{level + 1} [{DIM}, {side}, {side}]", paper)
         layers = [k for k in range(LAYERS) if level_of(k) == level]
-        d.text(428, (219, 247, 275)[level], f"*k* {layers[0]}–{layers[-1]}", "small")
+        d.text(428, (219, 247, 275)[level], f"*i* {layers[0]}–{layers[-1]}", "small")
     d.lines(318, 198, "- up, add", anchor="start")
     d.lines(318, 332, "- up, add", anchor="start")
     d.arrow("", "90,252 H112", "306,186 V206", "306,322 V344", "338,122 H454", "404,122 V224 H454")
     d.arrow("", "344,252 H454", "352,394 H454", "404,394 V280 H454")
-    query = (f"{LAYERS} queries, one", "per layer *k*,", "output + *w*")
+    query = (f"{LAYERS} queries, one", "per layer *i*,", "output + *w*")
     d.box(456, 92, 160, 60, "trained", "# style block", "one vector, + *w*_{avg}")
     d.box(456, 204, 160, 96, "trained", "# cross-attention", *query)
     query = (f"{SIDE**2} queries from T3,", "tokens T3 and W+,", "1×1 convolution")
@@ -210,7 +210,7 @@ def architecture() -> Diagram:
     d.box(644, 90, 130, 64, "w", "# w", W, "- paper [512]")
     d.box(644, 220, 130, 64, "wplus", "# W+", W_PLUS, "- paper [18, 512]")
     d.box(644, 362, 130, 64, "f", "# F", F, "- paper [512, 16, 16]")
-    d.text(613, 178, "queries *w* − *w*_{avg} + *e*_{k}", "small")
+    d.text(613, 178, "queries *w* − *w*_{avg} + *e*_{i}", "small")
     d.text(613, 322, f"{LAYERS} tokens", "small")
     for side, y in zip(GENERATOR.channels, (98, 166, 234, 430, 488), strict=True):
         d.box(828, y, 48, 36, "plain", f"- {side}×{side}")
@@ -230,7 +230,7 @@ def architecture() -> Diagram:
 def alignment() -> Diagram:
     """Draw the contrastive alignment of W and images."""
     text = """The frozen generator makes the image of a random code w. The latent encoder turns the code into
-    a unit vector c, the image encoder the image into a unit vector x. A matrix has the similarity of every
+    a unit vector h^w, the image encoder the image into a unit vector h^x. A matrix has the similarity of every
     image of the batch (rows) and every code (columns). The loss is half the cross-entropy of the rows and
     half that of the columns: each image must choose its own code, and each code its own image. The inversion
     encoder later starts from the backbone of the image encoder."""
@@ -254,16 +254,16 @@ def alignment() -> Diagram:
     d.rect(left - 3, top + 2 * cell - 1, 6 * cell + 6, cell + 2, "band")
     d.rect(left + 3 * cell - 1, top - 3, cell + 2, 6 * cell + 6, "band")
     for i, name in enumerate(("_{1}", "_{2}", "_{3}", "_{4}", "", "_{N}")):
-        d.text(left + (i + 0.5) * cell, top - 10, f"*c*{name}" if name else "…")
-        d.text(left - 18, top + (i + 0.5) * cell + 4, f"*x*{name}" if name else "…")
+        d.text(left + (i + 0.5) * cell, top - 10, f"*h*^{{w}}{name}" if name else "…")
+        d.text(left - 18, top + (i + 0.5) * cell + 4, f"*h*^{{x}}{name}" if name else "…")
         for j in range(6):
             place = (left + j * cell + 2, top + i * cell + 2, cell - 4, cell - 4)
             d.box(*place, "w" if i == j else "plain")
     d.lines(left + 6 * cell + 12, top + 90, "# each row:", "the image", "chooses", "its code", anchor="start")
     d.lines(left + 3 * cell, top + 6 * cell + 28, "# each column:", "the code chooses its image")
-    d.text(28, 356, "*S*_{ij} = *s* *x*_{i}^{T}*c*_{j}, the scale *s* is learned", "", "start")
+    d.text(28, 356, "*Λ*_{ij} = *β* *h*^{x}_{i} · *h*^{w}_{j}, the scale *β* is learned", "", "start")
     d.text(28, 374, "loss = ½ cross-entropy of the rows + ½ of the columns", "", "start")
-    scale = f"*N* = {ALIGNMENT.batch_size} pairs per step, *s* at most {ALIGNMENT.max_scale:g}"
+    scale = f"*N* = {ALIGNMENT.batch_size} pairs per step, *β* at most {ALIGNMENT.max_scale:g}"
     d.text(28, 392, scale, "small", "start")
     d.legend(
         420, trained="trained", frozen="frozen", copied="trained; later the start of the inversion encoder"

@@ -63,7 +63,7 @@ def test_the_encoders_shapes_are_those_of_the_shipped_networks():
     shapes = [str(list(t.shape[1:])) for t in (images, codes.w, codes.w_plus, codes.feature, decoded)]
     wanted = [*named(("T1", "T2", "T3"), levels), *named(("c1", "c2", "c3"), maps), *shapes]
     rows = [[k for k in range(codes.w_plus.shape[1]) if level_of(k) == level] for level in range(3)]
-    wanted += [f"k {part[0]}\N{EN DASH}{part[-1]}" for part in rows]
+    wanted += [f"i {part[0]}\N{EN DASH}{part[-1]}" for part in rows]
     wanted += [f"{codes.feature[0, 0].numel()} queries from T3,", f"{codes.w_plus.shape[1]} tokens"]
     assert [words for words in wanted if words not in drawn] == []
     assert {str(list(t.shape[1:])) for t in (codes.w_plus, codes.feature)} <= set(labels("edit"))
