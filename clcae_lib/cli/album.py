@@ -132,6 +132,8 @@ class Album:
             rows.append({"file": path.name, "space": space, **self._measures(decoded, image)})
         parts = {name: getattr(inversion, name) for name in ("w", "w_plus", "feature")}
         metadata = {"kind": KIND, "world": self.world.name, "key": self._key(path), "measures": rows}
+        if inversion.feature is not None and inversion.decoder.index is not None:
+            metadata["feature_index"] = inversion.decoder.index
         kept = {name: part for name, part in parts.items() if part is not None}
         kept |= {f"{TUNED}{name}": tensor for name, tensor in _tuned(inversion).items()}
         # Last: what has its codes is complete.

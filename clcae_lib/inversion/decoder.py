@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,19 +27,28 @@ NOISE = "noises."
 
 @dataclass(frozen=True)
 class Plain:
-    """Decode with the generator as it is; the base of the other decoders."""
+    """Decode with the generator as it is; the base of the other decoders.
+
+    Attributes:
+        index: number of the activation that F replaces; by default the second one at F's side.
+    """
+
+    index: int | None = field(default=None, kw_only=True)
 
     def decode(
         self, generator: Generator, codes: Float[Tensor, "n d"] | Float[Tensor, "n l d"], **options: Any
     ) -> Float[Tensor, "n 3 h w"]:
         """Return the images of codes; the options are those of `Generator.synthesis`."""
+        if self.index is not None and options.get("feature") is not None:
+            options["feature_index"] = self.index
         return self._call(generator, "synthesis", codes, options)
 
     def activation(
         self, generator: Generator, codes: Float[Tensor, "n l d"], **options: Any
     ) -> Float[Tensor, "n c h w"]:
         """Return the generator's own activation in the place of F; the options are its `activation`'s."""
-        return self._call(generator, "activation", codes, options)
+        placed = {} if self.index is None else {"index": self.index}
+        return self._call(generator, "activation", codes, options | placed)
 
     def _call(self, generator: Generator, method: str, codes: Tensor, options: dict[str, Any]) -> Tensor:
         return getattr(generator, method)(codes, **options)
@@ -59,11 +68,11 @@ class Plain:
 
     def interpolate(self, other: Plain, amount: float) -> Plain:
         """Return the decoder `amount` of the way to another one; plain unless both are tuned."""
-        return Plain()
+        return Plain(index=self.index)
 
     def tuned(self, tensors: Mapping[str, Tensor]) -> Plain:
         """Return the decoder with these tensors for each image, and those it has; F is not restored."""
-        return Tuned(tensors) if tensors else Plain()
+        return Tuned(tensors, index=self.index) if tensors else Plain(index=self.index)
 
 
 @dataclass(frozen=True)
@@ -82,12 +91,13 @@ class Tuned(Plain):
     def interpolate(self, other: Plain, amount: float) -> Plain:
         """Return the decoder with tensors `amount` of the way to another one's."""
         if not isinstance(other, Tuned):
-            return Plain()
-        return Tuned({k: torch.lerp(value, other.tensors[k], amount) for k, value in self.tensors.items()})
+            return Plain(index=self.index)
+        between = {k: torch.lerp(value, other.tensors[k], amount) for k, value in self.tensors.items()}
+        return Tuned(between, index=self.index)
 
     def tuned(self, tensors: Mapping[str, Tensor]) -> Tuned:
         """Return the decoder with these tensors for each image, and those it has."""
-        return Tuned({**self.tensors, **tensors})
+        return Tuned({**self.tensors, **tensors}, index=self.index)
 
     def _call(self, generator: Generator, method: str, codes: Tensor, options: dict[str, Any]) -> Tensor:
         if all(name.startswith(NOISE) for name in self.tensors):

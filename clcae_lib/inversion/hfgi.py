@@ -2,6 +2,10 @@
 
 The distortion map, the image minus the code's image, is aligned to the code's image (or to an edit of it);
 the consultation then scales and shifts an activation of the generator by it. An edit aligns the map again.
+
+The same inverter takes the official networks, `clcae_lib.models.PublishedHfgi`. Those here are smaller. They
+have GroupNorm and not BatchNorm, see averages and not samples of larger images, which are not clamped, and
+correct the second activation at 16 pixels; the official ones correct the first at 64.
 """
 
 from __future__ import annotations
@@ -121,6 +125,10 @@ class HfgiEncoder(nn.Module):
         """Set the mean code to the generator's."""
         self.base.attach(generator)
 
+    def see(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h2 w2"]:
+        """Return images as the aligner sees them."""
+        return to_encoder_side(images)
+
     def feature(
         self,
         generator: nn.Module,
@@ -131,7 +139,7 @@ class HfgiEncoder(nn.Module):
     ) -> Float[Tensor, "n c s s"]:
         """Return F: the generator's activation, corrected by the map aligned to the codes' image."""
         image, activations = generator.run_with_activations(w_plus, style_offsets=styles)
-        aligned = self.aligner(to_encoder_side(image), distortion)
+        aligned = self.aligner(self.see(image), distortion)
         return self.consultant(aligned, activations[feature_layer(self.consultant.side)])
 
 
@@ -153,7 +161,8 @@ class HfgiInverter(PeerInverter):
 
     def _encode(self, images: Float[Tensor, "n 3 h w"]) -> Inversion:
         codes = self.encoder(images)
-        lost = to_encoder_side(images) - to_encoder_side(self.generator.synthesis(codes.w_plus))
+        lost = self.encoder.see(images) - self.encoder.see(self.generator.synthesis(codes.w_plus))
         feature = self.encoder.feature(self.generator, lost, codes.w_plus)
         parts = [part.detach().float() for part in (codes.w, codes.w_plus, feature)]
-        return Inversion(*parts, decoder=Restoring(self.encoder, lost.float()))
+        index = getattr(self.encoder, "feature_index", None)
+        return Inversion(*parts, decoder=Restoring(self.encoder, lost.float(), index=index))

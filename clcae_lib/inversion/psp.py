@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from clcae_lib.devices import resolve_device
 from clcae_lib.inversion.inversion import Inversion
-from clcae_lib.models import Generator, PublishedPeer
+from clcae_lib.models import Generator, PublishedHfgi, PublishedPeer
 from clcae_lib.models.backbone import Codes, Pyramid, StyleBlock, make_backbone, to_encoder_side
 from clcae_lib.models.config import configured
 from clcae_lib.models.foundation import level_of
@@ -140,14 +140,15 @@ class PeerInverter:
             command = f"clcae train peer --world {world.name} --set method={methods[0]}"
             path = world.require(f"peer_{methods[0]}", command=command)
         tensors, metadata = read_as(path, "peer")
-        found = metadata.get("method")
-        if found not in methods:
+        found, published = metadata.get("method"), metadata.get("preset") == "published"
+        inner = published and found == "hfgi" and "e4e" in methods  # HFGI's codes are those of the e4e in it
+        if found not in methods and not inner:
             held = f"{path} holds {str(found)[:80]!r}"
             raise WeightsError(f"{held}, not {' or '.join(methods)}; give another file")
         generator = generator if generator is not None else world.generator(device)
-        published = metadata.get("preset") == "published"
-        kind = PublishedPeer if published else cls.encoders[found]
+        kind = cls.encoders[found] if not published else PublishedHfgi if found == "hfgi" else PublishedPeer
         encoder = checkpoints.build(lambda: kind(**metadata["config"]), tensors, source=path)
+        encoder = encoder.base if inner else encoder
         if published:
             with naming(path):
                 _require_same(generator, metadata["generator_begins"], path)

@@ -10,6 +10,7 @@ from clcae_lib.models.foundation import FoundationEncoder
 from clcae_lib.models.identity import ArcFace, MocoFeatures
 from clcae_lib.models.published import PublishedEncoder
 from clcae_lib.models.published_contrastive import PublishedImageEncoder, PublishedLatentEncoder
+from clcae_lib.models.published_hfgi import PublishedHfgi
 from clcae_lib.models.published_peers import PublishedPeer
 from clcae_lib.models.stylegan2 import Discriminator, Generator
 
@@ -25,6 +26,7 @@ __all__ = [
     "LatentEncoder",
     "MocoFeatures",
     "PublishedEncoder",
+    "PublishedHfgi",
     "PublishedImageEncoder",
     "PublishedLatentEncoder",
     "PublishedPeer",

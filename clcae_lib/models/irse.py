@@ -30,9 +30,9 @@ class SqueezeExcitation(nn.Module):
 
 
 class IrBlock(nn.Module):
-    """One unit: BN, conv, PReLU, conv, BN, squeeze-and-excitation, plus a shortcut."""
+    """One unit: BN, conv, PReLU, conv, BN, squeeze-and-excitation (if `excite`), plus a shortcut."""
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, *, stride: int = 1, excite: bool = True) -> None:
         super().__init__()
         if inputs == outputs:
             self.shortcut_layer = nn.MaxPool2d(1, stride)
@@ -46,7 +46,7 @@ class IrBlock(nn.Module):
             nn.PReLU(outputs),
             nn.Conv2d(outputs, outputs, 3, stride, 1, bias=False),
             nn.BatchNorm2d(outputs),
-            SqueezeExcitation(outputs),
+            *([SqueezeExcitation(outputs)] if excite else []),
         )
 
     def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o h2 w2"]:

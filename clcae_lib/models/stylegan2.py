@@ -269,10 +269,18 @@ class Generator(nn.Module):
         return self.synthesis(w, _record=activations, **options), activations
 
     def activation(
-        self, w: Float[Tensor, "n d"] | Float[Tensor, "n l d"], *, side: int = 16, **options: Any
+        self,
+        w: Float[Tensor, "n d"] | Float[Tensor, "n l d"],
+        *,
+        side: int = 16,
+        index: int | None = None,
+        **options: Any,
     ) -> Float[Tensor, "n c h w"]:
-        """Return the second activation at a side, which F replaces; the options are those of `synthesis`."""
-        return self.run_with_activations(w, stop_at=side, **options)[1][-1]
+        """Return the activation at a side that F replaces: the second one, or that of number `index`.
+
+        The options are those of `synthesis`.
+        """
+        return self.run_with_activations(w, stop_at=side, **options)[1][-1 if index is None else index]
 
     def forward(
         self,

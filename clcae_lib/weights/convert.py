@@ -13,11 +13,17 @@ import torch
 from torch import Tensor
 
 from clcae_lib.files import atomic_path, sha256
-from clcae_lib.models import ArcFace, PublishedImageEncoder, PublishedLatentEncoder, PublishedPeer
+from clcae_lib.models import (
+    ArcFace,
+    PublishedHfgi,
+    PublishedImageEncoder,
+    PublishedLatentEncoder,
+    PublishedPeer,
+)
 from clcae_lib.weights import checkpoints, nvidia
 from clcae_lib.weights.build import encoder_of, generator_of, mean_code
 from clcae_lib.weights.checkpoints import WeightsError
-from clcae_lib.weights.layouts import Recognised, peer_encoder, recognise, under
+from clcae_lib.weights.layouts import HFGI, Recognised, peer_encoder, recognise, under
 from clcae_lib.weights.read import Contents, naming, read_weights
 
 Parts = tuple[dict[str, Tensor], dict[str, Any]]
@@ -143,7 +149,7 @@ def _inversion(contents: Contents, found: Recognised) -> Parts:
 
 
 def _peer(contents: Contents, found: Recognised) -> Parts:
-    """Return the encoder of an official pSp, e4e or ReStyle, with the mean code; HFGI's is its e4e's."""
+    """Return the encoder of an official pSp, e4e, ReStyle or HFGI, with the mean code."""
     if "config" not in found.facts:
         raise WeightsError(
             "has an encoder whose backbone is neither IR-SE nor a ResNet; only its generator is used here"
@@ -151,8 +157,11 @@ def _peer(contents: Contents, found: Recognised) -> Parts:
     if "latent_avg" not in contents.tensors:
         raise WeightsError("has no latent_avg, the mean code of its encoder; take a complete checkpoint")
     tensors = peer_encoder(found.tensors) | {"w_avg": mean_code(contents.tensors["latent_avg"])}
-    config = found.facts["config"]
-    made = checkpoints.build(lambda: PublishedPeer(**config), tensors, source=contents.path)
+    config, kind = found.facts["config"], PublishedPeer
+    if found.facts["method"] == "hfgi":
+        kind, tensors = PublishedHfgi, {f"base.{name}": tensor for name, tensor in tensors.items()}
+        tensors |= {name: t for name, t in found.tensors.items() if name.startswith(HFGI)}
+    made = checkpoints.build(lambda: kind(**config), tensors, source=contents.path)
     first = [round(float(number), 4) for number in found.tensors["decoder.input.input"].flatten()[:8]]
     metadata = {"kind": "peer", "preset": "published", "method": found.facts["method"], "config": made.config}
     return made.state_dict(), metadata | {"generator_begins": first}

@@ -120,6 +120,9 @@ _DOMAINS = {"car": "cars", "ffhq": "faces", "celeb": "faces", "face": "faces"}
 """Domain of a data set by a part of the name that the official training codes give it."""
 _EIGENVECTORS = 20
 """Eigenvectors of a file of SeFa's that become directions, the most amplified first."""
+HFGI = ("residue.", "grid_align.")
+"""Prefixes of the consultation branch in a checkpoint of HFGI."""
+_BRANCH = ("residue.condition_scale3.2.weight", "grid_align.conv_layer1.0.weight")
 _LAYERS = range(4, 21, 2)
 """Rows of W+ of generators of 8 to 2048 pixels."""
 
@@ -330,10 +333,10 @@ def peer_encoder(tensors: Tensors) -> dict[str, Tensor]:
 
 
 def _peer_facts(tensors: Tensors, options: Facts) -> Facts:
-    """Return the sizes of an official pSp, e4e or ReStyle; `config` only of one whose encoder is used."""
+    """Return the sizes of an official peer; `config` only of one whose encoder is used."""
     facts, encoder = _generator_facts(under(tensors, "decoder."), options), peer_encoder(tensors)
     stem, name = encoder.get("input_layer.0.weight"), str(options.get("encoder_type", ""))
-    hfgi = any(part.startswith("residue.") for part in tensors)  # its encoder is e4e's
+    hfgi = any(part.startswith(HFGI) for part in tensors)  # its encoder is e4e's
     residual = hfgi or "Editing" in name or "Progressive" in name
     config = facts.pop("config")
     units = [unit for unit in ("res_layer.1", "conv1") if f"body.0.{unit}.weight" in encoder]
@@ -346,8 +349,11 @@ def _peer_facts(tensors: Tensors, options: Facts) -> Facts:
     method = ("restyle_" if own["joined"] > 1 else "") + ("e4e" if residual else "psp")
     config = {"resolution": config["size"], "style_dim": config["style_dim"], **blocks, **own}
     used = "its generator and its encoder"
-    if hfgi:
-        used = "of HFGI, its generator and its e4e encoder; its residual encoder and its aligner are not used"
+    if hfgi and (not set(_BRANCH) <= tensors.keys() or "car" in str(options.get("dataset_type"))):
+        used += ", an e4e; HFGI's consultation branch is used only if it is whole and of square images"
+    elif hfgi:
+        method, config = "hfgi", config | {"feature_channels": tensors[_BRANCH[0]].shape[0]}
+        used += ", an e4e, and HFGI's consultation branch; without the branch as --method e4e"
     return facts | {"method": method, "config": config, "used": used}
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from clcae_lib.models import PublishedPeer
-from tests.conformance.fill import weight
+from clcae_lib.models import PublishedHfgi, PublishedPeer
+from tests.conformance.fill import fill, weight
 from tests.field.inputs import DIM, MEAN, State, state
 
 WIDTHS, UNITS = (4, 4, 6, 7, DIM), (1, 2, 1, 1)
@@ -34,8 +34,17 @@ def encoder(method: str, backbone: str = "irse") -> PublishedPeer:
     return network.eval()
 
 
-def checkpoint(path: Path, method: str, generator, *, hfgi: bool = False, backbone: str = "irse") -> Path:
-    """A checkpoint as the training codes write it."""
+def branch() -> State:
+    """HFGI's alignment and consultation."""
+    small = PublishedHfgi(SIDE, feature_channels=6, style_dim=DIM, widths=WIDTHS, units=UNITS)
+    small.base = torch.nn.Identity()
+    return fill(small).state_dict()
+
+
+def checkpoint(
+    path: Path, method: str, generator, *, hfgi: str = "", backbone: str = "irse", data: str = "ffhq_encode"
+) -> Path:
+    """A checkpoint as the training codes write it; `hfgi` is "whole", or "cut" without the alignment."""
     tensors = {f"encoder.{n}": t for n, t in encoder(method, backbone).state_dict().items() if n != "w_avg"}
     if backbone == "resnet":
         for own, ours in STEM.items():
@@ -43,13 +52,13 @@ def checkpoint(path: Path, method: str, generator, *, hfgi: bool = False, backbo
     if backbone == "other":
         tensors = {n: t for n, t in tensors.items() if ".body." not in n}
     if hfgi:
-        tensors |= {"residue.conv_layer1.0.weight": torch.zeros(2, 3, 3, 3), "grid_align.x": torch.zeros(1)}
+        tensors |= {n: t for n, t in branch().items() if hfgi == "whole" or n.startswith("residue.")}
     tensors |= state(generator, prefix="decoder.")
-    name, data = ENCODERS[method][0], "ffhq_encode"
+    name = ENCODERS[method][0]
     if backbone == "resnet":
         name, data = f"ResNet{name}", "church_encode"
     options = {"encoder_type": name, "stylegan_size": SIDE, "dataset_type": data}
-    content = {"state_dict": tensors, "latent_avg": MEAN.repeat(10, 1), "opts": {} if hfgi else options}
+    content = {"state_dict": tensors, "latent_avg": MEAN.repeat(10, 1), "opts": options}
     torch.save(content, path)
     return path
 
@@ -113,3 +122,47 @@ def published(tensors: State, images: torch.Tensor, *, residual: bool) -> torch.
         levels[2] = joined(levels[1], c1, "latlayer2")
     rows = [style(levels[0 if k < 3 else 1 if k < 7 else 2], k) for k in range(10)]
     return torch.stack([rows[0], *(rows[0] + row for row in rows[1:])] if residual else rows, dim=1)
+
+
+def consulted(tensors: State, lost: torch.Tensor, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """HFGI's scale and shift of the activation, by the published arithmetic."""
+
+    def norm(x, name):
+        stats = (tensors[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+        return F.batch_norm(x, *stats)
+
+    def stem(x, name):
+        x = norm(F.conv2d(x, tensors[f"{name}.0.weight"], padding=1), f"{name}.1")
+        return F.prelu(x, tensors[f"{name}.2.weight"])
+
+    def units(x, name, stride=1):
+        for number in range(3):
+            unit, step = f"{name}.{number}", 1 if number else stride
+            short = x[:, :, ::step, ::step]
+            if f"{unit}.shortcut_layer.0.weight" in tensors:
+                short = F.conv2d(short, tensors[f"{unit}.shortcut_layer.0.weight"])
+                short = norm(short, f"{unit}.shortcut_layer.1")
+            y = F.conv2d(norm(x, f"{unit}.res_layer.0"), tensors[f"{unit}.res_layer.1.weight"], padding=1)
+            y = F.prelu(y, tensors[f"{unit}.res_layer.2.weight"])
+            y = F.conv2d(y, tensors[f"{unit}.res_layer.3.weight"], stride=step, padding=1)
+            x = short + norm(y, f"{unit}.res_layer.4")
+        return x
+
+    def back(x, skip, name):
+        return units(torch.cat([F.interpolate(x, scale_factor=2, mode="bilinear"), skip], dim=1), name)
+
+    def condition(x, name):
+        for number, slope in ((0, 0.2), (2, 1.0)):
+            weight = tensors[f"{name}.{number}.weight"]
+            y = F.conv2d(x, weight / weight[0].numel() ** 0.5, tensors[f"{name}.{number}.bias"], padding=1)
+            x = F.leaky_relu(y, slope) * (2**0.5 if number == 0 else 1)
+        return x
+
+    x1 = stem(torch.cat([lost, image], dim=1), "grid_align.conv_layer1")
+    x2 = units(x1, "grid_align.conv_layer2", 2)
+    x3 = units(x2, "grid_align.conv_layer3", 2)
+    x = back(units(x3, "grid_align.conv_layer4", 2), x3, "grid_align.dconv_layer1")
+    x = back(back(x, x2, "grid_align.dconv_layer2"), x1, "grid_align.dconv_layer3")
+    x = stem(x, "residue.conv_layer1")
+    x = units(units(x, "residue.conv_layer2", 2), "residue.conv_layer3", 2)
+    return condition(x, "residue.condition_scale3"), condition(x, "residue.condition_shift3")

@@ -44,7 +44,7 @@ ROWS = {
     20: Row("StyleGAN3", "refused", _REFUSED),
     21: Row(
         "pSp, e4e, ReStyle, HFGI",
-        "generators work; encoders too (IR-SE50, ResNet34), of HFGI its e4e",
+        "generators, encoders (IR-SE50, ResNet34) and HFGI's branch work",
         "tests/field/test_peers.py::test_an_official_encoder_inverts_by_the_published_arithmetic",
     ),
     22: Row("a pointer of Git LFS", "refused", _REFUSED),
