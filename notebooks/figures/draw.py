@@ -230,10 +230,10 @@ def architecture() -> Diagram:
 def alignment() -> Diagram:
     """Draw the contrastive alignment of W and images."""
     text = """The frozen generator makes the image of a random code w. The latent encoder turns the code into
-    a unit vector h^w, the image encoder the image into a unit vector h^x. A matrix has the similarity of every
-    image of the batch (rows) and every code (columns). The loss is half the cross-entropy of the rows and
-    half that of the columns: each image must choose its own code, and each code its own image. The inversion
-    encoder later starts from the backbone of the image encoder."""
+    a unit vector h^w, the image encoder the image into a unit vector h^x. A matrix has the similarity of
+    every image of the batch (rows) and every code (columns). The loss is half the cross-entropy of the rows
+    and half that of the columns: each image must choose its own code, and each code its own image. The
+    inversion encoder later starts from the backbone of the image encoder."""
     d = Diagram(466, "Contrastive alignment: which code belongs to this image?", text)
     left, top, cell = 572, 152, 36
     d.arrow("w", "72,136 V98 H228", "72,186 V226", f"416,98 H{left + 3 * cell} V122")
