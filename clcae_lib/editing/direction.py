@@ -23,7 +23,7 @@ Strength = float | int | Float[Tensor, " n"]
 
 @dataclass(frozen=True)
 class Direction:
-    """A named step in latent space; strength s moves a code by `s * unit * vector`.
+    """A named step in latent space; strength alpha moves a code by `alpha * unit * vector`.
 
     Attributes:
         vector: step for every layer `[D]`, or one for each `[L, D]`; in StyleSpace `[S]`.
