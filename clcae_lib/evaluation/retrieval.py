@@ -27,8 +27,8 @@ def neighbour_retrieval(
 ) -> dict[float, float]:
     """Return for each distance the share (0 to 1) of images that pick their own code among its neighbours.
 
-    A neighbour is `w + step * std * n`: `n` standard normal, `std` the standard deviation of each coordinate
-    of W. On this scale two unrelated codes are 1.4 apart. Chance is `1 / (distractors + 1)`.
+    A neighbour is `w + step * std * eps`: `eps` standard normal, `std` the standard deviation of each
+    coordinate of W. On this scale two unrelated codes are 1.4 apart. Chance is `1 / (distractors + 1)`.
 
     Args:
         image_encoder: map of images `[N, 3, R, R]` to embeddings `[N, E]`.
