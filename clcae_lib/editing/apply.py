@@ -68,13 +68,16 @@ def _with_feature(generator: nn.Module, before: Inversion, after: Inversion) -> 
     return replace(after, feature=before.decoder.carry(generator, before, after))
 
 
+def _require(direction: Direction, found: int, own: int, what: str) -> None:
+    """Refuse a direction that was made for another generator."""
+    if found != own:
+        raise ValueError(f"{direction.name}: made for {found} {what}; this generator has {own}")
+
+
 def _per_channel(generator: nn.Module, direction: Direction, step: Tensor, *, count: int) -> Tensor:
     """Return a step in StyleSpace for each of `count` images, zero where the direction does not act."""
     rows = torch.tensor(generator.style_rows, device=step.device)
-    if step.shape[-1] != len(rows):
-        raise ValueError(
-            f"{direction.name}: made for {step.shape[-1]} style channels; this generator has {len(rows)}"
-        )
+    _require(direction, step.shape[-1], len(rows), "style channels")
     if direction.layers is not None:
         step = step * torch.isin(rows, torch.tensor(direction.layers, device=rows.device))
     return step.expand(count, -1)
@@ -83,23 +86,15 @@ def _per_channel(generator: nn.Module, direction: Direction, step: Tensor, *, co
 def _per_row(direction: Direction, step: Tensor, *, like: Float[Tensor, "n l d"]) -> Tensor:
     """Return a step on the rows of W+: `[L, D]` or `[N, L, D]`, zero where the direction does not act."""
     rows, width = like.shape[1:]
-    if step.shape[-1] != width:
-        raise ValueError(
-            f"{direction.name}: made for codes of {step.shape[-1]} numbers; this generator's have {width}"
-        )
+    _require(direction, step.shape[-1], width, "numbers in a code")
     if direction.vector.ndim == 1:
         step = step.unsqueeze(-2).expand(*step.shape[:-1], rows, width)
-    if step.shape[-2] != rows:
-        raise ValueError(
-            f"{direction.name}: made for {step.shape[-2]} rows of W+; this generator's W+ has {rows}"
-        )
+    _require(direction, step.shape[-2], rows, "rows of W+")
     if direction.layers is None:
         return step
     if not all(0 <= layer < rows for layer in direction.layers):
-        raise ValueError(
-            f"{direction.name}: acts on layers {list(direction.layers)}; the rows of this generator's W+ are "
-            f"0 to {rows - 1}"
-        )
+        acts = f"{direction.name}: acts on layers {list(direction.layers)}"
+        raise ValueError(f"{acts}; the rows of this generator's W+ are 0 to {rows - 1}")
     mask = torch.zeros(rows, 1, device=step.device, dtype=step.dtype)
     mask[list(direction.layers)] = 1
     return step * mask

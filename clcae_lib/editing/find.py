@@ -44,7 +44,6 @@ def find_directions(
     effect_codes: int = 64,
     calibrated_on: int = 128,
     channels: int = 32,
-    layers: Sequence[int] | None = None,
     labelled: Labelled | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -63,8 +62,6 @@ def find_directions(
         effect_codes: number of codes that candidates of GANSpace and SeFa, and channels, are measured on.
         calibrated_on: number of codes that each direction's unit is measured on.
         channels: number of channels of StyleSpace in one direction.
-        layers: rows of W+ (in StyleSpace, their styles) that directions act on, None for all; SeFa factorises
-            only those.
         labelled: codes that are labelled already, by the regressor in the role "train".
 
     Raises:
@@ -86,24 +83,19 @@ def find_directions(
             found = alignment_probe(load_alignment(path, device=labelled.w.device)[1], labelled, columns)
         if conditional:
             found = {n: condition(d, [e for m, e in found.items() if m != n]) for n, d in found.items()}
-        if layers is not None:
-            found = {name: direction.restricted(layers) for name, direction in found.items()}
     elif method == "stylespace":
         w, spread = sample_codes(generator, effect_codes, seed=seed), channel_spread(generator, seed=seed)
         chosen = list(columns.values())
         scale = world.factor_std[chosen].to(w)
         table = channel_effects(generator, lambda x: oracle(x)[:, chosen] / scale, w, spread=spread)
-        options = {"channels": channels, "layers": layers}
-        found = {
-            name: stylespace(table, spread, generator.style_rows, i, name=name, **options)
-            for i, name in enumerate(columns)
-        }
+        shared = (table, spread, generator.style_rows)
+        found = {n: stylespace(*shared, i, name=n, channels=channels) for i, n in enumerate(columns)}
     else:
         if method == "sefa":
-            candidates = sefa(generator, count=components, layers=layers)
+            candidates = sefa(generator, count=components)
         else:
             axes = ganspace(sample_codes(generator, samples, seed=seed), components=components)
-            candidates = [axes.direction(i, layers=layers) for i in range(components)]
+            candidates = [axes.direction(i) for i in range(components)]
         table = effects(generator, oracle, candidates, std=world.factor_std, count=effect_codes, seed=seed)
         found = {name: replace(candidates[pick(table, k)], name=name) for name, k in columns.items()}
     std, options = world.factor_std.tolist(), {"count": calibrated_on, "seed": seed + 1}
@@ -129,10 +121,6 @@ def cached_directions(
 
     Args:
         options: other options of `find_directions`, except `labelled`; JSON values.
-
-    Raises:
-        ValueError: a factor or the method does not exist.
-        WorldError: the world has no alignment.
     """
     path = directions_file(world, factors, method, options)
 

@@ -1,6 +1,5 @@
 """GANSpace (arXiv 2004.02546): the principal components of W as directions."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +19,10 @@ class Components:
     vectors: Float[Tensor, "k d"]
     std: Float[Tensor, " k"]
 
-    def direction(self, index: int, *, layers: Sequence[int] | None = None) -> Direction:
-        """Return a component as a direction, limited to `layers`; strength 1 is its standard deviation."""
-        space, kept = ("w", None) if layers is None else ("w_plus", tuple(layers))
-        facts = {"method": "ganspace", "component": index}
-        return Direction(
-            self.vectors[index], f"component {index}", space, float(self.std[index]), kept, facts
-        )
+    def direction(self, index: int) -> Direction:
+        """Return a component as a direction; strength 1 is its standard deviation."""
+        facts, unit = {"method": "ganspace", "component": index}, float(self.std[index])
+        return Direction(self.vectors[index], f"component {index}", unit=unit, provenance=facts)
 
 
 def ganspace(w: Float[Tensor, "n d"], *, components: int = 20) -> Components:

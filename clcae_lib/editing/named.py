@@ -73,7 +73,6 @@ def named_directions(
         shipped = _shipped(world)
         if shipped is not None:
             return shipped
-        factors = _known(world)
     return _choose(world, factors, samples, resolve_device(device))
 
 
@@ -89,7 +88,7 @@ def install_directions(world: World, *, device: torch.device | str = "auto") -> 
             f"by itself, and takes published ones from {world.folder / 'directions'}"
         )
     device = resolve_device(device)
-    found = _choose(world, _known(world), SAMPLES, device)
+    found = _choose(world, None, SAMPLES, device)
     path = save_directions(world.weights("directions"), found)
     measures = {
         name: {fact: direction.provenance[fact] for fact in ("method", "moved", "leakage")}
@@ -113,13 +112,13 @@ def _shipped(world: World) -> dict[str, Direction] | None:
     return load_directions(path) if same else None
 
 
-def _known(world: World) -> list[str]:
-    states = list(world.state_names)
-    return [name for name in FACTORS if name in states] or states[: len(FACTORS)]
-
-
-def _choose(world: World, factors: Sequence[str], samples: int, device: torch.device) -> dict[str, Direction]:
+def _choose(
+    world: World, factors: Sequence[str] | None, samples: int, device: torch.device
+) -> dict[str, Direction]:
     """Return for each factor the direction with the least leakage among those that the generator follows."""
+    states = list(world.state_names)
+    if factors is None:
+        factors = [name for name in FACTORS if name in states] or states[: len(FACTORS)]
     if not factors:
         return {}
     options = {"samples": samples, "calibrated_on": MEASURED_ON, "conditional": False, "device": device}

@@ -137,7 +137,10 @@ def calibrate(
     def moved_by(trial: Direction) -> float:
         return response(generator, oracle, trial, w)[:, column].mean().item() / std
 
-    trial = replace(direction, unit=_first_unit(direction, generator, w))
+    codes, vector = generator.styles(w) if direction.space == "s" else w, direction.vector.to(w)
+    vector = vector if vector.ndim == 1 else vector.mean(dim=0)
+    along = (codes @ vector).std() / vector.norm().clamp(min=1e-12) ** 2  # a standard deviation of codes
+    trial = replace(direction, unit=along.item())
     moved = moved_by(trial)
     if moved < 0:
         trial, moved = trial.flipped(), -moved
@@ -153,11 +156,3 @@ def calibrate(
             break  # a longer step moved the factor less: it has left what the generator can draw
     facts = {"moved": round(best_moved, 4), "calibrated_on": count, "calibration_seed": seed}
     return replace(best, provenance=direction.provenance | facts)
-
-
-def _first_unit(direction: Direction, generator: nn.Module, w: Tensor) -> float:
-    """Return the standard deviation of codes along the direction, divided by its length."""
-    codes = generator.styles(w) if direction.space == "s" else w
-    vector = direction.vector.to(w)
-    vector = vector if vector.ndim == 1 else vector.mean(dim=0)
-    return ((codes @ vector).std() / vector.norm().clamp(min=1e-12) ** 2).item()

@@ -8,7 +8,6 @@ changed, so the edit is also compared with the image that it should have given.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import pandas as pd
 import torch
@@ -25,8 +24,6 @@ from clcae_lib.metrics import psnr
 ENOUGH = 0.5
 """Response, in standard deviations, from which an edit of strength 1 counts as reached."""
 EFFECT = "effect."
-
-Side = Literal["room", "up", "down"]
 
 
 @dataclass(frozen=True)
@@ -72,43 +69,31 @@ class EditBench:
 
 
 def true_edit(
-    judges: Judges,
-    factors: Float[Tensor, "n k"],
-    name: str,
-    *,
-    strength: float | int = 1.0,
-    side: Side = "room",
+    judges: Judges, factors: Float[Tensor, "n k"], name: str, *, strength: float | int = 1.0
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n k"]]:
     """Return the sign of each image's edit, and its factors with only that one changed, kept in its range.
+
+    The sign is that of the side with more room before the end of the factor's range.
 
     Args:
         factors: true factors, in their units.
         strength: change in standard deviations of the factor.
-        side: "up" raises the factor, "down" lowers it, "room" takes for each image the side with more room
-            before the end of the factor's range.
 
     Raises:
-        ValueError: `side` or `name` is unknown.
+        ValueError: `name` is unknown.
     """
     world = judges.world
-    if side not in ("room", "up", "down"):
-        raise ValueError(f'side={side!r} is not one of "room", "up", "down"')
     column = factor_column(world, name)
     low, high = world.factor_low[column].item(), world.factor_high[column].item()
     value = factors[:, column]
-    up = {"room": value <= (low + high) / 2, "up": value == value, "down": value != value}[side]
-    signs = torch.where(up, 1.0, -1.0)
+    signs = torch.where(value <= (low + high) / 2, 1.0, -1.0)
     changed = factors.clone()
     changed[:, column] = (value + signs * strength * world.factor_std[column]).clamp(low, high)
     return signs, changed
 
 
 def measure_edits(
-    bench: EditBench,
-    directions: Mapping[str, Direction],
-    *,
-    strength: float | int = 1.0,
-    side: Side = "room",
+    bench: EditBench, directions: Mapping[str, Direction], *, strength: float | int = 1.0
 ) -> pd.DataFrame:
     """Return one row for each image and edited factor.
 
@@ -127,7 +112,7 @@ def measure_edits(
         strength: strength of every edit, in standard deviations of its factor; positive.
 
     Raises:
-        ValueError: `side` or a factor is unknown.
+        ValueError: a factor is unknown.
     """
     shared = {
         "image": range(len(bench.images)),
@@ -138,7 +123,7 @@ def measure_edits(
     }
     frames = []
     for name, direction in directions.items():
-        signs, truth = true_edit(bench.judges, bench.factors, name, strength=strength, side=side)
+        signs, truth = true_edit(bench.judges, bench.factors, name, strength=strength)
         columns = _compare(bench, name, signs, bench.edited(direction, signs * strength), truth)
         frames.append(pd.DataFrame({**shared, "strength": (signs * strength).tolist(), **columns}))
     return pd.concat(frames, ignore_index=True)
@@ -149,7 +134,6 @@ def measure_curve(
     directions: Mapping[str, Direction],
     *,
     strengths: Sequence[float | int] = (0.5, 1.0, 1.5, 2.0, 3.0),
-    side: Side = "room",
 ) -> pd.DataFrame:
     """Return the rows of `measure_edits` at every strength, with the column `step`: the unsigned strength.
 
@@ -162,7 +146,7 @@ def measure_curve(
     if not strengths or min(strengths) <= 0 or sorted(set(strengths)) != list(strengths):
         raise ValueError(f"strengths={list(strengths)}: give positive values that rise")
     frames = [
-        measure_edits(bench, directions, strength=strength, side=side).assign(step=float(strength))
+        measure_edits(bench, directions, strength=strength).assign(step=float(strength))
         for strength in strengths
     ]
     return pd.concat(frames, ignore_index=True)

@@ -1,13 +1,15 @@
 """Measure how faithfully an inverter reproduces images, in each space (arXiv 2211.11448, section 4.2)."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clcae_lib.evaluation.judges import Judges
+from clcae_lib.evaluation.judges import Distance, Judges
 from clcae_lib.inversion import Inversion, Inverter
 from clcae_lib.metrics import ms_ssim, ms_ssim_scales, mse, psnr, r_squared, ssim
 from clcae_lib.provenance import commit, device_text, versions
@@ -36,6 +38,7 @@ def evaluate_inversion(
     judges: Judges,
     factors: Float[Tensor, "n k"] | None = None,
     inversion: Inversion | None = None,
+    others: Mapping[str, Distance] | None = None,
 ) -> pd.DataFrame:
     """Return one row for each image and space.
 
@@ -48,19 +51,27 @@ def evaluate_inversion(
     Args:
         factors: true factors, in their units.
         inversion: codes of the images; found by the inverter if None.
+        others: further measures of pairs of images, by the names of their columns.
     """
-
-    def measure(decoded: Tensor) -> dict[str, Tensor]:
-        found = _compare(decoded, images, judges)
+    inversion = inverter.invert(images) if inversion is None else inversion
+    frames = []
+    for space in inversion.spaces:
+        decoded = decode(inverter, inversion, space)
+        found = {
+            "mse": mse(decoded, images),
+            "psnr": psnr(decoded, images),
+            "ssim": ssim(decoded, images),
+            "perceptual": judges.distance(decoded, images),
+            "identity": judges.similarity(decoded, images),
+        }
         if factors is not None:
             truth, columns = factors / judges.world.factor_std, judges.state_columns
             for name, shown in (("factor_error", decoded), ("factor_error_render", images)):
                 found[name] = (judges.factors(shown) - truth)[:, columns].square().mean(dim=1).sqrt()
-        return found
-
-    inversion = inverter.invert(images) if inversion is None else inversion
-    frame = _rows(inverter, inversion, range(len(images)), measure)
-    return frame.assign(perceptual_name=judges.perceptual_name)
+        found |= {name: measure(decoded, images) for name, measure in (others or {}).items()}
+        values = {name: column.tolist() for name, column in found.items()}
+        frames.append(pd.DataFrame({"image": range(len(images)), "space": space, **values}))
+    return pd.concat(frames, ignore_index=True).assign(perceptual_name=judges.perceptual_name)
 
 
 @torch.no_grad()
@@ -89,45 +100,16 @@ def reconstruction_records(
     names = list(map(str, range(len(images)))) if image_ids is None else list(image_ids)
     if len(names) != len(images) or len(set(names)) != len(names):
         raise ValueError(f"image_ids: {len(names)} names for {len(images)} images, each one needed once")
-    weights = find_alexnet()
-    lpips = LpipsAlex(weights).to(judges.device) if weights else None
-
-    def measure(decoded: Tensor) -> dict[str, Tensor]:
-        found = _compare(decoded, images, judges) | {"ms_ssim": ms_ssim(decoded, images)}
-        missing = torch.full([len(images)], float("nan"))
-        return found | {"lpips": judges.distance(decoded, images, by=lpips) if lpips else missing}
-
+    others: dict[str, Distance] = {"ms_ssim": ms_ssim, "lpips": lambda a, b: torch.full([len(a)], math.nan)}
+    if weights := find_alexnet():
+        others["lpips"] = partial(judges.distance, by=LpipsAlex(weights).to(judges.device))
+    frame = evaluate_inversion(inverter, images, judges=judges, inversion=inversion, others=others)
     facts = {"method": method, "seed": seed, "world": judges.world.name}
     facts |= {"device": device_text(str(judges.device)), "versions": versions(), "commit": commit()}
-    facts |= {"perceptual_name": judges.perceptual_name, "objective": getattr(inverter, "objective", "")}
+    facts |= {"objective": getattr(inverter, "objective", "")}
     facts |= {"ms_ssim_scales": ms_ssim_scales(images.shape[-1])}
-    inversion = inverter.invert(images) if inversion is None else inversion
-    return _rows(inverter, inversion, names, measure).assign(**facts)[[*ORIGIN, *MEASURED, *NAMED]]
-
-
-def _rows(
-    inverter: Inverter,
-    inversion: Inversion,
-    names: Sequence[int | str],
-    measure: Callable[[Tensor], dict[str, Tensor]],
-) -> pd.DataFrame:
-    """Return a row for each image and space, with what is measured on the decoded images."""
-    frames = []
-    for space in inversion.spaces:
-        columns = measure(decode(inverter, inversion, space))
-        values = {name: column.tolist() for name, column in columns.items()}
-        frames.append(pd.DataFrame({"image": names, "space": space, **values}))
-    return pd.concat(frames, ignore_index=True)
-
-
-def _compare(decoded: Tensor, images: Tensor, judges: Judges) -> dict[str, Tensor]:
-    return {
-        "mse": mse(decoded, images),
-        "psnr": psnr(decoded, images),
-        "ssim": ssim(decoded, images),
-        "perceptual": judges.distance(decoded, images),
-        "identity": judges.similarity(decoded, images),
-    }
+    frame = frame.assign(image=[names[row] for row in frame["image"]], **facts)
+    return frame[[*ORIGIN, *MEASURED, *NAMED]]
 
 
 def oracle_check(

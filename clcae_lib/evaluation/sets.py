@@ -22,7 +22,6 @@ def set_distances(
     judges: Judges,
     count: int,
     seed: int = 0,
-    side: int | None = None,
 ) -> dict[str, object]:
     """Return the Fréchet and kernel distances of two sets, with the conditions that they were measured under.
 
@@ -31,9 +30,8 @@ def set_distances(
     distance is unbiased.
 
     Args:
-        references: images such as renders of the true edits.
+        references: images such as renders of the true edits; resized to the side of `images`.
         count: number of images drawn from each set, without replacement.
-        side: side in pixels that both are resized to, bilinear with antialiasing; that of `images` if None.
 
     Returns:
         `frechet`, `kernel`, and `count`, `seed`, `side`, `resize`, `dtype`, `features`, `dimensions`.
@@ -44,11 +42,14 @@ def set_distances(
     if count < 2 or min(len(images), len(references)) < count:
         sizes = f"{len(images)} images and {len(references)} references"
         raise ValueError(f"count={count}: needs two or more of each set, there are {sizes}")
-    side = images.shape[-1] if side is None else side
+    side = images.shape[-1]
     source = torch.Generator().manual_seed(seed)
 
     def pooled(part: Tensor) -> Tensor:
-        return judges.perceptual.pooled(_resize(part, side).to(judges.device).clamp(-1, 1)).cpu()
+        if part.shape[-2:] != (side, side):
+            options = {"mode": "bilinear", "antialias": True, "align_corners": False}
+            part = interpolate(part, size=(side, side), **options)
+        return judges.perceptual.pooled(part.to(judges.device).clamp(-1, 1)).cpu()
 
     drawn = [each[torch.randperm(len(each), generator=source)[:count]] for each in (images, references)]
     features = [in_batches(pooled, each) for each in drawn]
@@ -64,9 +65,3 @@ def set_distances(
         "features": judges.perceptual_name,
         "dimensions": features[0].shape[1],
     }
-
-
-def _resize(images: Tensor, side: int) -> Tensor:
-    if images.shape[-2:] == (side, side):
-        return images
-    return interpolate(images, size=(side, side), mode="bilinear", antialias=True, align_corners=False)

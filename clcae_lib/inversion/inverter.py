@@ -1,20 +1,20 @@
-"""The protocol of every inverter, and CLCAE's own: one pass of an encoder."""
+"""The protocol of every inverter, and the inverters of one pass of an encoder: CLCAE's, and a base."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from clcae_lib.devices import resolve_device
 from clcae_lib.inversion.decoder import Editing, Plain
 from clcae_lib.inversion.inversion import Inversion
-from clcae_lib.models import FoundationEncoder, Generator, PublishedEncoder
+from clcae_lib.models import Generator, PublishedEncoder
 from clcae_lib.weights import load_feature_editor, load_inversion
 from clcae_lib.worlds import World, get_world
 
@@ -29,25 +29,42 @@ class Inverter(Protocol):
         """Return the codes of images in [-1, 1]."""
 
 
-class ClcaeInverter:
-    """CLCAE: one forward pass of a trained encoder.
+class EncoderInverter:
+    """One forward pass of a trained encoder.
 
     Args:
         generator: generator that the encoder was trained with.
         view: function that makes the encoder's input of images; by default the images themselves.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, generator: Generator, *, view: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        self.encoder, self.generator, self.view = encoder.eval(), generator, view or (lambda images: images)
+
+    @torch.no_grad()
+    def invert(self, images: Float[Tensor, "n 3 h w"], *, batch_size: int = 64) -> Inversion:
+        """Return the codes of images in [-1, 1], on the generator's device."""
+        device, starts = self.generator.w_avg.device, range(0, len(images), batch_size)
+        batches = (images[start : start + batch_size].to(device) for start in starts)
+        return Inversion.cat([self._encode(self.view(batch)) for batch in batches])
+
+    def _encode(self, images: Float[Tensor, "n 3 h w"]) -> Inversion:
+        return Inversion.from_codes(self.encoder(images))
+
+
+class ClcaeInverter(EncoderInverter):
+    """CLCAE, with an encoder of preset `foundation` or `published`.
+
+    Args:
         decoder: decoder of the inversions, which carries F along edits; by default that of the formula.
     """
 
     def __init__(
-        self,
-        encoder: FoundationEncoder | PublishedEncoder,
-        generator: Generator,
-        *,
-        view: Callable[[Tensor], Tensor] | None = None,
-        decoder: Plain | None = None,
+        self, encoder: nn.Module, generator: Generator, *, decoder: Plain | None = None, **options: Any
     ) -> None:
+        super().__init__(encoder, generator, **options)
         self.decoder = decoder or Plain()
-        self.encoder, self.generator, self.view = encoder.eval(), generator, view or (lambda images: images)
 
     @property
     def preset(self) -> str:
@@ -94,22 +111,5 @@ class ClcaeInverter:
             decoder = Editing(network) if fits else None
         return cls(encoder, own, view=world.published_view if published else None, decoder=decoder)
 
-    @torch.no_grad()
-    def invert(
-        self,
-        images: Float[Tensor, "n 3 h w"],
-        *,
-        edit: Float[Tensor, "#n d"] | None = None,
-        batch_size: int = 64,
-    ) -> Inversion:
-        """Return the codes of images in [-1, 1], on the encoder's device.
-
-        Args:
-            edit: step in W, added before W+ and F are derived, as in section 3.4.
-        """
-        device, parts = self.generator.w_avg.device, []
-        for start in range(0, len(images), batch_size):
-            batch = self.view(images[start : start + batch_size].to(device))
-            step = edit if edit is None or len(edit) == 1 else edit[start : start + batch_size]
-            parts.append(Inversion.from_codes(self.encoder(batch, edit=step)))
-        return replace(Inversion.cat(parts), decoder=self.decoder)
+    def _encode(self, images: Float[Tensor, "n 3 h w"]) -> Inversion:
+        return replace(super()._encode(images), decoder=self.decoder)

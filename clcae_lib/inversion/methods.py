@@ -13,10 +13,15 @@ from torch import nn
 from clcae_lib.devices import resolve_device
 from clcae_lib.inversion.e4e import E4eInverter
 from clcae_lib.inversion.hfgi import HfgiInverter
-from clcae_lib.inversion.hybrid import HYBRID, HybridInverter
 from clcae_lib.inversion.inverter import ClcaeInverter, Inverter
 from clcae_lib.inversion.nearest import MeanFaceInverter, NearestCodeInverter
-from clcae_lib.inversion.optimisation import Distance, OptimisationInverter, Settings
+from clcae_lib.inversion.optimisation import (
+    HYBRID,
+    Distance,
+    HybridInverter,
+    OptimisationInverter,
+    Settings,
+)
 from clcae_lib.inversion.psp import PeerInverter, PspInverter
 from clcae_lib.inversion.pti import PTI, PtiInverter
 from clcae_lib.inversion.restyle import RestyleInverter
@@ -73,7 +78,7 @@ PTI's are of tuning, after the pivot's own.
 """
 
 OVER = {"hybrid": "clcae", "pti": "optimisation_w"}
-"""Default method that supplies the initial codes."""
+"""Method that supplies the initial codes, or the pivots."""
 PRESETS = {"clcae": "foundation", "clcae_published": "published"}
 PEERS: dict[str, type[PeerInverter]] = {
     method: kind
@@ -90,9 +95,7 @@ def make_inverter(
     generator: Generator | None = None,
     weights: Path | str | nn.Module | None = None,
     steps: int | None = None,
-    max_seconds: float | None = None,
     seed: int = 0,
-    over: str | None = None,
     perceptual: Distance | Literal["world", "none"] = "world",
 ) -> Inverter:
     """Return the inverter of a method.
@@ -100,24 +103,19 @@ def make_inverter(
     Args:
         name: one of `METHODS`.
         generator: the world's own generator, if it is loaded already.
-        weights: network of a trained method, or its file; the world's own if None.
+        weights: network of a trained method (with `hybrid`, of the one it begins with), or its file; the
+            world's own if None.
         steps: number of optimisation steps (with PTI, of tuning) for each image; the method's own if None.
-        max_seconds: time limit of a whole call of `invert` where there is optimisation; the schedule fits the
-            steps that this allows. None for no limit.
-        over: method that supplies the initial codes of `hybrid` (by default `clcae`) or the pivots of `pti`
-            (by default `optimisation_w`); `weights` are then this method's.
         perceptual: distance in the loss of methods that optimise: the world's in the role "train",
             another one, or "none" to leave the term out. An inverter's `objective` names it.
 
     Raises:
-        ValueError: the method is unknown, it takes no `over`, or a number is not positive.
+        ValueError: the method is unknown, or `steps` is negative.
         WorldError: the world has no such weights, or no perceptual distance; the message has the command that
             makes or fetches them.
     """
     if name not in METHODS:
         raise ValueError(f"method={name!r} is not one of {', '.join(METHODS)}")
-    if over is not None and name not in OVER:
-        raise ValueError(f"over={over!r}: {name} begins with no other method, only {' and '.join(OVER)} do")
     world, device = get_world(world), resolve_device(device)
     generator = world.generator(device) if generator is None else generator
     if name == "clcae_edited":
@@ -134,16 +132,12 @@ def make_inverter(
         return MeanFaceInverter(generator)
     if name == "nearest_code":
         return NearestCodeInverter.load(world, generator, path=weights, seed=seed)
-    changes: dict[str, Any] = {
-        "steps": METHODS[name].steps if steps is None else steps,
-        "max_seconds": max_seconds,
-        "seed": seed,
-    }
+    changes: dict[str, Any] = {"steps": METHODS[name].steps if steps is None else steps, "seed": seed}
     if name not in OVER:
         distance, space = _distance(name, world, perceptual, device), name.removeprefix("optimisation_")
         return OptimisationInverter(generator, distance, space=space, settings=Settings(**changes))
     shared = {"device": device, "generator": generator, "weights": weights, "seed": seed}
-    first = make_inverter(over or OVER[name], world, perceptual=perceptual, **shared)
+    first = make_inverter(OVER[name], world, perceptual=perceptual, **shared)
     distance = _distance(name, world, perceptual, device)
     if name == "pti":
         return PtiInverter(first, distance, settings=replace(PTI, **changes))

@@ -7,6 +7,7 @@ codes drawn at random, the one whose embedding is nearest to an image's is a bas
 import hashlib
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -115,9 +116,10 @@ class NearestCodeInverter:
     @property
     def bank_file(self) -> Path:
         """The cache file of the embeddings, named by codes, networks and the program that makes them."""
-        networks = [self.generator.style, self.latent_encoder]
+        states = [network.state_dict() for network in (self.generator.style, self.latent_encoder)]
+        digests = [hashlib.sha256(safetensors.torch.save(state)).hexdigest() for state in states]
         modules = [__name__, type(self.generator).__module__, type(self.latent_encoder).__module__]
-        key = cache.key(self.bank, self.seed, [_digest(network) for network in networks], modules=modules)
+        key = cache.key(self.bank, self.seed, digests, modules=modules)
         return paths.cache_dir() / "banks" / f"{key}.safetensors"
 
     @torch.no_grad()
@@ -130,12 +132,3 @@ class NearestCodeInverter:
         source = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
         with torch.no_grad():
             return self.generator.sample_w(BLOCK, generator=source)
-
-
-def _digest(network: nn.Module) -> str:
-    """Return a digest of a network's weights."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

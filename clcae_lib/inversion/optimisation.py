@@ -7,9 +7,8 @@ and held near the one that the codes give.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from time import monotonic
 
 import torch
 from jaxtyping import Float
@@ -19,6 +18,7 @@ from tqdm.auto import tqdm
 
 from clcae_lib.inversion.decoder import Plain
 from clcae_lib.inversion.inversion import Inversion
+from clcae_lib.inversion.inverter import Inverter
 from clcae_lib.models import Generator
 from clcae_lib.models.backbone import to_encoder_side
 from clcae_lib.spaces import SPACES, broadcast_w
@@ -42,8 +42,6 @@ class Settings:
         steps: number of steps of Adam for each batch.
         lr: highest learning rate: of codes in standard deviations of W (of the activation, for F), so that
             one value suits every generator; of the weights with PTI.
-        max_seconds: time limit of a whole call of `invert`; the steps are then fewer and the schedule fits
-            them. None for no limit.
         code_noise: noise on the code at the start, as a share of the spread of W (the root mean square
             distance from its mean); by default `CODE_NOISE` in W, and none elsewhere.
         feature_weight: weight of the mean square of what F adds to its initial difference from the
@@ -52,13 +50,14 @@ class Settings:
         locality_weight: weight of PTI's locality term (arXiv 2106.05744, section 3.3).
         locality_distance: distance from the pivot to that term's codes, as a share of the spread of W.
         locality_every: number of steps from one use of that term to the next.
-        pivot_share: share of `max_seconds` for an optimised pivot.
+
+    Raises:
+        ValueError: `steps` is negative.
     """
 
     steps: int = 500
     lr: float = 0.1
     perceptual_weight: float = 0.2
-    max_seconds: float | None = None
     seed: int = 0
     code_noise: float | None = None
     feature_weight: float = 0.03
@@ -66,19 +65,22 @@ class Settings:
     locality_weight: float = 0.1
     locality_distance: float = 1.0
     locality_every: int = 4
-    pivot_share: float = 0.4
+
+    def __post_init__(self) -> None:
+        """Refuse a number of steps below 0."""
+        if self.steps < 0:
+            raise ValueError(f"steps={self.steps}: give a number of optimisation steps, 0 or more")
+
+
+HYBRID = Settings(steps=50, lr=0.05, code_noise=0.0)
+"""No noise on the code, which would move it away from the encoder's."""
 
 
 class Optimiser:
-    """Base of the methods that optimise.
-
-    Attributes:
-        steps_taken: number of steps for each batch (with PTI, each image) of the last call of `invert`.
-    """
+    """Base of the methods that optimise."""
 
     def __init__(self, generator: Generator, perceptual: Distance | None, settings: Settings) -> None:
         self.generator, self.perceptual, self.settings = generator, perceptual, settings
-        self.steps_taken: list[int] = []
 
     @property
     def objective(self) -> str:
@@ -127,7 +129,6 @@ class OptimisationInverter(Optimiser):
         images: Float[Tensor, "n 3 h w"],
         *,
         start: Inversion | None = None,
-        budget: "Budget | None" = None,
         batch_size: int = 32,
         progress: bool = False,
     ) -> Inversion:
@@ -135,28 +136,27 @@ class OptimisationInverter(Optimiser):
 
         Args:
             start: initial codes, one for each image; their `w` stays, unless the space is `w`.
-            budget: steps and time, where the time has begun before; by default those of the settings.
             batch_size: number of images optimised together; each has its own optimum.
         """
-        budget = budget or Budget(self.settings, len(images))
-        self.steps_taken, found = [], []
+        found = []
         for first in range(0, len(images), batch_size):
             rows = slice(first, first + batch_size)
             targets = images[rows].to(self.generator.w_avg.device)
             begin = self._mean(len(targets)) if start is None else start[rows].to(targets.device)
             search = _Search(self, begin, tied=start is None)
-            found.append(self._refine(search, targets, budget.progress(len(targets)), bar=progress))
+            found.append(self._refine(search, targets, bar=progress))
         return Inversion.cat(found)
 
-    def _refine(self, search: "_Search", targets: Tensor, ticks: Iterator[float], *, bar: bool) -> Inversion:
+    def _refine(self, search: "_Search", targets: Tensor, *, bar: bool) -> Inversion:
         """Optimise one batch."""
-        settings, steps = self.settings, 0
+        settings = self.settings
         source = torch.Generator().manual_seed(settings.seed)
         optimizer = torch.optim.Adam(list(search.variables.values()), lr=settings.lr)
         noise = settings.code_noise
         noise = (CODE_NOISE if self.space == "w" else 0.0) if noise is None else noise
         with torch.enable_grad():
-            for done in tqdm(ticks, total=settings.steps, desc=f"optimise {self.space}", disable=not bar):
+            for step in tqdm(range(settings.steps), desc=f"optimise {self.space}", disable=not bar):
+                done = step / settings.steps
                 for group in optimizer.param_groups:
                     group["lr"] = settings.lr * schedule(done, 1 / settings.steps)
                 optimizer.zero_grad(set_to_none=True)
@@ -165,9 +165,7 @@ class OptimisationInverter(Optimiser):
                 optimizer.step()
                 for value in search.maps.values():
                     standardise_(value)
-                steps += 1
-        self.steps_taken.append(steps)
-        return search.found() if steps else search.begin
+        return search.found() if settings.steps else search.begin
 
     def _loss(self, search: "_Search", codes: Inversion, targets: Tensor) -> Tensor:
         """Return a sum over images, so that each has its own optimum."""
@@ -185,6 +183,33 @@ class OptimisationInverter(Optimiser):
         """Return the mean code; its F is the generator's own activation."""
         mean = Inversion.from_w(self.generator.w_avg.expand(count, -1), self.generator)
         return replace(mean, feature=self.generator.activation(mean.w_plus)) if self.space == "f" else mean
+
+
+class HybridInverter(Optimiser):
+    """Any encoder's codes, refined by a few steps in the last of its spaces (as in arXiv 1609.03552, 3.4).
+
+    That is W+, and F with it where the encoder has F; `w` stays the encoder's.
+
+    Args:
+        encoder: inverter that gives the initial codes, and the generator.
+        settings: steps and so on; with 0 steps the encoder's codes are returned.
+    """
+
+    def __init__(
+        self, encoder: Inverter, perceptual: Distance | None = None, *, settings: Settings = HYBRID
+    ) -> None:
+        super().__init__(encoder.generator, perceptual, settings)
+        self.encoder = encoder
+
+    @torch.no_grad()
+    def invert(
+        self, images: Float[Tensor, "n 3 h w"], *, batch_size: int = 32, progress: bool = False
+    ) -> Inversion:
+        """Return the refined codes of images in [-1, 1], optimised in batches."""
+        found, options = self.encoder.invert(images), {"batch_size": batch_size, "progress": progress}
+        shared = {"space": found.spaces[-1], "settings": self.settings}
+        search = OptimisationInverter(self.generator, self.perceptual, **shared)
+        return search.invert(images, start=found, **options)
 
 
 class _Search:
@@ -274,41 +299,3 @@ def standardise_(maps: Float[Tensor, "n 1 1 h w"]) -> None:
     axes = (1, 2, 3, 4)
     maps.sub_(maps.mean(dim=axes, keepdim=True))
     maps.div_(maps.square().mean(dim=axes, keepdim=True).sqrt().clamp(min=1e-8))
-
-
-class Budget:
-    """Steps for each batch and seconds for all batches together, whichever end first.
-
-    The progress that it yields drives the schedules, so they reach their end in either case.
-
-    Args:
-        settings: largest number of steps for each batch, and time for all batches from now on.
-        images: number of images in all batches.
-
-    Raises:
-        ValueError: `steps` is negative, or the time is not positive.
-    """
-
-    def __init__(self, settings: Settings, images: int) -> None:
-        self.steps, self.images, seconds = settings.steps, images, settings.max_seconds
-        if self.steps < 0:
-            raise ValueError(f"steps={self.steps}: give a number of optimisation steps, 0 or more")
-        if seconds is not None and not seconds > 0:
-            raise ValueError(f"max_seconds={seconds}: give a positive number of seconds, or None")
-        self.end = None if seconds is None else monotonic() + seconds
-
-    def progress(self, batch: int) -> Iterator[float]:
-        """Yield the progress of a batch of so many images before each of its steps, from 0 to below 1.
-
-        The time that is left is divided evenly over the images that are left. There is at least one step,
-        unless `steps` is 0.
-        """
-        start, allowed = monotonic(), None
-        if self.end is not None:
-            allowed = max(0.0, self.end - start) * batch / max(1, self.images)
-        self.images -= batch
-        for step in range(self.steps):
-            gone = 0.0 if allowed is None or not step else (monotonic() - start) / max(allowed, 1e-9)
-            if gone >= 1:
-                return
-            yield max(step / self.steps, gone)

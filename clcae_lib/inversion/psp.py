@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clcae_lib.devices import resolve_device
-from clcae_lib.inversion.inversion import Inversion
+from clcae_lib.inversion.inverter import EncoderInverter
 from clcae_lib.models import Generator, PublishedHfgi, PublishedPeer
 from clcae_lib.models.backbone import Codes, Pyramid, StyleBlock, make_backbone, to_encoder_side
 from clcae_lib.models.config import configured
@@ -97,21 +97,11 @@ def first_convolution(body: nn.Module) -> tuple[str, nn.Conv2d]:
     return next((name, part) for name, part in body.named_modules() if isinstance(part, nn.Conv2d))
 
 
-class PeerInverter:
-    """Base of the trained peers, the methods that CLCAE is compared with: one pass of an encoder.
-
-    Args:
-        generator: generator that the encoder was trained with.
-        view: function that makes the encoder's input of images; by default the images themselves.
-    """
+class PeerInverter(EncoderInverter):
+    """Base of the trained peers, the methods that CLCAE is compared with."""
 
     encoders: ClassVar[dict[str, Callable[..., nn.Module]]] = {}
     """Network of each method of this class, by the method's name."""
-
-    def __init__(
-        self, encoder: nn.Module, generator: Generator, *, view: Callable[[Tensor], Tensor] | None = None
-    ) -> None:
-        self.encoder, self.generator, self.view = encoder.eval(), generator, view or (lambda images: images)
 
     @classmethod
     def load(
@@ -155,16 +145,6 @@ class PeerInverter:
             return cls(encoder.to(device), generator, view=world.published_view)
         encoder.attach(generator)
         return cls(encoder.to(device), generator)
-
-    @torch.no_grad()
-    def invert(self, images: Float[Tensor, "n 3 h w"], *, batch_size: int = 64) -> Inversion:
-        """Return the codes of images in [-1, 1], on the generator's device."""
-        images = images.to(self.generator.w_avg.device)
-        batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
-        return Inversion.cat([self._encode(self.view(batch)) for batch in batches])
-
-    def _encode(self, images: Float[Tensor, "n 3 h w"]) -> Inversion:
-        return Inversion.from_codes(self.encoder(images))
 
 
 def _require_same(generator: Generator, begins: Sequence[float], path: Path | str) -> None:

@@ -8,7 +8,6 @@ Each image keeps its own copy of the weights: 3.4 MB for the portraits' generato
 tuned and decoded one at a time, since a convolution has one set of weights.
 """
 
-import copy
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -19,14 +18,7 @@ from tqdm.auto import tqdm
 
 from clcae_lib.inversion.inversion import Inversion
 from clcae_lib.inversion.inverter import Inverter
-from clcae_lib.inversion.optimisation import (
-    Budget,
-    Distance,
-    OptimisationInverter,
-    Optimiser,
-    Settings,
-    schedule,
-)
+from clcae_lib.inversion.optimisation import Distance, Optimiser, Settings, schedule
 
 MAPPING = "style."
 PTI = Settings(steps=200, lr=0.001)
@@ -38,59 +30,42 @@ class PtiInverter(Optimiser):
 
     Args:
         pivot: inverter that finds the pivots; its generator is tuned.
-        settings: steps and learning rate of tuning, the locality term, and the time limit with the pivot's
-            share.
+        settings: steps and learning rate of tuning, and the locality term.
     """
 
     def __init__(
-        self,
-        pivot: Inverter,
-        perceptual: Distance | None = None,
-        *,
-        settings: Settings = PTI,
+        self, pivot: Inverter, perceptual: Distance | None = None, *, settings: Settings = PTI
     ) -> None:
         super().__init__(pivot.generator, perceptual, settings)
         self.pivot = pivot
 
     def invert(self, images: Float[Tensor, "n 3 h w"], *, progress: bool = False) -> Inversion:
         """Return the pivots of images in [-1, 1], with the weights tuned for each; `progress` shows a bar."""
-        budget = Budget(self.settings, len(images))
-        images = images.to(self.generator.w_avg.device)
-        pivots = self._pivots(images)
-        self.steps_taken, found = [], []
+        images, found = images.to(self.generator.w_avg.device), []
+        with torch.no_grad():
+            pivots = self.pivot.invert(images)
+        codes = Inversion.from_w(pivots.w, self.generator)
+        pivots = replace(codes, decoder=pivots.decoder.tuned({}))  # with noise maps where there are some
         for i in tqdm(range(len(images)), desc="tune", disable=not progress):
-            found.append(self._tune(images[i : i + 1], pivots[i], budget))
+            found.append(self._tune(images[i : i + 1], pivots[i]))
         return Inversion.cat(found)
 
-    @torch.no_grad()
-    def _pivots(self, images: Tensor) -> Inversion:
-        """Return codes of W, with noise maps where optimisation found some."""
-        pivot, limit = self.pivot, self.settings.max_seconds
-        if limit is not None and isinstance(pivot, OptimisationInverter):
-            pivot = copy.copy(pivot)
-            pivot.settings = replace(pivot.settings, max_seconds=self.settings.pivot_share * limit)
-        found = pivot.invert(images)
-        plain = Inversion.from_w(found.w, self.generator)
-        return replace(plain, decoder=found.decoder.tuned({}))
-
-    def _tune(self, target: Tensor, pivot: Inversion, budget: Budget) -> Inversion:
+    def _tune(self, target: Tensor, pivot: Inversion) -> Inversion:
         """Return one image's pivot with its tuned weights."""
-        settings, weights, steps = self.settings, self._weights(), 0
+        settings, weights = self.settings, self._weights()
         optimizer = torch.optim.Adam(list(weights.values()), lr=settings.lr)
         source = torch.Generator().manual_seed(settings.seed)
         with torch.enable_grad():
-            for done in budget.progress(1):
+            for step in range(settings.steps):
                 for group in optimizer.param_groups:
-                    group["lr"] = settings.lr * schedule(done, 1.0)
+                    group["lr"] = settings.lr * schedule(step / settings.steps, 1.0)
                 optimizer.zero_grad(set_to_none=True)
                 image = pivot.decoder.tuned(weights).decode(self.generator, pivot.w)
                 loss = self.image_loss(image, target)
-                if settings.locality_weight > 0 and steps % settings.locality_every == 0:
+                if settings.locality_weight > 0 and step % settings.locality_every == 0:
                     loss = loss + settings.locality_weight * self._drift(pivot, weights, source)
                 loss.backward()
                 optimizer.step()
-                steps += 1
-        self.steps_taken.append(steps)
         tuned = {name: value.detach() for name, value in weights.items()}
         return replace(pivot, decoder=pivot.decoder.tuned(tuned))
 

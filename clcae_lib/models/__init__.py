@@ -1,5 +1,6 @@
 """The networks, without data or training."""
 
+from clcae_lib.models._discriminator import Discriminator
 from clcae_lib.models._ops import make_kernel
 from clcae_lib.models.attention import CrossAttention
 from clcae_lib.models.backbone import Codes
@@ -12,24 +13,4 @@ from clcae_lib.models.published import PublishedEncoder
 from clcae_lib.models.published_contrastive import PublishedImageEncoder, PublishedLatentEncoder
 from clcae_lib.models.published_hfgi import PublishedHfgi
 from clcae_lib.models.published_peers import PublishedPeer
-from clcae_lib.models.stylegan2 import Discriminator, Generator
-
-__all__ = [
-    "ArcFace",
-    "Codes",
-    "CrossAttention",
-    "Discriminator",
-    "FeatureEditor",
-    "FoundationEncoder",
-    "Generator",
-    "ImageEncoder",
-    "LatentEncoder",
-    "MocoFeatures",
-    "PublishedEncoder",
-    "PublishedHfgi",
-    "PublishedImageEncoder",
-    "PublishedLatentEncoder",
-    "PublishedPeer",
-    "configured",
-    "make_kernel",
-]
+from clcae_lib.models.stylegan2 import Generator

@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clcae_lib.models._ops import GAIN, SLOPE, EqualConv2d, EqualLinear, Filter, blur
-from clcae_lib.models.config import configured
 
 Widths = dict[int, int] | dict[str, int]
 
@@ -74,16 +73,14 @@ class ResBlock(nn.Module):
         return self.conv2(self.conv1(x), half) + self.skip(x, half)
 
 
-def minibatch_deviation(
-    x: Float[Tensor, "n c h w"], *, group: int, features: int
-) -> Float[Tensor, "n f h w"]:
-    """Return maps of the mean standard deviation inside groups of the batch (arXiv 1710.10196, section 3).
+def minibatch_deviation(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 h w"]:
+    """Return a map of the mean standard deviation inside groups of the batch (arXiv 1710.10196, section 3).
 
-    A group has `group` images, or the largest smaller number that divides the batch.
+    A group has 4 images, or the largest smaller number that divides the batch.
     """
     n, c, h, w = x.shape
-    group = next(g for g in range(min(group, n), 0, -1) if n % g == 0)
-    y = x.float().reshape(group, n // group, features, c // features, h, w)
+    group = next(g for g in range(min(4, n), 0, -1) if n % g == 0)
+    y = x.float().reshape(group, n // group, 1, c, h, w)
     deviation = torch.sqrt(y.var(0, unbiased=False) + 1e-8).mean(dim=(2, 3, 4))
     return deviation.to(x.dtype)[:, :, None, None].repeat(group, 1, h, w)
 
@@ -100,34 +97,21 @@ class Discriminator(nn.Module):
         ValueError: `size` is not a power of two of at least 8, or a width is missing.
     """
 
-    @configured
-    def __init__(
-        self,
-        size: int,
-        *,
-        channels: Widths | None = None,
-        blur_kernel: Sequence[float] = (1, 3, 3, 1),
-        stddev_group: int = 4,
-        stddev_feat: int = 1,
-    ) -> None:
+    def __init__(self, size: int, *, channels: Widths | None = None) -> None:
         super().__init__()
-        widths = resolve_channels(size, channels)
-        self.size, self.channels = size, widths
-        self.stddev_group, self.stddev_feat = stddev_group, stddev_feat
-        self.config["channels"] = widths
+        self.size, self.channels = size, resolve_channels(size, channels)
+        widths = self.channels
         sides = [size >> i for i in range(int(math.log2(size)) - 2)]
-        blocks = [ResBlock(widths[side], widths[side // 2], blur_kernel) for side in sides]
+        blocks = [ResBlock(widths[side], widths[side // 2], (1, 3, 3, 1)) for side in sides]
         self.convs = nn.Sequential(ConvLayer(3, widths[size], 1), *blocks)
-        self.final_conv = ConvLayer(widths[4] + stddev_feat, widths[4], 3)
-        self.final_linear = nn.Sequential(
-            EqualLinear(widths[4] * 16, widths[4], activate=True), EqualLinear(widths[4], 1)
-        )
+        self.final_conv = ConvLayer(widths[4] + 1, widths[4], 3)
+        hidden = EqualLinear(widths[4] * 16, widths[4], activate=True)
+        self.final_linear = nn.Sequential(hidden, EqualLinear(widths[4], 1))
 
     def forward(self, image: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n 1"]:
         """Return the score of each image."""
         x = self.convs(image.contiguous(memory_format=torch.channels_last))
-        extra = minibatch_deviation(x, group=self.stddev_group, features=self.stddev_feat)
-        x = self.final_conv(torch.cat((x, extra), dim=1))
+        x = self.final_conv(torch.cat((x, minibatch_deviation(x)), dim=1))
         return self.final_linear(x.flatten(1))
 
     def load_lower(self, lower: "Discriminator") -> None:
@@ -142,7 +126,7 @@ class Discriminator(nn.Module):
         if shift == 0:
             raise ValueError(f"load_lower: a discriminator of size {lower.size} is not below {self.size}")
         here = {side: width for side, width in self.channels.items() if side <= lower.size}
-        if here != lower.channels or self.stddev_feat != lower.stddev_feat:
+        if here != lower.channels:
             raise ValueError(f"load_lower: widths differ; expected channels {here}, found {lower.channels}")
         for index in range(1, len(lower.convs)):
             self.convs[index + shift].load_state_dict(lower.convs[index].state_dict())

@@ -18,13 +18,12 @@ class CrossAttention(nn.Module):
 
     Args:
         dim: width of queries and tokens; a multiple of `heads`.
-        hidden: width of the feed-forward layer, `2 * dim` if not given.
 
     Raises:
         ValueError: `dim` is not a multiple of `heads`.
     """
 
-    def __init__(self, dim: int, *, heads: int = 4, hidden: int | None = None) -> None:
+    def __init__(self, dim: int, *, heads: int = 4) -> None:
         super().__init__()
         if dim % heads:
             raise ValueError(f"dim={dim} is not a multiple of heads={heads}; change one of them")
@@ -33,9 +32,8 @@ class CrossAttention(nn.Module):
         self.to_query = nn.Linear(dim, dim)
         self.to_key_value = nn.Linear(dim, 2 * dim)
         self.to_out = nn.Linear(dim, dim)
-        hidden = hidden or 2 * dim
         self.feed_forward = nn.Sequential(
-            nn.LayerNorm(dim), nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim)
+            nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim)
         )
 
     def forward(

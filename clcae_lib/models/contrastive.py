@@ -11,11 +11,9 @@ from clcae_lib.models.backbone import StyleBlock, make_backbone, to_encoder_side
 from clcae_lib.models.config import configured
 
 
-class ProjectionHead(nn.Sequential):
-    """Linear, GELU, Linear: the last step into the embedding, apart from the encoder's own features."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(nn.Linear(inputs, inputs), nn.GELU(), nn.Linear(inputs, outputs))
+def projection_head(inputs: int, outputs: int) -> nn.Sequential:
+    """Return the last step into the embedding, apart from the encoder's own features."""
+    return nn.Sequential(nn.Linear(inputs, inputs), nn.GELU(), nn.Linear(inputs, outputs))
 
 
 class ImageEncoder(nn.Module):
@@ -41,7 +39,7 @@ class ImageEncoder(nn.Module):
         self.body = make_backbone(body, widths=widths)
         side = min(resolution, 256) // 16
         self.style = StyleBlock(self.body.channels[-1], width, side=side, gain=1.0)
-        self.projection = ProjectionHead(width, embedding)
+        self.projection = projection_head(width, embedding)
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         """Return unit vectors of images in [-1, 1]."""
@@ -73,7 +71,7 @@ class LatentEncoder(nn.Module):
             for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width)
-        self.projection = ProjectionHead(width, embedding)
+        self.projection = projection_head(width, embedding)
 
     def standardise_by(self, w: Float[Tensor, "n d"]) -> None:
         """Set mean and standard deviation from samples of W.

@@ -81,26 +81,20 @@ class FoundationEncoder(nn.Module):
             self.layer_embedding = nn.Parameter(torch.randn(self.n_latent, style_dim) * 0.1)
         sides = [min(resolution, 256) // shrink for shrink in (16, 8, 4)]
         self.to_w = StyleBlock(style_dim, style_dim, side=sides[0])
-        self._build_wplus(style_dim, sides, heads)
-        self._build_feature(style_dim, feature_channels, heads)
-
-    def _build_wplus(self, dim: int, sides: list[int], heads: int) -> None:
-        switch, layers = self.config["wplus_attention"], range(self.n_latent)
-        if switch != "spatial":
-            self.to_layers = nn.ModuleList(
-                StyleBlock(dim, dim, side=sides[level_of(k)], hidden=3 * dim // 8) for k in layers
-            )
-        if switch != "none":
-            self.wplus_blocks = nn.ModuleList(CrossAttention(dim, heads=heads) for _ in LEVELS)
-            self.to_offset = nn.ModuleList(nn.Linear(dim, dim) for _ in LEVELS)
+        if wplus_attention != "spatial":
+            options = {"hidden": 3 * style_dim // 8}
+            layers = [sides[level_of(k)] for k in range(self.n_latent)]
+            blocks = [StyleBlock(style_dim, style_dim, side=side, **options) for side in layers]
+            self.to_layers = nn.ModuleList(blocks)
+        if wplus_attention != "none":
+            self.wplus_blocks = nn.ModuleList(CrossAttention(style_dim, heads=heads) for _ in LEVELS)
+            self.to_offset = nn.ModuleList(nn.Linear(style_dim, style_dim) for _ in LEVELS)
             for linear in self.to_offset:
                 nn.init.zeros_(linear.weight)
                 nn.init.zeros_(linear.bias)
-
-    def _build_feature(self, dim: int, channels: int, heads: int) -> None:
-        if self.config["feature_attention"] != "off":
-            self.feature_block = CrossAttention(dim, heads=heads)
-            self.to_feature = nn.Conv2d(dim, channels, 1)
+        if feature_attention != "off":
+            self.feature_block = CrossAttention(style_dim, heads=heads)
+            self.to_feature = nn.Conv2d(style_dim, feature_channels, 1)
 
     def forward(
         self,

@@ -15,20 +15,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clcae_lib.models._discriminator import Discriminator, Widths, resolve_channels
-from clcae_lib.models._ops import (
-    GAIN,
-    SLOPE,
-    EqualLinear,
-    Filter,
-    ModulatedConv2d,
-    PixelNorm,
-    upsample,
-)
+from clcae_lib.models._discriminator import Widths, resolve_channels
+from clcae_lib.models._ops import GAIN, SLOPE, EqualLinear, Filter, ModulatedConv2d, PixelNorm, upsample
 from clcae_lib.models.config import configured
 from clcae_lib.spaces import broadcast_w, feature_layer, num_layers
-
-__all__ = ["Discriminator", "Generator"]
 
 Noise = Literal["fixed", "random", "none"]
 
@@ -174,27 +164,20 @@ class Generator(nn.Module):
         return layers
 
     @property
-    def modulations(self) -> list[tuple[int, EqualLinear]]:
-        """The affine maps from w to styles, in the order of `layers`.
-
-        Their outputs, joined, are StyleSpace (arXiv 2011.12799): S channels.
-        """
-        return [(row, layer.conv.modulation) for row, layer in self.layers]
-
-    @property
     def style_sizes(self) -> list[int]:
-        """Number of StyleSpace channels of each of `modulations`."""
-        return [len(modulation.bias) for _, modulation in self.modulations]
+        """Number of StyleSpace channels of each of `layers`."""
+        return [len(layer.conv.modulation.bias) for _, layer in self.layers]
 
     @property
     def style_rows(self) -> list[int]:
         """The W+ layer that each channel of StyleSpace is computed from."""
-        return [row for row, modulation in self.modulations for _ in range(len(modulation.bias))]
+        sizes = zip(self.layers, self.style_sizes, strict=True)
+        return [row for (row, _), size in sizes for _ in range(size)]
 
     def styles(self, w: Float[Tensor, "n d"] | Float[Tensor, "n l d"]) -> Float[Tensor, "n s"]:
-        """Return the styles of codes, a point of StyleSpace."""
+        """Return the styles of codes: the S channels of StyleSpace (arXiv 2011.12799), layer by layer."""
         codes = self._per_layer(w)
-        return torch.cat([modulation(codes[:, row]) for row, modulation in self.modulations], dim=1)
+        return torch.cat([layer.conv.modulation(codes[:, row]) for row, layer in self.layers], dim=1)
 
     @staticmethod
     def truncate(w: Tensor, w_avg: Float[Tensor, " d"], psi: float) -> Tensor:
@@ -229,8 +212,7 @@ class Generator(nn.Module):
             append: keep every image as without F, and append those of the first codes with F; `feature` then
                 may have fewer rows than `w`. The layers up to F run once for both. Not with a step in
                 StyleSpace for each image.
-            style_offsets: step in StyleSpace, added to the styles that the layers make of `w`; channels in
-                the order of `modulations`.
+            style_offsets: step in StyleSpace, added to the styles that the layers make of `w`.
             noise: "fixed" uses the stored maps, "random" draws new ones, "none" leaves them out.
             stop_at: resolution of the images; no layer above it runs.
 
@@ -239,8 +221,8 @@ class Generator(nn.Module):
         """
         blocks = self._blocks_until(stop_at)
         codes = self._per_layer(w)
-        insertion = _Insertion(feature, feature_blend, feature_offset, feature_index)
-        index = insertion.place(last=2 * blocks)
+        insertion = _Insertion(feature, feature_blend, feature_offset)
+        index = insertion.place(feature_index, last=2 * blocks)
         layers, offsets = self.layers[: 3 * blocks + 2], self._per_modulation(style_offsets)
         x, rgb = self.input.input.expand(len(codes), -1, -1, -1), None
         x = x.contiguous(memory_format=torch.channels_last)
@@ -336,15 +318,14 @@ class _Insertion(NamedTuple):
 
     feature: Tensor | None
     blend: float | Tensor
-    offset: Tensor | None = None
-    index: int | None = None
+    offset: Tensor | None
 
-    def place(self, *, last: int) -> int | None:
+    def place(self, index: int | None, *, last: int) -> int | None:
         """Return the number of the activation, or None where none changes."""
         inserted = self.feature if self.feature is not None else self.offset
         if inserted is None:
             return None
-        index = feature_layer(inserted.shape[-1]) if self.index is None else self.index
+        index = feature_layer(inserted.shape[-1]) if index is None else index
         if not 0 <= index <= last:
             raise ValueError(f"feature_index must be 0 to {last} (later has no effect), not {index}")
         return index

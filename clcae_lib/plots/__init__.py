@@ -5,21 +5,3 @@ from clcae_lib.plots.images import show_attention, show_grid, show_images
 from clcae_lib.plots.methods import show_forest, show_method_curves, show_methods, show_verdicts
 from clcae_lib.plots.theme import ORIGIN_COLOURS, PALETTE, SPACE_COLOURS, new_figure
 from clcae_lib.spaces import SPACE_LABELS
-
-__all__ = [
-    "ORIGIN_COLOURS",
-    "PALETTE",
-    "SPACE_COLOURS",
-    "SPACE_LABELS",
-    "heatmap",
-    "new_figure",
-    "show_attention",
-    "show_curves",
-    "show_forest",
-    "show_grid",
-    "show_images",
-    "show_intervals",
-    "show_method_curves",
-    "show_methods",
-    "show_verdicts",
-]

@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 
 from clcae_lib.plots.theme import BESIDE, PALETTE, new_figure
-
-DIVERGING = "vlag"
 
 
 def heatmap(
@@ -33,18 +31,14 @@ def heatmap(
     rows, columns = values.shape
     figure, axes = new_figure(width=columns * cell + 3.0, height=rows * cell + 1.9)
     axis = axes[0, 0]
-    colours = {"cmap": DIVERGING, "vmin": -limit} if (values < 0).any() else {"cmap": "Reds", "vmin": 0.0}
-    mesh = axis.pcolormesh(values, **colours, vmax=limit, edgecolors="white", linewidth=1)
-    for (row, column), value in np.ndenumerate(values):
-        text = f"{value:.1f}" if round(value, 1) else ""
-        colour = "white" if abs(value) > 0.7 * limit else "black"
-        axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=9, color=colour)
-    axis.set_xticks(np.arange(columns) + 0.5, table.columns, rotation=45, ha="right", rotation_mode="anchor")
-    axis.set_yticks(np.arange(rows) + 0.5, table.index)
-    axis.set(xlim=(0, columns), ylim=(rows, 0), aspect="equal")
+    colours = {"cmap": "vlag", "vmin": -limit} if (values < 0).any() else {"cmap": "Reds", "vmin": 0.0}
+    texts = table.map(lambda value: f"{value:.1f}" if round(value, 1) else "")
+    labels = {"annot": texts, "fmt": "", "annot_kws": {"fontsize": 9}}
+    bar = {"label": unit, "shrink": 0.8}
+    sns.heatmap(table, ax=axis, vmax=limit, square=True, linewidths=1, cbar_kws=bar, **colours, **labels)
+    axis.set_xticks(axis.get_xticks(), table.columns, rotation=45, ha="right", rotation_mode="anchor")
+    axis.set(xlabel="", ylabel="")
     axis.grid(visible=False)
-    axis.spines[:].set_visible(False)
-    figure.colorbar(mesh, ax=axis, label=unit, shrink=0.8)
     axis.set_title(title or "", loc="left")
     return figure
 

@@ -2,5 +2,3 @@
 
 from clcae_lib.training.config import ConfigError, TrainConfig, load_config
 from clcae_lib.training.loop import Task, fit, install
-
-__all__ = ["ConfigError", "Task", "TrainConfig", "fit", "install", "load_config"]

@@ -26,15 +26,15 @@ from torch.nn.functional import avg_pool2d, interpolate, normalize
 
 from clcae_lib.evaluation.generator import GeneratorMeasure
 from clcae_lib.losses import discriminator_loss, generator_loss, gradient_penalty, sliced_wasserstein
-from clcae_lib.models.stylegan2 import Discriminator, Generator
+from clcae_lib.models import Discriminator, Generator
 from clcae_lib.spaces import num_layers
 from clcae_lib.training import optim
-from clcae_lib.training.config import ConfigError, Precision, TrainConfig
-from clcae_lib.training.data import Shuffled, as_images, read_rows, ready_to_train, step_generator
+from clcae_lib.training.config import START_OVER, ConfigError, TrainConfig
+from clcae_lib.training.data import Shuffled, as_images, ready_to_train, step_generator
 from clcae_lib.training.loop import Task, fit
 from clcae_lib.training.records import digests, tile
 from clcae_lib.weights import save_generator
-from clcae_lib.worlds import World, get_world
+from clcae_lib.worlds import get_world
 from clcae_lib.worlds.world import Images
 
 WEIGHTS = "generator.safetensors"
@@ -56,11 +56,8 @@ class Stage(BaseModel):
 class GeneratorConfig(TrainConfig):
     """Settings of the generator's training; the defaults are the recipe of the portraits."""
 
-    precision: Precision = "bf16-mixed"
     steps: int = Field(default=10_000_000, ge=0, description="an early end; the stages give the length")
-    size: int | None = Field(
-        default=30_000, ge=1, description="how many training images; null takes them all"
-    )
+    size: int | None = Field(default=30_000, ge=1, description="number of training images; null takes all")
     resolution: int = 64
     style_dim: int = 128
     mapping_layers: int = Field(default=4, ge=1)
@@ -74,16 +71,12 @@ class GeneratorConfig(TrainConfig):
     loss: Literal["relativistic", "logistic"] = "relativistic"
     lr: float = Field(default=0.0025, gt=0)
     gamma: float = Field(default=1.0, ge=0, description="weight of R1 and R2")
-    coverage: float = Field(
-        default=0.0, ge=0, description="weight of the distance of samples and images in what a judge sees"
-    )
+    coverage: float = Field(default=0.0, ge=0, description="weight of the distance of features")
     penalty_every: int = Field(default=4, ge=1, description="steps between penalties, which scale with it")
     mixing: float = Field(default=0.25, ge=0, le=1, description="share of samples with two codes")
     warmup: int = Field(default=2000, ge=0, description="images of a stage's warm-up of the generator's lr")
     ema_half_life: float = Field(default=5000, gt=0, description="images")
-    ema_ramp: float = Field(
-        default=0.05, gt=0, description="the half life is at most this share of the images"
-    )
+    ema_ramp: float = Field(default=0.05, gt=0, description="largest half life, as a share of the images")
     w_samples: int = Field(default=100_000, ge=2, description="codes from which w_avg and w_std are computed")
     checkpoint_every: int = Field(default=1000, ge=1)
     log_every: int = Field(default=100, ge=1)
@@ -175,7 +168,7 @@ class AdversarialTask(Task):
         self.images = ready_to_train(self.images)
         if self.describe is not None:
             self.describe = optim.placed(self.describe, fabric.device)
-            first = as_images(read_rows(self.images, torch.zeros(1, dtype=torch.long)), fabric.device)
+            first = as_images(self.images.read(torch.zeros(1, dtype=torch.long)), fabric.device)
             self.features = self.describe.described(first).shape[1]
         generator = optim.channels_last(
             Generator(config.resolution, config.style_dim, config.mapping_layers, channels=config.channels)
@@ -214,7 +207,7 @@ class AdversarialTask(Task):
         if seen >= stage.images + stage.batch_size:
             raise ConfigError(
                 f"stages.{state['stage']}.images={stage.images}: the run has had {seen} in this stage; "
-                "give as many, another folder, or resume=False (--no-resume) to start over"
+                f"give as many, {START_OVER}"
             )
         self.stage, self.seen, self.seen_in_stage = state["stage"], state["seen"], seen
         self._new_discriminator()
@@ -223,7 +216,10 @@ class AdversarialTask(Task):
         """Update the discriminator and then the generator, on the same samples."""
         self._advance()
         stage = self.stages[self.stage]
-        self._set_rates(stage)
+        done = self.seen_in_stage + stage.batch_size
+        warm = 1.0 if self.stage == 0 or not self.config.warmup else min(1.0, done / self.config.warmup)
+        self.set_lr("generator", stage.lr * warm)
+        self.set_lr("discriminator", stage.lr)
         penalise = index % self.config.penalty_every == 0 and stage.gamma > 0
         learn = partial(self._learn, stage=stage, penalise=penalise)
         metrics = self.graphs((self.stage, penalise), learn, **self._draw(index, stage))
@@ -234,12 +230,9 @@ class AdversarialTask(Task):
 
     def validate(self, index: int) -> dict[str, float]:
         """Measure the EMA weights after each further `measure_every` images of the last resolution."""
-        del index
         stage, every = self.stages[self.stage], self.config.measure_every
-        if not self._measured():
-            return {}
         before = max(0, self.seen_in_stage - self.config.validate_every * stage.batch_size)
-        if self.seen_in_stage // every == before // every:
+        if not self._measured() or self.seen_in_stage // every == before // every:
             return {}
         return dict(_flat(self.measure(self.average)))
 
@@ -252,7 +245,6 @@ class AdversarialTask(Task):
     @torch.no_grad()
     def sheet(self, index: int) -> Float[Tensor, "3 h w"]:
         """Return 16 training images above 48 samples of the EMA weights, from the same codes each time."""
-        del index
         side, full = self.stages[self.stage].resolution, self.config.resolution
         z = torch.randn(48, self.config.style_dim, generator=step_generator(self.config.seed, 0x5EE7))
         with self.fabric.autocast():
@@ -297,12 +289,6 @@ class AdversarialTask(Task):
     def _adam(self, network: nn.Module) -> torch.optim.Adam:
         return torch.optim.Adam(network.parameters(), lr=self.config.lr, betas=(0.0, 0.99), fused=True)
 
-    def _set_rates(self, stage: Stage) -> None:
-        done = self.seen_in_stage + stage.batch_size
-        warm = 1.0 if self.stage == 0 or not self.config.warmup else min(1.0, done / self.config.warmup)
-        self.set_lr("generator", stage.lr * warm)
-        self.set_lr("discriminator", stage.lr)
-
     def _draw(self, index: int, stage: Stage) -> dict[str, Tensor]:
         """Return what a step is made from, on the host: images and, for the samples, z and `crossover`."""
         start, count = self.share(stage.batch_size)
@@ -313,7 +299,7 @@ class AdversarialTask(Task):
         rows, following = (
             self.order.take(at + start, count) for at in (self.seen, self.seen + stage.batch_size)
         )
-        drawn["images"] = read_rows(self.images, rows, following)
+        drawn["images"] = self.images.read(rows, following)
         if stage.coverage:
             features, source = self.features, step_generator(self.config.seed, index, 0xC0)
             drawn["directions"] = normalize(torch.randn(features, features, generator=source))
@@ -393,19 +379,14 @@ class AdversarialTask(Task):
 
 
 def train(config: GeneratorConfig, folder: str | Path, *, resume: bool = True) -> Path:
-    """Train the generator of `config.world` on its images, in `folder`; return the folder."""
+    """Train the generator of `config.world` on its images, in `folder`; return the folder.
+
+    Nothing is measured as long as the world's judges are missing.
+    """
     world = get_world(config.world)
     describe, used = None, None
     if config.covers:
         describe, used = world.perceptual("train"), digests(world.judge_file("perceptual", "train"))
-    measure = _measuring(config, world)
-    images = world.images("train", config.size)
-    task = AdversarialTask(config, images, measure=measure, describe=describe, trained_on=used)
-    return fit(task, config, folder, resume=resume)
-
-
-def _measuring(config: GeneratorConfig, world: World) -> Callable[[nn.Module], dict[str, Any]]:
-    """Return what measures the world's generators: nothing as long as its judges are missing."""
 
     @cache
     def measurer() -> GeneratorMeasure:
@@ -415,7 +396,9 @@ def _measuring(config: GeneratorConfig, world: World) -> Callable[[nn.Module], d
         judged = world.has("oracle_b") and world.has("perceptual_b")
         return measurer()(generator) if judged else {}
 
-    return measure
+    images = world.images("train", config.size)
+    task = AdversarialTask(config, images, measure=measure, describe=describe, trained_on=used)
+    return fit(task, config, folder, resume=resume)
 
 
 def _flat(measures: Mapping[str, Any], prefix: str = "measures/") -> Iterator[tuple[str, float]]:

@@ -22,7 +22,7 @@ from clcae_lib.losses import ContrastiveLoss, SigmoidContrastiveLoss
 from clcae_lib.metrics import recall_at_k
 from clcae_lib.models import Generator, ImageEncoder, LatentEncoder
 from clcae_lib.training import data, optim
-from clcae_lib.training.config import Precision, TrainConfig
+from clcae_lib.training.config import TrainConfig
 from clcae_lib.training.loop import Task, fit
 from clcae_lib.training.records import digests
 from clcae_lib.weights import save_alignment
@@ -35,12 +35,9 @@ TRAIN, VALIDATION, FINAL, STATISTICS = range(4)
 class AlignmentConfig(TrainConfig):
     """Settings of the alignment; the defaults are for the portraits on a CPU."""
 
-    precision: Precision = "bf16-mixed"
     steps: int = Field(default=1500, ge=0)
     batch_size: int = Field(default=128, ge=2)
-    pairs: int | None = Field(
-        default=None, ge=2, description="a fixed number of pairs; null samples on the fly"
-    )
+    pairs: int | None = Field(default=None, ge=2, description="a fixed number; null samples new ones")
     loss: Literal["softmax", "sigmoid"] = "softmax"
     scale: float = Field(default=1 / 0.07, gt=0, description="1 / temperature at the start")
     max_scale: float = Field(default=100.0, gt=0, description="the scale is clamped to it")
@@ -57,9 +54,7 @@ class AlignmentConfig(TrainConfig):
     clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
     validation_pairs: int = Field(default=1000, ge=11)
     final_pairs: int = Field(default=10_000, ge=11, description="pairs of the card's measures")
-    neighbour_codes: int = Field(
-        default=100, ge=1, description="images of which neighbours of the code are tried"
-    )
+    neighbour_codes: int = Field(default=100, ge=1, description="codes whose neighbours are tried")
     checkpoint_every: int = Field(default=250, ge=1)
     validate_every: int = Field(default=250, ge=1)
     log_every: int = Field(default=25, ge=1)
@@ -123,19 +118,10 @@ class AlignmentTask(Task):
         super().setup(fabric)
         config = self.config
         self.generator = optim.placed(self.generator, fabric.device)
-        self.images = ImageEncoder(
-            self.generator.size,
-            embedding=config.embedding,
-            width=config.width,
-            body=config.body,
-            widths=config.widths,
-        )
-        self.codes = LatentEncoder(
-            self.generator.style_dim,
-            embedding=config.embedding,
-            width=config.latent_width,
-            depth=config.latent_depth,
-        )
+        shared, body = {"embedding": config.embedding}, {"body": config.body, "widths": config.widths}
+        self.images = ImageEncoder(self.generator.size, width=config.width, **shared, **body)
+        sizes = {"width": config.latent_width, "depth": config.latent_depth}
+        self.codes = LatentEncoder(self.generator.style_dim, **shared, **sizes)
         self.codes.standardise_by(data.sample_codes(self.generator, 4096, config.seed, STATISTICS).cpu())
         kind = ContrastiveLoss if config.loss == "softmax" else SigmoidContrastiveLoss
         self.loss = kind(scale=config.scale, max_scale=config.max_scale, learnable=config.learn_scale)
@@ -153,12 +139,9 @@ class AlignmentTask(Task):
         config = self.config
         self.set_lr("adam", config.lr * optim.cosine(index, config.steps, warmup=config.warmup))
         if self.fixed is None:
-            return self.graphs("step", self._learn_new, z=self._z(index))
+            return self.graphs("step", lambda z: self._learn(*self._synthesised(z)), z=self._z(index))
         w, images = self.batch(index)
         return self.graphs("step", self._learn, w=w, images=images)
-
-    def _learn_new(self, z: Float[Tensor, "n d"]) -> dict[str, Tensor]:
-        return self._learn(*self._synthesised(z))
 
     def _learn(self, w: Float[Tensor, "n d"], images: Float[Tensor, "n 3 h w"]) -> dict[str, Tensor]:
         """Update both encoders by pairs, and return the scalars of the step."""
@@ -175,7 +158,6 @@ class AlignmentTask(Task):
     @torch.no_grad()
     def validate(self, index: int) -> dict[str, float]:
         """Return loss and retrieval on held-out pairs, and among neighbours of the true code."""
-        del index
         if self._validation is None:
             self._validation = self._pairs(self.config.validation_pairs, VALIDATION)
         return {f"validation/{name}": value for name, value in self.measure(self._validation).items()}
@@ -186,7 +168,11 @@ class AlignmentTask(Task):
         with optim.evaluating(self.images, self.codes):
             images, codes = pairs.embed(self.images, self.codes)
             near = neighbour_retrieval(self.images, self.codes, self.generator, codes=count, seed=seed)
-        rows = {"loss": self._loss_in_batches(images, codes)}
+        size = min(self.config.batch_size, len(images))
+        whole = len(images) // size * size
+        batches = zip(images[:whole].split(size), codes[:whole].split(size), strict=True)
+        losses = [float(self.loss(*batch).detach()) for batch in batches]
+        rows = {"loss": sum(losses) / len(losses)}
         for name, found in (("image", recall_at_k(images, codes)), ("code", recall_at_k(codes, images))):
             rows |= {f"{name}_r{k}_of_{len(pairs)}": value for k, value in found.items()}
         return rows | {f"neighbours_{step:g}": value for step, value in near.items()}
@@ -201,13 +187,10 @@ class AlignmentTask(Task):
 
     def _adam(self) -> torch.optim.AdamW:
         weights = [p for module in self.modules.values() for p in module.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in weights if p.ndim > 1]},
-            {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(
-            groups, lr=self.config.lr, betas=(0.9, 0.98), weight_decay=self.config.weight_decay, fused=True
-        )
+        vectors = {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0}
+        groups = [{"params": [p for p in weights if p.ndim > 1]}, vectors]
+        options = {"lr": self.config.lr, "weight_decay": self.config.weight_decay}
+        return torch.optim.AdamW(groups, **options, betas=(0.9, 0.98), fused=True)
 
     def _pairs(self, count: int, stream: int) -> Pairs:
         with self.fabric.autocast():
@@ -231,20 +214,9 @@ class AlignmentTask(Task):
         with self.fabric.autocast():
             return w, data.synthesise(self.generator, w, noise=self.noise)
 
-    def _loss_in_batches(self, images: Tensor, codes: Tensor) -> float:
-        size = min(self.config.batch_size, len(images))
-        batches = zip(images.split(size), codes.split(size), strict=True)
-        losses = [float(self.loss(i, c).detach()) for i, c in batches if len(i) == size]
-        return sum(losses) / len(losses)
-
 
 def train(config: AlignmentConfig, folder: Path | str, *, resume: bool = True, **options: Any) -> Path:
-    """Align a world's images and codes in `folder`; return the folder.
-
-    Raises:
-        WorldError: the world has no generator yet; the message has the command that trains one.
-    """
+    """Align a world's images and codes in `folder`; return the folder."""
     world = get_world(config.world)
-    generator = world.generator("cpu")
-    task = AlignmentTask(config, generator, trained_on=digests(world.generator_file))
+    task = AlignmentTask(config, world.generator("cpu"), trained_on=digests(world.generator_file))
     return fit(task, config, folder, resume=resume, **options)

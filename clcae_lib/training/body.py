@@ -19,7 +19,7 @@ from clcae_lib.devices import to_device
 from clcae_lib.metrics import r_squared
 from clcae_lib.models.backbone import StyleBlock, make_backbone, to_encoder_side
 from clcae_lib.training import optim
-from clcae_lib.training.config import ConfigError, Precision, TrainConfig
+from clcae_lib.training.config import ConfigError, TrainConfig
 from clcae_lib.training.data import InMemory, Shuffled
 from clcae_lib.training.loop import Task, fit
 from clcae_lib.weights import checkpoints
@@ -31,7 +31,6 @@ WEIGHTS = "body.safetensors"
 class BodyConfig(TrainConfig):
     """Settings of the backbone's pretraining; with the defaults it takes some minutes of one core."""
 
-    precision: Precision = "bf16-mixed"
     steps: int = Field(default=600, ge=0)
     batch_size: int = Field(default=64, ge=1)
     images: int = Field(default=12_000, ge=1, description="how many training images")
@@ -108,7 +107,6 @@ class BodyTask(Task):
     @torch.no_grad()
     def validate(self, index: int) -> dict[str, float]:
         """Return the mean R² of the factors of held-out images."""
-        del index
         images, factors = self._load("validation", self.config.validation_images)
         parts = torch.arange(len(images)).split(250)
         with optim.evaluating(self.reader):
@@ -133,11 +131,7 @@ class BodyTask(Task):
 
 
 def train(config: BodyConfig, folder: Path | str, *, resume: bool = True, **options: Any) -> Path:
-    """Pretrain a backbone in `folder`; return the folder.
-
-    Raises:
-        ConfigError: the factors of the world's images are not known.
-    """
+    """Pretrain a backbone in `folder`; return the folder."""
     return fit(BodyTask(config, get_world(config.world)), config, folder, resume=resume, **options)
 
 
@@ -156,9 +150,11 @@ def pretrained_body(world: str | World, *, device: str = "auto", **settings: Any
     """
     world = get_world(world) if isinstance(world, str) else world
     config = BodyConfig(world=world.name, device=device, tensorboard=False, **settings)
-    if _is_shipped(config, world):
-        return checkpoints.load_weights(world.weights("body"), kind="body")[0]
-    path = body_file(config, world)
+    path, shipped = body_file(config, world), world.weights("body")
+    if shipped.is_file():
+        card = checkpoints.read_card(shipped)
+        if _settings(config).items() <= card["config"].items() and card.get("renderer") == world.renderer:
+            return checkpoints.load_weights(shipped, kind="body")[0]
 
     def make() -> None:
         train(config, path.parent, progress=False)
@@ -176,13 +172,3 @@ def body_file(config: BodyConfig, world: World) -> Path:
 def _settings(config: BodyConfig) -> dict[str, Any]:
     """Return the settings that the result depends on."""
     return config.fixed({}) | {"steps": config.steps}
-
-
-def _is_shipped(config: BodyConfig, world: World) -> bool:
-    """Return whether the shipped backbone was trained with these settings on images of this renderer."""
-    path = world.weights("body")
-    if not path.is_file():
-        return False
-    card = checkpoints.read_card(path)
-    same = {name: card["config"].get(name) for name in _settings(config)} == _settings(config)
-    return same and card.get("renderer") == world.renderer

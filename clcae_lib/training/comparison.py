@@ -18,9 +18,6 @@ def train_inverter(name: str, folder: Path | str, *, steps: int, **settings: Any
         name: name of an encoder in `clcae_lib.inversion.METHODS`.
         steps: length of the training and of its learning-rate schedule.
         settings: fields of `EncoderConfig`, such as `world`, `seed`, `device`, `batch_size` and `start`.
-
-    Raises:
-        ConfigError, WorldError: as the trainings raise them.
     """
     pace = {"log_every": max(1, steps // 20), "validate_every": steps + 1, "sheet_every": steps + 1}
     pace |= {"checkpoint_every": max(1, steps // 4), "warmup": min(50, max(1, steps // 10))}

@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from clcae_lib.settings import ConfigError, parse_text, parse_yaml, read_yaml, split_setting
 
+START_OVER = "another folder, or resume=False (--no-resume) to start over"
 Config = TypeVar("Config", bound="TrainConfig")
 MAX_PARTS = 8
-Precision = Literal["32-true", "bf16-mixed", "64-true"]
 
 
 class TrainConfig(BaseModel):
@@ -30,20 +30,13 @@ class TrainConfig(BaseModel):
     seed: int = Field(default=0, ge=0)
     device: str = "auto"
     devices: int = Field(default=1, ge=1, description="how many devices, one process each")
-    precision: Precision = "32-true"
+    precision: Literal["32-true", "bf16-mixed", "64-true"] = "bf16-mixed"
     threads: int | None = Field(default=None, ge=1, description="CPU threads; null leaves torch's choice")
-    cuda_graphs: bool = Field(
-        default=True, description="record steps once and replay them where the task can, on a CUDA device"
-    )
-    compile: bool = Field(
-        default=False,
-        description="compile the trained networks' forward with torch.compile, which takes a minute",
-    )
+    cuda_graphs: bool = Field(default=True, description="record steps and replay them, on a CUDA device")
+    compile: bool = Field(default=False, description="compile the trained networks, which takes a minute")
     steps: int = Field(default=1000, ge=0)
     batch_size: int = Field(default=16, ge=1, description="images per step, over all devices together")
-    max_minutes: float | None = Field(
-        default=None, ge=0, description="stop cleanly (resumably) after this long"
-    )
+    max_minutes: float | None = Field(default=None, ge=0, description="stop resumably after this long")
     checkpoint_every: int = Field(default=500, ge=1, description="steps between resumable states")
     log_every: int = Field(default=50, ge=1, description="steps averaged into one row of metrics.csv")
     validate_every: int = Field(default=500, ge=1, description="steps between validations")
@@ -61,12 +54,10 @@ class TrainConfig(BaseModel):
     @classmethod
     def preset_values(cls, preset: Any) -> Mapping[str, Any]:
         """Return the settings of a preset, given its name or None; none where there are no presets."""
-        del preset
         return {}
 
     def fixed(self, progress: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings that must match on resume, once the state of the run's task is `progress`."""
-        del progress
         return self.model_dump(mode="json", exclude=set(self.free))
 
     def batch_sizes(self) -> list[int]:
@@ -102,18 +93,16 @@ def resolve_config(
 
     overrides = [split_setting(override) for override in overrides]
     given = read_yaml(file) if file is not None else {}
-    chosen = {**given, **{name: parse_text(text) for name, text in overrides}}
-    defaults = {
-        name: cls.model_fields[name].default for name in ("world", "preset") if name in cls.model_fields
-    }
-    world, preset = (chosen.get(name, defaults.get(name)) for name in ("world", "preset"))
+    chosen = {name: field.default for name, field in cls.model_fields.items()}
+    chosen |= given | {name: parse_text(text) for name, text in overrides}
+    world, preset = chosen["world"], chosen.get("preset")
     layers = {
         f"world {world}": get_world(str(world)).training_defaults(cls.stage),
         f"preset {preset}": cls.preset_values(preset),
         str(file): given,
     }
-    fields = {field.alias or name: name for name, field in cls.model_fields.items()}
-    aliases = {name: alias for alias, name in fields.items()}
+    aliases = {name: field.alias or name for name, field in cls.model_fields.items()}
+    fields = {alias: name for name, alias in aliases.items()}
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for source, layer in layers.items():
@@ -140,7 +129,7 @@ def refuse_changes(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any])
     if changed := differences(old, new):
         raise ConfigError(
             f"{folder} holds a run with other settings ({'; '.join(changed)}); "
-            "give the old ones, another folder, or resume=False (--no-resume) to start over"
+            f"give the old ones, {START_OVER}"
         )
 
 

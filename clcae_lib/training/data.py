@@ -7,7 +7,6 @@ import random
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -81,16 +80,13 @@ class Shuffled:
         parts = []
         while count > 0:
             epoch, offset = divmod(start, self.size)
-            part = self._epoch_order(epoch)[offset : offset + count]
+            if epoch != self._epoch:
+                source = step_generator(self.seed, epoch, 0x5F)
+                self._epoch, self._order = epoch, torch.randperm(self.size, generator=source)
+            part = self._order[offset : offset + count]
             parts.append(part)
             start, count = start + len(part), count - len(part)
         return torch.cat(parts)
-
-    def _epoch_order(self, epoch: int) -> Tensor:
-        if epoch != self._epoch:
-            order = torch.randperm(self.size, generator=step_generator(self.seed, epoch, 0x5F))
-            self._epoch, self._order = epoch, order
-        return self._order
 
 
 def from_bytes(images: UInt8[Tensor, "n 3 h w"], device: torch.device | str) -> Float[Tensor, "n 3 h w"]:
@@ -115,9 +111,13 @@ class InMemory:
         """Return the images of these indices, in [-1, 1]."""
         return from_bytes(self.bytes[indices], device)
 
+    def read(self, rows: Tensor, following: Tensor | range = range(0)) -> UInt8[Tensor, "n 3 h w"]:
+        """Return the images of these indices as bytes on the host, as `Ahead.read` does without."""
+        return self.bytes[rows]
+
 
 class Ahead:
-    """A data set on disk, whose next images threads read while a step computes.
+    """A data set on disk, whose next images four threads read while a step computes.
 
     Decoding releases Python's lock, so threads are enough; nothing is kept but what the next step asks for.
 
@@ -125,40 +125,27 @@ class Ahead:
         source: data set with `images(rows)`, which several threads may call.
     """
 
-    def __init__(self, source: Any, *, threads: int = 4) -> None:
-        self.source, self.threads = source, threads
+    def __init__(self, source: Any) -> None:
+        self.source, self._pool = source, ThreadPoolExecutor(4, thread_name_prefix="read ahead")
         self._waiting: dict[int, Future[Tensor]] = {}
 
     def __len__(self) -> int:
         return len(self.source)
 
-    @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self.threads, thread_name_prefix="read ahead")
-
-    def images(self, rows: Tensor | range, following: Tensor | range = range(0)) -> Float[Tensor, "n 3 h w"]:
+    def read(self, rows: Tensor | range, following: Tensor | range = range(0)) -> Float[Tensor, "n 3 h w"]:
         """Return the images of these indices, in [-1, 1], and begin to read those of `following`."""
         now, later = (list(map(int, part)) for part in (rows, following))
+        known, submit = self._waiting, self._pool.submit
         asked = dict.fromkeys([*now, *later])
-        wanted = {row: self._waiting.get(row) or self._read(row) for row in asked}
+        wanted = {row: known.get(row) or submit(self.source.images, [row]) for row in asked}
         self._waiting = {row: wanted[row] for row in later}
         return torch.cat([wanted[row].result() for row in now]) if now else self.source.images(now)
 
-    def _read(self, row: int) -> Future[Tensor]:
-        return self._pool.submit(self.source.images, [row])
-
-
-def read_rows(source: Any, rows: Tensor, following: Tensor | range = range(0)) -> Tensor:
-    """Return images of a training set on the host: its bytes if it is in memory, else in [-1, 1].
-
-    Args:
-        following: indices of the next step's, for a data set that is read ahead.
-    """
-    return source.bytes[rows] if isinstance(source, InMemory) else source.images(rows, following)
+    images = read
 
 
 def as_images(rows: Tensor, device: torch.device | str) -> Float[Tensor, "n 3 h w"]:
-    """Return what `read_rows` did, as images in [-1, 1] on a device."""
+    """Return what `InMemory.read` or `Ahead.read` did, as images in [-1, 1] on a device."""
     return from_bytes(rows, device) if rows.dtype == torch.uint8 else to_device(rows, device)
 
 
@@ -188,20 +175,17 @@ def noise_mode(generator: Generator, *, training: bool) -> str:
 
 
 @torch.no_grad()
-def sample_codes(
-    generator: Generator, count: int, *numbers: int, start: int = 0, total: int | None = None
-) -> Float[Tensor, "n d"]:
-    """Return codes `start` to `start + count` of the `total` that a seed of several numbers gives.
-
-    Ranks that share a batch ask for different parts of one draw.
-    """
-    z = draw_z(generator, count, *numbers, start=start, total=total)
-    return generator.mapping(to_device(z, generator.w_avg.device))
+def sample_codes(generator: Generator, count: int, *numbers: int) -> Float[Tensor, "n d"]:
+    """Return the codes that a seed of several numbers gives."""
+    return generator.mapping(to_device(draw_z(generator, count, *numbers), generator.w_avg.device))
 
 
 def draw_z(
     generator: Generator, count: int, *numbers: int, start: int = 0, total: int | None = None
 ) -> Float[Tensor, "n d"]:
-    """Return the normal vectors of `sample_codes`, on the host."""
+    """Return the normal vectors `start` to `start + count` of the `total` that a seed gives, on the host.
+
+    Ranks that share a batch ask for different parts of one draw.
+    """
     source = step_generator(*numbers)
     return torch.randn(total or count, generator.style_dim, generator=source)[start : start + count]

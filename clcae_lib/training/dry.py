@@ -30,9 +30,6 @@ def rehearse(module: Any, config: TrainConfig) -> list[str]:
 
     Args:
         module: module of the link, such as `clcae_lib.training.inversion`.
-
-    Raises:
-        WorldError, ConfigError: what the training would raise.
     """
     from clcae_lib.devices import device_label, resolve_device
 

@@ -20,19 +20,9 @@ from clcae_lib.losses import IdentityLoss, PerceptualLoss, ReconstructionLoss
 from clcae_lib.metrics import psnr
 from clcae_lib.models import Generator, ImageEncoder, LatentEncoder
 from clcae_lib.models.backbone import to_encoder_side
-from clcae_lib.training import optim
+from clcae_lib.training import data, optim
 from clcae_lib.training.body import pretrained_body
-from clcae_lib.training.config import Precision, TrainConfig
-from clcae_lib.training.data import (
-    Shuffled,
-    as_images,
-    draw_z,
-    eval_batch_size,
-    noise_mode,
-    read_rows,
-    ready_to_train,
-    step_generator,
-)
+from clcae_lib.training.config import TrainConfig
 from clcae_lib.training.loop import Task
 from clcae_lib.training.records import digests
 from clcae_lib.weights import checkpoints, load_alignment, load_contrastive
@@ -44,7 +34,6 @@ SAMPLES, BANK, HELD_OUT, FLIPS = range(4)
 class EncoderConfig(TrainConfig):
     """Settings of any encoder's training; the defaults are for the portraits."""
 
-    precision: Precision = "bf16-mixed"
     steps: int = Field(default=3000, ge=0)
     start: Literal["fresh", "pretrained"] = Field(default="fresh", description="weights of the backbone")
     body: str = Field(default="small", description="the backbone")
@@ -56,19 +45,13 @@ class EncoderConfig(TrainConfig):
     weight_identity: float = Field(default=0.1, ge=0)
     lpips_scales: Literal[1, 3] = 1
 
-    mix: float = Field(
-        default=0.5, ge=0, le=1, description="share of samples; the rest are the world's images"
-    )
-    images: int | None = Field(
-        default=20_000, ge=1, description="how many training images; null takes them all"
-    )
+    mix: float = Field(default=0.5, ge=0, le=1, description="share of samples; the rest are the world's")
+    images: int | None = Field(default=20_000, ge=1, description="number of training images; null takes all")
     flip: float = Field(default=0.0, ge=0, le=1, description="share of the world's images that are mirrored")
     lr: float = Field(default=1e-3, gt=0, description="1e-4 at full size; small networks need more")
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup: int = Field(default=50, ge=0, description="steps of the learning rate's warm-up")
-    clip: float | None = Field(
-        default=1.0, gt=0, description="largest norm of the gradient; null sets no limit"
-    )
+    clip: float | None = Field(default=1.0, gt=0, description="largest norm of the gradient; null: none")
     ema_half_life: float = Field(default=2000.0, ge=0, description="of the EMA weights, in images; 0: none")
     validation_images: int = Field(default=256, ge=8)
 
@@ -137,8 +120,8 @@ class EncoderTask(Task):
         super().setup(fabric)
         config = self.config
         self.generator = optim.placed(self.parts.generator, fabric.device)
-        self.noise = noise_mode(self.generator, training=True)
-        self.fixed_noise = noise_mode(self.generator, training=False)
+        self.noise = data.noise_mode(self.generator, training=True)
+        self.fixed_noise = data.noise_mode(self.generator, training=False)
         self.encoder = optim.channels_last(self.build_encoder()).to(fabric.device)
         self.encoder.attach(self.generator)
         self.modules = {"encoder": self.encoder}
@@ -146,9 +129,9 @@ class EncoderTask(Task):
             self.modules["average"] = copy.deepcopy(self.encoder).requires_grad_(False).eval()
         self.optimizers = {"optimizer": fabric.setup_optimizers(self.build_optimizer())}
         self.reconstruction = self._reconstruction_loss()
-        self.train_images = ready_to_train(self.parts.images)
-        self.eval_batch_size = eval_batch_size(self.generator.size)
-        self.order = Shuffled(len(self.train_images), seed=config.seed)
+        self.train_images = data.ready_to_train(self.parts.images)
+        self.eval_batch_size = data.eval_batch_size(self.generator.size)
+        self.order = data.Shuffled(len(self.train_images), seed=config.seed)
         self._held_out: Tensor | None = None
 
     def build_encoder(self) -> nn.Module:
@@ -233,10 +216,10 @@ class EncoderTask(Task):
         config, size = self.config, self.config.batch_size
         start, count = self.share(size)
         sampled = min(count, round(count * config.mix))
-        z = draw_z(self.generator, sampled, config.seed, SAMPLES, index, start=start, total=size)
+        z = data.draw_z(self.generator, sampled, config.seed, SAMPLES, index, start=start, total=size)
         rows, following = (self.order.take(k * size + start, count)[sampled:] for k in (index, index + 1))
-        images = read_rows(self.train_images, rows, following)
-        source = step_generator(config.seed, FLIPS, index, self.fabric.global_rank)
+        images = self.train_images.read(rows, following)
+        source = data.step_generator(config.seed, FLIPS, index, self.fabric.global_rank)
         return {"z": z, "images": images, "flipped": torch.rand(len(images), generator=source) < config.flip}
 
     @torch.no_grad()
@@ -246,9 +229,9 @@ class EncoderTask(Task):
         """Return samples of the generator and then images of the world, and the codes of the samples.
 
         Args:
-            images: as `read_rows` returns them.
+            images: bytes, or in [-1, 1].
         """
-        w, images = self.generator.mapping(z), self.parts.shown(as_images(images, self.fabric.device))
+        w, images = self.generator.mapping(z), self.parts.shown(data.as_images(images, self.fabric.device))
         if self.config.flip > 0:
             images = torch.where(flipped[:, None, None, None], images.flip(3), images)
         if not len(z):

@@ -22,7 +22,7 @@ from clcae_lib.inversion import ClcaeInverter, Inversion
 from clcae_lib.losses import IdentityLoss, PerceptualLoss, ReconstructionLoss
 from clcae_lib.models import FeatureEditor
 from clcae_lib.training import optim
-from clcae_lib.training.config import ConfigError, Precision, TrainConfig
+from clcae_lib.training.config import ConfigError, TrainConfig
 from clcae_lib.training.data import sample_codes, step_generator
 from clcae_lib.training.loop import Task, fit
 from clcae_lib.training.records import digests
@@ -41,7 +41,6 @@ REACH, SHARE, NOISE = 2.5, 0.6, 0.4
 class FeatureEditorConfig(TrainConfig):
     """Settings of the feature editor's training; with the defaults it takes some minutes of one core."""
 
-    precision: Precision = "bf16-mixed"
     steps: int = Field(default=400, ge=0)
     batch_size: int = Field(default=24, ge=2)
     samples: int = Field(default=3000, ge=8, description="samples that the encoder inverts")
@@ -158,7 +157,6 @@ class FeatureEditorTask(Task):
     @torch.no_grad()
     def validate(self, index: int) -> dict[str, float]:
         """Return the terms of held-out pairs with the editor and, as `formula_`, without."""
-        del index
         held_out = self._inverted(self.config.validation_pairs, HELD_OUT_SEED, HELD_OUT)
         source = step_generator(HELD_OUT_SEED, PAIRS)
         pairs = self.pairs(held_out, torch.arange(len(held_out)), source)
@@ -224,9 +222,5 @@ class FeatureEditorTask(Task):
 
 
 def train(config: FeatureEditorConfig, folder: Path | str, *, resume: bool = True, **options: Any) -> Path:
-    """Train the feature editor in `folder`; return the folder.
-
-    Raises:
-        WorldError: weights that it is trained on are missing; the message has the command that makes them.
-    """
+    """Train the feature editor in `folder`; return the folder."""
     return fit(FeatureEditorTask(config, get_world(config.world)), config, folder, resume=resume, **options)

@@ -29,7 +29,7 @@ from clcae_lib.training.data import sample_codes
 from clcae_lib.training.encoders import BANK, HELD_OUT, EncoderConfig, EncoderTask, Parts, world_parts
 from clcae_lib.training.loop import fit
 from clcae_lib.training.records import tile
-from clcae_lib.weights import build_encoder
+from clcae_lib.weights import ENCODERS
 
 IMAGES = ("f", "w_plus", "w")
 """The three reconstructions, in the order in which they are shown."""
@@ -68,26 +68,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ema_half_life": 0.0,
     },
 }
-"""The values of each preset; any of them can be set by itself."""
-
-SMALL: dict[str, Any] = {"body": "irse_small", "lr": 2e-3}
-"""Defaults of `published` at the portraits' size; a world of photographs has others."""
-
-DEPARTURES: dict[str, tuple[Any, Any]] = {
-    "wplus_attention": ("spatial", "single"),
-    "feature_attention": ("spatial", "single"),
-    "alignment_input": ("input", "w_reconstruction"),
-    "alignment": ("bank", "batch"),
-    "init_from_alignment": (True, False),
-    "lpips_scales": (3, 1),
-    "weight_feature": (1.0, 0.01),
-    "ramp": ("run", "epoch"),
-}
-"""Where the published code departs from the paper: for each switch, the paper's value and the code's.
+"""The values of each preset: `foundation` follows the paper, `published` its code.
 
 Any of them can be set by itself in preset `foundation`, as `clcae train inversion --set ramp=epoch` does:
 
-| switch | paper | published code |
+| departure of the code | paper | published code |
 |---|---|---|
 | `wplus_attention` | a layer of W+ attends to the pixels of its level | to one pooled vector: no effect |
 | `feature_attention` | F attends to T3's pixels and to W+ | to one vector, w: the same is added everywhere |
@@ -101,6 +86,8 @@ Any of them can be set by itself in preset `foundation`, as `clcae train inversi
 `lpips_scales` is 1 in both presets: three scales cost a third more and are an option of the published code,
 not of the paper. `published` has its own network, where attention is always `single`.
 """
+SMALL: dict[str, Any] = {"body": "irse_small", "lr": 2e-3}
+"""Defaults of `published` at the portraits' size; a world of photographs has others."""
 
 
 class InversionConfig(EncoderConfig):
@@ -117,22 +104,16 @@ class InversionConfig(EncoderConfig):
     alignment_input: Literal["input", "w_reconstruction"]
     init_from_alignment: bool
     ramp: Literal["run", "epoch"]
-    ramp_epoch: int = Field(
-        default=500, ge=2, description="steps of an epoch, where ramp=epoch or schedule=plateau"
-    )
+    ramp_epoch: int = Field(default=500, ge=2, description="steps of an epoch, of ramp or schedule")
 
-    units: tuple[int, ...] = Field(
-        default=(1, 1, 2, 1), description="units of the published backbone's stages"
-    )
+    units: tuple[int, ...] = Field(default=(1, 1, 2, 1), description="of the published backbone's stages")
     style_hidden: int | None = Field(default=24, description="channels in the published style blocks")
     hidden: int | None = Field(default=64, description="width of the published feed-forward layers")
     heads: int = Field(default=4, ge=1)
 
     weight_alignment: float = Field(default=0.1, ge=0)
     weight_feature: float = Field(ge=0, description="of the feature term; 1 in the paper")
-    weight_w: float = Field(
-        default=0.0, ge=0, description="direct regression of w on samples, in its variance"
-    )
+    weight_w: float = Field(default=0.0, ge=0, description="regression of w on samples, in its variance")
     picture_weights: dict[Literal["f", "w_plus", "w"], float] = Field(
         default={"f": 1.0, "w_plus": 1.0, "w": 1.0}, description="of the reconstructions"
     )
@@ -345,7 +326,6 @@ class InversionTask(EncoderTask):
     @torch.no_grad()
     def sheet(self, index: int) -> Float[Tensor, "3 h w"]:
         """Return rows of targets (8 held-out images, 8 samples) and reconstructions from W, W+ and F."""
-        del index
         w = sample_codes(self.generator, 8, self.config.seed, HELD_OUT)
         size = self.eval_batch_size
         with optim.evaluating(self.result), self.fabric.autocast():
@@ -353,11 +333,11 @@ class InversionTask(EncoderTask):
             targets = torch.cat([self.held_out()[:8], *(part.float() for part in samples)])
             parts = [self.reconstruct(part) for part in targets.split(size)]
         images = {name: torch.cat([part[name].float() for part in parts]) for name in parts[0]}
-        rows = [targets, *(images[name] for name in reversed(IMAGES) if name in images)]
+        rows = [targets, *reversed(images.values())]
         return tile(torch.cat(rows).clamp(-1, 1).cpu(), columns=16)
 
     def state(self) -> dict[str, Any]:
-        """Return how many images the EMA weights have seen, and the state of the schedule."""
+        """Return the count of images and the state of the schedule."""
         return super().state() | ({"plateau": self.plateau.state()} if self.plateau else {})
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -387,7 +367,7 @@ class InversionTask(EncoderTask):
         else:
             names = ("body", "widths", "wplus_attention", "feature_attention", "feature_side")
             options |= {name: getattr(config, name) for name in names}
-        encoder = build_encoder(config.preset, options)
+        encoder = ENCODERS[config.preset](**options)
         body = encoder if published else encoder.body
         if config.init_from_alignment:
             _initialise(body, parts.alignment[0].body.state_dict(), "init_from_alignment")
@@ -431,9 +411,5 @@ def _initialise(body: nn.Module, source: Mapping[str, Tensor], setting: str) -> 
 
 
 def train(config: InversionConfig, folder: Path | str, *, resume: bool = True, **options: Any) -> Path:
-    """Train a world's inversion encoder in `folder`; return the folder.
-
-    Raises:
-        WorldError: weights that it is trained on are missing; the message has the command that makes them.
-    """
+    """Train a world's inversion encoder in `folder`; return the folder."""
     return fit(InversionTask(config, world_parts(config)), config, folder, resume=resume, **options)

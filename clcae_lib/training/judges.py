@@ -12,6 +12,7 @@ trunk of the oracle of their own copy, which saw the same split, and never from 
 from __future__ import annotations
 
 import shutil
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -28,14 +29,14 @@ from clcae_lib.devices import to_device
 from clcae_lib.losses import contrastive_loss
 from clcae_lib.metrics import r_squared
 from clcae_lib.training import optim
-from clcae_lib.training.config import ConfigError, Precision, TrainConfig, refuse_changes
+from clcae_lib.training.config import ConfigError, TrainConfig, refuse_changes
 from clcae_lib.training.data import InMemory, Shuffled, step_generator
 from clcae_lib.training.loop import Task, fit
 from clcae_lib.training.records import digests
 from clcae_lib.weights import checkpoints
 from clcae_lib.worlds import get_world
 from clcae_lib.worlds.portraits import Portraits, PortraitsWorld
-from clcae_lib.worlds.portraits.judges import JUDGES, build_judge
+from clcae_lib.worlds.portraits.judges import JUDGES
 from clcae_lib.worlds.portraits.renderer import LANDMARKS
 
 Kind = Literal["oracle", "identity", "perceptual"]
@@ -45,7 +46,6 @@ Copy = Literal["a", "b"]
 class JudgesConfig(TrainConfig):
     """Settings of the judges' training; without `kind` and `copy` all six are trained, one after another."""
 
-    precision: Precision = "bf16-mixed"
     kind: Kind | None = Field(default=None, description="null trains the three kinds")
     copy_: Copy | None = Field(default=None, alias="copy", description="null trains both copies")
     start: Literal["oracle", "random"] = Field(
@@ -54,18 +54,14 @@ class JudgesConfig(TrainConfig):
     size: int = Field(default=12_000, ge=2, description="people; each is drawn in two states")
     validation_size: int = Field(default=2000, ge=2)
     batch_size: int = Field(default=128, ge=2)
-    steps: int | None = Field(
-        default=None, ge=0, description="null: 2700 for an oracle, 500 for those that start from one"
-    )
+    steps: int | None = Field(default=None, ge=0, description="null: 2700; 500 from an oracle")
     lr: float = Field(default=3e-3, gt=0)
     weight_decay: float = Field(default=1e-3, ge=0)
     focus: dict[str, float] = Field(
         default={"smile": 5.0, "age": 2.0, "brow_raise": 2.0, "eye_open": 2.0, "mouth_open": 2.0},
         description="weights of factors that change few pixels and are learned last",
     )
-    weight_factors: float = Field(
-        default=0.5, ge=0, description="of the identity's factors beside the contrast"
-    )
+    weight_factors: float = Field(default=0.5, ge=0, description="of the identity's factors")
     checkpoint_every: int = Field(default=200, ge=1)
     validate_every: int = Field(default=400, ge=1)
     log_every: int = Field(default=50, ge=1)
@@ -114,7 +110,7 @@ class _People:
     @staticmethod
     def _landmarks(view: Portraits) -> Float[Tensor, "n k"]:
         """Return landmarks in half sides of the image from its centre; they need no render at full size."""
-        small = Portraits(view.split, view.size, resolution=8, cache=False, view=view.view)
+        small = Portraits(view.split, view.size, resolution=8, view=view.view)
         return (small.landmarks(slice(None)) / 4 - 1).flatten(1)
 
 
@@ -137,7 +133,7 @@ class JudgeTask(Task):
         super().setup(fabric)
         config, world = self.config, get_world(self.config.world)
         extra = {"landmarks": len(LANDMARKS)} if config.kind == "perceptual" else {}
-        judge = build_judge(str(config.kind), **extra)
+        judge = JUDGES[config.kind](**extra)
         if self.oracle is not None:
             tensors, _ = checkpoints.load_weights(self.oracle, kind="oracle")
             trunk = {k.removeprefix("trunk."): t for k, t in tensors.items() if k.startswith("trunk.")}
@@ -197,7 +193,6 @@ class JudgeTask(Task):
 
     def validate(self, index: int) -> dict[str, float]:
         """Return R² of a regressor, or how well the embedding verifies identities, on held-out people."""
-        del index
         flat = {name: value for name, value in self.measures().items() if isinstance(value, float)}
         return {f"validation/{name}": value for name, value in flat.items()}
 
@@ -246,14 +241,6 @@ def verification(first: Float[Tensor, "n d"], second: Float[Tensor, "n d"]) -> d
     }
 
 
-def _one(config: JudgesConfig, kind: Kind, copy: Copy) -> JudgesConfig:
-    """Return the settings of one judge: its own seed, and the shipped judges' steps if none are given."""
-    seed = config.seed + 100 * (1 + list(JUDGES).index(kind)) + "ab".index(copy)
-    shipped = 2700 if kind == "oracle" or config.start == "random" else 500
-    steps = shipped if config.steps is None else config.steps
-    return config.model_copy(update={"kind": kind, "copy_": copy, "steps": steps, "seed": seed})
-
-
 def _oracle(config: JudgesConfig, folder: Path) -> Path | None:
     """Return the oracle whose trunk a judge starts from: of this run, or else the installed one."""
     if config.kind == "oracle" or config.start == "random":
@@ -267,22 +254,14 @@ def _oracle(config: JudgesConfig, folder: Path) -> Path | None:
     )
 
 
-def _is_finished(config: JudgesConfig, weights: Path) -> bool:
-    """Return whether a judge with these settings was trained to its end.
-
-    Raises:
-        ConfigError: a judge was trained there with other settings.
-    """
+def _is_finished(task: JudgeTask, weights: Path) -> bool:
+    """Return whether a judge was trained to its end; refuse one that was trained with other settings."""
     if not weights.with_suffix(".json").is_file():
         return False
-    card, fixed = checkpoints.read_card(weights), config.fixed({})
-    oracle = _oracle(config, weights.parent)
-    refuse_changes(
-        weights.parent,
-        {name: card["config"].get(name) for name in fixed} | checkpoints.trained_on(card),
-        fixed | (digests(oracle) if oracle is not None else {}),
-    )
-    return card["steps"] == config.steps
+    card, fixed = checkpoints.read_card(weights), task.config.fixed({})
+    old = {name: card["config"].get(name) for name in fixed} | checkpoints.trained_on(card)
+    refuse_changes(weights.parent, old, {**fixed, **task.trained_on})
+    return card["steps"] == task.config.steps
 
 
 def train(config: JudgesConfig, folder: Path | str, *, resume: bool = True, **options: Any) -> Path:
@@ -295,11 +274,14 @@ def train(config: JudgesConfig, folder: Path | str, *, resume: bool = True, **op
     """
     folder = Path(folder)
     kinds = [config.kind] if config.kind else list(JUDGES)
-    copies = [config.copy_] if config.copy_ else ["a", "b"]
-    for name, one in [(f"{kind}_{copy}", _one(config, kind, copy)) for kind in kinds for copy in copies]:
-        if resume and _is_finished(one, folder / f"{name}.safetensors"):
+    for kind, copy in product(kinds, [config.copy_] if config.copy_ else ["a", "b"]):
+        seed = config.seed + 100 * (1 + list(JUDGES).index(kind)) + "ab".index(copy)
+        shipped = 2700 if kind == "oracle" or config.start == "random" else 500
+        steps = shipped if config.steps is None else config.steps
+        one = config.model_copy(update={"kind": kind, "copy_": copy, "steps": steps, "seed": seed})
+        task, name = JudgeTask(one, oracle=_oracle(one, folder)), f"{kind}_{copy}"
+        if resume and _is_finished(task, folder / f"{name}.safetensors"):
             continue
-        task = JudgeTask(one, oracle=_oracle(one, folder))
         fit(task, one, folder / name, resume=resume, **options)
         for suffix in (".safetensors", ".json"):
             shutil.copyfile(folder / name / f"{name}{suffix}", folder / f"{name}{suffix}")

@@ -28,7 +28,7 @@ from clcae_lib import files, images, paths
 from clcae_lib.devices import make_fabric
 from clcae_lib.errors import MissingFileError
 from clcae_lib.settings import dump_yaml, explain
-from clcae_lib.training.config import ConfigError, TrainConfig, refuse_changes
+from clcae_lib.training.config import START_OVER, ConfigError, TrainConfig, refuse_changes
 from clcae_lib.training.data import randomness_restored, seed_step
 from clcae_lib.training.graphs import CudaGraphs
 from clcae_lib.training.optim import average_gradients, refuse_unlike, restore
@@ -73,12 +73,10 @@ class Task:
 
     def validate(self, index: int) -> dict[str, float]:
         """Return the scalars of the validation after `index` steps; none by default."""
-        del index
         return {}
 
     def sheet(self, index: int) -> Tensor | None:
         """Return an image `[3, H, W]` in [-1, 1] of the state after `index` steps; none by default."""
-        del index
         return None
 
     def state(self) -> dict[str, Any]:
@@ -268,17 +266,12 @@ class _Run:
         if self.tensorboard is not None:
             self.tensorboard.close()
 
-    def _compile(self) -> None:
-        """Compile the networks that train; a task may build others for a later stage."""
-        for network in self.task.modules.values():
+    def _one_step(self) -> None:
+        for network in self.task.modules.values() if self.config.compile else ():
             trained = any(weight.requires_grad for weight in network.parameters())  # EMA weights only measure
-            if trained and network not in self.compiled:
+            if trained and network not in self.compiled:  # a task may build others for a later stage
                 network.compile()
                 self.compiled.add(network)
-
-    def _one_step(self) -> None:
-        if self.config.compile:
-            self._compile()
         rank, device = self.fabric.global_rank, self.fabric.device
         seed_step(self.config.seed, self.step + 1, rank, device=device)
         for name, value in self.task.step(self.step).items():
@@ -376,10 +369,11 @@ class _Run:
             state |= {"sums": sums, "counts": self.counts, "config": self.config.model_dump(mode="json")}
             state |= {"trained_on": dict(self.task.trained_on), "task": own}
             state["modules"] = {name: module.state_dict() for name, module in self.task.modules.items()}
-            state["optimizers"] = {
-                name: _portable(item.state_dict()) for name, item in self.task.optimizers.items()
-            }
-            checkpoints.save_state(self.folder / STATE, state)
+            optimizers = {name: item.state_dict() for name, item in self.task.optimizers.items()}
+            for optimizer in optimizers.values():  # rates as numbers, whether or not steps are recorded
+                groups = optimizer["param_groups"]
+                optimizer["param_groups"] = [{**group, "lr": float(group["lr"])} for group in groups]
+            checkpoints.save_state(self.folder / STATE, state | {"optimizers": optimizers})
         self.fabric.barrier()
         return self.step
 
@@ -393,17 +387,27 @@ class _Run:
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
             raise ConfigError(
-                f"{self.folder / STATE} is not a state of this training ({reason}); "
-                "give another folder, or resume=False (--no-resume) to start over"
+                f"{self.folder / STATE} is not a state of this training ({reason}); give {START_OVER}"
             ) from error
 
     def _restore(self, state: dict[str, Any]) -> None:
         try:
             counted = _Counted.model_validate(state)
+            old = type(self.config).model_validate(state["config"])
         except ValidationError as error:
             raise ValueError(explain(error)) from error
         refuse_unlike(state["task"], self.task.state(), name="task")
-        self._compare(state)
+        now = self.task.trained_on
+        refuse_changes(
+            self.folder,
+            old.fixed(state["task"]) | _short(state.get("trained_on", now)),
+            self.config.fixed(state["task"]) | _short(now),
+        )
+        if self.config.steps < counted.step:
+            raise ConfigError(
+                f"{self.folder} holds a run of {counted.step} steps, more than steps={self.config.steps}; "
+                f"give as many, {START_OVER}"
+            )
         self.step, self.seconds, self.images = counted.step, counted.seconds, counted.images
         self.sums, self.counts = dict(counted.sums), {name: counted.counts[name] for name in counted.sums}
         self.task.load_state(state["task"])
@@ -411,28 +415,6 @@ class _Run:
             module.load_state_dict(state["modules"][name])
         for name, optimizer in self.task.optimizers.items():
             restore(optimizer, state["optimizers"][name])
-
-    def _compare(self, state: dict[str, Any]) -> None:
-        """Refuse a state of another configuration, of other parents, or of more steps."""
-        try:
-            old = type(self.config).model_validate(state["config"])
-        except ValidationError as error:
-            problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-            raise ConfigError(
-                f"{self.folder / STATE} is of a version with other settings ({'; '.join(problems)}); "
-                "give another folder, or resume=False (--no-resume) to start over"
-            ) from error
-        now = self.task.trained_on
-        refuse_changes(
-            self.folder,
-            old.fixed(state["task"]) | _short(state.get("trained_on", now)),
-            self.config.fixed(state["task"]) | _short(now),
-        )
-        if self.config.steps < state["step"]:
-            raise ConfigError(
-                f"{self.folder} holds a run of {state['step']} steps, more than steps={self.config.steps}; "
-                "give as many, another folder, or resume=False (--no-resume) to start over"
-            )
 
     def _over(self, stop: list[int]) -> bool:
         """Return whether time is up or a signal came, on whichever rank; note the signal on all of them."""
@@ -454,12 +436,6 @@ class _Run:
         return self.seconds + time.perf_counter() - self.started
 
 
-def _portable(optimizer: dict[str, Any]) -> dict[str, Any]:
-    """Return an optimizer's state with its learning rates as numbers, whether or not steps are recorded."""
-    groups = [{**group, "lr": float(group["lr"])} for group in optimizer["param_groups"]]
-    return {**optimizer, "param_groups": groups}
-
-
 def _short(digests: Mapping[str, str]) -> dict[str, str]:
     """Return digests of files as messages show them."""
     return {name: digest[:12] for name, digest in digests.items()}
@@ -472,7 +448,6 @@ def _stop_signals() -> Iterator[list[int]]:
     old = {}
 
     def note(number: int, frame: Any) -> None:
-        del frame
         received.append(number)
         signal.signal(number, old[number])
 

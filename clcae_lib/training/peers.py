@@ -30,6 +30,7 @@ from clcae_lib.training.encoders import EncoderConfig, EncoderTask, Parts, world
 from clcae_lib.training.loop import fit
 
 CODES, MOVES = 11, 12
+Terms = dict[str, Tensor]
 
 
 class PeerConfig(EncoderConfig):
@@ -44,9 +45,7 @@ class PeerConfig(EncoderConfig):
     weight_adversarial: float = Field(default=0.1, ge=0, description="e4e: of the discriminator of codes")
     r1: float = Field(default=10.0, ge=0, description="e4e: of the discriminator's gradient, every 16 steps")
     iterations: int = Field(default=3, ge=1, description="ReStyle: corrections of an image")
-    base_share: float = Field(
-        default=0.5, gt=0, lt=1, description="HFGI: share of the steps that its e4e encoder gets"
-    )
+    base_share: float = Field(default=0.5, gt=0, lt=1, description="HFGI: share of its e4e encoder's steps")
     weight_align: float = Field(default=0.1, ge=0, description="HFGI: of the aligned distortion map")
 
     stage: ClassVar[str] = "peer"
@@ -74,9 +73,8 @@ class PeerTask(EncoderTask):
         self.update_ema()
         return scalars
 
-    def learn(self, index: int, target: Float[Tensor, "n 3 h w"]) -> dict[str, Tensor]:
+    def learn(self, index: int, target: Float[Tensor, "n 3 h w"]) -> Terms:
         """Update the encoder by one batch and return the scalars of the step."""
-        del index
         with self.fabric.autocast():
             offsets = self.encoder.offsets(target)
             terms, total = self._compare(offsets + self.encoder.w_avg, target)
@@ -84,7 +82,6 @@ class PeerTask(EncoderTask):
 
     def validate(self, index: int) -> dict[str, float]:
         """Return the measures of held-out images, as on the card."""
-        del index
         return {f"validation/{name}": value for name, value in self.measure().items()}
 
     def reconstruct(self, images: Float[Tensor, "n 3 h w"]) -> dict[str, Float[Tensor, "n 3 h w"]]:
@@ -110,9 +107,7 @@ class PeerTask(EncoderTask):
         image = self.parts.view(self.generator.synthesis(w_plus, noise=self.noise))
         return self.reconstruction_terms({"w_plus": image}, target)
 
-    def _with_norm(
-        self, terms: dict[str, Tensor], total: Tensor, offsets: Tensor
-    ) -> tuple[dict[str, Tensor], Tensor]:
+    def _with_norm(self, terms: Terms, total: Tensor, offsets: Tensor) -> tuple[Terms, Tensor]:
         """Add pSp's own term: the length of the offsets from the mean code."""
         terms["norm"] = torch.linalg.vector_norm(offsets.float(), dim=2).mean()
         return terms, total + self.config.weight_norm * terms["norm"]
@@ -160,8 +155,8 @@ class E4eTask(PeerTask):
         return self.update_encoder(*self._as_codes(index, terms, total, w_plus, deltas))
 
     def _as_codes(
-        self, index: int, terms: dict[str, Tensor], total: Tensor, w_plus: Tensor, deltas: Tensor
-    ) -> tuple[dict[str, Tensor], Tensor]:
+        self, index: int, terms: Terms, total: Tensor, w_plus: Tensor, deltas: Tensor
+    ) -> tuple[Terms, Tensor]:
         """Update the discriminator, then add the terms that keep codes near W."""
         config, w_plus = self.config, w_plus.float()
         terms["delta"] = delta_loss(deltas)
@@ -213,10 +208,7 @@ class RestyleTask(PeerTask):
             scalars = self.update_encoder(*self._regularised(index, terms, total, codes))
         return scalars
 
-    def _regularised(
-        self, index: int, terms: dict[str, Tensor], total: Tensor, codes: Codes
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        del index
+    def _regularised(self, _: int, terms: Terms, total: Tensor, codes: Codes) -> tuple[Terms, Tensor]:
         return self._with_norm(terms, total, codes.w_plus - self.encoder.w_avg)
 
 
@@ -230,9 +222,7 @@ class RestyleE4eTask(RestyleTask, E4eTask):
         self._set_stage(stage_at(index, self.config.steps, self.encoder.n_latent))
         return RestyleTask.learn(self, index, target)
 
-    def _regularised(
-        self, index: int, terms: dict[str, Tensor], total: Tensor, codes: Codes
-    ) -> tuple[dict[str, Tensor], Tensor]:
+    def _regularised(self, index: int, terms: Terms, total: Tensor, codes: Codes) -> tuple[Terms, Tensor]:
         return self._as_codes(index, terms, total, codes.w_plus, codes.w_plus - codes.w[:, None])
 
 
@@ -304,9 +294,5 @@ def task_of(config: PeerConfig, parts: Parts | None = None) -> PeerTask:
 
 
 def train(config: PeerConfig, folder: Path | str, *, resume: bool = True, **options: Any) -> Path:
-    """Train a peer's encoder in `folder`; return the folder.
-
-    Raises:
-        WorldError: weights that it is trained on are missing; the message has the command that makes them.
-    """
+    """Train a peer's encoder in `folder`; return the folder."""
     return fit(task_of(config), config, folder, resume=resume, **options)

@@ -2,7 +2,6 @@
 
 from clcae_lib.weights.build import (
     ENCODERS,
-    build_encoder,
     export_generator,
     load_alignment,
     load_arcface,
@@ -19,27 +18,3 @@ from clcae_lib.weights.checkpoints import UnsafeFileError, WeightsError
 from clcae_lib.weights.convert import convert_file, inspect_file, read_as
 from clcae_lib.weights.layouts import recognise
 from clcae_lib.weights.read import Contents, read_weights
-
-__all__ = [
-    "ENCODERS",
-    "Contents",
-    "UnsafeFileError",
-    "WeightsError",
-    "build_encoder",
-    "convert_file",
-    "export_generator",
-    "inspect_file",
-    "load_alignment",
-    "load_arcface",
-    "load_contrastive",
-    "load_encoder",
-    "load_feature_editor",
-    "load_generator",
-    "load_inversion",
-    "load_moco",
-    "read_as",
-    "read_weights",
-    "recognise",
-    "save_alignment",
-    "save_generator",
-]

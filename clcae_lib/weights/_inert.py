@@ -41,7 +41,7 @@ class Mapping(dict):
         super().__init__(args[0] if args and isinstance(args[0], (dict, list)) else ())
 
     def __setstate__(self, state: Any) -> None:
-        del state
+        pass
 
 
 class Record(Inert):

@@ -234,23 +234,12 @@ def load_moco(path: Path | str) -> MocoFeatures:
         return build(MocoFeatures, kept, source=path)
 
 
-def build_encoder(preset: str, config: dict[str, Any]) -> FoundationEncoder | PublishedEncoder:
-    """Return a fresh inversion encoder of a preset.
-
-    Raises:
-        ValueError: there is no preset of that name.
-    """
-    if preset not in ENCODERS:
-        raise ValueError(f"preset={preset!r} is not one of {', '.join(map(repr, ENCODERS))}")
-    return ENCODERS[preset](**config)
-
-
 def load_encoder(
     path: Path | str, generator: Generator, *, device: torch.device | str = "cpu"
 ) -> FoundationEncoder | PublishedEncoder:
     """Return the inversion encoder in a weights file of this project, attached to its generator."""
     tensors, metadata = checkpoints.load_weights(path, kind="inversion")
-    encoder = build(lambda: build_encoder(metadata["preset"], metadata["config"]), tensors, source=path)
+    encoder = build(lambda: ENCODERS[metadata["preset"]](**metadata["config"]), tensors, source=path)
     if encoder.config["style_dim"] != generator.style_dim or encoder.n_latent != generator.n_latent:
         raise WeightsError(f"{path} was trained for another generator: its codes have another shape")
     encoder = encoder.to(device)

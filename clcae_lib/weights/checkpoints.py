@@ -5,6 +5,9 @@ Weights are safetensors files: numbers and one JSON text, never code. The text h
 file records how it was made and names, by digest, the files that it was trained on. The state of an
 unfinished training is a torch file, read with `weights_only=True`, which refuses anything but tensors and
 plain containers. (The published code's format is a pickle.)
+
+Whatever reads a file raises FileNotFoundError if it is missing, and `WeightsError` if it is damaged or does
+not fit.
 """
 
 import errno
@@ -28,17 +31,8 @@ from clcae_lib.files import atomic_path, sha256
 KEY = "clcae"
 #: Errors of the libraries that read a damaged file.
 DAMAGE = (
-    *(
-        ArithmeticError,
-        AssertionError,
-        AttributeError,
-        EOFError,
-        LookupError,
-        MemoryError,
-        RuntimeError,
-        TypeError,
-    ),
-    *(ValueError, pickle.UnpicklingError, struct.error, zipfile.BadZipFile),
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError),
+    *(TypeError, ValueError, pickle.UnpicklingError, struct.error, zipfile.BadZipFile),
 )
 Network = TypeVar("Network", bound=nn.Module)
 _FACTORIES = (torch.empty, torch.zeros, torch.ones, torch.randn)
@@ -90,10 +84,6 @@ def load_weights(path: Path | str, *, kind: str | None = None) -> tuple[dict[str
 
     Args:
         kind: kind that its metadata must state; None accepts any.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged, not a safetensors file, or of another kind.
     """
     tensors, metadata = read_safetensors(path)
     found = metadata.get("kind")
@@ -104,22 +94,12 @@ def load_weights(path: Path | str, *, kind: str | None = None) -> tuple[dict[str
 
 
 def read_metadata(path: Path | str) -> dict[str, Any]:
-    """Return the metadata of a safetensors file; none if `save_weights` did not write it.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged or not a safetensors file.
-    """
+    """Return the metadata of a safetensors file; none if `save_weights` did not write it."""
     return read_safetensors(path, tensors=False)[1]
 
 
 def read_safetensors(path: Path | str, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors of a safetensors file as they are stored, and its metadata.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged or not a safetensors file.
-    """
+    """Return the tensors of a safetensors file as they are stored, and its metadata."""
     _require(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -168,11 +148,7 @@ def _require_fit(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Pa
 
 
 def require_finite(tensors: Mapping[str, Tensor], *, source: Path | str) -> None:
-    """Refuse tensors with a number that is not finite.
-
-    Raises:
-        ValueError: there is one; the message names `source` and the tensor.
-    """
+    """Refuse tensors with a number that is not finite; the message names `source` and the tensor."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise WeightsError(f"{source} has numbers that are not finite in {name}; take another file")
@@ -266,10 +242,6 @@ def load_state(path: Path | str) -> dict[str, Any]:
     """Return a state that `save_state` wrote, on the CPU.
 
     torch does not compare an archive with its checksums; this function does.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged, compressed, or a pickle that would run code.
     """
     _require(path)
     try:
@@ -308,12 +280,7 @@ def write_card(weights_path: Path | str, card: dict[str, Any]) -> Path:
 
 
 def read_card(weights_path: Path | str) -> dict[str, Any]:
-    """Return the card of a weights file.
-
-    Raises:
-        FileNotFoundError: it has none.
-        ValueError: the card is not a JSON object.
-    """
+    """Return the card of a weights file."""
     path = _card_path(weights_path)
     _require(path)
     try:

@@ -36,9 +36,6 @@ def inspect_file(path: Path | str) -> dict[str, Any]:
     `kind` is a name for programs, `what` the same for people, `container` the format of the file, and `fits`
     the commands and functions that use it. `resolution` is the side of the images in pixels, `style_dim` the
     length of a code, if it has one; `details` are the settings and sizes of its kind.
-
-    Raises:
-        FileNotFoundError, WeightsError: see `read_weights`.
     """
     contents = read_weights(path)
     found = recognise(contents)

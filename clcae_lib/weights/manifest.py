@@ -5,11 +5,11 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from clcae_lib import paths
 from clcae_lib.errors import ClcaeError
-from clcae_lib.settings import read_yaml
+from clcae_lib.settings import read_yaml, validated
 
 #: Google Drive's addresses of a file. The first one downloads it: `confirm=t` is the answer to the question
 #: whether to download a file that is too large for the virus scan.
@@ -118,10 +118,4 @@ def read_manifest(path: Path | None = None) -> Manifest:
     """
     own = paths.data_dir() / "manifest.yaml"
     path = path or (own if own.is_file() else paths.root() / "data" / "manifest.yaml")
-    content = read_yaml(path, error=AssetError)
-    try:
-        return Manifest.model_validate(content)
-    except ValidationError as error:
-        mistakes = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
-        text = "; ".join(mistake.removeprefix(": ") for mistake in dict.fromkeys(mistakes))
-        raise AssetError(f"{path}: {text}") from error
+    return validated(Manifest, read_yaml(path, error=AssetError), source=str(path), error=AssetError)

@@ -19,11 +19,8 @@ from clcae_lib.weights.checkpoints import WeightsError
 
 _TAPS = (1, 3, 3, 1)
 _NAMES = {
-    "bias": "activate.bias",
-    "weight": "conv.weight",
-    "noise_strength": "noise.weight",
-    "affine.weight": "conv.modulation.weight",
-    "affine.bias": "conv.modulation.bias",
+    **{"bias": "activate.bias", "weight": "conv.weight", "noise_strength": "noise.weight"},
+    **{"affine.weight": "conv.modulation.weight", "affine.bias": "conv.modulation.bias"},
 }
 _TENSORFLOW_LAYERS = {"Conv0_up": "conv0", "Conv1": "conv1", "Conv": "conv1", "ToRGB": "torgb"}
 _TENSORFLOW_NAMES = {"mod_weight": "affine.weight", "mod_bias": "affine.bias"}
@@ -114,18 +111,13 @@ def _place(name: str, tensor: Tensor) -> tuple[str, tuple[int, ...]]:
     index = 2 * block + (layer == "conv1")
     if rest == "noise_const":
         return f"noises.noise_{index + 1}", (1, 1, *shape)
-    if rest == "weight":
-        shape = (1, *shape)
-    elif rest == "noise_strength":
-        shape = (1,)
+    own = {"weight": (1, *shape), "noise_strength": (1,)}.get(rest, shape)
     if layer != "torgb":
-        return ("conv1" if side == 4 else f"convs.{index}") + f".{_NAMES.get(rest, rest)}", shape
+        return ("conv1" if side == 4 else f"convs.{index}") + f".{_NAMES.get(rest, rest)}", own
     owner = "to_rgb1" if side == 4 else f"to_rgbs.{block}"
-    return (
-        (f"{owner}.bias", (1, *shape, 1, 1))
-        if rest == "bias"
-        else (f"{owner}.{_NAMES.get(rest, rest)}", shape)
-    )
+    if rest == "bias":
+        return f"{owner}.bias", (1, *shape, 1, 1)
+    return f"{owner}.{_NAMES.get(rest, rest)}", own
 
 
 def _from_tensorflow(arrays: dict[str, Tensor]) -> dict[str, Tensor]:

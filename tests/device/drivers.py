@@ -12,7 +12,14 @@ from torch import Tensor
 
 from clcae_lib.editing import Direction, apply, find_directions, interpolate, mix, traverse
 from clcae_lib.evaluation import Bench, GeneratorMeasure, Judges, cost_table
-from clcae_lib.inversion import METHODS, ClcaeInverter, make_inverter
+from clcae_lib.inversion import (
+    METHODS,
+    ClcaeInverter,
+    MeanFaceInverter,
+    PtiInverter,
+    Settings,
+    make_inverter,
+)
 from clcae_lib.inversion.nearest import NearestCodeInverter
 from clcae_lib.training import Task
 from clcae_lib.training.adversarial import AdversarialTask, GeneratorConfig, Stage
@@ -176,9 +183,10 @@ class Uses:
         return find_directions(self.world, ["yaw", "age"], method, device=self.device, **options)
 
     def optimiser(self, name: str):
-        extra = {"over": "mean_face"} if name == "pti" else {}
-        options = {"device": self.device, "generator": self.generator, "steps": 1, **extra}
-        return make_inverter(name, self.world, **options)
+        if name == "pti":
+            distance = self.world.perceptual("train", self.device)
+            return PtiInverter(MeanFaceInverter(self.generator), distance, settings=Settings(steps=1))
+        return make_inverter(name, self.world, device=self.device, generator=self.generator, steps=1)
 
     def invert_and_edit(self, inverter) -> Tensor:
         codes = inverter.invert(self.images)

@@ -13,7 +13,7 @@ from clcae_lib.training.adversarial import AdversarialTask, GeneratorConfig
 from clcae_lib.weights import checkpoints, load_generator
 from clcae_lib.worlds import get_world
 from clcae_lib.worlds.portraits import dataset
-from clcae_lib.worlds.portraits.judges import build_judge
+from clcae_lib.worlds.portraits.judges import JUDGES
 from tests.unit._tiny import assert_equal
 
 
@@ -148,7 +148,7 @@ def test_a_run_measures_with_the_judges_of_its_world(tmp_path, monkeypatch):
     adversarial.train(settings(**small), tmp_path / "before")
     assert checkpoints.read_card(tmp_path / "before" / "generator.safetensors")["measures"] == {}
     for kind in ("oracle", "perceptual"):
-        judge = build_judge(kind)
+        judge = JUDGES[kind]()
         metadata = {"kind": kind, "config": judge.config}
         checkpoints.save_weights(world.weights(f"{kind}_b"), judge.state_dict(), metadata=metadata)
     adversarial.train(settings(**small), tmp_path / "after")

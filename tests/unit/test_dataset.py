@@ -6,6 +6,7 @@ from itertools import combinations
 import pytest
 import torch
 
+from clcae_lib.images import to_uint8
 from clcae_lib.worlds.portraits import SPLITS, Portraits, dataset
 from clcae_lib.worlds.portraits.factors import IDENTITY_NAMES, INDEX, STATE_NAMES
 
@@ -36,7 +37,7 @@ def test_splits_are_disjoint_and_so_are_their_images():
     for a, b in combinations(SPLITS.values(), 2):
         assert len(a) > 0
         assert max(a.start, b.start) >= min(a.stop, b.stop)
-    first = {name: Portraits(name, 1, cache=False).factors([0]) for name in SPLITS}
+    first = {name: Portraits(name, 1).factors([0]) for name in SPLITS}
     for a, b in combinations(first, 2):
         assert not torch.allclose(first[a], first[b])
 
@@ -59,8 +60,8 @@ def test_an_image_is_rendered_once(renders):
     assert torch.equal(again.images(range(40)), first)
     assert torch.equal(again.images([7, 3, 7]), first[[7, 3, 7]])
     assert renders == []
-    direct = small(cache=False)
-    assert torch.equal(again.uint8([5, 39, 0]), direct.uint8([5, 39, 0]))
+    direct = again.with_factors([5, 39, 0], again.factors([5, 39, 0]))
+    assert torch.equal(again.uint8([5, 39, 0]), to_uint8(direct))
     assert sum(renders) == 3
 
 
@@ -72,7 +73,7 @@ def test_only_the_blocks_asked_for_are_rendered(renders):
 
 
 def test_prepare_fills_the_cache(renders):
-    data = Portraits("validation", 20, resolution=256).prepare(progress=False)
+    data = Portraits("validation", 20, resolution=256).prepare()
     assert len(list(data.folder.iterdir())) == -(-20 // data.block_size)
     renders.clear()
     Portraits("validation", 20, resolution=256).images(range(20))
@@ -111,7 +112,8 @@ def _fill(cache):
 def test_two_processes_may_fill_one_cache(tmp_path):
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         sums = pool.map(_fill, [str(tmp_path / "shared")] * 2)
-    assert sums[0] == sums[1] == int(small(size=1500, cache=False).uint8(range(1500)).long().sum())
+    data, rows = small(size=1500), range(1500)
+    assert sums[0] == sums[1] == int(to_uint8(data.with_factors(rows, data.factors(rows))).long().sum())
     assert not list((tmp_path / "shared").rglob(".partial*"))
 
 
@@ -132,8 +134,8 @@ def test_accessories_are_drawn_in_their_split_only(monkeypatch):
         return real(factors, **options)
 
     monkeypatch.setattr(dataset.renderer, "render", noting)
-    small("accessories", cache=False).uint8([0])
-    small("test", cache=False).uint8([0])
+    small("accessories").landmarks([0])
+    small("test").landmarks([0])
     assert given[0].sum() == 1
     assert given[1] is None
 

@@ -309,7 +309,7 @@ def test_layers_limit_an_edit(generator, inversion):
 @pytest.mark.parametrize(
     ("shape", "space", "layers", "message"),
     [
-        ([512], "w", None, "pose: made for codes of 512 numbers; .* have 8"),
+        ([512], "w", None, "pose: made for 512 numbers in a code; .* has 8"),
         ([18, DIM], "w_plus", None, r"pose: made for 18 rows of W\+; .* has 8"),
         ([DIM], "w", [1, 8], r"pose: acts on layers \[1, 8\]; the rows .* are 0 to 7"),
         ([DIM], "w", [-1], r"pose: acts on layers \[-1\]; the rows .* are 0 to 7"),

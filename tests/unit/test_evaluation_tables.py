@@ -173,7 +173,7 @@ def test_distances_of_sets_state_how_they_were_measured(judges):
     assert (found["features"], found["dimensions"]) == ("plain difference", len(NAMES))
     again = [set_distances(shifted, images, judges=judges, count=20, seed=s)["kernel"] for s in (1, 1, 2)]
     assert again[0] == again[1] != again[2]
-    resized = set_distances(images, doubled(images), judges=judges, count=60, side=16)
+    resized = set_distances(images, doubled(images), judges=judges, count=60)
     assert resized["resize"] == "bilinear, antialiased"
     assert resized["frechet"] < 0.1
     with pytest.raises(ValueError, match="count=61"):

@@ -11,7 +11,6 @@ from clcae_lib.editing import Direction, apply
 from clcae_lib.inversion import ClcaeInverter
 from clcae_lib.training import ConfigError, fit, load_config
 from clcae_lib.training.inversion import (
-    DEPARTURES,
     PRESETS,
     AlignmentTerm,
     InversionConfig,
@@ -61,12 +60,13 @@ def test_every_switch_trains(tmp_path, changes):
     assert (tmp_path / "inversion_foundation.safetensors").is_file()
 
 
-@pytest.mark.parametrize("switch", DEPARTURES)
+DEPARTURES = ["wplus_attention", "feature_attention", "alignment_input", "alignment", "init_from_alignment"]
+
+
+@pytest.mark.parametrize("switch", [*DEPARTURES, "lpips_scales", "weight_feature", "ramp"])
 def test_every_departure_is_one_switch(switch):
-    meant, published = DEPARTURES[switch]
-    assert PRESETS["published"][switch] == published
-    if switch != "lpips_scales":
-        assert PRESETS["foundation"][switch] == meant
+    meant, published = (PRESETS[preset][switch] for preset in ("foundation", "published"))
+    meant = 3 if switch == "lpips_scales" else meant
     tasks = [ready(**{switch: value}) for value in (published, meant)]
     one, other = (task.config.model_dump() for task in tasks)
     assert [name for name in one if one[name] != other[name]] == [switch]

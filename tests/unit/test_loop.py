@@ -182,7 +182,7 @@ def test_a_run_of_other_settings_is_refused_with_the_difference_and_a_remedy(tmp
         run(tmp_path, batch_size=4, log_every=1)
     assert "log_every" not in str(error.value)
     config = Newer(steps=3, device="cpu", depth=2)
-    with pytest.raises(ConfigError, match=r"state\.pt is of a version .*depth: Field required.*--no-resume"):
+    with pytest.raises(ConfigError, match=r"state\.pt is not a state .*depth: Field required.*--no-resume"):
         fit(Regression(config), config, tmp_path)
 
 

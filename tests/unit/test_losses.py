@@ -20,8 +20,8 @@ from clcae_lib.losses import (
     gradient_penalty,
     sliced_wasserstein,
 )
-from clcae_lib.models.stylegan2 import Discriminator
-from clcae_lib.worlds.portraits.judges import build_judge
+from clcae_lib.models import Discriminator
+from clcae_lib.worlds.portraits.judges import JUDGES
 
 
 def units(rows, *, seed=0):
@@ -76,7 +76,7 @@ def test_perceptual_scales():
 
 
 def test_the_features_of_a_target_are_computed_once_for_all_its_reconstructions():
-    network = build_judge("perceptual", widths=(4, 4, 4, 4)).eval()
+    network = JUDGES["perceptual"](widths=(4, 4, 4, 4)).eval()
     seen = []
     network.trunk.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     target, images = (

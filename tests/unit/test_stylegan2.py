@@ -312,24 +312,23 @@ def test_discriminator_has_the_published_names(discriminator):
     assert discriminator.state_dict()["final_conv.0.weight"].shape == (12, 13, 3, 3)
 
 
-def test_networks_can_be_rebuilt_from_their_config(discriminator, generator):
-    for network in (discriminator, generator):
-        again = type(network)(**json.loads(json.dumps(network.config)))
-        again.load_state_dict(network.state_dict())
-        assert again.config == network.config
+def test_a_generator_can_be_rebuilt_from_its_config(generator):
+    again = type(generator)(**json.loads(json.dumps(generator.config)))
+    again.load_state_dict(generator.state_dict())
+    assert again.config == generator.config
 
 
 def test_deviation_map_follows_its_group(discriminator):
     for batch in (1, 4, 6):
         assert discriminator(torch.randn(batch, 3, 32, 32)).shape == (batch, 1)
     x = torch.randn(4, 5, 2, 2)
-    alike = minibatch_deviation(x[:1].expand(4, -1, -1, -1), group=4, features=1)
+    alike = minibatch_deviation(x[:1].expand(4, -1, -1, -1))
     torch.testing.assert_close(alike, torch.full((4, 1, 2, 2), 1e-4))
     expected = (x.var(0, unbiased=False) + 1e-8).sqrt().mean()
-    torch.testing.assert_close(minibatch_deviation(x, group=4, features=1), expected.expand(4, 1, 2, 2))
-    pairs = minibatch_deviation(x, group=2, features=1)
-    assert torch.equal(pairs[0], pairs[2])
-    assert not torch.equal(pairs[0], pairs[1])
+    torch.testing.assert_close(minibatch_deviation(x), expected.expand(4, 1, 2, 2))
+    groups = minibatch_deviation(torch.randn(8, 5, 2, 2))
+    assert torch.equal(groups[0], groups[2])
+    assert not torch.equal(groups[0], groups[1])
 
 
 def penalty_gradients(discriminator: Discriminator, images: Tensor) -> list[Tensor]:

@@ -41,10 +41,10 @@ def test_noise_is_left_out_where_it_has_no_strength():
 
 def test_ranks_share_one_draw():
     generator = tiny_generator()
-    whole = data.sample_codes(generator, 6, 1, 2)
-    halves = [data.sample_codes(generator, 3, 1, 2, start=start, total=6) for start in (0, 3)]
+    whole = data.draw_z(generator, 6, 1, 2)
+    halves = [data.draw_z(generator, 3, 1, 2, start=start, total=6) for start in (0, 3)]
     torch.testing.assert_close(whole, torch.cat(halves))
-    assert not torch.equal(whole, data.sample_codes(generator, 6, 1, 3))
+    assert not torch.equal(whole, data.draw_z(generator, 6, 1, 3))
 
 
 def test_images_are_kept_as_bytes():
@@ -78,13 +78,13 @@ def test_images_on_disk_are_read_once_and_the_next_ones_while_a_step_computes():
     source = OnDisk()
     ahead = data.ready_to_train(source)
     assert len(ahead) == 10
-    first = data.read_rows(ahead, torch.tensor([1, 0, 1]), torch.tensor([2, 3]))
+    first = ahead.read(torch.tensor([1, 0, 1]), torch.tensor([2, 3]))
     assert first[:, 0, 0, 0].tolist() == [1, 0, 1]
     assert source.second.wait(60), "asked for before the second step"
-    assert data.read_rows(ahead, torch.tensor([2, 3]), torch.tensor([9]))[:, 0, 0, 0].tolist() == [2, 3]
+    assert ahead.read(torch.tensor([2, 3]), torch.tensor([9]))[:, 0, 0, 0].tolist() == [2, 3]
     assert sorted(source.read)[:4] == [0, 1, 2, 3]
     with pytest.raises(OSError, match=r"9\.png"):
-        data.read_rows(ahead, torch.tensor([9]))
+        ahead.read(torch.tensor([9]))
     assert ahead.images(range(4, 6)).shape == (2, 3, 2, 2)
 
 

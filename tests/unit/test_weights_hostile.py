@@ -32,7 +32,7 @@ from clcae_lib.weights import (
     save_alignment,
 )
 from clcae_lib.weights.checkpoints import read_metadata, save_weights
-from clcae_lib.worlds.portraits.judges import build_judge, load_judge
+from clcae_lib.worlds.portraits.judges import JUDGES, load_judge
 from tests.nvidia_pickle import small_tensors, storage_bytes, write_snapshot
 from tests.unit._tiny import WIDTHS, parts_of, tiny_generator
 
@@ -390,7 +390,7 @@ def psp(path):
 def own_files(tmp_path):
     """Files whose config builds a network, by kind: the path, the metadata, and what loads it."""
     images, codes, scale = parts_of().alignment
-    oracle, encoder = build_judge("oracle"), PspEncoder(32, style_dim=8, widths=WIDTHS)
+    oracle, encoder = JUDGES["oracle"](), PspEncoder(32, style_dim=8, widths=WIDTHS)
     inversion = FoundationEncoder(32, style_dim=8, feature_channels=6, widths=WIDTHS)
     published = PublishedEncoder(64, style_dim=8, feature_channels=6, widths=(4, 4, 6, 8, 8), units=(1,) * 4)
     made = {

@@ -69,13 +69,3 @@ class PortraitsWorld(World):
 
 
 WORLDS["portraits"] = PortraitsWorld
-
-__all__ = [
-    "FACTORS",
-    "SPLITS",
-    "IdentityEmbedding",
-    "Oracle",
-    "Perceptual",
-    "Portraits",
-    "PortraitsWorld",
-]

@@ -44,26 +44,21 @@ class Portraits(torch.utils.data.Dataset):
     Args:
         split: name in `factors.SPLITS`; only the split `accessories` wears accessories.
         size: number of images, all of the split if None.
-        cache: whether renders are kept on disk; otherwise every request renders the same pixels again.
         view: 0 for the image of the index, 1, 2, ... for the same people in other states.
 
     Raises:
         ValueError: an unknown split, a size beyond it, a resolution or a view out of range.
     """
 
-    def __init__(
-        self, split: str, size: int | None = None, *, resolution: int = 64, cache: bool = True, view: int = 0
-    ):
+    def __init__(self, split: str, size: int | None = None, *, resolution: int = 64, view: int = 0):
         if split not in SPLITS:
             raise ValueError(f"split: there is no {split!r}; choose one of {', '.join(SPLITS)}")
         size = len(SPLITS[split]) if size is None else size
         if not 0 < size <= len(SPLITS[split]):
             raise ValueError(f"size: {split!r} has 1 to {len(SPLITS[split])} images, got {size}")
-        if resolution < 8:
-            raise ValueError(f"resolution: at least 8 pixels, got {resolution}")
-        if view < 0:
-            raise ValueError(f"view: 0 or more, got {view}")
-        self.split, self.size, self.resolution, self.cache, self.view = split, size, resolution, cache, view
+        if resolution < 8 or view < 0:
+            raise ValueError(f"resolution={resolution}, view={view}: 8 pixels and 0 or more are needed")
+        self.split, self.size, self.resolution, self.view = split, size, resolution, view
         self._mapped: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -79,8 +74,6 @@ class Portraits(torch.utils.data.Dataset):
     def uint8(self, indices: Indices) -> UInt8[Tensor, "n 3 h w"]:
         """Return the images of these local indices, 0 to 255, as stored in the cache."""
         local = self._local(indices)
-        if not self.cache:
-            return self._render(local)
         out = np.empty((len(local), 3, self.resolution, self.resolution), dtype=np.uint8)
         blocks = local // self.block_size
         for block in np.unique(blocks):
@@ -102,13 +95,12 @@ class Portraits(torch.utils.data.Dataset):
         """Return the people of these indices with other factors and their own accessories; never cached."""
         return self._draw(self._local(indices), factors).image
 
-    def prepare(self, *, progress: bool = True) -> "Portraits":
+    def prepare(self) -> "Portraits":
         """Render the blocks that are not in the cache, with a progress bar, and return the data set."""
-        missing = [b for b in range(self._block_count) if not self._block_path(b).is_file()]
+        blocks = range(-(-self.size // self.block_size))
+        missing = [block for block in blocks if not self._block_path(block).is_file()]
         name = f"render {self.split}" + (f" view {self.view}" if self.view else "")
-        for block in tqdm(
-            missing if self.cache else [], desc=name, unit="block", disable=not (progress and missing)
-        ):
+        for block in tqdm(missing, desc=name, unit="block", disable=not missing):
             self._block(block)
         return self
 
@@ -124,10 +116,6 @@ class Portraits(torch.utils.data.Dataset):
         name = f"{self.split}-{self.view}-{self.resolution}"
         return paths.cache_dir() / "portraits" / renderer_digest() / name
 
-    @property
-    def _block_count(self) -> int:
-        return -(-self.size // self.block_size)
-
     def _block_path(self, block: int) -> Path:
         return self.folder / f"{block:05d}.npy"
 
@@ -135,7 +123,15 @@ class Portraits(torch.utils.data.Dataset):
         """Return a block's pixels, mapped from disk, rendered first where they are missing or damaged."""
         if block not in self._mapped:
             mapped = self._read_block(block)
-            self._mapped[block] = self._write_block(block) if mapped is None else mapped
+            if mapped is None:
+                rows = self._block_range(block)
+                who, state = self._global(rows)
+                factors = sample_factors(who, state_indices=state)
+                pixels = to_uint8(self._draw(rows, factors).image.cpu()).numpy()
+                with atomic_path(self._block_path(block)) as temporary, open(temporary, "wb") as file:
+                    np.save(file, pixels)
+                mapped = self._read_block(block)
+            self._mapped[block] = pixels if mapped is None else mapped
         return self._mapped[block]
 
     def _block_range(self, block: int) -> np.ndarray:
@@ -149,13 +145,6 @@ class Portraits(torch.utils.data.Dataset):
         except (FileNotFoundError, ValueError, EOFError):
             return None
         return pixels if pixels.shape == expected and pixels.dtype == np.uint8 else None
-
-    def _write_block(self, block: int) -> np.ndarray:
-        pixels = self._render(self._block_range(block)).numpy()
-        with atomic_path(self._block_path(block)) as temporary, open(temporary, "wb") as file:
-            np.save(file, pixels)
-        mapped = self._read_block(block)
-        return pixels if mapped is None else mapped
 
     def _local(self, indices: Indices) -> np.ndarray:
         if isinstance(indices, slice):
@@ -177,12 +166,3 @@ class Portraits(torch.utils.data.Dataset):
     def _draw(self, local: np.ndarray, factors: Tensor) -> Any:
         worn = sample_accessories(self._global(local)[0]) if self.split == "accessories" else None
         return renderer.render(factors, resolution=self.resolution, accessories=worn)
-
-    def _render(self, local: np.ndarray) -> UInt8[Tensor, "n 3 h w"]:
-        """Render in chunks of one block's pixels, to bound the memory."""
-        if not len(local):
-            return torch.empty(0, 3, self.resolution, self.resolution, dtype=torch.uint8)
-        who, state = self._global(local)
-        factors = sample_factors(who, state_indices=state)
-        chunks = np.array_split(np.arange(len(local)), -(-len(local) // self.block_size))
-        return torch.cat([to_uint8(self._draw(local[c], factors[c]).image.cpu()) for c in chunks])

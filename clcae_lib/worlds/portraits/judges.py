@@ -15,6 +15,7 @@ import torch.nn.functional as nnf
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from clcae_lib.models import configured
 from clcae_lib.weights import checkpoints
 from clcae_lib.worlds.portraits.factors import FACTORS
 
@@ -99,14 +100,12 @@ class _Head(nn.Module):
 
 
 class Judge(nn.Module):
-    """Base class of the networks: a trunk, and the arguments to rebuild them."""
+    """Base class of the networks: a trunk."""
 
     kind: str
 
-    def __init__(self, widths=WIDTHS, hidden: int = 128):
+    def __init__(self, widths):
         super().__init__()
-        self.names = tuple(factor.name for factor in FACTORS)
-        self.config = {"widths": list(widths), "hidden": hidden}
         self.trunk = Trunk(tuple(widths))
 
 
@@ -115,8 +114,9 @@ class Oracle(Judge):
 
     kind = "oracle"
 
+    @configured
     def __init__(self, widths=WIDTHS, hidden: int = 128):
-        super().__init__(widths, hidden)
+        super().__init__(widths)
         self.head = _Head(widths[-1], hidden, len(FACTORS))
         self.register_buffer("mean", torch.tensor([f.mean for f in FACTORS]), persistent=False)
         self.register_buffer("std", torch.tensor([f.std for f in FACTORS]), persistent=False)
@@ -136,9 +136,9 @@ class IdentityEmbedding(Judge):
     kind = "identity"
     name = "portraits identity"
 
+    @configured
     def __init__(self, widths=WIDTHS, hidden: int = 128, outputs: int = 64):
-        super().__init__(widths, hidden)
-        self.config["outputs"] = outputs
+        super().__init__(widths)
         self.head = _Head(widths[-1], hidden, outputs)
         self.columns = [i for i, factor in enumerate(FACTORS) if factor.group == "identity"]
         self.features = nn.Linear(outputs, len(self.columns))
@@ -168,9 +168,9 @@ class Perceptual(Judge):
     name = "portraits perceptual"
     repeats_targets = True
 
+    @configured
     def __init__(self, widths=WIDTHS, hidden: int = 128, landmarks: int = 0):
-        super().__init__(widths, hidden)
-        self.config["landmarks"] = landmarks
+        super().__init__(widths)
         self.head = _Head(widths[-1], hidden, len(FACTORS) + 2 * landmarks)
 
     def pooled(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n f"]:
@@ -204,17 +204,6 @@ def _level_distance(a: Float[Tensor, "n c h w"], b: Float[Tensor, "n c h w"]) ->
 JUDGES: dict[str, type[Judge]] = {net.kind: net for net in (Oracle, IdentityEmbedding, Perceptual)}
 
 
-def build_judge(kind: str, **config) -> Judge:
-    """Return a fresh network, "oracle", "identity" or "perceptual".
-
-    Raises:
-        ValueError: there is no judge of that kind.
-    """
-    if kind not in JUDGES:
-        raise ValueError(f"kind: there is no judge {kind!r}; choose one of {', '.join(JUDGES)}")
-    return JUDGES[kind](**config)
-
-
 def load_judge(path: Path, kind: str, *, device="cpu") -> Judge:
     """Return the network in a weights file, frozen, in evaluation mode.
 
@@ -223,8 +212,5 @@ def load_judge(path: Path, kind: str, *, device="cpu") -> Judge:
         ValueError: it holds something else, or does not fit.
     """
     tensors, metadata = checkpoints.load_weights(path, kind=kind)
-
-    def make() -> Judge:
-        return build_judge(kind, **metadata["config"])
-
-    return checkpoints.build(make, tensors, source=path).to(device)
+    network = checkpoints.build(lambda: JUDGES[kind](**metadata["config"]), tensors, source=path)
+    return network.to(device)
