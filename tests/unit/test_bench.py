@@ -23,7 +23,7 @@ pytestmark = pytest.mark.xdist_group("bench")  # what these tests share is made 
 
 COUNTS = {"images": 8, "edits": 4, "accessories": 4, "codes": 4}
 TINY = [text for name, count in COUNTS.items() for text in (f"--{name}", str(count))]
-SIZES = Sizes(**COUNTS, labelled=200, calibrated=8)
+SIZES = Sizes(**COUNTS, labelled=200, calibrated=4)
 
 
 class Bad(MeanFaceInverter):
@@ -87,10 +87,10 @@ def test_the_documented_inverter_beats_the_trivial_ones_beside_committed_and_sub
 ):
     code = example(page, 0)
     assert len([line for line in code.splitlines() if line]) <= 20
-    (tmp_path / "linear_inverter.py").write_text(code)
+    (tmp_path / "linear_inverter.py").write_text(code.replace("1024", "512"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr("clcae_lib.suite.bench.Sizes", partial(Sizes, labelled=200, calibrated=8))
+    monkeypatch.setattr("clcae_lib.suite.bench.Sizes", partial(Sizes, labelled=200, calibrated=4))
     monkeypatch.setenv("CLCAE_CACHE", str(paths.cache_dir()))
     monkeypatch.setenv("CLCAE_RESULTS", str(committed))
     arguments = ["bench", "linear_inverter:LinearInverter", *TINY, "--images-seen", "1024", "--output", "out"]
@@ -194,13 +194,13 @@ def test_an_entry_point_is_found_by_its_name(monkeypatch):
 
 @pytest.mark.slow
 def test_the_documented_finder_runs_beside_the_others(page, tmp_path, monkeypatch):
-    (tmp_path / "gradient_finder.py").write_text(example(page, 1))
+    (tmp_path / "gradient_finder.py").write_text(example(page, 1).replace("512", "200"))
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr("clcae_lib.suite.bench.FINDERS", ("interfacegan", "sefa"))  # the others take longer
+    monkeypatch.setattr("clcae_lib.suite.bench.FINDERS", ("interfacegan",))  # the others take longer
     text = bench_directions("gradient_finder:find", sizes=SIZES, output=tmp_path)
     edits = pd.read_csv(tmp_path / "bench" / "edits_at_equal_response.csv")
     floor = {"find, mean_face", "find, nearest_code", "random"}
-    assert set(edits["method"]) == {"find", *floor, "interfacegan", "sefa"}
+    assert set(edits["method"]) == {"find", *floor, "interfacegan"}
     yaw = edits[edits["factor"] == "yaw"].set_index("method")
     assert yaw.loc["find", "identity"] > yaw.loc["find, mean_face", "identity"] + 0.2
     assert "report: " in text

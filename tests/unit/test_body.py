@@ -8,6 +8,7 @@ from clcae_lib.models.backbone import make_backbone
 from clcae_lib.training import ConfigError, install
 from clcae_lib.training.body import BodyConfig, BodyTask, pretrained_body, train
 from clcae_lib.worlds import World
+from clcae_lib.worlds.portraits import dataset
 
 SMALL = {"steps": 12, "batch_size": 16, "images": 48, "validation_images": 16, "widths": (4, 6, 8, 8, 8)}
 SMALL |= {"precision": "32-true", "warmup": 2, "log_every": 1}
@@ -16,6 +17,7 @@ SMALL |= {"precision": "32-true", "warmup": 2, "log_every": 1}
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("CLCAE_CACHE", str(tmp_path))
+    monkeypatch.setattr(dataset, "_BLOCK_AT_64", 32)  # render no more than these tests ask for
     return tmp_path
 
 

@@ -262,8 +262,9 @@ def test_train_all_goes_down_the_chain_and_leaves_data_and_environment_alone(tmp
     monkeypatch.setenv("CLCAE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(dataset, "_BLOCK_AT_64", 32)  # render no more than this test asks for
     monkeypatch.setenv("CLCAE_DATA", str(tmp_path / "elsewhere"))
-    monkeypatch.setattr("clcae_lib.editing.named.SAMPLES", 40)
-    monkeypatch.setattr("clcae_lib.editing.named.FINDERS", ("interfacegan",))
+    few = {"SAMPLES": 40, "MEASURED_ON": 4, "FINDERS": ("interfacegan",), "FACTORS": ("yaw", "glasses")}
+    for name, value in few.items():
+        monkeypatch.setattr(f"clcae_lib.editing.named.{name}", value)
     settings = [f"{link}.{text}" for link, texts in TINY.items() for text in texts]
     settings += [f"{link}.{text}" for link in TINY for text in ("device=cpu", "batch_size=4")]
     settings += ["alignment.steps=1", "inversion.steps=1"]

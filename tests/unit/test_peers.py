@@ -199,12 +199,14 @@ def test_hfgi_restores_again_where_an_edit_leads(parts):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_training_lowers_the_loss(parts, method):
-    made = task(parts, method, steps=60, lr=3e-3, batch_size=8, mix=1.0, ema_half_life=0)
+    made = task(parts, method, steps=16, lr=3e-3, batch_size=4, mix=1.0, ema_half_life=0)
     made.setup(make_fabric("cpu"))
+    batch = made.batch(0)
+    made.batch = lambda index: batch  # the same images in every step
     name = "l2_f" if method == "hfgi" else "l2_w_plus"
-    rows = [made.step(index) for index in range(60)]
+    rows = [made.step(index) for index in range(16)]
     losses = [float(row[name].detach()) for row in rows if name in row]
-    assert sum(losses[-8:]) < 0.97 * sum(losses[:8])
+    assert sum(losses[-4:]) < 0.97 * sum(losses[:4])
 
 
 def test_a_trained_file_is_read_as_what_it_is(parts, tmp_path):
