@@ -162,11 +162,21 @@ def test_only_a_complete_run_is_kept_or_sent(suite, tmp_path):
             command(tmp_path / "nothing")
 
 
+@pytest.fixture(scope="module")
+def sent(tmp_path_factory):
+    """A folder for a run that is made once and then copied."""
+    return tmp_path_factory.mktemp("sent")
+
+
 @pytest.fixture
-def foreign(suite, tmp_path):
+def foreign(suite, tmp_path, sent):
     """The folder of a good run that somebody else sent, beside results that are not theirs."""
     suite({"01_a": [TABLE]})
-    folder = run_suite("quick").folder
+    folder = tmp_path / "results" / "quick"
+    if any(sent.iterdir()):
+        shutil.copytree(sent, folder)
+    else:
+        shutil.copytree(run_suite("quick").folder, sent, dirs_exist_ok=True)
     outside = folder.parent / "outside"
     shutil.copytree(folder / "01_a", outside)
     for name in ("status.json", "metrics.csv"):
