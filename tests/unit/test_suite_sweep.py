@@ -25,7 +25,7 @@ from clcae_lib.suite import SuiteError, ablation_runs, cluster, read_runs
 from clcae_lib.suite.cluster import Place
 from clcae_lib.suite.console import Board
 from clcae_lib.suite.runner import run_suite
-from clcae_lib.suite.sweep import plan_sweep, run_sweep
+from clcae_lib.suite.sweep import gather, plan_sweep, run_sweep
 from tests.notebooks_in_small import PARAMETERS, alive, record, wait_for, write_notebook
 
 ABLATION = PARAMETERS + 'variant = "plain"\nfactor = 1\nmode = "on"\nsteps = 10\n'
@@ -80,29 +80,19 @@ def one(**options):
     return run_sweep(**{"variants": ["plain"], "seeds": [0]} | options)
 
 
-def program(text, **options):
-    """A program in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-c", text],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        **options,
-    )
-
-
 DRIVER = (
     "from clcae_lib.suite.sweep import run_sweep\n"
     "if __name__ == '__main__': print(run_sweep(seeds=[0, 1], variants=['plain'], retries=0))"
 )
 
 
-def drive(tmp_path, **options):
+def drive(tmp_path):
     """A sweep of two seeds in a process of its own."""
     script = tmp_path / "driver.py"
     script.write_text(DRIVER)
-    return program(f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__')", **options)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}
+    return subprocess.Popen([sys.executable, str(script)], **options)
 
 
 def test_variants_times_seeds_in_one_table_and_resumed(sweep, tmp_path):
@@ -259,7 +249,6 @@ def test_a_killed_driver_loses_nothing_and_its_kernels_end(ablation, sweep, tmp_
         sweep()
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    driver.stdout.close()
     before = first.read_text()
     assert not (sweeps / "plain" / "seed1").exists(), "nothing half-written under a good name"
     wait_for(lambda: not alive(int(started.read_text())))
@@ -272,34 +261,34 @@ def test_a_killed_driver_loses_nothing_and_its_kernels_end(ablation, sweep, tmp_
 
 
 def test_a_full_disk_fails_the_run_and_spoils_nothing(ablation, sweep, tmp_path):
-    sweeps = sweep().folder
+    sweeps, room = sweep().folder, tmp_path / "room"
     before = (sweeps / "plain" / "seed0" / "metrics.json").read_text()
-    ablation(COUNT, "pathlib.Path(output_dir, 'large.bin').write_bytes(bytes(3_000_000))")
-
-    def small_disk():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
-
-    driver = drive(tmp_path, preexec_fn=small_disk)
-    output, _ = driver.communicate()
-    assert driver.returncode == 0, output
-    assert "File too large" in output
+    small_disk = (
+        f"import resource\nif not pathlib.Path({str(room)!r}).exists():\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))\n"
+        "pathlib.Path(output_dir, 'large.bin').write_bytes(bytes(3_000_000))"
+    )
+    ablation(COUNT, small_disk)
+    failed = sweep(seeds=[0, 1], retries=0).failed
+    assert failed.keys() == {"plain/seed0", "plain/seed1"}
+    assert all("File too large" in reason for reason in failed.values())
     assert (sweeps / "plain" / "seed0" / "metrics.json").read_text() == before
     assert not (sweeps / "plain" / "seed1").exists()
     assert len(read_runs(sweeps)) == 0, "what is stale is not in the table"
+    room.touch()
     assert sweep(seeds=[0, 1]).complete == 2, "with room the sweep goes on"
 
 
 def test_without_room_for_the_table_the_earlier_one_stays(sweep):
     sweeps = sweep().folder
     before = (sweeps / "runs.csv").read_bytes()
-    done = program(
-        "import resource\nfrom clcae_lib.suite.sweep import gather, plan_sweep\n"
-        "plan = plan_sweep(seeds=[0])\nresource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
-        "gather(plan.target, plan.runs, keep=False)"
-    )
-    output, _ = done.communicate()
-    assert done.returncode != 0
-    assert "File too large" in output
+    plan, limits = plan_sweep(seeds=[0]), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            gather(plan.target, plan.runs, keep=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (sweeps / "runs.csv").read_bytes() == before
     assert not list(sweeps.glob(".partial*"))
 
