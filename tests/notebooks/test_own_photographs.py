@@ -1,14 +1,13 @@
 """The notebooks on a world of one's own photographs, by the command that docs/photographs.md gives."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from clcae_lib.cli import app
 from clcae_lib.photos.detection import has_detector
 from clcae_lib.worlds import add_world
 from clcae_lib.worlds.portraits.photographs import write_photographs
@@ -19,6 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 @pytest.fixture
 def album(tmp_path, repository, monkeypatch):
     """Four photographs with landmarks, and a data folder whose world `family` draws as the portraits do."""
+    monkeypatch.chdir(repository)
     data = tmp_path / "data"
     data.mkdir()
     (data / "portraits").symlink_to(repository / "data" / "portraits")
@@ -32,16 +32,14 @@ def album(tmp_path, repository, monkeypatch):
     return folder
 
 
-def run(repository, *settings, only="08"):
-    command = [sys.executable, "-m", "clcae_lib.cli", "run", "--profile", "smoke", "--only", only]
-    options = [f"--set={setting}" for setting in settings]
-    environment = {**os.environ, "PYTHONPATH": str(repository)}
-    return subprocess.run(
-        [*command, *options], cwd=repository, env=environment, capture_output=True, text=True, check=False
+def run(*settings, only=("08",)):
+    options = [part for name in only for part in ("--only", name)]
+    return CliRunner().invoke(
+        app, ["run", "--profile", "smoke", *options, *(f"--set={setting}" for setting in settings)]
     )
 
 
-def test_a_world_without_attributes_and_files_of_all_kinds(album, repository, tmp_path):
+def test_a_world_without_attributes_and_files_of_all_kinds(album, tmp_path):
     """No landmarks, damaged ones, ones of a smaller copy, and one stem twice stop no other photograph."""
     halved = json.loads((album / "portrait_02.landmarks.json").read_text())
     halved["size"] = [side // 2 for side in halved["size"]]
@@ -52,8 +50,8 @@ def test_a_world_without_attributes_and_files_of_all_kinds(album, repository, tm
     shutil.copy(album / "portrait_01.jpg", album / "portrait_00.png")
     (album / "portrait_00.landmarks.json").rename(album / "portrait_00.jpg.landmarks.json")
     shutil.copy(album / "portrait_01.landmarks.json", album / "portrait_00.png.landmarks.json")
-    done = run(repository, f"folder={album}", "photographs=9", "world=family")
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run(f"folder={album}", "photographs=9", "world=family")
+    assert done.exit_code == 0, done.output
     results = tmp_path / "results" / "smoke" / "08_your_own_photographs"
     used = ["portrait_00.jpg", "portrait_00.png", "portrait_01.jpg", "portrait_02.jpg"]
     assert sorted(path.name for path in (results / "edited").iterdir()) == [f"{name}.png" for name in used]
@@ -61,24 +59,18 @@ def test_a_world_without_attributes_and_files_of_all_kinds(album, repository, tm
 
 
 @pytest.mark.skipif(has_detector(), reason="the extra `faces` is installed: it looks for faces itself")
-def test_plain_photographs_end_with_the_reason_for_each_file(album, repository):
+def test_plain_photographs_end_with_the_reason_for_each_file_and_what_needs_factors_says_so(album):
     for path in album.glob("*.landmarks.json"):
         path.unlink()
-    done = run(repository, f"folder={album}", "photographs=9")
-    assert done.returncode == 1
-    assert "has no photograph that can be used" in done.stdout
-    assert "portrait_02.jpg: no landmarks file, and no face detector installed; " in done.stdout
-    assert "write the landmarks into portrait_02.landmarks.json beside it (data/README.md; " in done.stdout
-    assert "stack expects" not in done.stdout + done.stderr
-
-
-@pytest.mark.parametrize(
-    ("only", "remedy"),
-    [("00", "the tour needs a drawn world"), ("04", "explore this one with `clcae explore --world family`")],
-)
-@pytest.mark.usefixtures("album")
-def test_a_notebook_that_needs_factors_says_so_at_the_start(repository, only, remedy):
-    done = run(repository, "world=family", only=only)
-    assert done.returncode == 1
-    assert "WorldError: world='family': th" in done.stdout
-    assert remedy in done.stdout
+    done = run(
+        *("world=family", "08.world=portraits", f"08.folder={album}", "08.photographs=9"),
+        only=("00", "04", "08"),
+    )
+    assert done.exit_code == 1
+    assert "has no photograph that can be used" in done.output
+    assert "portrait_02.jpg: no landmarks file, and no face detector installed; " in done.output
+    assert "write the landmarks into portrait_02.landmarks.json beside it (data/README.md; " in done.output
+    assert "stack expects" not in done.output
+    assert done.output.count("WorldError: world='family': th") == 2
+    for remedy in ("the tour needs a drawn world", "explore this one with `clcae explore --world family`"):
+        assert remedy in done.output

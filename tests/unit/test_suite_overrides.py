@@ -112,10 +112,10 @@ def test_every_reply_is_looked_for_again_and_progress_reported_after_each_cell(t
 
 
 def test_widgets_that_print_do_not_make_a_notebook_wait_for_ever(tmp_path):
-    node = execute(tmp_path, *[OUTPUTS] * 100)
+    node = execute(tmp_path, *[OUTPUTS] * 40)
     states = node.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"].values()
     outputs = [state["state"]["outputs"] for state in states if state["model_name"] == "OutputModel"]
-    assert [output[0]["text"] for output in outputs] == ["0\n1\n2\n"] * 100
+    assert [output[0]["text"] for output in outputs] == ["0\n1\n2\n"] * 40
 
 
 def test_a_notebook_shows_a_drawing_as_the_drawing_says(tmp_path):
