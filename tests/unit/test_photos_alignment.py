@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import cache
 
 import pytest
 import torch
@@ -37,6 +38,7 @@ def sixty_eight(five):
     return points
 
 
+@cache
 def portrait(resolution=384, **values):
     """A frontal render and its five landmarks."""
     row = MEAN.clone()
