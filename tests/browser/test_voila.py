@@ -47,21 +47,6 @@ def test_a_slider_changes_the_image_and_undo_brings_it_back(visit):
     visit.check()
 
 
-def test_a_hundred_quick_moves_end_in_the_image_of_the_last(visit):
-    visit.press("age", "ArrowRight", 21)
-    visit.shows("edits={'age': 1.05}")
-    expected = visit.image()
-    visit.press("age", "ArrowLeft")
-    visit.shows("edits={'age': 1.0}")
-    for move in range(50):
-        visit.press("age", "ArrowRight" if move % 2 else "ArrowLeft", 2)
-    visit.press("age", "ArrowRight")
-    visit.shows("edits={'age': 1.05}")
-    assert visit.image() == expected
-    visit.reset()
-    visit.check()
-
-
 def test_uploads_are_inverted_and_hostile_ones_refused_in_a_sentence(visit, portrait, tmp_path):
     visit.open("Source")
     before = visit.image()
