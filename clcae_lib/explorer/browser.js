@@ -45,12 +45,14 @@
     }
   }, true);
 
-  // A photograph of a phone is made to fit here; of what no decoder reads, only the beginning is sent.
+  // A photograph of a phone is made to fit here, and AVIF made JPEG; of what no decoder reads, only the beginning
+  // is sent.
+  const kept = (file) => file.type !== "image/avif";
   const fitting = async (file) => {
     const image = await createImageBitmap(file);
     const longer = Math.max(image.width, image.height);
     for (let side = 4096, made = file; ; side /= 2) {
-      if (made.size <= limit && (made !== file || longer <= side)) return made;
+      if (made.size <= limit && (made !== file || (kept(file) && longer <= side))) return made;
       const canvas = document.createElement("canvas");
       canvas.width = Math.ceil((image.width * Math.min(side, longer)) / longer);
       canvas.height = Math.ceil((image.height * Math.min(side, longer)) / longer);
@@ -65,7 +67,7 @@
     const ours = pressed?.classList.contains("clcae-upload");
     const photograph = ours && file.type.startsWith("image/") && file.size <= 8 * limit;
     if (ours && !photograph && file.size > limit) throw `${file.size} bytes`;
-    if (!photograph || file.size < limit / 4) return read.call(this, file);
+    if (!photograph || (kept(file) && file.size < limit / 4)) return read.call(this, file);
     fitting(file).then((made) => read.call(this, made), () => read.call(this, file.slice(0, 4096)));
   };
 })();

@@ -107,8 +107,8 @@ class ControlPanel:
         self.method = w.Dropdown(options=studio.methods or (State().method,), **_named("Inverted by"))
         spaces = [(label, space) for space, label in SPACE_LABELS.items()]
         self.space = w.Dropdown(options=spaces, value="f", **_named("Decoded from"))
-        limits = "PNG, JPEG or WebP; its face, or else its centre, is used, and it is not kept"
-        self.upload = file_upload(".png,.jpg,.jpeg,.webp", "Upload an image", limits)
+        limits = "PNG, JPEG, WebP or AVIF; its face, or else its centre, is used, and it is not kept"
+        self.upload = file_upload(".png,.jpg,.jpeg,.webp,.avif", "Upload an image", limits)
         self.marking = Marking()
         self.thumbnails = w.HBox([]).add_class("clcae-thumbs")
         self.earlier, self.later = (

@@ -9,9 +9,11 @@ from tqdm import tqdm  # that of notebooks ignores `disable=None`
 
 from clcae_lib.photos.landmarks import SUFFIX
 from clcae_lib.photos.reading import LIMITS, Limits, PhotoError, check_image, read_image, shown
+from clcae_lib.spaces import SPACES
 
 # Files that systems leave in folders of images; names that begin with a dot are left out as well.
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
+_CODES = ".safetensors"
 _MOST = 10  # reasons in one message
 Used = TypeVar("Used")
 
@@ -33,7 +35,7 @@ def read_folder(
 ) -> tuple[list[Path], list[Refusal]]:
     """Return the usable images of a folder, sorted by name, and the other files.
 
-    Hidden files and files of landmarks are left out. Both lists may be empty.
+    Hidden files, files of landmarks and results of `clcae invert` are left out. Both lists may be empty.
 
     Args:
         folder: folder to search.
@@ -109,7 +111,7 @@ def none_usable(folder: Path | str, refused: Sequence[Refusal] = ()) -> str:
                 f"photographs are located in its folders, such as {shown(first.parent)}: name that one (or, "
                 "for `clcae world add`, say --recursive)"
             )
-    lines = lines or ["it is empty; name the folder of your photographs"]
+    lines = lines or ["it is empty, or has results of `clcae invert` only; name that of your photographs"]
     return "\n".join([f"{shown(folder)} has no photograph that can be used:", *lines])
 
 
@@ -132,7 +134,16 @@ def _files(folder: Path, recursive: bool, refused: list[Refusal]) -> Iterator[Pa
 
     for place, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = [name for name in folders if recursive and not _left_out(name)]
-        yield from (Path(place) / name for name in names if not _left_out(name))
+        written = _written(set(names))
+        yield from (Path(place) / name for name in names if not _left_out(name) and name not in written)
+
+
+def _written(names: set[str]) -> set[str]:
+    """Return the names of results of `clcae invert` in a folder: images beside their codes, and the table."""
+    codes = [name for name in names if name.endswith(_CODES)]
+    images = {f"{code.removesuffix(_CODES)}.{space}.png": code for code in codes for space in SPACES}
+    found = images.keys() & names
+    return found | {images[name] for name in found} | ({"measures.csv"} if found else set())
 
 
 def _left_out(name: str) -> bool:

@@ -184,6 +184,11 @@ class PhotoWorld(World):
             )
         return super().require(name, command=command)
 
+    def _other_preset(self, name: str) -> str:
+        """Return the end of the message on a missing encoder, which methods without one end too."""
+        without = ", or do without an encoder: `clcae invert --method optimisation_w_plus`"
+        return super()._other_preset(name) or (without if name.startswith("inversion_") else "")
+
     @property
     def generator_file(self) -> Path:
         """The generator's file: the named one, `generator.safetensors`, or the official one.

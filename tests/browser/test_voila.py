@@ -60,6 +60,11 @@ def test_uploads_are_inverted_and_hostile_ones_refused_in_a_sentence(visit, port
     visit.upload("Upload an image", phone)  # reduced before it travels
     visit.changes_from(plain)
     assert "clcae-error" not in visit.page.locator(".clcae-status").inner_html()
+    assert "clcae-error" not in visit.page.locator(".clcae-status").inner_html()
+    large, small = visit.image(), tmp_path / "small.avif"
+    Image.open(portrait).convert("RGB").save(small)
+    visit.upload("Upload an image", small)  # made JPEG before it travels
+    visit.changes_from(large)
     photograph, unmarked = visit.page.locator("img.clcae-mark"), visit.image()
     for x, y in ((60, 60), (100, 60), (80, 80), (65, 100), (95, 100)):
         photograph.click(position={"x": x, "y": y})

@@ -13,6 +13,7 @@ from clcae_lib.inversion import ClcaeInverter
 from clcae_lib.models import FoundationEncoder
 from clcae_lib.paths import notebooks_dir
 from clcae_lib.photos import Landmarks, save_landmarks
+from clcae_lib.photos.folder import list_files
 from clcae_lib.suite.plan import plan
 from clcae_lib.weights import load_generator, save_generator
 from clcae_lib.weights.checkpoints import save_weights
@@ -79,6 +80,18 @@ def test_45_and_46_landmarks_and_results_are_no_photographs(family, album, tmp_p
     assert "24 inverted, 0 not" in done.output
     assert pd.read_csv(tmp_path / "out" / "measures.csv")["error"].isna().all()
     assert "name another one for the results" in call(*command, "--output", album).output
+    results = call(*command[:-1], tmp_path / "out", "--output", tmp_path / "again")
+    assert "it is empty, or has results of `clcae invert` only" in results.output
+    call(*command, "--output", album / "out")
+    assert [path.parent for path in list_files(album, recursive=True)[0]] == [album] * 24
+
+
+def test_an_album_without_an_encoder_learns_of_the_methods_that_need_none(family, album, tmp_path):  # noqa: F811
+    family.weights("inversion_foundation").unlink()
+    for preset in ("foundation", "published"):
+        command = ["invert", "--world", "family", "--preset", preset, "--device", "cpu", "--input", album]
+        done = call(*command, "--output", tmp_path / "out")
+        assert "or do without an encoder: `clcae invert --method optimisation_w_plus`" in done.output
 
 
 def test_38_the_face_is_chosen_for_one_inversion(family, album, tmp_path):  # noqa: F811
