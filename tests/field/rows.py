@@ -94,7 +94,7 @@ ROWS = {
     ),
     46: Row(
         "output among the input",
-        "refused",
+        "refused; earlier results are left out",
         f"{_PHOTOS}::test_45_and_46_landmarks_and_results_are_no_photographs",
     ),
     47: Row("photographs in subfolders", "named", f"{_PHOTOS}::test_47_a_folder_of_folders_names_them"),
