@@ -101,7 +101,7 @@ ROWS = {
     48: Row(
         "few photographs, no factors",
         "works or refused",
-        f"{_OWN}::test_a_notebook_that_needs_factors_says_so_at_the_start",
+        f"{_OWN}::test_plain_photographs_end_with_the_reason_for_each_file_and_what_needs_factors_says_so",
     ),
     49: Row(
         "two threads draw",
