@@ -116,7 +116,8 @@ class NearestCodeInverter:
     @property
     def bank_file(self) -> Path:
         """The cache file of the embeddings, named by codes, networks and the program that makes them."""
-        states = [network.state_dict() for network in (self.generator.style, self.latent_encoder)]
+        networks = (self.generator.style, self.latent_encoder)
+        states = [{k: v.cpu() for k, v in network.state_dict().items()} for network in networks]
         digests = [hashlib.sha256(safetensors.torch.save(state)).hexdigest() for state in states]
         modules = [__name__, type(self.generator).__module__, type(self.latent_encoder).__module__]
         key = cache.key(self.bank, self.seed, digests, modules=modules)
