@@ -6,21 +6,3 @@ from clcae_lib.explorer.identity import identity_basis
 from clcae_lib.explorer.state import ExplorerError, History, State
 from clcae_lib.explorer.studio import Frame, Studio
 from clcae_lib.explorer.uploads import as_text, from_text, read_upload
-
-__all__ = [
-    "Control",
-    "ExplorerError",
-    "Frame",
-    "History",
-    "State",
-    "Studio",
-    "as_text",
-    "codes",
-    "find_controls",
-    "from_text",
-    "gif",
-    "identity_basis",
-    "png",
-    "read_upload",
-    "snippet",
-]

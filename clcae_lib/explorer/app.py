@@ -71,9 +71,6 @@ class Explorer:
         controls: every control; setting a value does what a visitor's drag does.
         views: every place for results.
         root: the widget that holds them all.
-
-    Raises:
-        WorldError: the world has no generator.
     """
 
     def __init__(
@@ -118,8 +115,7 @@ class Explorer:
     def show(self) -> None:
         """Display the explorer once its first state is drawn.
 
-        A page that Voila serves asks for the widgets' values once, and loses those that change while it
-        creates the widgets.
+        A page that Voila serves asks for the widgets' values once, and loses those that change meanwhile.
         """
         self.wait(_FIRST_STATE)
         script = (_FOLDER / "browser.js").read_text(encoding="utf-8")
@@ -253,7 +249,6 @@ class Explorer:
         self._use(studio, studio.first)
 
     def _step(self, state: State) -> None:
-        """Make a state the present one and have it drawn."""
         self.history.push(state)
         self._clear_error()
         self._draw(state)
@@ -290,7 +285,6 @@ class Explorer:
             self.views.say(_READY)
 
     def _turn(self, by: int) -> None:
-        """Show the thumbnails of another page of the gallery."""
         studio, size = self.studio, self.studio.gallery_size
         self._page = max(0, min(self._page + by, (size - 1) // THUMBNAILS * THUMBNAILS))
         indices = range(self._page, min(self._page + THUMBNAILS, size))
@@ -310,23 +304,20 @@ class Explorer:
     def _on_upload(self, name: str, data: bytes) -> None:
         self.views.say("Looking for the face in your image …")
         self._uploaded = name, data
-        options = {"name": name, "side": self.studio.side, "align": self.studio.world.find_crop}
-        self._later("upload", partial(read_upload, data, **options), self._show_upload)
+        self._cut_upload(self.studio.world.find_crop)
         show = partial(self.controls.marking.show, name=name)
         self._later("photograph", partial(open_upload, data, name=name), show)
 
+    def _cut_upload(self, place: Callable[[Path, Image.Image], Crop]) -> None:
+        name, data = self._uploaded
+        make = partial(read_upload, data, name=name, side=self.studio.side, align=place)
+        self._later("upload", make, self._show_upload)
+
     def _on_marks(self) -> None:
         """Cut the uploaded photograph around the face that the visitor has marked."""
-        face, world = self.controls.marking.face, self.studio.world
-        if face is None:
-            return
-
-        def place(_: Path, image: Image.Image) -> Crop:
-            return align(face, image.size, side=self.studio.side, widen=world.widen)
-
-        name, data = self._uploaded
-        options = {"name": name, "side": self.studio.side, "align": place}
-        self._later("upload", partial(read_upload, data, **options), self._show_upload)
+        if (face := self.controls.marking.face) is not None:
+            framing = {"side": self.studio.side, "widen": self.studio.world.widen}
+            self._cut_upload(lambda _, image: align(face, image.size, **framing))
 
     def _show_upload(self, image: Pixels) -> None:
         self.controls.upload_text, self.controls.source.value = as_text(image), "upload"

@@ -88,7 +88,6 @@ def find_controls(
         report: called with a sentence for each file of directions that cannot be used.
 
     Raises:
-        WorldError: the world has no generator.
         ValueError: a factor does not exist.
     """
     device = resolve_device(device)
@@ -185,14 +184,14 @@ def _in_deviations(direction: Direction, codes: torch.Tensor) -> Direction:
 def _components(generator: Generator, codes: torch.Tensor) -> list[Control]:
     """GANSpace's and SeFa's components, with one unit, so that their sliders compare."""
     number = min(COMPONENTS, codes.shape[1])
-    components = ganspace(codes, components=number)
-    principal = [components.direction(i) for i in range(number)]
-    amplified = [_in_deviations(direction, codes) for direction in sefa(generator, count=number)]
+    principal = ganspace(codes, components=number)
     text = "a principal component of the codes W; strength 1 is one standard deviation along it"
     found = [
-        Control(f"ganspace-{i}", f"component {i + 1}", "GANSpace", d, text) for i, d in enumerate(principal)
+        Control(f"ganspace-{i}", f"component {i + 1}", "GANSpace", principal.direction(i), text)
+        for i in range(number)
     ]
     text = "what the layers amplify most; strength 1 is one standard deviation of the codes along it"
-    return found + [
-        Control(f"sefa-{i}", f"eigenvector {i + 1}", "SeFa", d, text) for i, d in enumerate(amplified)
-    ]
+    for i, direction in enumerate(sefa(generator, count=number)):
+        amplified = _in_deviations(direction, codes)
+        found.append(Control(f"sefa-{i}", f"eigenvector {i + 1}", "SeFa", amplified, text))
+    return found

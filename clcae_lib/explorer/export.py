@@ -38,17 +38,8 @@ def png(frame: Frame) -> bytes:
 def gif(studio: Studio, state: State, *, frames: int = 24, milliseconds: int = 80) -> bytes:
     """Return an animation, there and back, as a GIF file that repeats for ever.
 
-    It runs over the range of the strip's control; without a strip, from no edits to all of them.
-
-    Args:
-        studio: the studio that draws it.
-        state: what is drawn.
-        frames: number of images on the way there; those on the way back come on top.
-        milliseconds: time for which each is shown.
-
-    Raises:
-        ExplorerError: the state asks for what this world does not have.
-        ValueError: frames is not 2 to 120.
+    It runs over the range of the strip's control; without a strip, from no edits to all of them. There are
+    `frames` images (2 to 120, else a ValueError) on the way there, each shown for so many milliseconds.
     """
     if not 2 <= frames <= MAX_FRAMES:
         raise ValueError(f"frames must be 2 to {MAX_FRAMES}, not {frames}")
@@ -67,9 +58,6 @@ def codes(studio: Studio, state: State) -> bytes:
     """Return the codes after the edits as a safetensors file, with the state in its metadata.
 
     `checkpoints.load_weights(path, kind="inversion codes")` reads it.
-
-    Raises:
-        ExplorerError: the state asks for what this world does not have.
     """
     inversion = studio.inversion(state)
     tensors = {name: getattr(inversion, name) for name in ("w", "w_plus", "feature", "styles")}

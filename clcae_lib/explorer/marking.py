@@ -20,9 +20,7 @@ SIDE = 480
 class Marking:
     """The photograph with its marks, and their numbers; hidden until there is a photograph.
 
-    Attributes:
-        points: the marks as text, `x,y x,y ...` in pixels of the photograph as it is shown.
-        box: all of it, to be shown.
+    `points` holds the marks as text, `x,y x,y ...` in pixels of the photograph as it is shown.
     """
 
     def __init__(self) -> None:

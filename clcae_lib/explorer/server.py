@@ -25,6 +25,7 @@ from tornado import web
 from traitlets import Int
 from traitlets.config import Config
 
+from clcae_lib import paths
 from clcae_lib.explorer.state import ExplorerError
 
 MESSAGE_BYTES = 10_000_000
@@ -48,63 +49,35 @@ def serve(
     device: str = "auto",
     host: str = "127.0.0.1",
     port: int = 8866,
-    visitors: int = 4,
-    idle: int = 900,
-    names: Sequence[str] = (),
-    base_url: str = "/",
-    stripped: bool = False,
+    **options: Any,
 ) -> None:
-    """Serve the explorer until interrupted.
+    """Serve the explorer until interrupted; the arguments are the options of `clcae explore`.
 
-    Directions are looked for before the first visitor comes, so that none of them waits for it.
-
-    Args:
-        world: the world shown first.
-        device: device of the networks.
-        host: address to serve; put a proxy with authentication before any other than 127.0.0.1.
-        port: port of the page.
-        visitors: the most visitors at the same time; each has a kernel of some 600 MB.
-        idle: seconds after which a visitor who does nothing loses the kernel.
-        names: names besides localhost under which a browser or a proxy may ask for the page. They are
-            checked if `host` is 127.0.0.1 or another loopback address: a foreign site that gives its own
-            name this address (DNS rebinding) is refused.
-        base_url: beginning of the page's path behind a proxy, such as "/user/jane/explorer/".
-        stripped: the proxy removes that beginning from the paths that it passes on.
-
-    Raises:
-        ExplorerError: visitors or idle is below 1, or the port cannot be used.
-        WorldError: the world cannot be shown.
+    Directions are looked for before the first visitor comes, so that none of them waits for it. Put a proxy
+    with authentication before any host other than 127.0.0.1. Each visitor has a kernel of some 600 MB, and
+    loses it after `idle` seconds. `names`, besides localhost, are those under which a browser or a proxy may
+    ask for the page. They are checked if `host` is a loopback address: a foreign site that gives its own name
+    this address (DNS rebinding) is refused.
     """
     from voila.app import Voila
 
     from clcae_lib.explorer.studio import Studio
 
-    if visitors < 1 or idle < 1:
-        raise ExplorerError("visitors and idle must be 1 or more")
     require_port(host, port)
     for sentence in Studio.open(world, device=device).left_out:
         _log.warning("not used: %s", sentence)
-    paths = os.environ.get("JUPYTER_PATH")
-    os.environ["JUPYTER_PATH"] = os.pathsep.join([str(_TEMPLATES.parent), *([paths] if paths else [])])
-    try:
-        with tempfile.TemporaryDirectory(prefix="clcae-explorer-") as folder:
-            page = write_page(Path(folder), world=world, device=device)
-            limits = {"visitors": visitors, "idle": idle, "names": names}
-            place = {"host": host, "port": port, "base_url": base_url, "stripped": stripped}
-            config = configuration(folder=Path(folder), **place, **limits)
-            Voila.launch_instance([str(page)], config=config)
-    finally:
-        del os.environ["JUPYTER_PATH"]
-        if paths is not None:
-            os.environ["JUPYTER_PATH"] = paths
+    places = filter(None, [str(_TEMPLATES.parent), os.environ.get("JUPYTER_PATH")])
+    with (
+        paths.environment("JUPYTER_PATH", os.pathsep.join(places)),
+        tempfile.TemporaryDirectory(prefix="clcae-explorer-") as folder,
+    ):
+        page = write_page(Path(folder), world=world, device=device)
+        config = configuration(host=host, port=port, folder=Path(folder), **options)
+        Voila.launch_instance([str(page)], config=config)
 
 
 def require_port(host: str, port: int) -> None:
-    """Check that a port can be served.
-
-    Raises:
-        ExplorerError: another program has it, or it may not be used.
-    """
+    """Raise an ExplorerError if another program has a port, or if it may not be used."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         socket.create_server((host, port), family=family).close()
@@ -129,14 +102,14 @@ def configuration(
     *,
     host: str,
     port: int,
-    visitors: int,
-    idle: int,
     folder: Path,
+    visitors: int = 4,
+    idle: int = 900,
     names: Sequence[str] = (),
     base_url: str = "/",
     stripped: bool = False,
 ) -> Config:
-    """Return Voila's settings: the arguments of `serve`, and the empty folder of the page."""
+    """Return Voila's settings for the empty folder of the page; the arguments are those of `serve`."""
     config = Config()
     config.Voila.update(ip=host, port=port, port_retries=0, open_browser=False, root_dir=str(folder))
     config.Voila.base_url = f"/{base_url.strip('/')}/".replace("//", "/")
@@ -175,11 +148,7 @@ class CheckedConnection(ZMQChannelsWebsocketConnection):
     """
 
     async def prepare(self) -> None:
-        """Refuse a websocket of another protocol before it opens.
-
-        Raises:
-            HTTPError: the visitor's program does not offer the protocol.
-        """
+        """Refuse, with an HTTPError, a websocket of another protocol before it opens."""
         offered = self.websocket_handler.request.headers.get("Sec-WebSocket-Protocol", "")
         if _PROTOCOL not in [name.strip() for name in offered.split(",")]:
             raise web.HTTPError(400, f"open the websocket with the protocol {_PROTOCOL}")
@@ -222,11 +191,7 @@ class CappedKernels(AsyncMappingKernelManager):
     _starting = 0
 
     async def start_kernel(self, **options: Any) -> str:
-        """Start a kernel and return its name.
-
-        Raises:
-            HTTPError: all places are taken; the page shows it as a sentence.
-        """
+        """Start a kernel and return its name; an HTTPError, which the page shows, if all places are taken."""
         if len(self.list_kernel_ids()) + self._starting >= self.visitors:
             text = f"All {self.visitors} places are taken. Please come back in a few minutes."
             raise web.HTTPError(503, text, reason="All places are taken")
@@ -240,7 +205,6 @@ class CappedKernels(AsyncMappingKernelManager):
 def give_token(request: web.RequestHandler, **_: Any) -> None:
     """Set the cookie without which a closed page cannot end its kernel: Voila's hook before a page.
 
-    Reading the token sets it. Voila itself does not (its issue 1458), and the place would stay taken until
-    the kernel counts as idle.
+    Reading the token sets it. Voila itself does not (its issue 1458).
     """
     _ = request.xsrf_token

@@ -6,7 +6,6 @@ A state asks for codes in W, W+ or F (arXiv 2211.11448, section 3) and for steps
 
 import json
 import re
-import reprlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import field, fields, replace
@@ -16,9 +15,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
-from pydantic_core import PydanticCustomError
 
 from clcae_lib.errors import ClcaeError
+from clcae_lib.settings import explain
 
 MAX_STRENGTH = 20.0
 """The furthest edit, in standard deviations; no generator draws faces near as far out."""
@@ -39,11 +38,7 @@ def _in_one_sentence(cls: type) -> type:
         try:
             checked(self, **values)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ": ".join(str(part)[:40] for part in first["loc"] if part != "[key]")
-            fault = first["msg"].replace("Input", "the value", 1)
-            value = reprlib.repr(first["input"])
-            raise ExplorerError(f"{place}: {fault}, not {value}.") from error
+            raise ExplorerError(f"{explain(error)}.") from error
 
     cls.__init__ = __init__
     return cls
@@ -51,7 +46,7 @@ def _in_one_sentence(cls: type) -> type:
 
 def _check_name(name: str) -> str:
     if not re.fullmatch(r"[\w.-]{1,64}", name):
-        raise PydanticCustomError("name", "the value should be a short name of letters and digits")
+        raise ValueError("give a short name of letters and digits")
     return name
 
 
@@ -60,14 +55,12 @@ def _sorted_edits(edits: Mapping[str, float]) -> Mapping[str, float]:
     return MappingProxyType({key: edits[key] for key in sorted(edits) if edits[key] != 0})
 
 
-def _sorted_rows(rows: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(sorted(set(rows)))
-
-
 _Name = Annotated[str, AfterValidator(_check_name)]
 _Whole = Annotated[int, Field(ge=0, lt=2**53)]
 _Strength = Annotated[float, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH)]
 _Row = Annotated[int, Field(ge=0, lt=64)]
+_Unique = AfterValidator(lambda rows: tuple(sorted(set(rows))))
+_Rows = Annotated[tuple[_Row, ...], Field(max_length=64, strict=False), _Unique]
 
 
 @_in_one_sentence
@@ -107,9 +100,7 @@ class State:
         default_factory=dict, hash=False
     )
     mix_seed: _Whole | None = None
-    mix_layers: Annotated[
-        tuple[_Row, ...], Field(max_length=64, strict=False), AfterValidator(_sorted_rows)
-    ] = ()
+    mix_layers: _Rows = ()
     lock_identity: bool = False
     strip: _Name | None = None
     strip_range: Annotated[float, Field(ge=0.01, le=MAX_STRENGTH)] = 2.0
@@ -134,11 +125,6 @@ class State:
             raise ExplorerError("This is not valid JSON; load a file that the explorer saved.") from error
         if not isinstance(values, dict):
             raise ExplorerError("This JSON is not an object; load a file that the explorer saved.")
-        unknown = values.keys() - {f.name for f in fields(cls)}
-        if unknown:
-            raise ExplorerError(
-                f"A state has no {reprlib.repr(min(unknown))}; load a file that the explorer saved."
-            )
         return cls(**values)
 
     def with_edit(self, key: str, strength: float | int) -> "State":
@@ -149,11 +135,7 @@ class State:
 class History:
     """The states so far, for undo and redo; a drag, which sends many states, is one step.
 
-    Args:
-        state: the first one, which `reset` returns to.
-        pause: seconds; changes of one control that follow each other sooner are one step.
-        limit: steps kept; the oldest are forgotten.
-        clock: seconds that only rise.
+    Changes of one control that follow each other within `pause` seconds are a drag. `limit` steps are kept.
     """
 
     def __init__(

@@ -4,11 +4,11 @@ It inverts (arXiv 2211.11448, section 3), edits W+ and carries F along (section 
 edit changed beside what it was asked to change (section 4.3).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,13 +20,12 @@ from clcae_lib.devices import resolve_device
 from clcae_lib.editing import Direction, apply_all, channel_spread, sample_codes
 from clcae_lib.editing.named import SAMPLES
 from clcae_lib.evaluation import Judges
-from clcae_lib.explorer.controls import Control, find_controls
+from clcae_lib.explorer.controls import find_controls
 from clcae_lib.explorer.identity import identity_basis, project_off
 from clcae_lib.explorer.state import ExplorerError, State
 from clcae_lib.explorer.uploads import from_text
 from clcae_lib.images import from_array, to_array
 from clcae_lib.inversion import ClcaeInverter, Inversion
-from clcae_lib.models import Generator
 from clcae_lib.spaces import broadcast_w
 from clcae_lib.weights import ENCODERS
 from clcae_lib.worlds import World, WorldError, get_world
@@ -61,8 +60,7 @@ class Frame:
         readout: a row for each factor; columns before, after and change, in the factor's standard deviations,
             read by the oracle in the role "measure", and whether the factor is reliable (see
             `Judges.unreliable`); None where the world has no oracle.
-        identity: identity similarity, -1 to 1, of before and after; None where the world has no identity
-            network.
+        identity: identity similarity, -1 to 1, of before and after; None without an identity network.
     """
 
     before: Pixels
@@ -90,74 +88,53 @@ class _Codes(NamedTuple):
 class Studio:
     """Renders the states of one world; several threads may call it at the same time.
 
+    Whatever is asked of it and this world does not have is an ExplorerError.
+
     Args:
-        world: the world shown.
-        generator: the world's own.
-        controls: the sliders by key, from `find_controls`.
+        world: the world shown, or its name; it must have a generator.
         device: device of the networks.
-        left_out: why files of directions give no slider, a sentence each.
+        samples: number of codes that directions are found from, if they must be found first.
 
     Attributes:
+        controls: the sliders by key, see `find_controls`.
+        left_out: why files of directions give no slider, a sentence each.
         methods: presets of encoders that the world has weights of.
         gallery_size: number of images in the gallery.
         rows: L, rows of W+.
         side: height and width of the images, in pixels.
-        controls: what can be changed, by key, in the order shown.
     """
 
     def __init__(
-        self,
-        world: World,
-        generator: Generator,
-        controls: Mapping[str, Control],
-        *,
-        device: torch.device,
-        left_out: Sequence[str] = (),
+        self, world: str | World, *, device: torch.device | str = "auto", samples: int = SAMPLES
     ) -> None:
-        self.left_out = tuple(left_out)
-        self.world, self.generator, self.device = world, generator, device
-        self.controls = MappingProxyType(dict(controls))
-        self.methods = tuple(name for name in ENCODERS if world.inversion(name) is not None)
+        self.device, self.world = resolve_device(device), get_world(world)
+        self.generator = generator = self.world.generator(self.device)
+        self.left_out: list[str] = []
+        options = {"samples": samples, "device": self.device, "report": self.left_out.append}
+        self.controls = MappingProxyType(find_controls(self.world, generator, **options))
+        self.methods = tuple(name for name in ENCODERS if self.world.inversion(name) is not None)
         self.rows, self.side = generator.n_latent, generator.size
-        split = "test" if "test" in world.splits else next(iter(world.splits), None)
-        self._images = None if split is None else _or_none(partial(world.images, split))
+        splits = self.world.splits
+        split = "test" if "test" in splits else next(iter(splits), None)
+        self._images = None if split is None else _or_none(partial(self.world.images, split))
         self.gallery_size = 0 if self._images is None else min(GALLERY, len(self._images))
-        self._judges = Judges(world, device)
+        self._judges = Judges(self.world, self.device)
         self._spread = channel_spread(generator).clamp(min=1e-6)
-        w = torch.zeros(1, generator.style_dim, device=device)
-        styles = torch.zeros(1, sum(generator.style_sizes), device=device)
+        w = torch.zeros(1, generator.style_dim, device=self.device)
+        styles = torch.zeros(1, sum(generator.style_sizes), device=self.device)
         self._no_step: Step = (w, broadcast_w(w, self.rows), styles)
         self._steps = {key: self._unit_step(control.direction) for key, control in self.controls.items()}
-        self._inverter = lru_cache(len(ENCODERS))(self._load_inverter)
+        load = partial(ClcaeInverter.load, self.world, device=self.device, generator=generator)
+        self._inverter = lru_cache(len(ENCODERS))(load)
         self._inverted = lru_cache(KEPT)(self._invert)
         self._start = lru_cache(KEPT)(self._find_start)
         self._before = lru_cache(KEPT)(self._read_before)
         self._basis = lru_cache(2 * KEPT)(self._find_basis)
 
     @classmethod
-    def open(
-        cls,
-        world: str | World = "portraits",
-        *,
-        device: torch.device | str = "auto",
-        samples: int = SAMPLES,
-    ) -> "Studio":
-        """Return the studio of a world, in a second; a minute if directions must be found first.
-
-        Args:
-            world: the world, or its name.
-            device: "auto", "cpu", "cuda", ...
-            samples: number of codes that directions are found from.
-
-        Raises:
-            WorldError: there is no such world, or it has no generator.
-        """
-        device, world = resolve_device(device), get_world(world)
-        generator = world.generator(device)
-        left_out: list[str] = []
-        options = {"samples": samples, "device": device, "report": left_out.append}
-        controls = find_controls(world, generator, **options)
-        return cls(world, generator, controls, device=device, left_out=left_out)
+    def open(cls, world: str | World = "portraits", **options: Any) -> "Studio":
+        """Return the studio of a world, in a second; a minute if directions must be found first."""
+        return cls(world, **options)
 
     @property
     def first(self) -> State:
@@ -169,11 +146,7 @@ class Studio:
         return State(world=self.world.name, source="gallery", index=index, method=method)
 
     def check(self, state: State) -> None:
-        """Check that a state is of this world and that its controls and rows of W+ exist.
-
-        Raises:
-            ExplorerError: it is not, or they do not.
-        """
+        """Check that a state is of this world and that its controls and rows of W+ exist."""
         if state.world != self.world.name:
             raise ExplorerError(
                 f"This state is of the world {state.world}, not {self.world.name}: choose that world first."
@@ -188,13 +161,7 @@ class Studio:
     def image(self, state: State, *, side: int | None = None) -> Pixels:
         """Return only the state's image: one pass of the generator once the source's code is known.
 
-        Args:
-            state: what is drawn.
-            side: for a preview, a lower resolution, which leaves the upper layers out: a power of two from 4
-                to the world's side.
-
-        Raises:
-            ExplorerError: the state asks for what this world does not have, or there is no such resolution.
+        A preview has a lower resolution, `side`, a power of two from 4, and leaves the upper layers out.
         """
         if side is not None and side not in self.generator.channels:
             known = ", ".join(map(str, self.generator.channels))
@@ -203,11 +170,7 @@ class Studio:
 
     @torch.no_grad()
     def frame(self, state: State) -> Frame:
-        """Return everything that is shown of a state.
-
-        Raises:
-            ExplorerError: the state asks for what this world does not have.
-        """
+        """Return everything that is shown of a state."""
         strengths = ()
         if state.strip is not None:
             strengths = tuple(np.linspace(-state.strip_range, state.strip_range, STRIP).tolist())
@@ -216,15 +179,9 @@ class Studio:
         images = self._decode(edited[0]._replace(w_plus=w_plus, styles=styles))
         original, seen = self._before(_source(state))
         before, (after, *strip) = to_array(original[0]), map(to_array, images)
-        difference = np.abs(before.astype(np.int16) - after) * BRIGHTEN
-        return Frame(
-            before,
-            after,
-            difference.clip(0, 255).astype(np.uint8),
-            tuple(strip),
-            strengths,
-            *self._compare(seen, self._read(images[:1])),
-        )
+        difference = (np.abs(before.astype(np.int16) - after) * BRIGHTEN).clip(0, 255).astype(np.uint8)
+        measured = self._compare(seen, self._read(images[:1]))
+        return Frame(before, after, difference, tuple(strip), strengths, *measured)
 
     @torch.no_grad()
     def inversion(self, state: State) -> Inversion:
@@ -232,9 +189,6 @@ class Studio:
 
         They decode to the image: from "f" where there is a feature, from "w_plus" elsewhere. In the
         space "w", the rows of `w_plus` start as copies of `w`.
-
-        Raises:
-            ExplorerError: the state asks for what this world does not have.
         """
         codes = self._edited(state)
         styles = codes.styles if codes.styles.any() else None
@@ -245,11 +199,7 @@ class Studio:
         return Inversion(codes.w, codes.w_plus, own + codes.offset, styles)
 
     def thumbnails(self, indices: Iterable[int]) -> list[Pixels]:
-        """Return images of the gallery.
-
-        Raises:
-            ExplorerError: there is no gallery, or an index is outside it.
-        """
+        """Return images of the gallery."""
         return [to_array(image) for image in self._gallery(list(indices))]
 
     def _gallery(self, indices: list[int]) -> Float[Tensor, "n 3 h w"]:
@@ -275,9 +225,6 @@ class Studio:
             image = from_array(from_text(source.upload, side=self.side))[None]
         return self._inverter(source.method).invert(image)
 
-    def _load_inverter(self, method: str) -> ClcaeInverter:
-        return ClcaeInverter.load(self.world, method, self.device, generator=self.generator)
-
     @torch.inference_mode(False)
     @torch.no_grad()
     def _find_start(self, source: State) -> _Codes:
@@ -294,20 +241,15 @@ class Studio:
     def _edited(self, state: State) -> _Codes:
         """The codes after mixing, truncation and edits, in this order."""
         self.check(state)
-        start, truncate = self._start(_source(state)), self.generator.truncate
-        mean, psi = self.generator.w_avg, state.truncation
-        w, w_plus, styles = self._step(state)
-        mixed = self._mixed(state, start.w_plus)
-        return _Codes(
-            truncate(start.w, mean, psi) + w, truncate(mixed, mean, psi) + w_plus, styles, start.offset
-        )
-
-    def _mixed(self, state: State, w_plus: Float[Tensor, "1 l d"]) -> Float[Tensor, "1 l d"]:
-        if state.mix_seed is None or not state.mix_layers:
-            return w_plus
-        w_plus = w_plus.clone()
-        w_plus[:, list(state.mix_layers)] = sample_codes(self.generator, 1, seed=state.mix_seed)[:, None]
-        return w_plus
+        start = self._start(_source(state))
+        mixed = start.w_plus
+        if state.mix_seed is not None and state.mix_layers:
+            mixed = mixed.clone()
+            mixed[:, list(state.mix_layers)] = sample_codes(self.generator, 1, seed=state.mix_seed)[:, None]
+        step_w, step_w_plus, styles = self._step(state)
+        net, psi = self.generator, state.truncation
+        w, w_plus = (net.truncate(codes, net.w_avg, psi) for codes in (start.w, mixed))
+        return _Codes(w + step_w, w_plus + step_w_plus, styles, start.offset)
 
     def _unit_step(self, direction: Direction) -> Step:
         """What strength 1 adds: tried on a code of zeros, for it adds the same everywhere."""
@@ -317,14 +259,10 @@ class Studio:
 
     def _step(self, state: State) -> Step:
         """What all edits together add; in StyleSpace the lock is measured in spreads of the channels."""
-        w, w_plus, styles = self._no_step
+        step = self._no_step
         for key, strength in state.edits.items():
-            unit = self._steps[key]
-            w, w_plus, styles = (
-                w + strength * unit[0],
-                w_plus + strength * unit[1],
-                styles + strength * unit[2],
-            )
+            step = tuple(a + strength * b for a, b in zip(step, self._steps[key], strict=True))
+        w, w_plus, styles = step
         if state.lock_identity and w_plus.any():
             basis = self._basis(_source(state), in_styles=False)
             w, w_plus = project_off(basis, w), project_off(basis, w_plus)
@@ -350,7 +288,6 @@ class Studio:
 
     @cached_property
     def _loss_identity(self) -> nn.Module:
-        """The loss copy of the identity network, loaded when the identity is first locked."""
         try:
             return self.world.identity("train", self.device)
         except WorldError as error:
@@ -365,7 +302,6 @@ class Studio:
         return self.generator.synthesis(codes.w_plus, **options)
 
     def _read_before(self, source: State) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
-        """The source's image, and what the networks read in it."""
         image = self._decode(self._start(source))
         return image, self._read(image)
 
@@ -377,7 +313,6 @@ class Studio:
     def _compare(
         self, before: tuple[Tensor | None, Tensor | None], after: tuple[Tensor | None, Tensor | None]
     ) -> tuple[pd.DataFrame | None, float | None]:
-        """The table of factors, and the identity similarity."""
         table = identity = None
         if after[0] is not None:
             columns = {"before": before[0], "after": after[0], "change": after[0] - before[0]}
@@ -397,7 +332,6 @@ def _source(state: State) -> State:
 
 
 def _or_none(find: Callable[[], Found]) -> Found | None:
-    """What is found, or None where the world lacks it."""
     try:
         return find()
     except WorldError:

@@ -66,11 +66,7 @@ def open_upload(data: bytes, *, name: str) -> Image.Image:
 
 
 def check_size(size: int, name: str) -> None:
-    """Refuse a file of too many bytes.
-
-    Raises:
-        ExplorerError: it is too large.
-    """
+    """Raise an ExplorerError if a file has too many bytes."""
     if size > MAX_BYTES:
         raise ExplorerError(
             f"{name} has {size / 1e6:.0f} MB; at most {MAX_BYTES // 1_000_000} are taken: make it smaller."
@@ -83,11 +79,7 @@ def as_text(image: UInt8[np.ndarray, "h w 3"]) -> str:
 
 
 def from_text(text: str, *, side: int) -> UInt8[np.ndarray, "side side 3"]:
-    """Return the image that a state keeps, checked as an upload is: a state may come from a stranger too.
-
-    Raises:
-        ExplorerError: the text is not base64, or `read_upload` refuses the image.
-    """
+    """Return the image that a state keeps, checked as an upload is: a state may come from a stranger too."""
     try:
         data = base64.b64decode(text, validate=True)
     except ValueError as error:

@@ -31,11 +31,7 @@ _SAME_NAME = (
 
 
 class ControlPanel:
-    """Every control of one studio.
-
-    Args:
-        studio: source of the choices.
-        changed: called after a control changed.
+    """Every control of one studio; `changed` is called after a control changed.
 
     Attributes:
         sliders: sliders by the key of their control.

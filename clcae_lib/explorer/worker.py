@@ -18,9 +18,7 @@ _log = logging.getLogger(__name__)
 class Worker:
     """Runs jobs one after another.
 
-    Args:
-        urgent: name of the job that runs before all others.
-        threads: number of threads that torch uses in this thread only; None leaves it as it is.
+    The job named `urgent` runs before all others. With `threads`, torch uses so many in this thread only.
     """
 
     def __init__(self, *, urgent: str, threads: int | None = None) -> None:
@@ -32,13 +30,7 @@ class Worker:
         self._thread.start()
 
     def do(self, name: str, job: Callable[[], None], *, after: float = 0.0) -> None:
-        """Have a job done; one of the same name that still waits is dropped.
-
-        Args:
-            name: name of the job.
-            job: what is done.
-            after: seconds before which it does not begin.
-        """
+        """Have a job done, after some seconds; one of the same name that still waits is dropped."""
         with self._news:
             self._jobs[name] = (time.monotonic() + after, job)
             self._news.notify_all()
@@ -75,7 +67,6 @@ class Worker:
                     self._news.notify_all()
 
     def _next(self) -> Callable[[], None] | None:
-        """The next job, as soon as there is one; None at the end."""
         with self._news:
             while not self._stopped:
                 now = time.monotonic()

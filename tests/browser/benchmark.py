@@ -46,12 +46,20 @@ def measure(moves: int) -> np.ndarray:
     return np.array(waits)
 
 
+class Large(World):
+    """A world that has a generator of full size and nothing else."""
+
+    name = "large"
+
+    def generator(self, device="cpu"):
+        """Return the generator."""
+        return Generator(1024).eval()
+
+
 def large(moves: int) -> dict[int, np.ndarray]:
     """Milliseconds of an image of the full-size generator at each side, a step in W+ between images."""
     torch.manual_seed(0)
-    world = World()
-    world.name = "large"
-    studio = Studio(world, Generator(1024).eval(), {}, device=torch.device("cpu"))
+    studio = Studio(Large(), device="cpu")
     state, times = State(world="large", mix_seed=1, mix_layers=(8,)), {}
     for side in (64, 128, 1024):
         studio.image(state, side=side)
