@@ -34,13 +34,9 @@ def key(*parts: Any, modules: Iterable[str] = (), files: Iterable[Path | str] = 
 
 
 def made(path: Path, make: Callable[[], Any]) -> Path:
-    """Return `path` after `make` has written it, if it is not there yet.
+    """Return `path` after `make` has written it, whole or not at all, if it is not there yet.
 
     Processes that ask at the same time wait for the one that makes it.
-
-    Args:
-        path: the result's file.
-        make: writes the file, whole or not at all (`files.atomic_path`).
     """
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,10 +51,8 @@ def program(*modules: str) -> str:
     """Return a digest of modules and of every module of this package that they import, directly or not.
 
     A name that a package only passes on is followed to the module that defines it. A module that is imported
-    by a computed name is not seen: give it here too. Computed once a process, since sources are read once.
-
-    Args:
-        modules: names; of a module from outside of this package only its own file counts.
+    by a computed name is not seen: give it here too. Of a module from outside only its own file counts.
+    Computed once a process, since sources are read once.
     """
     found: dict[str, str] = {}
     waiting = list(modules)

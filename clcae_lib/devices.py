@@ -20,11 +20,6 @@ from clcae_lib.errors import ClcaeError
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = [
-    *("DeviceError", "check_devices", "device_label", "has_kernels", "make_fabric", "resolve_device"),
-    *("to_device", "usable_precision"),
-]
-
 Capability = tuple[int, int]
 """A CUDA card's compute capability, such as (8, 0)."""
 
@@ -39,8 +34,7 @@ class DeviceError(ClcaeError, ValueError):
 def resolve_device(name: torch.device | str = "auto") -> torch.device:
     """Return the device called `name`; "auto" means the first usable CUDA card, else the CPU.
 
-    A `torch.device` is returned as it is. Apple's MPS is used only where it is named: it has no float64,
-    which directions and measures need.
+    Apple's MPS is used only where it is named: it has no float64, which directions and measures need.
 
     Raises:
         DeviceError: `name` is not a device, or not one that this machine and this build of torch can use.
@@ -48,31 +42,25 @@ def resolve_device(name: torch.device | str = "auto") -> torch.device:
     if isinstance(name, torch.device):
         return name
     if name == "auto":
-        return torch.device(_auto())
+        cards = range(len(_capabilities()))
+        for index in cards:
+            if not _problem(index):
+                return torch.device(f"cuda:{index}" if index else "cuda")
+        if cards:
+            print_once(f"device=auto: {_problem(0)}; using the CPU")
+        return torch.device("cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise DeviceError(
             f"device={name!r} is not a valid device; use auto, cpu, cuda, cuda:1, mps, ..."
         ) from error
-    problem = ""
-    if device.type == "cuda":
-        problem = _problem(device.index or 0)
+    problem = _problem(device.index or 0) if device.type == "cuda" else ""
     if device.type == "mps" and not torch.backends.mps.is_available():
         problem = "this torch finds no MPS device"
     if problem:
         raise DeviceError(f"device={name!r}: {problem}; use device=auto or device=cpu")
     return device
-
-
-def _auto() -> str:
-    cards = range(len(_capabilities()))
-    usable = [index for index in cards if not _problem(index)]
-    if usable:
-        return f"cuda:{usable[0]}" if usable[0] else "cuda"
-    if cards:
-        print_once(f"device=auto: {_problem(0)}; using the CPU")
-    return "cpu"
 
 
 def _problem(index: int) -> str:
@@ -96,14 +84,10 @@ def _capabilities() -> list[Capability]:
 
 
 def has_kernels(capability: Capability, architectures: Sequence[str]) -> bool:
-    """Return whether a build of torch has code for a card.
+    """Return whether a build of torch, by the names of `torch.cuda.get_arch_list`, has code for a card.
 
     Machine code (sm_86) runs on cards of its major version from its minor one on; PTX (compute_90) is
     translated for every newer card. A build that lists neither (ROCm) is trusted.
-
-    Args:
-        capability: that of the card.
-        architectures: those of the build, as `torch.cuda.get_arch_list` returns them.
     """
     built = [name.split("_") for name in architectures if name.startswith(("sm_", "compute_"))]
     versions = [(kind, divmod(int(number.rstrip("af")), 10)) for kind, number in built]
@@ -130,14 +114,8 @@ def check_devices(device: str, devices: int = 1) -> torch.device:
 def make_fabric(device: str = "auto", *, devices: int = 1, precision: str = "32-true") -> Fabric:
     """Return a Fabric for devices of one kind; several mean one process each (gloo on CPUs, NCCL on GPUs).
 
-    Args:
-        device: as in `resolve_device`; an index ("cuda:1") picks that one device.
-        devices: the number of devices.
-        precision: Fabric's name, e.g. "32-true" or "bf16-mixed"; on a card that only emulates bfloat16,
-            "bf16-mixed" becomes "32-true", and a line is printed that says so.
-
-    Raises:
-        DeviceError: as `check_devices`.
+    Devices and errors are those of `check_devices`; an index ("cuda:1") picks that one device. Precisions
+    have Fabric's names, such as "bf16-mixed", in place of which `usable_precision` may use "32-true".
     """
     from lightning_fabric import Fabric  # seconds, for processes that train nothing
 
@@ -161,12 +139,8 @@ def usable_precision(precision: str, capability: Capability) -> str:
 def device_label(device: torch.device | str = "cpu") -> str:
     """Return the name people know a device by: the GPU's product name or the CPU's model."""
     device = torch.device(device)
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return _processor() if device.type == "cpu" else device.type
-
-
-def _processor() -> str:
+    if device.type != "cpu":
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     table = Path("/proc/cpuinfo")
     lines = table.read_text().splitlines() if table.is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

@@ -46,13 +46,12 @@ def from_array(pixels: np.ndarray) -> Float[Tensor, "*n c h w"]:
 def save_image(path: Path | str, image: Image.Image | Float[Tensor, "3 h w"]) -> Path:
     """Write one image, completely or not at all, and return its path.
 
+    Only pixels are written, no metadata. An image that the format cannot hold is a ValueError.
+
     Args:
         path: the suffix names the format: .jpg and .jpeg (quality 95, full colour resolution), .webp
-            (lossless); any other suffix becomes PNG. Only pixels are written, no metadata.
+            (lossless); any other suffix becomes PNG.
         image: in [-1, 1], or a PIL image of mode RGB.
-
-    Raises:
-        ValueError: `image` is neither, has no pixels, or has more pixels per side than the format can hold.
     """
     if not isinstance(image, Image.Image):
         if image.ndim != 3 or image.shape[0] != 3:
@@ -71,10 +70,6 @@ def save_image(path: Path | str, image: Image.Image | Float[Tensor, "3 h w"]) ->
 
 
 def load_image(path: Path | str) -> Float[Tensor, "3 h w"]:
-    """Return the image in a file, in [-1, 1].
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
+    """Return the image in a file, in [-1, 1]."""
     with Image.open(path) as image:
         return from_array(np.array(image.convert("RGB")))

@@ -59,10 +59,7 @@ def contrastive_loss(
 class ContrastiveLoss(_Scaled):
     """`contrastive_loss` with a trained temperature.
 
-    Args:
-        scale: 1 / temperature at the start.
-        max_scale: upper limit of the scale, without which training diverges.
-        learnable: whether the scale is trained.
+    The scale, 1 / temperature, is at most `max_scale`, without which training diverges.
     """
 
     def __init__(self, *, scale: float = 1 / 0.07, max_scale: float = 100.0, learnable: bool = True) -> None:
@@ -82,10 +79,7 @@ class ContrastiveLoss(_Scaled):
 class SigmoidContrastiveLoss(_Scaled):
     """Binary classification of each pair as match or no match (SigLIP, arXiv 2303.15343).
 
-    Args:
-        scale: factor on similarities at the start.
-        max_scale: upper limit of the scale.
-        learnable: whether scale and bias are trained.
+    The factor on similarities is at most `max_scale`; it and the bias are trained if `learnable`.
     """
 
     def __init__(self, *, scale: float = 10.0, max_scale: float = 100.0, learnable: bool = True) -> None:
@@ -111,15 +105,9 @@ class SigmoidContrastiveLoss(_Scaled):
 class PerceptualLoss(nn.Module):
     """A perceptual distance at one scale, or summed over three (full, half and quarter side).
 
-    The official code computes the sum of three and then overwrites it with the first.
-
-    Args:
-        distance: two batches of images to `[N]`. One with the attribute `repeats_targets` takes fewer
-            targets than images and repeats their features, which then are computed once.
-        scales: 1 or 3.
-
-    Raises:
-        ValueError: another number of scales.
+    The official code computes the sum of three and then overwrites it with the first. `distance` compares two
+    batches of images, to `[N]`. One with the attribute `repeats_targets` takes fewer targets than images and
+    repeats their features, which then are computed once.
     """
 
     def __init__(self, distance: PairDistance, *, scales: int = 1) -> None:
@@ -143,11 +131,7 @@ class PerceptualLoss(nn.Module):
 
 
 class IdentityLoss(nn.Module):
-    """One minus the cosine between the identity embeddings of two images.
-
-    Args:
-        embed: images to unit vectors.
-    """
+    """One minus the cosine between the identity embeddings, unit vectors, of two images."""
 
     def __init__(self, embed: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -165,9 +149,7 @@ class IdentityLoss(nn.Module):
 class ReconstructionLoss(nn.Module):
     """L2, perceptual and identity terms of several images of one target, computed in one batch.
 
-    Args:
-        perceptual: distance of two batches, or None to leave the term out.
-        identity: the same for the identity term.
+    A distance that is None is left out.
     """
 
     def __init__(
@@ -198,17 +180,10 @@ def feature_loss(feature: Float[Tensor, "n c h w"], activation: Float[Tensor, "n
 
 
 def feature_blend(step: int, steps: int, *, ramp: str = "run", epoch: int = 1000) -> float:
-    """Return the share of F in the generator's activation at a step of the training, 0 to 1.
+    """Return the share of F in the generator's activation at a step, from 0, of the training, 0 to 1.
 
-    Args:
-        step: index of the step, from 0.
-        steps: length of the training.
-        ramp: `run`: one rise over the first half of the run; `epoch`: as published, a rise from 0 to 1
-            in every epoch.
-        epoch: steps of an epoch.
-
-    Raises:
-        ValueError: `ramp` has another value.
+    With the ramp `run` it rises once, over the first half of the run; with `epoch`, as published, from 0 to 1
+    in every epoch of so many steps. Another ramp is a ValueError.
     """
     if ramp == "run":
         return min(1.0, 2 * step / max(1, steps))
@@ -244,13 +219,9 @@ def sliced_wasserstein(
 ) -> Scalar:
     """Return the squared Wasserstein distance of two batches along directions, their mean (arXiv 1803.11188).
 
-    Along one direction the closest pairing of two batches is that of their sorted projections. Each column
-    is measured in the standard deviation of the wanted batch.
-
-    Args:
-        found: rows of the batch that is trained, with gradient.
-        wanted: rows of the batch it should be distributed as.
-        directions: unit vectors.
+    Along one direction, a unit vector, the closest pairing of two batches is that of their sorted
+    projections.
+    Each column is measured in the standard deviation of the wanted batch. `found` is trained, with gradient.
     """
     wanted = wanted.detach()
     mean, std = wanted.mean(dim=0), wanted.std(dim=0).clamp(min=1e-3)

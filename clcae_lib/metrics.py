@@ -49,10 +49,7 @@ _WINDOW = 11
 def ms_ssim_scales(side: int) -> int:
     """Return how many of the five scales of MS-SSIM fit images of this side: 3 at 64 pixels, 5 from 176.
 
-    At the coarsest scale, the window of 11 pixels must still fit.
-
-    Raises:
-        ValueError: not even one scale fits.
+    At the coarsest scale, the window of 11 pixels must still fit; a ValueError if not even one scale does.
     """
     fitting = [k for k in range(1, 6) if side // 2 ** (k - 1) >= _WINDOW]
     if not fitting:
@@ -101,10 +98,7 @@ def frechet_distance(a: Float[Tensor, "n f"], b: Float[Tensor, "m f"]) -> float:
     """Return the squared 2-Wasserstein distance of two Gaussians with the features' means and covariances.
 
     `|mean difference|^2 + trace(A + B - 2 sqrt(A^1/2 B A^1/2))`, in float64 by symmetric eigenvalues, which
-    stay real where the usual `sqrtm(A B)` does not.
-
-    Raises:
-        ValueError: a set has fewer than two rows.
+    stay real where the usual `sqrtm(A B)` does not. A set of fewer than two rows is a ValueError.
     """
     if min(len(a), len(b)) < 2:
         raise ValueError(f"frechet_distance: needs two rows or more in each set, got {len(a)} and {len(b)}")
@@ -133,16 +127,9 @@ def precision_recall(
 ) -> tuple[float, float]:
     """Return the share of samples that look real (precision) and of real images that samples cover (recall).
 
-    A set's manifold is the union of balls around its points.
-
-    Args:
-        samples: features of generated images.
-        reals: features of real images.
-        neighbours: k; the ball of a point reaches its k-th nearest other point.
-        chunk: number of rows compared together.
-
-    Raises:
-        ValueError: a set has too few rows for a k-th neighbour.
+    A set's manifold is the union of balls around its points; the ball of a point reaches its k-th nearest
+    other point, k being `neighbours`. `chunk` rows are compared together. A set of k rows or fewer is a
+    ValueError.
     """
     if min(len(samples), len(reals)) <= neighbours:
         raise ValueError(f"precision_recall: needs more than neighbours={neighbours} rows in each set")
@@ -193,15 +180,8 @@ def recall_at_k(
     """Return the share (0 to 1) of queries whose own key, that of the same row, is among the k most similar.
 
     Similarity is the cosine. A tie counts against the query, so a collapsed embedding and one of nan score 0.
-
-    Args:
-        queries: one embedding per row.
-        keys: embeddings; row i belongs to query i. Swap the two arguments for the other direction.
-        ks: ranks up to which a key counts as found.
-        chunk: number of rows compared together; memory is `chunk * n` floats.
-
-    Raises:
-        ValueError: the two do not have the same, positive number of rows.
+    Swap queries and keys for the other direction. `chunk` rows are compared together, in `chunk * n` floats.
+    Different or no rows are a ValueError.
     """
     if queries.shape != keys.shape or len(queries) == 0:
         shapes = f"queries {tuple(queries.shape)} and keys {tuple(keys.shape)}"

@@ -18,7 +18,6 @@ NAME = r"\w[\w-]{0,99}"
 
 
 def _place(variable: str, default: Path) -> Path:
-    """Return the folder an environment variable names, else the default."""
     named = os.environ.get(variable)
     return Path(named).expanduser().resolve() if named else default
 
@@ -40,23 +39,22 @@ def data_dir() -> Path:
 
 
 @contextmanager
-def using_data_dir(folder: Path | str) -> Iterator[None]:
-    """Make this folder the `data_dir` of this process, and of those that it starts, while the block runs."""
-    before = os.environ.get("CLCAE_DATA")
-    os.environ["CLCAE_DATA"] = str(folder)
+def environment(variable: str, value: str) -> Iterator[None]:
+    """Set a variable of the environment of this process, and of those that it starts, in the block only."""
+    before = os.environ.get(variable)
+    os.environ[variable] = value
     try:
         yield
     finally:
-        del os.environ["CLCAE_DATA"]
+        del os.environ[variable]
         if before is not None:
-            os.environ["CLCAE_DATA"] = before
+            os.environ[variable] = before
 
 
 def world_dir(name: str) -> Path:
     """Return the folder of one world, for example `data/portraits`; it need not exist.
 
-    Raises:
-        ClcaeError: the name could be that of another folder.
+    A name that could be that of another folder is a ClcaeError.
     """
     if not re.fullmatch(NAME, name):
         raise ClcaeError(f"{name[:100]!r} cannot be a world's name: use letters, digits, - and _")

@@ -15,11 +15,6 @@ from pydantic import BaseModel, ValidationError
 
 from clcae_lib.errors import ClcaeError
 
-__all__ = [
-    *("ConfigError", "dump_yaml", "explain", "parse_text", "parse_yaml", "read_yaml", "split_setting"),
-    "validated",
-]
-
 Model = TypeVar("Model", bound=BaseModel)
 _BOOL, _TIMESTAMP = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp"
 _FLOAT = (
@@ -71,12 +66,7 @@ _Dumper.add_implicit_resolver(*_FLOAT)
 
 
 def read_yaml(path: Path | str, *, error: type[ClcaeError] = ConfigError) -> dict[str, Any]:
-    """Return the mapping that a YAML file holds; an empty file holds an empty one.
-
-    Args:
-        path: the file.
-        error: raised if the file cannot be read or holds something else.
-    """
+    """Return the mapping that a YAML file holds; an empty file holds an empty one. Faults raise `error`."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as problem:
@@ -93,13 +83,7 @@ def read_yaml(path: Path | str, *, error: type[ClcaeError] = ConfigError) -> dic
 
 
 def parse_yaml(text: str, *, source: str, error: type[ClcaeError] = ConfigError) -> Any:
-    """Return the value of a YAML text.
-
-    Args:
-        text: YAML.
-        source: the text's origin, with which messages begin.
-        error: raised if the text is not valid YAML.
-    """
+    """Return the value of a YAML text; `error` is raised with its origin `source` if it is not valid."""
     try:
         return yaml.load(text, Loader=_Loader)
     except RecursionError as problem:
@@ -118,12 +102,7 @@ def dump_yaml(values: Any) -> str:
 
 
 def split_setting(text: str, *, error: type[ClcaeError] = ConfigError) -> tuple[str, str]:
-    """Return name and text of `name=text`.
-
-    Args:
-        text: as given to `--set`.
-        error: raised if there is no `=` or no name.
-    """
+    """Return name and text of `name=text`, as given to `--set`; `error` is raised if one is missing."""
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
         raise error(f"--set {text}: write --set name=value, such as seed=1")
@@ -144,14 +123,7 @@ def parse_text(text: str) -> str:
 def validated(
     model: type[Model], content: Any, *, source: str, error: type[ClcaeError] = ConfigError
 ) -> Model:
-    """Return the content of a file as a model.
-
-    Args:
-        model: a class of pydantic.
-        content: the names and values.
-        source: the content's origin, with which messages begin.
-        error: raised if the content is not valid.
-    """
+    """Return content as a model of pydantic; `error` is raised with its origin `source` if it is wrong."""
     try:
         return model.model_validate(content)
     except ValidationError as problem:

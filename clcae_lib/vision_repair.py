@@ -24,10 +24,9 @@ _declared: list = []  # torch forgets an operator when the library object that d
 def ensure_torchvision() -> ModuleType:
     """Return torchvision, imported in full, with its missing operators declared if that is what is wrong.
 
-    Call it before importing torchvision, torchmetrics or lpips; calling it again costs nothing.
-
-    Raises:
-        ImportError: torchvision is absent, or fails to import for another reason than the known one.
+    Call it before importing torchvision, torchmetrics or lpips; calling it again costs nothing. An
+    ImportError
+    says that torchvision is absent, or fails to import for another reason than the known one.
     """
     if hasattr(sys.modules.get("torchvision"), "utils"):  # its last import
         return sys.modules["torchvision"]
@@ -48,7 +47,6 @@ def ensure_torchvision() -> ModuleType:
 
 
 def _declare() -> None:
-    """Declare those operators that do not exist yet."""
     import torch
 
     library = torch.library.Library("torchvision", "FRAGMENT")
@@ -59,13 +57,11 @@ def _declare() -> None:
 
 
 def _forget(*packages: str) -> None:
-    """Remove packages and their modules from the import cache."""
     for name in [name for name in sys.modules if name.partition(".")[0] in packages]:
         del sys.modules[name]
 
 
 def _explain(error: Exception) -> str:
-    """Return the message for a failure that the repair does not know."""
     return (
         f"torchvision does not import beside this build of torch ({error}). Install the pair that "
         "constraints.txt pins, both from the same index: pip install -c constraints.txt torch torchvision"

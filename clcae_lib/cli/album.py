@@ -6,7 +6,7 @@ what they were made from, so that a second run goes on where the first one stopp
 changed (protocol of arXiv 2211.11448, section 4.1).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from clcae_lib import cache
 from clcae_lib.files import atomic_path
 from clcae_lib.images import save_image
-from clcae_lib.inversion import Inversion, Inverter, Tuned
+from clcae_lib.inversion import Inverter, Tuned
 from clcae_lib.metrics import psnr, ssim
 from clcae_lib.photos import PhotoError, none_usable, read_folder
 from clcae_lib.weights import WeightsError, checkpoints
@@ -69,10 +69,8 @@ class Album:
         """Write `NAME.safetensors`, `NAME.SPACE.png` and `measures.csv`; return the table's rows.
 
         A row has `psnr` (dB), `ssim`, `perceptual` (a distance) and `identity` (a cosine) of one image
-        against the crop, with `perceptual_name`, or `error`: why the photograph was left out.
-
-        Raises:
-            PhotoError: `source` is not a folder, has no file, or is `target`.
+        against the crop, with `perceptual_name`, or `error`: why the photograph was left out. A PhotoError is
+        raised if `source` is not a folder, has no file, or is `target`.
         """
         good, refused = read_folder(source, decode=False)
         rows = [{"file": path.name, "error": reason} for path, reason in refused]
@@ -84,28 +82,22 @@ class Album:
                 "be taken for photographs"
             )
         target.mkdir(parents=True, exist_ok=True)
-        self.made_with = self._digest()  # once a run: it reads the files of weights whole
+        judges = [self.world.judge_file(name, "measure") for name in self.judges]
+        parts = [str(self.world.cutter), self.method, *self.spaces, *self.judges]
+        # Once a run: it reads the files of weights whole.
+        self.made_with = cache.key(*parts, modules=[__name__], files=[*self.made_by, *filter(None, judges)])
         for line in self.missing:
             report(line)
         for path in good:
-            found = self._rows(path, target)
+            try:
+                found = self._kept(path, target) or self._one(path, target)
+            except PhotoError as error:
+                found = [{"file": path.name, "error": " ".join(str(error).split())}]
             rows += found
             report(f"{path.name}: {found[0].get('error') or 'inverted'}")
             _write(target / TABLE, rows)
         _write(target / TABLE, rows)
         return rows
-
-    def _rows(self, path: Path, target: Path) -> list[Row]:
-        try:
-            return self._kept(path, target) or self._one(path, target)
-        except PhotoError as error:
-            return [{"file": path.name, "error": " ".join(str(error).split())}]
-
-    def _digest(self) -> str:
-        """Return a digest of what every result depends on besides its photograph."""
-        judges = [self.world.judge_file(name, "measure") for name in self.judges]
-        parts = [str(self.world.cutter), self.method, *self.spaces, *self.judges]
-        return cache.key(*parts, modules=[__name__], files=[*self.made_by, *filter(None, judges)])
 
     def _key(self, path: Path) -> str:
         return f"{self.world.cutter.key(path)}-{self.made_with}"
@@ -135,7 +127,8 @@ class Album:
         if inversion.feature is not None and inversion.decoder.index is not None:
             metadata["feature_index"] = inversion.decoder.index
         kept = {name: part for name, part in parts.items() if part is not None}
-        kept |= {f"{TUNED}{name}": tensor for name, tensor in _tuned(inversion).items()}
+        if isinstance(inversion.decoder, Tuned):  # without the batch
+            kept |= {f"{TUNED}{name}": value[0] for name, value in inversion.decoder.tensors.items()}
         # Last: what has its codes is complete.
         checkpoints.save_weights(target / f"{path.name}.safetensors", kept, metadata=metadata, half=False)
         return rows
@@ -152,12 +145,6 @@ class Album:
         if "perceptual" in self.judges:
             named["perceptual_name"] = distance_name(self.judges["perceptual"])
         return {name: float(value) for name, value in found.items()} | named
-
-
-def _tuned(inversion: Inversion) -> Mapping[str, Tensor]:
-    """Return the generator's tensors that were tuned for the image, without the batch."""
-    decoder = inversion.decoder
-    return {name: value[0] for name, value in decoder.tensors.items()} if isinstance(decoder, Tuned) else {}
 
 
 def tune(generator: nn.Module, path: Path) -> None:

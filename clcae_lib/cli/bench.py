@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from clcae_lib.cli.common import World, report_user_errors
+from clcae_lib.cli.common import World
 
 app = typer.Typer()
 
@@ -33,13 +33,12 @@ def bench(
     output: Output = None,
 ) -> None:
     """Measure an inverter of your own beside the committed methods."""
-    with report_user_errors():
-        from clcae_lib.suite.bench import Sizes, bench_inverter
+    from clcae_lib.suite.bench import Sizes, bench_inverter
 
-        sizes = Sizes(images=images, edits=edits, accessories=accessories, codes=codes)
-        _import_from_here()
-        options = {"weights": weights, "world": world, "images_seen": images_seen, "output": output}
-        typer.echo(bench_inverter(name, sizes=sizes, **options))
+    sizes = Sizes(images=images, edits=edits, accessories=accessories, codes=codes)
+    _import_from_here()
+    options = {"weights": weights, "world": world, "images_seen": images_seen, "output": output}
+    typer.echo(bench_inverter(name, sizes=sizes, **options))
 
 
 @app.command("bench-directions")
@@ -47,11 +46,10 @@ def bench_directions(
     name: Name, world: World = "portraits", edits: Edits = 24, output: Output = None
 ) -> None:
     """Measure a finder of directions of your own beside the library's."""
-    with report_user_errors():
-        from clcae_lib.suite.bench import Sizes, bench_directions
+    from clcae_lib.suite.bench import Sizes, bench_directions
 
-        _import_from_here()
-        typer.echo(bench_directions(name, world=world, sizes=Sizes(images=edits, edits=edits), output=output))
+    _import_from_here()
+    typer.echo(bench_directions(name, world=world, sizes=Sizes(images=edits, edits=edits), output=output))
 
 
 def _import_from_here() -> None:

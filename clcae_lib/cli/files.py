@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from clcae_lib import paths
-from clcae_lib.cli.common import RequestError, report_user_errors
+from clcae_lib.cli.common import RequestError
 
 app = typer.Typer()
 
@@ -20,17 +20,16 @@ def fetch(
     listed: Annotated[bool, typer.Option("--list", help="Show what there is and what is here.")] = False,
 ) -> None:
     """Fetch published files into data/, resumed and checked, or say where to put them by hand."""
-    with report_user_errors():
-        from clcae_lib.weights.fetch import Fetcher
-        from clcae_lib.weights.manifest import read_manifest
+    from clcae_lib.weights.fetch import Fetcher
+    from clcae_lib.weights.manifest import read_manifest
 
-        fetcher = Fetcher(read_manifest(), paths.data_dir(), report=lambda text: typer.echo(text, err=True))
-        if listed:
-            typer.echo("\n".join(_asset_lines(fetcher)))
-            return
-        if not names:
-            raise RequestError(f"name what to fetch: {', '.join(fetcher.manifest.sets)}, or see --list")
-        missing = [name for name in fetcher.manifest.select(names) if not _fetch_one(fetcher, name)]
+    fetcher = Fetcher(read_manifest(), paths.data_dir(), report=lambda text: typer.echo(text, err=True))
+    if listed:
+        typer.echo("\n".join(_asset_lines(fetcher)))
+        return
+    if not names:
+        raise RequestError(f"name what to fetch: {', '.join(fetcher.manifest.sets)}, or see --list")
+    missing = [name for name in fetcher.manifest.select(names) if not _fetch_one(fetcher, name)]
     if missing:
         typer.echo(f"not there: {', '.join(missing)}", err=True)
         raise typer.Exit(1)
@@ -68,10 +67,9 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Print what a weights file is, how big, and what reads it; nothing in it is run."""
-    with report_user_errors():
-        from clcae_lib.weights import inspect_file
+    from clcae_lib.weights import inspect_file
 
-        report = inspect_file(file)
+    report = inspect_file(file)
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     else:
@@ -100,28 +98,26 @@ def convert(
     ] = None,
 ) -> None:
     """Write a weights file from elsewhere as this project's safetensors; nothing in it is run."""
-    with report_user_errors():
-        from clcae_lib.weights import convert_file, inspect_file
+    from clcae_lib.weights import convert_file, inspect_file
 
-        path = convert_file(source, target, half=half, force=force, part=part)
-        report = inspect_file(path)
+    path = convert_file(source, target, half=half, force=force, part=part)
+    report = inspect_file(path)
     typer.echo(f"written: {path} ({report['bytes'] / 1e6:.1f} MB, {report['what']}) for {report['fits']}")
 
 
 @app.command()
 def info() -> None:
     """Show versions, the device, the worlds and the weights that are here."""
-    with report_user_errors():
-        from clcae_lib.provenance import commit, device_text, versions
-        from clcae_lib.worlds import world_names
+    from clcae_lib.provenance import commit, device_text, versions
+    from clcae_lib.worlds import world_names
 
-        typer.echo(f"commit    {commit() or 'none'}")
-        typer.echo(f"versions  {versions()}")
-        typer.echo(f"device    {device_text('auto')}")
-        for name in world_names():
-            typer.echo(f"world     {name}: {paths.world_dir(name)}")
-            for line in _weights_lines(paths.world_dir(name)):
-                typer.echo(f"  {line}")
+    typer.echo(f"commit    {commit() or 'none'}")
+    typer.echo(f"versions  {versions()}")
+    typer.echo(f"device    {device_text('auto')}")
+    for name in world_names():
+        typer.echo(f"world     {name}: {paths.world_dir(name)}")
+        for line in _weights_lines(paths.world_dir(name)):
+            typer.echo(f"  {line}")
 
 
 _FACTS = {"steps": "steps", "images_seen": "images", "seconds": "s", "device": "", "kind": ""}

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from clcae_lib import paths
-from clcae_lib.cli.common import Force, Lists, Settings, report_user_errors
+from clcae_lib.cli.common import Force, Lists, Settings
 
 app = typer.Typer()
 
@@ -32,18 +32,10 @@ def run(
     """Run the notebooks in order and write the report."""
     # A request to terminate ends the run as Ctrl-C does, so that kernels end with it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with report_user_errors():
-        from clcae_lib.suite.runner import run_suite
+    from clcae_lib.suite.runner import run_suite
 
-        summary = run_suite(
-            profile,
-            only=only or [],
-            settings=settings or [],
-            force=force,
-            output=output,
-            timeout=timeout,
-            start_timeout=start_timeout,
-        )
+    options = {"force": force, "output": output, "timeout": timeout, "start_timeout": start_timeout}
+    summary = run_suite(profile, only=only or [], settings=settings or [], **options)
     typer.echo(f"report: {summary.report}")
     if not summary.ok:
         failed = [outcome.notebook for outcome in summary.outcomes if outcome.state == "failed"]
@@ -56,10 +48,9 @@ def keep(
     profile: Annotated[str, typer.Option(help="Which run under results/.")] = "quick",
 ) -> None:
     """Keep a run's report and executed notebooks as results/reference to commit."""
-    with report_user_errors():
-        from clcae_lib.suite.reference import keep_report
+    from clcae_lib.suite.reference import keep_report
 
-        page = keep_report(paths.results_dir() / profile)
+    page = keep_report(paths.results_dir() / profile)
     typer.echo(f"kept: {page}")
 
 
@@ -86,19 +77,18 @@ def sweep(
     output: Annotated[Path | None, typer.Option(help="Folder; results/sweeps/<name> by default.")] = None,
 ) -> None:
     """Run a notebook with every variant and seed; what is complete is not run again."""
-    with report_user_errors():
-        from clcae_lib.suite.cluster import Place
-        from clcae_lib.suite.sweep import plan_sweep, run_sweep
+    from clcae_lib.suite.cluster import Place
+    from clcae_lib.suite.estimate import cost
+    from clcae_lib.suite.sweep import plan_sweep, run_sweep
 
-        place = Place(jobs=jobs, scheduler=scheduler, ca=tls_ca, cert=tls_cert, key=tls_key)
-        place.check()
-        options: dict[str, Any] = {"profile": profile, "seeds": seeds}
-        options |= {"variants": variants or [], "settings": settings or [], "force": force, "keep": keep}
-        for line in plan_sweep(name, output=output, **options).cost(jobs).lines():
-            typer.echo(line)
-        if dry_run:
-            return
-        summary = run_sweep(name, place=place, retries=retries, output=output, **options)
+    place = Place(jobs=jobs, scheduler=scheduler, ca=tls_ca, cert=tls_cert, key=tls_key)
+    place.check()
+    options: dict[str, Any] = {"profile": profile, "seeds": seeds}
+    options |= {"variants": variants or [], "settings": settings or [], "force": force, "keep": keep}
+    typer.echo("\n".join(cost(plan_sweep(name, output=output, **options), jobs)))
+    if dry_run:
+        return
+    summary = run_sweep(name, place=place, retries=retries, output=output, **options)
     typer.echo(f"{summary.complete} runs complete: {summary.folder / 'runs.csv'}")
     _print_failures(summary.failed)
     if summary.failed:
@@ -116,10 +106,9 @@ def report(
     output: Annotated[Path | None, typer.Option(help="Folder; <results>/report by default.")] = None,
 ) -> None:
     """Write a run's report as one page that needs no other file, and all its tables as tables.csv."""
-    with report_user_errors():
-        from clcae_lib.suite.report import portable_report
+    from clcae_lib.suite.report import portable_report
 
-        page = portable_report(results or paths.results_dir() / "quick", target=output)
+    page = portable_report(results or paths.results_dir() / "quick", target=output)
     typer.echo(f"report: {page}")
 
 
@@ -134,19 +123,18 @@ def check(
     jobs: Jobs = None,
 ) -> None:
     """Run the quick ablations again and fail where a headline measure leaves its kept interval."""
-    with report_user_errors():
-        from clcae_lib.suite.cluster import Place
-        from clcae_lib.suite.reference import check_runs
-        from clcae_lib.suite.sweep import run_sweep
+    from clcae_lib.suite.cluster import Place
+    from clcae_lib.suite.reference import check_runs
+    from clcae_lib.suite.sweep import run_sweep
 
-        failed: Mapping[str, str] = {}
-        asked: dict[str, Any] = {"variants": variants or [], "seeds": seeds or []}
-        if results is None:
-            asked["seeds"] = seeds or [0]
-            folder = paths.results_dir() / "check"
-            summary = run_sweep("ablations", place=Place(jobs=jobs), output=folder, **asked)
-            results, failed = summary.folder, summary.failed
-        outcome = check_runs(results, against or paths.results_dir() / "reference", **asked)
+    failed: Mapping[str, str] = {}
+    asked: dict[str, Any] = {"variants": variants or [], "seeds": seeds or []}
+    if results is None:
+        asked["seeds"] = seeds or [0]
+        folder = paths.results_dir() / "check"
+        summary = run_sweep("ablations", place=Place(jobs=jobs), output=folder, **asked)
+        results, failed = summary.folder, summary.failed
+    outcome = check_runs(results, against or paths.results_dir() / "reference", **asked)
     _print_failures(failed)
     for deviation in outcome.deviations:
         typer.echo(deviation, err=True)

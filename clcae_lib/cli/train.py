@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from clcae_lib import paths
-from clcae_lib.cli.common import Settings, World, report_user_errors
+from clcae_lib.cli.common import Settings, World
 
 app = typer.Typer(help="Train the networks, one link of the chain or all.", no_args_is_help=True)
 
@@ -39,8 +39,6 @@ Install = Annotated[bool, typer.Option("--install", help="Put the weights into d
 
 
 def _add_stage(stage: str, text: str) -> None:
-    """Declare `clcae train <stage>`."""
-
     @app.command(stage, help=text)
     def command(
         world: OfWorld = None,
@@ -52,25 +50,24 @@ def _add_stage(stage: str, text: str) -> None:
         dry_run: DryRun = False,
         show_config: ShowConfig = False,
     ) -> None:
-        with report_user_errors():
-            from clcae_lib.devices import check_devices
-            from clcae_lib.training.chain import STAGES
-            from clcae_lib.training.config import resolve_config
+        from clcae_lib.devices import check_devices
+        from clcae_lib.training.chain import STAGES
+        from clcae_lib.training.config import resolve_config
 
-            overrides = [*([f"world={world}"] if world else []), *(settings or [])]
-            trainer, kind = STAGES[stage]
-            resolved, sources = resolve_config(kind, config, overrides)
-            if show_config:
-                typer.echo(_as_yaml(resolved, sources), nl=False)
-                return
-            check_devices(resolved.device, resolved.devices)
-            if dry_run:
-                from clcae_lib.training.dry import rehearse
+        overrides = [*([f"world={world}"] if world else []), *(settings or [])]
+        trainer, kind = STAGES[stage]
+        resolved, sources = resolve_config(kind, config, overrides)
+        if show_config:
+            typer.echo(_as_yaml(resolved, sources), nl=False)
+            return
+        check_devices(resolved.device, resolved.devices)
+        if dry_run:
+            from clcae_lib.training.dry import rehearse
 
-                typer.echo("\n".join(rehearse(trainer, resolved)))
-                return
-            folder = out or paths.root() / "runs" / resolved.world / _link(stage, resolved)
-            _train(stage, resolved, folder, resume=not no_resume, install=install)
+            typer.echo("\n".join(rehearse(trainer, resolved)))
+            return
+        folder = out or paths.root() / "runs" / resolved.world / _link(stage, resolved)
+        _train(stage, resolved, folder, resume=not no_resume, install=install)
 
 
 for _stage, _text in _STAGES.items():
@@ -97,33 +94,30 @@ def train_all(
     Without --install the chain is built in <out>/data and data/ is not changed.
     """
     folder = (out or paths.root() / "runs" / world).resolve()
-    with report_user_errors():
-        from clcae_lib.devices import check_devices
-        from clcae_lib.training.chain import LINKS, plan_chain
-        from clcae_lib.worlds import get_world
+    from clcae_lib.devices import check_devices
+    from clcae_lib.training.chain import LINKS, plan_chain
+    from clcae_lib.worlds import get_world
 
-        chain = plan_chain(world, settings or [])
-        if show_config:
-            typer.echo(
-                "---\n".join(f"# {link}\n{_as_yaml(c, {})}" for link, c in chain.links.items()), nl=False
-            )
-            return
-        for config in chain.links.values():
-            check_devices(config.device, config.devices)
-        folder.mkdir(parents=True, exist_ok=True)  # not only after minutes
-        typer.echo("\n".join(chain.lines()))
-        if not install:
-            get_world(world).lend(folder / "data")
-        with nullcontext() if install else paths.using_data_dir(folder / "data"):
-            for link, config in chain.links.items():
-                typer.echo(f"{link}:")
-                _train(LINKS[link][0], config, folder / link, resume=not no_resume, install=True)
-            device = list(chain.links.values())[-1].device
-            if "directions" not in chain.left_out:
-                typer.echo("directions:")
-                install_directions(world, device=device)
-            if measured and "measure" not in chain.left_out:
-                measure_generator(world, samples=measured, device=device)
+    chain = plan_chain(world, settings or [])
+    if show_config:
+        typer.echo("---\n".join(f"# {link}\n{_as_yaml(c, {})}" for link, c in chain.links.items()), nl=False)
+        return
+    for config in chain.links.values():
+        check_devices(config.device, config.devices)
+    folder.mkdir(parents=True, exist_ok=True)  # not only after minutes
+    typer.echo("\n".join(chain.lines()))
+    if not install:
+        get_world(world).lend(folder / "data")
+    with nullcontext() if install else paths.environment("CLCAE_DATA", str(folder / "data")):
+        for link, config in chain.links.items():
+            typer.echo(f"{link}:")
+            _train(LINKS[link][0], config, folder / link, resume=not no_resume, install=True)
+        device = list(chain.links.values())[-1].device
+        if "directions" not in chain.left_out:
+            typer.echo("directions:")
+            install_directions(world, device=device)
+        if measured and "measure" not in chain.left_out:
+            measure_generator(world, samples=measured, device=device)
 
 
 def _train(stage: str, config: Any, folder: Path, *, resume: bool, install: bool) -> None:

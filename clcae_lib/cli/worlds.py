@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clcae_lib.cli.common import Device, Face, RequestError, World, report_user_errors
+from clcae_lib.cli.common import Device, Face, RequestError, World
 from clcae_lib.cli.train import install_directions, measure_generator
 
 app = typer.Typer(help="Worlds of photographs: ffhq, cars and your own.", no_args_is_help=True)
@@ -29,57 +29,46 @@ def add(
     replace: Annotated[bool, typer.Option("--replace", help="Replace a world of that name.")] = False,
 ) -> None:
     """Make a world of a folder of photographs and a StyleGAN2, in data/<name>/world.yaml."""
-    with report_user_errors():
-        from clcae_lib.worlds import add_world
+    from clcae_lib.worlds import add_world
 
-        options = {"kind": kind, "already_aligned": already_aligned or None, "recursive": recursive or None}
-        made = add_world(
-            name,
-            images=images,
-            generator=generator,
-            resolution=resolution,
-            replace=replace,
-            widen=widen,
-            face=face,
-            **options,
-        )
-        typer.echo(f"world {name}: {made.folder}")
-        _print_photographs(made)
+    options = {"kind": kind, "already_aligned": already_aligned or None, "recursive": recursive or None}
+    options |= {"generator": generator, "resolution": resolution, "widen": widen, "face": face}
+    made = add_world(name, images=images, replace=replace, **options)
+    typer.echo(f"world {name}: {made.folder}")
+    _print_photographs(made)
 
 
 @app.command("list")
 def list_all() -> None:
     """Show every world, where it is and what it lacks."""
-    with report_user_errors():
-        from clcae_lib.inversion.methods import PRESETS
-        from clcae_lib.worlds import PhotoWorld, WorldError, get_world, world_names
+    from clcae_lib.inversion.methods import PRESETS
+    from clcae_lib.worlds import PhotoWorld, WorldError, get_world, world_names
 
-        for name in world_names():
-            try:
-                made = get_world(name)
-            except WorldError as error:
-                typer.echo(f"{name:<12} {error}")
-                continue
-            kind, lacks = "drawn", ""
-            if isinstance(made, PhotoWorld):
-                kind, lacks = made.settings.kind, " and ".join(made.missing)
-            line = f"{name:<12} {kind}, {made.resolution} pixels, {made.folder}"
-            line += f"; it lacks {lacks}" if lacks else ""
-            if not any(map(made.inversion, PRESETS.values())):
-                line += "; it has no encoder, so use `--method optimisation_w_plus`"
-            typer.echo(line)
+    for name in world_names():
+        try:
+            made = get_world(name)
+        except WorldError as error:
+            typer.echo(f"{name:<12} {error}")
+            continue
+        kind, lacks = "drawn", ""
+        if isinstance(made, PhotoWorld):
+            kind, lacks = made.settings.kind, " and ".join(made.missing)
+        line = f"{name:<12} {kind}, {made.resolution} pixels, {made.folder}"
+        line += f"; it lacks {lacks}" if lacks else ""
+        if not any(map(made.inversion, PRESETS.values())):
+            line += "; it has no encoder, so use `--method optimisation_w_plus`"
+        typer.echo(line)
 
 
 @app.command("check")
 def check(name: Annotated[str, typer.Argument(help="A world of photographs.")]) -> None:
     """Read and cut every photograph of a world, and name those that cannot be used; status 1 if none can."""
-    with report_user_errors():
-        from clcae_lib.worlds import PhotoWorld, get_world
+    from clcae_lib.worlds import PhotoWorld, get_world
 
-        made = get_world(name)
-        if not isinstance(made, PhotoWorld):
-            raise RequestError(f"{name!r} is drawn; it has no photographs to check")
-        _print_photographs(made)
+    made = get_world(name)
+    if not isinstance(made, PhotoWorld):
+        raise RequestError(f"{name!r} is drawn; it has no photographs to check")
+    _print_photographs(made)
 
 
 @app.command("remove")
@@ -88,11 +77,10 @@ def remove(
     weights: Annotated[bool, typer.Option("--weights", help="Remove all of data/<name>/ too.")] = False,
 ) -> None:
     """Remove a world; its photographs stay where they are."""
-    with report_user_errors():
-        from clcae_lib.worlds import remove_world
+    from clcae_lib.worlds import remove_world
 
-        for path in remove_world(name, weights=weights):
-            typer.echo(f"removed: {path}")
+    for path in remove_world(name, weights=weights):
+        typer.echo(f"removed: {path}")
 
 
 def _print_photographs(world: Any) -> None:
@@ -113,16 +101,14 @@ def measure(
     device: Device = "auto",
 ) -> None:
     """Measure the shipped generator against the world's images and write the numbers on its card."""
-    with report_user_errors():
-        for name, value in measure_generator(world, samples=samples, device=device).items():
-            typer.echo(f"{name:<18} {value}")
+    for name, value in measure_generator(world, samples=samples, device=device).items():
+        typer.echo(f"{name:<18} {value}")
 
 
 @commands.command()
 def directions(world: World = "portraits", device: Device = "auto") -> None:
     """Find the named directions of a world from scratch and keep them beside its weights."""
-    with report_user_errors():
-        install_directions(world, device=device)
+    install_directions(world, device=device)
 
 
 @commands.command()
@@ -138,18 +124,17 @@ def explore(
     stripped: Annotated[bool, typer.Option("--stripped", help="The proxy removes that beginning.")] = False,
 ) -> None:
     """Serve the latent explorer as a page of its own, with Voila."""
-    with report_user_errors():
-        from clcae_lib.devices import resolve_device
+    from clcae_lib.devices import resolve_device
 
-        resolve_device(device)
-        from clcae_lib.explorer.server import require_port, serve
-        from clcae_lib.worlds import get_world
+    resolve_device(device)
+    from clcae_lib.explorer.server import require_port, serve
+    from clcae_lib.worlds import get_world
 
-        get_world(world)
-        require_port(host, port)
-        typer.echo(f"the explorer: http://{host}:{port}/{base_url.lstrip('/')} (Ctrl-C ends it)")
-        limits = {"visitors": visitors, "idle": idle, "names": name or ()}
-        serve(world, device=device, host=host, port=port, base_url=base_url, stripped=stripped, **limits)
+    get_world(world)
+    require_port(host, port)
+    typer.echo(f"the explorer: http://{host}:{port}/{base_url.lstrip('/')} (Ctrl-C ends it)")
+    limits = {"visitors": visitors, "idle": idle, "names": name or ()}
+    serve(world, device=device, host=host, port=port, base_url=base_url, stripped=stripped, **limits)
 
 
 def jupyter_entry() -> dict[str, Any]:

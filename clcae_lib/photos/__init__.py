@@ -15,38 +15,3 @@ from clcae_lib.photos.landmarks import (
 )
 from clcae_lib.photos.pasting import paste, paste_mask
 from clcae_lib.photos.reading import Limits, PhotoError, check_image, decode_image, read_image
-
-__all__ = [
-    "SHARES",
-    "Crop",
-    "CroppedPhotos",
-    "Cutter",
-    "FacesError",
-    "Landmarks",
-    "LandmarksError",
-    "Limits",
-    "PhotoError",
-    "Refusal",
-    "align",
-    "centred",
-    "check_image",
-    "choose_face",
-    "decode_image",
-    "detect_faces",
-    "face_crop",
-    "find_faces",
-    "has_header",
-    "landmarks_text",
-    "list_files",
-    "load_landmarks",
-    "none_usable",
-    "paste",
-    "paste_mask",
-    "read_folder",
-    "read_image",
-    "save_image",
-    "save_landmarks",
-    "sort_out",
-    "split_of",
-    "to_tensor",
-]

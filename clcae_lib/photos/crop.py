@@ -69,11 +69,7 @@ class Crop:
         return Crop(self.size, side, matrix)
 
     def cut(self, photograph: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 side side"]:
-        """Return the square of the photograph, both in [-1, 1].
-
-        Raises:
-            ValueError: the photograph has another size.
-        """
+        """Return the square of a photograph of the right size, both in [-1, 1]."""
         self.check_size(photograph)
         seen = warp(photograph, self.to_photo, (self.side, self.side)).clamp(-1, 1)
         outside = self._outside()
@@ -144,10 +140,7 @@ def from_square(
 def centred(size: tuple[int, int], *, side: int, aspect: float = 1.0) -> Crop:
     """Return the square around the largest centred rectangle: for images that are cut already, and for cars.
 
-    Args:
-        size: width and height of the image.
-        side: side of the crop in pixels.
-        aspect: width of the rectangle divided by its height; above 1 the square may exceed the image.
+    The rectangle's width is `aspect` times its height; above 1 the square may exceed the image.
     """
     half = min(size[0], size[1] * aspect) / 2
     centre = torch.tensor(size, dtype=torch.float64) / 2

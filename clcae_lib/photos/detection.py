@@ -22,7 +22,7 @@ from clcae_lib.photos.reading import PhotoError, shown
 
 #: An image is shrunk to this longer side first. The smallest face that is found has about 40 pixels in it.
 DETECTION_SIDE = 1600
-_SURE = 0.2
+_SURE = 0.2  # least distance from the detector's threshold; a clear frontal face has 1 or more
 _MODELS = "face_recognition_models"
 _LANDMARKS = "models/shape_predictor_68_face_landmarks.dat"
 
@@ -36,14 +36,10 @@ def has_detector() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in ("dlib", _MODELS))
 
 
-def detect_faces(image: Image.Image, *, sure: float = _SURE) -> list[Landmarks]:
-    """Return the faces of an image, the largest first, each with 68 landmarks; the list may be empty.
+def detect_faces(image: Image.Image) -> list[Landmarks]:
+    """Return the faces of an upright RGB image, the largest first, each with 68 landmarks.
 
     Faces turned far away, or upside down, are not found.
-
-    Args:
-        image: RGB, upright.
-        sure: least distance from the detector's threshold; a clear frontal face has 1 or more.
 
     Raises:
         FacesError: the detector is not installed.
@@ -53,7 +49,7 @@ def detect_faces(image: Image.Image, *, sure: float = _SURE) -> list[Landmarks]:
     size = (max(1, round(image.width * shrink)), max(1, round(image.height * shrink)))
     small = image.resize(size, Image.Resampling.LANCZOS) if shrink < 1 else image
     pixels = np.asarray(small.convert("RGB"))
-    boxes, scores, _ = find.run(pixels, 1, sure)
+    boxes, scores, _ = find.run(pixels, 1, _SURE)
     scale = torch.tensor([image.width / size[0], image.height / size[1]], dtype=torch.float64)
     faces = []
     for box, score in zip(boxes, scores, strict=True):
@@ -65,10 +61,6 @@ def detect_faces(image: Image.Image, *, sure: float = _SURE) -> list[Landmarks]:
 def find_faces(photograph: Path | str, image: Image.Image) -> list[Landmarks]:
     """Return the faces of a photograph, the largest first: those of the file beside it, else detected ones.
 
-    Args:
-        photograph: path of the photograph.
-        image: result of `read_image` for it.
-
     Raises:
         FacesError: there is no file, and no detector, or it finds nothing.
         LandmarksError: the file is damaged.
@@ -76,28 +68,22 @@ def find_faces(photograph: Path | str, image: Image.Image) -> list[Landmarks]:
     faces = load_landmarks(photograph, size=image.size)
     if not faces and has_detector():
         faces = detect_faces(image)
-    if not faces:
-        looked = (
-            "no face was found" if has_detector() else "no landmarks file, and no face detector installed"
-        )
-        raise FacesError(f"{shown(photograph)}: {looked}; {_remedy(Path(photograph))}")
-    return faces
-
-
-def _remedy(photograph: Path) -> str:
-    install = (
-        "" if has_detector() else "install the detector (pip install 'clcae[faces]' in this environment), "
-    )
-    return (
-        f"{install}write the landmarks into {shown(photograph.stem + SUFFIX)} beside it (data/README.md; the "
-        "explorer's Mark the face makes that file), or, if the photographs are cut already, make a world of "
-        "them: `clcae world add NAME --images DIR --already-aligned`"
+    if faces:
+        return faces
+    fault = "no face was found; "
+    if not has_detector():
+        fault = "no landmarks file, and no face detector installed; install the detector "
+        fault += "(pip install 'clcae[faces]' in this environment), "
+    name = shown(Path(photograph).stem + SUFFIX)
+    raise FacesError(
+        f"{shown(photograph)}: {fault}write the landmarks into {name} beside it (data/README.md; the "
+        "explorer's Mark the face makes that file), or, if the photographs are cut already, make a world: "
+        "`clcae world add NAME --images DIR --already-aligned`"
     )
 
 
 @cache
 def _detector() -> tuple[Any, Any]:
-    """Return the detector of faces, and what marks the landmarks of one."""
     if not has_detector():
         raise FacesError(
             "there is no face detector; install it with pip install 'clcae[faces]' in this environment, "

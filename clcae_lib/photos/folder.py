@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 from tqdm import tqdm  # that of notebooks ignores `disable=None`
 
 from clcae_lib.photos.landmarks import SUFFIX
-from clcae_lib.photos.reading import LIMITS, Limits, PhotoError, check_image, read_image, shown
+from clcae_lib.photos.reading import PhotoError, check_image, read_image, shown
 from clcae_lib.spaces import SPACES
 
 # Files that systems leave in folders of images; names that begin with a dot are left out as well.
@@ -26,52 +26,32 @@ class Refusal(NamedTuple):
 
 
 def read_folder(
-    folder: Path | str,
-    *,
-    recursive: bool = False,
-    decode: bool = True,
-    limits: Limits = LIMITS,
-    progress: bool = False,
+    folder: Path | str, *, recursive: bool = False, decode: bool = True
 ) -> tuple[list[Path], list[Refusal]]:
     """Return the usable images of a folder, sorted by name, and the other files.
 
-    Hidden files, files of landmarks and results of `clcae invert` are left out. Both lists may be empty.
-
-    Args:
-        folder: folder to search.
-        recursive: whether its folders are searched too (links to folders are not followed).
-        decode: whether each file is decoded, which finds damage; else only its header is read.
-        limits: sizes that an image must have.
-        progress: whether a progress bar is shown, where there is a terminal.
+    Each file is decoded, which finds damage; without `decode` only its header is read. Files that
+    `list_files` leaves out are in neither list.
 
     Raises:
         PhotoError: `folder` is not a folder, or may not be read.
     """
     files, unreadable = list_files(folder, recursive=recursive)
     read = read_image if decode else check_image
-
-    def use(path: Path) -> None:
-        read(path, limits=limits)
-
-    good, refused = sort_out(files, use, title="reading photographs", progress=progress)
+    good, refused = sort_out(files, lambda path: bool(read(path)), title="reading photographs")
     return list(good), sorted([*unreadable, *refused])
 
 
 def sort_out(
-    files: Iterable[Path], use: Callable[[Path], Used], *, title: str, progress: bool = False
+    files: Iterable[Path], use: Callable[[Path], Used], *, title: str
 ) -> tuple[dict[Path, Used], list[Refusal]]:
     """Return what `use` returns for each file, and the files for which it raises a PhotoError.
 
-    Args:
-        files: photographs.
-        use: function of one file.
-        title: text of the progress bar.
-        progress: whether the bar is shown, where there is a terminal. (A page of Voila is drawn after its
-            notebook has run, and shows an error in the place of a bar that is gone by then.)
+    In a terminal, a progress bar with the title is shown.
     """
     good: dict[Path, Used] = {}
     refused = []
-    for path in tqdm(files, desc=title, disable=None if progress else True, leave=False):
+    for path in tqdm(files, desc=title, disable=None, leave=False):
         try:
             good[path] = use(path)
         except PhotoError as error:
@@ -82,7 +62,8 @@ def sort_out(
 def list_files(folder: Path | str, *, recursive: bool = False) -> tuple[list[Path], list[Refusal]]:
     """Return the files that may be photographs, sorted by name, and the folders that cannot be read.
 
-    No file is opened.
+    No file is opened. Hidden files, files of landmarks and results of `clcae invert` are left out; links to
+    folders are not followed.
 
     Raises:
         PhotoError: `folder` is not a folder, or may not be read.
@@ -94,12 +75,7 @@ def list_files(folder: Path | str, *, recursive: bool = False) -> tuple[list[Pat
 
 
 def none_usable(folder: Path | str, refused: Sequence[Refusal] = ()) -> str:
-    """Return the message for a folder without a usable photograph: the reasons, and what to do.
-
-    Args:
-        folder: folder that was searched.
-        refused: its files that cannot be used.
-    """
+    """Return the message for a folder without a usable photograph: the reasons, and what to do."""
     lines = [refusal.reason for refusal in refused[:_MOST]]
     if len(refused) > _MOST:
         lines.append(f"... and {len(refused) - _MOST} more")
@@ -117,7 +93,10 @@ def none_usable(folder: Path | str, refused: Sequence[Refusal] = ()) -> str:
 
 def has_header(path: Path) -> bool:
     """Return whether a file begins like a photograph that can be used."""
-    return bool(sort_out([path], check_image, title="")[0])
+    try:
+        return bool(check_image(path))
+    except PhotoError:
+        return False
 
 
 def _files(folder: Path, recursive: bool, refused: list[Refusal]) -> Iterator[Path]:

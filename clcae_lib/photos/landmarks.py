@@ -18,6 +18,7 @@ from torch import Tensor
 
 from clcae_lib.files import atomic_path
 from clcae_lib.photos.reading import PhotoError, shown
+from clcae_lib.settings import explain
 
 SUFFIX = ".landmarks.json"
 COUNTS = (5, 68)
@@ -145,10 +146,8 @@ def landmarks_text(faces: Sequence[Landmarks], *, size: tuple[int, int]) -> str:
 def load_landmarks(photograph: Path | str, *, size: tuple[int, int] | None = None) -> list[Landmarks]:
     """Return the faces in the file beside a photograph, the largest first; none without such a file.
 
-    Args:
-        photograph: path of the image, not of the landmarks.
-        size: width and height of the upright image. Points that were marked on a smaller or larger copy, as
-            the size in the file shows, are scaled.
+    Points that were marked on a smaller or larger copy, as the size in the file shows, are scaled to `size`,
+    width and height of the upright image.
 
     Raises:
         LandmarksError: the file is damaged, belongs to an image of another shape, or is named like several
@@ -160,7 +159,8 @@ def load_landmarks(photograph: Path | str, *, size: tuple[int, int] | None = Non
     try:
         content = _File.model_validate_json(path.read_bytes())
     except (ValidationError, OSError) as error:
-        raise LandmarksError(f"{path}: {_reason(error)}; see data/README.md for the format") from error
+        reason = explain(error) if isinstance(error, ValidationError) else error
+        raise LandmarksError(f"{path}: {reason}; see data/README.md for the format") from error
     scale = 1.0 if size is None or content.size is None else size[0] / content.size[0]
     if size is not None and content.size and abs(scale * content.size[1] - size[1]) > 2 * max(1, scale):
         raise LandmarksError(
@@ -171,10 +171,10 @@ def load_landmarks(photograph: Path | str, *, size: tuple[int, int] | None = Non
 
 
 def choose_face(faces: Sequence[Landmarks], which: int | str, size: tuple[int, int]) -> Landmarks:
-    """Return one of the faces of a photograph.
+    """Return one of the faces of a photograph, which come the largest first.
 
     Args:
-        faces: its faces, at least one, the largest first.
+        faces: at least one.
         which: "largest", "middle" (the one nearest the middle), or a number: 1 is the leftmost face.
         size: width and height of the photograph.
 
@@ -197,10 +197,3 @@ def choose_face(faces: Sequence[Landmarks], which: int | str, size: tuple[int, i
 def by_size(faces: Sequence[Landmarks]) -> list[Landmarks]:
     """Return the faces, the largest first."""
     return sorted(faces, key=lambda face: -face.size)
-
-
-def _reason(error: ValidationError | OSError) -> str:
-    if isinstance(error, OSError):
-        return str(error)
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}"

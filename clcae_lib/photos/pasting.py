@@ -80,12 +80,7 @@ def paste_mask(
 ) -> Float[Tensor, "side side"]:
     """Return the share of each of the crop's pixels that returns to the photograph, 0 at the border to 1.
 
-    Args:
-        crop: place of the crop.
-        edited: crop after the edit.
-        before: crop before the edit; None marks all of it as changed.
-        feather: width of the soft edge, in sides of the crop.
-        threshold: smallest difference that counts as a change.
+    The arguments are those of `paste`; without `before` all of the crop counts as changed.
     """
     side = crop.side
     width = max(1.0, feather * side)
@@ -111,7 +106,6 @@ def _smooth(x: Tensor) -> Tensor:
 
 
 def _box(crop: Crop) -> tuple[slice, slice] | None:
-    """Return rows and columns of the photograph that the crop covers; None if it covers none."""
     corners, (width, height) = crop.quad, crop.size
     low, high = corners.min(dim=0).values.floor().long(), corners.max(dim=0).values.ceil().long()
     left, top = (max(0, int(value)) for value in low)

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from io import BufferedIOBase, BytesIO
 from pathlib import Path
 
-from PIL import Image, features
+import numpy as np
+from PIL import Image, ImageCms, ImageOps, features
 
 from clcae_lib.errors import ClcaeError
-from clcae_lib.photos._pixels import to_rgb, upright
 
 _HEADER = 4096  # bytes that show the format
 _SIGNATURES = {
@@ -36,7 +36,8 @@ _SIGNATURES = {
 _BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
     (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"), "HEIF"
 )
-_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "HEIF")
+MAX_BYTES = 200_000_000
+"""Largest size of a file."""
 
 
 class PhotoError(ClcaeError, ValueError):
@@ -45,87 +46,70 @@ class PhotoError(ClcaeError, ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """Sizes that a photograph must have.
-
-    Attributes:
-        max_pixels: largest width times height.
-        max_bytes: largest size of the file.
-        min_side: smallest width and height in pixels.
-        formats: formats that are read, by Pillow's names.
-    """
+    """Sizes that a photograph must have, and formats that are read, by Pillow's names."""
 
     max_pixels: int = 100_000_000
-    max_bytes: int = 200_000_000
     min_side: int = 16
-    formats: tuple[str, ...] = _FORMATS
+    formats: tuple[str, ...] = ("PNG", "JPEG", "WEBP", "AVIF", "HEIF")
 
 
 LIMITS = Limits()
 
 
-def read_image(path: Path | str, *, limits: Limits = LIMITS, profile: bool = True) -> Image.Image:
-    """Return the photograph in a file: mode RGB, 8 bits, upright as its EXIF says.
-
-    Transparent pixels are blended with white, 16 bits are scaled to 8, grey, palette and CMYK become RGB, and
-    of an animation the first frame is returned.
-
-    Args:
-        path: a PNG, JPEG, WebP, AVIF or HEIC file of any name.
-        limits: sizes, which are checked before the file is read and decoded.
-        profile: whether an embedded colour profile is used, or ignored as the published code does.
+def read_image(path: Path | str) -> Image.Image:
+    """Return the photograph in a PNG, JPEG, WebP, AVIF or HEIC file of any name; see `decode_image`.
 
     Raises:
-        PhotoError: the file is missing, cannot be read, or `decode_image` refuses its content.
+        PhotoError: the file is missing, of another format or damaged, cannot be read, or exceeds the limits.
     """
-    return decode_image(read_content(path, limits=limits), name=shown(path), limits=limits, profile=profile)
+    return decode_image(read_content(path), name=shown(path))
 
 
-def check_image(path: Path | str, *, limits: Limits = LIMITS) -> tuple[int, int]:
+def check_image(path: Path | str) -> tuple[int, int]:
     """Return the width and height in a file's header; damage behind the header is not noticed.
 
     Raises:
         PhotoError: as `read_image`, as far as the header shows.
     """
     name = shown(path)
-    with _open_file(path, limits) as file:
+    with _open_file(path) as file:
         start = file.read(_HEADER)
         file.seek(0)
         size = _webp_size(start)  # its decoder would read the whole file
         if size is None:
-            with _open_image(file, start, name, limits) as image:
+            with _open_image(file, start, name, LIMITS) as image:
                 return image.size
     if size == (0, 0):
         raise PhotoError(_damaged(name))
-    _check_size(size, name, limits)
+    _check_size(size, name, LIMITS)
     return size
 
 
-def read_content(path: Path | str, *, limits: Limits = LIMITS) -> bytes:
-    """Return the content of a regular file that is neither empty nor larger than the limit.
-
-    Raises:
-        PhotoError: there is no such file, or it cannot be read.
-    """
-    with _open_file(path, limits) as file:
-        return file.read(limits.max_bytes)
+def read_content(path: Path | str) -> bytes:
+    """Return the content of a regular file that is neither empty nor too large; else raise PhotoError."""
+    with _open_file(path) as file:
+        return file.read(MAX_BYTES)
 
 
 def decode_image(data: bytes, *, name: str, limits: Limits = LIMITS, profile: bool = True) -> Image.Image:
-    """Return the photograph in a file's content; see `read_image`.
+    """Return the photograph in a file's content: mode RGB, 8 bits, upright as its EXIF says.
+
+    Transparent pixels are blended with white, 16 bits are scaled to 8, grey, palette and CMYK become RGB, and
+    of an animation the first frame is returned.
 
     Args:
         data: the content.
         name: the file's name in messages.
-        limits: sizes, see `Limits`; the number of bytes is not checked.
-        profile: whether an embedded colour profile is used.
+        limits: sizes, which are checked before anything is decoded.
+        profile: whether an embedded colour profile is used, or ignored as the published code does.
 
     Raises:
-        PhotoError: the content is of another format, is damaged, or has too many or too few pixels.
+        PhotoError: the content is of another format, is damaged, or exceeds the limits.
     """
     with _open_image(BytesIO(data), data, name, limits) as image:
         image.seek(0)
         image.load()
-        rgb = to_rgb(upright(image), profile=profile)
+        rgb = _to_rgb(_upright(image), profile=profile)
         rgb.info.clear()  # else PIL saves the old profile and the place with the new pixels
         return rgb
 
@@ -137,7 +121,7 @@ def shown(path: Path | str) -> str:
 
 
 @contextmanager
-def _open_file(path: Path | str, limits: Limits) -> Iterator[BufferedIOBase]:
+def _open_file(path: Path | str) -> Iterator[BufferedIOBase]:
     """Open a regular file of an allowed size; whatever the system refuses becomes a PhotoError."""
     path, name = Path(path), shown(path)
     try:
@@ -148,8 +132,8 @@ def _open_file(path: Path | str, limits: Limits) -> Iterator[BufferedIOBase]:
             raise PhotoError(f"{name} is not a regular file; name an image.")
         if not found.st_size:
             raise PhotoError(f"{name} is empty; copy it again.")
-        if found.st_size > limits.max_bytes:
-            raise PhotoError(f"{name} has more than {limits.max_bytes / 1e6:g} MB; make it smaller.")
+        if found.st_size > MAX_BYTES:
+            raise PhotoError(f"{name} has more than {MAX_BYTES / 1e6:g} MB; make it smaller.")
         with path.open("rb") as file:
             yield file
     except FileNotFoundError as error:
@@ -256,3 +240,53 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
         packed = int.from_bytes(data[21:25], "little")
         return 1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF)
     return tuple(int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Return an image rotated as its EXIF says, or as it is where the EXIF cannot be read."""
+    try:
+        image.getexif()
+        image.info.pop("exif", None)  # else Pillow encodes all of it again, which fails for some cameras
+        return ImageOps.exif_transpose(image)
+    except Exception:  # unreadable metadata do not make the pixels unusable
+        return image
+
+
+def _to_rgb(image: Image.Image, *, profile: bool) -> Image.Image:
+    """Return a decoded image in RGB, 8 bits per channel, blended with white where it is transparent."""
+    if image.mode.startswith("I"):
+        image = _eight_bits(image)
+    icc = image.info.get("icc_profile") if profile else None
+    if not image.has_transparency_data:
+        return _in_srgb(image, icc)
+    layer = image.convert("RGBA")
+    white = Image.new("RGB", layer.size, "white")
+    white.paste(_in_srgb(layer.convert("RGB"), icc), mask=layer.getchannel("A"))
+    return white
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Scale grey of 16 bits to 0 to 255 and round; Pillow's own conversion may clip."""
+    deep = np.asarray(image)
+    grey = np.rint(np.clip(deep, 0, 65535) / 257).astype(np.uint8)
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        grey[deep == clear] = 255
+    flat = Image.fromarray(grey)
+    flat.info = {key: value for key, value in image.info.items() if key != "transparency"}
+    return flat
+
+
+def _in_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
+    """Return an opaque image in sRGB; a profile that is sRGB's or does not fit changes no number."""
+    fitting = image if image.mode in ("RGB", "L", "CMYK") else image.convert("RGB")
+    if not icc:
+        return fitting.convert("RGB")
+    try:
+        source = ImageCms.ImageCmsProfile(BytesIO(icc))
+        if image.mode == "RGB" and "srgb" in ImageCms.getProfileDescription(source).lower():
+            return fitting
+        target, intent = ImageCms.createProfile("sRGB"), ImageCms.Intent.RELATIVE_COLORIMETRIC
+        return ImageCms.profileToProfile(fitting, source, target, renderingIntent=intent, outputMode="RGB")
+    except (ImportError, OSError, ValueError, TypeError, ImageCms.PyCMSError):  # no LittleCMS, too
+        return fitting.convert("RGB")

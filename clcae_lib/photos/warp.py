@@ -75,7 +75,6 @@ def _shrunk(image: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _positions(matrix: Tensor, rows: range, columns: int, count: int, shape: torch.Size) -> Tensor:
-    """Return the place of each sample in the source, in the units of `grid_sample`."""
     y = torch.arange(rows.start * count, rows.stop * count, dtype=torch.float64) / count + 0.5 / count
     x = torch.arange(columns * count, dtype=torch.float64) / count + 0.5 / count
     height, width = shape

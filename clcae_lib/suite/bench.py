@@ -33,10 +33,9 @@ from clcae_lib.inversion import METHODS, ClcaeInverter, Inverter, make_inverter
 from clcae_lib.plots import show_grid
 from clcae_lib.provenance import commit, device_text, versions
 from clcae_lib.suite.collect import provenance_rows, sweep_tables
-from clcae_lib.suite.collect import table as with_columns
 from clcae_lib.suite.guests import CheckedInverter, find_checked, load_guest
 from clcae_lib.suite.record import Record, Recorder, SuiteError
-from clcae_lib.suite.report import portable_report
+from clcae_lib.suite.report import Outcome, Status, portable_report, write_run
 from clcae_lib.worlds import World, get_world
 
 FACTORS = {"yaw": "geometric", "smile": "geometric", "age": "appearance", "glasses": "appearance"}
@@ -74,19 +73,13 @@ class Sizes:
     calibrated: int = 32
 
     def __post_init__(self) -> None:
-        """Check that the edited images are among the inverted ones."""
         if self.edits > self.images:
             raise SuiteError(f"--edits {self.edits}: only {self.images} images are inverted; raise --images")
 
 
 @dataclass(frozen=True)
 class OpenBench:
-    """A world's bench with its version.
-
-    Attributes:
-        world: world that has a renderer.
-        sizes: numbers of images and codes.
-    """
+    """The bench of a world that has a renderer, with its version."""
 
     world: World
     sizes: Sizes = field(default_factory=Sizes)
@@ -143,7 +136,6 @@ class OpenBench:
 
 
 def _networks(inverter: Any) -> tuple[nn.Module, ...]:
-    """Return the networks that an inverter holds, except the generator."""
     guest = getattr(inverter, "guest", inverter)
     held = dict(guest.named_children()) if isinstance(guest, nn.Module) else vars(guest)
     return tuple(part for name, part in held.items() if isinstance(part, nn.Module) and name != "generator")
@@ -220,17 +212,8 @@ def bench_inverter(
 ) -> str:
     """Measure an inverter beside the committed methods, write its row and a report, and return the tables.
 
-    Args:
-        name: "package.module:Class", or the name of an entry point of `clcae.inverters`.
-        weights: file that is given to the class.
-        world: name of a world that has a renderer.
-        sizes: numbers of images and codes.
-        images_seen: number of training images that the inverter has seen, a column of the table.
-        output: folder of the results; results/bench/<name> if None.
-
-    Raises:
-        GuestError: the inverter does not keep to the protocol.
-        WorldError: the world lacks a renderer or a network.
+    The arguments are those of `clcae bench`. An inverter that does not keep to the protocol is a GuestError,
+    a world that lacks a renderer or a network a WorldError.
     """
     started, bench = time.time(), OpenBench(get_world(world), sizes or Sizes())
     inverter = CheckedInverter.load(name, bench.judges.world, weights=weights)
@@ -263,15 +246,7 @@ def bench_directions(
     """Measure a finder of directions beside the library's, write its row and a report, and return the table.
 
     Directions edit the codes of the shipped CLCAE encoder. The rows of the trivial inverters and of random
-    directions are the floor.
-
-    Args:
-        name: "package.module:function", or the name of an entry point of `clcae.finders`.
-        world, sizes, output: as in `bench_inverter`.
-
-    Raises:
-        GuestError: the finder does not keep to the protocol.
-        WorldError: the world lacks a renderer or a network.
+    directions are the floor. Arguments and errors are those of `bench_inverter`.
     """
     started, bench = time.time(), OpenBench(get_world(world), sizes or Sizes())
     judges, title = bench.judges, _title(name)
@@ -350,17 +325,13 @@ def _write(
     origin |= {"started": when, "profile": "bench"}
     record = Record(notebook="bench", key=bench.version, parameters=parameters, **origin)
     about = f"{name} on version {bench.version} of the bench"
-    outcome = {"notebook": "bench", "state": "done", "seconds": seconds, "reason": remark}
-    status = {"profile": "bench", "about": about, "finished": when, "notebooks": [outcome]}
+    outcome = Outcome(notebook="bench", state="done", seconds=seconds, reason=remark)
     record.write(folder / "bench")
     row = rows.iloc[[0]].drop(columns="origin").assign(bench=bench.version, **parameters, **origin)
-    for file, text in {
-        "row.csv": row.rename_axis("variant").to_csv(),
-        "metrics.csv": with_columns(provenance_rows(folder / "bench", record)).to_csv(index=False),
-        "status.json": json.dumps(status, indent=1),
-    }.items():
-        with atomic_path(folder / file) as partial:
-            partial.write_text(text, encoding="utf-8")
+    with atomic_path(folder / "row.csv") as partial:
+        row.rename_axis("variant").to_csv(partial)
+    status = Status(profile="bench", about=about, notebooks=[outcome])
+    write_run(folder, status, provenance_rows(folder / "bench", record))
     page = portable_report(folder, target=folder)
     shown = [f"{k}\n\n{t.to_string(float_format='{:.3g}'.format, na_rep='-')}" for k, t in tables.items()]
     return "\n\n".join([*shown, remark, f"row: {folder / 'row.csv'}\nreport: {page}"])

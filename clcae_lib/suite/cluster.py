@@ -33,12 +33,7 @@ class Place:
     key: Path | None = None
 
     def check(self) -> None:
-        """Refuse an address that would carry code unprotected over a network.
-
-        Raises:
-            SuiteError: it is not a tcp:// or tls:// address, it is plain tcp:// to another machine, or
-                tls:// without all of its three files.
-        """
+        """Refuse, with a SuiteError, an address that would carry code unprotected over a network."""
         if self.scheduler is None:
             return
         option = f"--scheduler {self.scheduler}"
@@ -68,10 +63,10 @@ def _is_loopback(host: str) -> bool:
 def gpu_names(visible: str | None, count: int) -> list[str]:
     """Return the GPUs that this process was given, each as `CUDA_VISIBLE_DEVICES` names it.
 
-    Args:
-        visible: the value of `CUDA_VISIBLE_DEVICES`: indices, UUIDs or MIG names; None if it is not set.
-        count: GPUs that torch finds. CUDA ignores a name that it does not know and all names after it, and of
-            several MIG names it uses only the first, so these all count.
+    `visible` is the value of that variable: indices, UUIDs or MIG names; None if it is not set. `count` is
+    the
+    number of GPUs that torch finds. CUDA ignores a name that it does not know and all names after it, and of
+    several MIG names it uses only the first, so these all count.
     """
     if visible is None or not count:
         return [str(index) for index in range(count)]
@@ -100,10 +95,7 @@ def connect(place: Place, *, runs: int) -> Iterator[Callable[..., "Future"]]:
 
     Besides its arguments a task is given `threads`, those of its notebook, and `gpus`, how many its machine
     has to share out; None and 0 leave that to the workers. A cluster of this machine ends with the block, a
-    named one stays.
-
-    Raises:
-        SuiteError: the address is refused, or does not answer.
+    named one stays; one that does not answer is a SuiteError.
     """
     from dask import config
     from dask.system import cpu_count

@@ -37,11 +37,7 @@ def table(rows: list[dict[str, Any]], columns: tuple[str, ...] = COLUMNS) -> pd.
 
 
 def read_csv(path: Path, **options: Any) -> pd.DataFrame:
-    """Return a table that was written as CSV, as pandas does.
-
-    Raises:
-        SuiteError: it is damaged.
-    """
+    """Return a table that was written as CSV, as pandas does; a SuiteError if it is damaged."""
     try:
         return pd.read_csv(path, **options)
     except (ValueError, OSError) as error:
@@ -66,11 +62,7 @@ def read_table(path: Path, *, columns: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def read_runs(folder: str | Path) -> pd.DataFrame:
-    """Return the runs of a sweep: what `runs.csv` in its folder holds.
-
-    Raises:
-        SuiteError: there is no such file, or a column is missing.
-    """
+    """Return the runs of a sweep: what `runs.csv` in its folder holds; a SuiteError without such a file."""
     path = Path(folder) / "runs.csv"
     if not path.is_file():
         raise SuiteError(f"{path} does not exist; `clcae sweep ablations` makes it")
@@ -78,24 +70,21 @@ def read_runs(folder: str | Path) -> pd.DataFrame:
 
 
 def ablation_runs(output_dir: str | Path) -> pd.DataFrame:
-    """Return all runs of the ablation that there are, labelled by `origin`.
+    """Return all runs of the ablation that there are, labelled by `origin`; there may be none.
 
-    Args:
-        output_dir: the report notebook's output folder; this run's own ablation is located beside it.
-
-    Returns:
-        The columns of `runs.csv` with `origin`: "reference" for the committed runs, "shorter" for committed
-        runs of fewer steps and more variants, "sweep" for this machine's sweep, "live" for this run's own.
-        There may be none of any of them.
+    The columns are those of `runs.csv` and `origin`: "reference" for the committed runs, "shorter" for
+    committed runs of fewer steps and more variants, "sweep" for this machine's sweep, "live" for the run's
+    own
+    ablation, which is located beside `output_dir`, the report notebook's output folder.
     """
     folders = {origin: _sweep_folders(name)["reference"] for origin, name in COMMITTED.items()}
     folders["sweep"] = _sweep_folders("ablations")["sweep"]
-    frames = [
-        read_runs(folder).assign(origin=origin)
-        for origin, folder in folders.items()
-        if (folder / "runs.csv").is_file()
-    ]
-    frames.append(_live_run(paths.root() / Path(output_dir).parent / "05_metric_ablations"))
+    there = {origin: folder for origin, folder in folders.items() if (folder / "runs.csv").is_file()}
+    frames = [read_runs(folder).assign(origin=origin) for origin, folder in there.items()]
+    own = paths.root() / Path(output_dir).parent / "05_metric_ablations"
+    record = read_record(own)
+    rows = provenance_rows(own, record, variant=record.parameters.get("variant", "")) if record else []
+    frames.append(table(rows, SWEEP_COLUMNS).assign(origin="live"))
     filled = [frame for frame in frames if len(frame)]
     return pd.concat(filled, ignore_index=True) if filled else frames[-1]
 
@@ -103,11 +92,8 @@ def ablation_runs(output_dir: str | Path) -> pd.DataFrame:
 def sweep_tables(name: str, *, origins: Sequence[str] = ("sweep", "reference")) -> dict[str, pd.DataFrame]:
     """Return the joined Parquet tables of a sweep, by name: this machine's sweep, or else the committed one.
 
-    Each has the column `origin`, "sweep" or "reference". There may be none.
-
-    Args:
-        name: the sweep.
-        origins: which of the two are looked for; the first that has any is used. Another name has none.
+    Each has the column `origin`, "sweep" or "reference"; the first of `origins` that has any is used. There
+    may be none.
     """
     folders = _sweep_folders(name)
     for origin in [origin for origin in origins if origin in folders]:
@@ -120,11 +106,3 @@ def sweep_tables(name: str, *, origins: Sequence[str] = ("sweep", "reference")) 
 def _sweep_folders(name: str) -> dict[str, Path]:
     results = paths.results_dir()
     return {"sweep": results / "sweeps" / name, "reference": results / "reference" / "sweeps" / name}
-
-
-def _live_run(folder: Path) -> pd.DataFrame:
-    """Return the ablation's one run in this profile, if it is there and complete."""
-    record = read_record(folder)
-    variant = record.parameters.get("variant", "") if record else ""
-    rows = provenance_rows(folder, record, variant=variant) if record else []
-    return table(rows, SWEEP_COLUMNS).assign(origin="live")

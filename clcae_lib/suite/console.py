@@ -19,9 +19,7 @@ _ORDER = ("running", "failed", "stopped", "done", "waiting", "unchanged")
 class Board:
     """The progress of a run or a sweep: in a terminal a live table, elsewhere a line for each part that ends.
 
-    Args:
-        what: the name of the whole.
-        parts: the names of its notebooks or runs.
+    `what` is the name of the whole, `parts` the names of its notebooks or runs.
     """
 
     def __init__(self, what: str, parts: Sequence[str]) -> None:
@@ -41,11 +39,14 @@ class Board:
         """Print a line as it is."""
         self._console.print(line, markup=False, soft_wrap=True)
 
-    def note(self, part: str, text: str, *, quiet: bool = False) -> None:
-        """Show something about a part that goes on; outside a terminal as a line, unless `quiet`."""
+    def progress(self, part: str, done: int, total: int) -> None:
+        """Show how many cells of a part that goes on are done; only in a terminal."""
+        self._notes[part] = f"{done} of {total} cells"
+
+    def note(self, part: str, text: str) -> None:
+        """Show something about a part that goes on."""
         self._notes[part] = text
-        if not quiet:
-            self.print(f"{part:<40} {text}")
+        self.print(f"{part:<40} {text}")
 
     def end(self, part: str, state: str, text: str = "") -> None:
         """Show that a part has ended, such as "done", "unchanged" or "failed", with a time or a reason."""

@@ -7,9 +7,7 @@ notebook's outputs. A run of the suite depends on the kind of device as well, so
 used. A run of a sweep does not: a sweep that takes days can be resumed from a machine without a GPU.
 """
 
-import os
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -22,7 +20,7 @@ from clcae_lib.provenance import versions
 from clcae_lib.suite.plan import Job
 
 LIBRARY = Path(__file__).resolve().parent.parent
-_LARGE = 256 * 2**20  # bytes; beyond it size and time of change stand for the content
+_LARGE = 256 * 2**20
 
 
 def job_key(
@@ -53,67 +51,55 @@ def job_key(
         code,
         versions(),
         world_digest(str(parameters["world"]), entry.inputs) if world is None else world,
-        {name: listing_digest(paths.root() / Path(str(f)).expanduser()) for name, f in folders.items()},
+        {
+            name: files_digest(paths.root() / Path(str(f)).expanduser(), large=0)
+            for name, f in folders.items()
+        },
         device,
         files_digest(paths.results_dir(), reads),
     )
 
 
 def code_digest(*, without: Iterable[str] = ()) -> str:
-    """Return a digest of the library's code as the interpreter sees it.
-
-    Args:
-        without: packages that do not matter, such as "suite".
-    """
+    """Return a digest of the library's code as the interpreter sees it, without some of its packages."""
     files = {path.relative_to(LIBRARY): path for path in sorted(LIBRARY.rglob("*.py"))}
     kept = {name: path for name, path in files.items() if name.parts[0] not in tuple(without)}
     return key({name.as_posix(): source_digest(path) for name, path in kept.items()})
 
 
 def world_digest(name: str, inputs: Iterable[str]) -> str:
-    """Return a digest of a world's files and of the published networks.
+    """Return a digest of the weights of a world that fit patterns and of the published networks.
 
-    Args:
-        name: the name of the world.
-        inputs: patterns of the weights that count; of a world of photographs, everything counts.
+    Of a world of photographs, all weights and the photographs count.
     """
     from clcae_lib.worlds import PhotoWorld, get_world, world_names
 
     world = get_world(name) if name in world_names() else None
     photographs = ""
     if isinstance(world, PhotoWorld):
-        inputs, photographs = ["*"], listing_digest(world.images_folder)
+        inputs, photographs = ["*"], files_digest(world.images_folder, large=0)
     weights = files_digest(paths.world_dir(name), inputs)
     return key(weights, photographs, files_digest(paths.world_dir("networks"), ["*"]))
 
 
-def listing_digest(folder: Path) -> str:
-    """Return a digest of the files below a folder by name, size and time of change, as there may be many."""
-    found = {}
-    for place, _, names in os.walk(folder):
-        for path in (Path(place, name) for name in names if not name.startswith(".")):
-            with suppress(OSError):  # a link that leads nowhere
-                status = path.stat()
-                found[path.relative_to(folder).as_posix()] = (status.st_size, status.st_mtime_ns)
-    return key(found)
+def files_digest(folder: Path, patterns: Iterable[str] = ("**/*",), *, large: int = _LARGE) -> str:
+    """Return a digest of the files under a folder that fit any of the patterns; a missing folder has none.
 
-
-def files_digest(folder: Path, patterns: Iterable[str]) -> str:
-    """Return a digest of the files under a folder that fit any of the patterns; a missing folder has none."""
-    found = {path for pattern in patterns for path in folder.glob(pattern)} if folder.is_dir() else set()
-    files = [path for path in found if path.is_file() and not path.name.startswith(".")]
-    status = {path: path.stat() for path in files}
+    Of files of more than `large` bytes, size and time of change stand for the content.
+    """
+    found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    status = {path: path.stat() for path in found if not path.name.startswith(".")}
     return key(
         {
-            path.relative_to(folder).as_posix(): _file_digest(path, found.st_size, found.st_mtime_ns)
-            for path, found in status.items()
+            path.relative_to(folder).as_posix(): _digest(path, s.st_size, s.st_mtime_ns, s.st_size > large)
+            for path, s in status.items()
         }
     )
 
 
 @cache
-def _file_digest(path: Path, size: int, changed: int) -> str:
-    return key(size, changed) if size > _LARGE else sha256(path)
+def _digest(path: Path, size: int, changed: int, large: bool) -> str:
+    return key(size, changed) if large else sha256(path)
 
 
 def result_digest(folder: Path) -> str:

@@ -2,92 +2,52 @@
 
 import shutil
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from rich.filesize import decimal
+
+from clcae_lib import paths
+from clcae_lib.suite.cluster import worker_count
+from clcae_lib.suite.collect import read_runs
+from clcae_lib.suite.record import read_record
+
+if TYPE_CHECKING:
+    from clcae_lib.suite.sweep import Plan
 
 STEPS, TRAINING = "training steps", "training time"
 """The measures of how long a notebook trained; where it has none, whole runs are compared."""
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """What is to be done, and what it should take.
+def cost(plan: "Plan", jobs: int | None = None) -> list[str]:
+    """Return lines on the runs that a sweep has to do, on their time and on the disk that they need.
 
-    Attributes:
-        total: runs asked for.
-        waiting: those not complete yet.
-        jobs: notebooks at a time.
-        seconds: the time of all waiting runs together; None where no run was ever measured.
-        disk: bytes they should need; None where no run is on this disk.
-        free: bytes that are free.
-        basis: the origin of the estimates.
+    The time of a run is that of a measured one outside its training, plus its own steps at the measured pace,
+    with so many notebooks at a time.
     """
-
-    total: int
-    waiting: int
-    jobs: int
-    seconds: float | None
-    disk: int | None
-    free: int
-    basis: str
-
-    def lines(self) -> list[str]:
-        """Return the plan as a person reads it."""
-        basis = f" ({self.basis})" if self.basis else ""
-        known = self.seconds is not None
-        time_text = f"{_duration(self.seconds)}{basis}" if known else "unknown: no run was measured yet"
-        disk_text = "unknown: no run is here yet" if self.disk is None else decimal(self.disk)
-        lines = [
-            f"runs   {self.waiting} of {self.total} to do, {self.jobs} at a time",
-            f"time   {time_text}",
-            f"disk   {disk_text}; {decimal(self.free)} free",
-        ]
-        if self.disk is not None and self.disk > self.free:
-            lines.append("       not enough: runs will fail; choose a folder on another disk with --output")
-        return lines
-
-
-def estimate(
-    waiting: Sequence[Mapping[str, Any]],
-    *,
-    total: int,
-    jobs: int,
-    measured: Mapping[str, pd.DataFrame],
-    folders: Iterable[Path],
-    target: Path,
-) -> Estimate:
-    """Return the plan for runs with these parameters.
-
-    The time of a run is that of a measured one outside its training, plus its own steps at the measured pace.
-
-    Args:
-        waiting: the parameters of every run to do.
-        total: runs asked for, complete ones among them.
-        jobs: notebooks at a time.
-        measured: tables like `runs.csv` by their origin, the best first; the first with rows counts.
-        folders: folders of complete runs, for their size.
-        target: the folder of the results.
-    """
-    found = {name: pace for name, frame in measured.items() if (pace := _pace(frame)) is not None}
-    basis, (outside, a_step) = next(iter(found.items()), ("", (0.0, 0.0)))
-    sizes = [sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) for folder in folders]
-    there = next(path for path in (target, *target.parents) if path.exists())
-    steps = [parameters.get("steps", 0) for parameters in waiting]
-    each = [outside + a_step * (count if isinstance(count, int | float) else 0) for count in steps]
-    return Estimate(
-        total=total,
-        waiting=len(waiting),
-        jobs=jobs,
-        seconds=max(sum(each) / jobs, max(each, default=0.0)) if found else None,
-        disk=int(statistics.median(sizes) * len(waiting)) if sizes else None,
-        free=shutil.disk_usage(there).free,
-        basis=basis,
-    )
+    jobs, time_text = worker_count(jobs, len(plan.waiting)), "unknown: no run was measured yet"
+    kept = paths.results_dir() / "reference" / "sweeps" / plan.name
+    for origin, folder in {"measured here": plan.target, "measured for the reference": kept}.items():
+        pace = _pace(read_runs(folder)) if (folder / "runs.csv").is_file() else None
+        if pace is not None:
+            steps = [run.job.parameters.get("steps") or 0 for run in plan.waiting]
+            each = [pace[0] + pace[1] * count for count in steps]
+            time_text = f"{_duration(max(sum(each) / jobs, max(each, default=0.0)))} ({origin})"
+            break
+    there = next(path for path in (plan.target, *plan.target.parents) if path.exists())
+    needed, disk_text, free = 0, "unknown: no run is here yet", shutil.disk_usage(there).free
+    folders = [run.target for run in plan.runs if read_record(run.target) is not None]
+    if sizes := [sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) for folder in folders]:
+        needed = int(statistics.median(sizes) * len(plan.waiting))
+        disk_text = decimal(needed)
+    lines = [
+        f"runs   {len(plan.waiting)} of {len(plan.selected)} to do, {jobs} at a time",
+        f"time   {time_text}",
+        f"disk   {disk_text}; {decimal(free)} free",
+    ]
+    if needed > free:
+        lines.append("       not enough: runs will fail; choose a folder on another disk with --output")
+    return lines
 
 
 def _pace(frame: pd.DataFrame) -> tuple[float, float] | None:

@@ -105,8 +105,6 @@ def looking_again(get_msg: Callable[..., Awaitable[Any]]) -> Callable[..., Await
 
 
 class _Engine(NBClientEngine):
-    """Papermill's engine, which leaves the execution to `execute`."""
-
     @classmethod
     def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
         del kernel_name
@@ -128,14 +126,7 @@ def execute(
     """Execute a notebook; its copy is written cell by cell, so that it is there whatever happens.
 
     What the kernel itself prints, such as warnings of native libraries, goes to `kernel.log` beside the copy.
-
-    Args:
-        notebook: the notebook.
-        executed: the file for its executed copy.
-        parameters: values for its parameters cell.
-        profile: gives the time limits.
-        environment: variables for the kernel, over this process's own.
-        watch: called with cells done and cells in all.
+    Arguments are those of `perform`; `executed` is the file for the copy.
 
     Raises:
         NotebookError: a cell or a widget's callback raised, the time was up or the kernel died.
@@ -207,5 +198,4 @@ def _callback_error(output: Mapping[str, Any]) -> NotebookError:
 
 
 def _plain(traceback: list[str]) -> str:
-    """Return a traceback without terminal colours."""
     return re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(traceback))

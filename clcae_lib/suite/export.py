@@ -12,8 +12,6 @@ _TEMPLATE = "{% extends 'lab/index.html.j2' %}{% block html_head_js_mathjax %}{%
 
 
 class _Renderer(IPythonRenderer):
-    """Markdown with equations as MathML."""
-
     def block_math(self, body: str) -> str:
         return convert(body, display="block")
 
@@ -38,11 +36,6 @@ class _Exporter(HTMLExporter):
 
 
 def to_html(notebook: NotebookNode, folder: str) -> str:
-    """Return a notebook as one HTML page, with its images inside.
-
-    Args:
-        notebook: executed notebook.
-        folder: folder that its relative links to images start from.
-    """
+    """Return an executed notebook as one HTML page, with its images inside, which links find in `folder`."""
     exporter = _Exporter(require_js_url="", embed_images=True, raw_template=_TEMPLATE)
     return exporter.from_notebook_node(notebook, {"metadata": {"path": folder}})[0]

@@ -29,11 +29,7 @@ class GuestError(ClcaeError):
 
 
 def load_guest(name: str, group: str) -> Any:
-    """Return the class or function of this name.
-
-    Args:
-        name: "package.module:Name", or the name of an entry point.
-        group: group of the entry points, such as "clcae.inverters".
+    """Return the class or function "package.module:Name", or that of an entry point of a group.
 
     Raises:
         GuestError: there is nothing of this name.
@@ -60,12 +56,9 @@ def load_guest(name: str, group: str) -> Any:
 
 @dataclass(frozen=True)
 class CheckedInverter:
-    """An inverter whose every result is checked.
+    """An inverter, the guest, whose every result is checked against a generator of its own.
 
-    Attributes:
-        guest: object with the method `invert`.
-        generator: generator that decodes the codes; another copy than the guest's.
-        name: name in messages.
+    `name` is its name in messages. A result that breaks the protocol is a GuestError.
     """
 
     guest: Any
@@ -74,12 +67,7 @@ class CheckedInverter:
 
     @classmethod
     def load(cls, name: str, world: World, *, weights: Path | None = None) -> "CheckedInverter":
-        """Return the inverter of this name, constructed with a generator and, if given, the weights' path.
-
-        Raises:
-            GuestError: there is none of this name, it has no method `invert`, it takes other arguments, or
-                the file does not exist.
-        """
+        """Return the inverter of this name, constructed with a generator and, if given, the weights' path."""
         if weights is not None and not weights.is_file():
             raise GuestError(f"--weights {weights}: there is no such file")
         kind = load_guest(name, "clcae.inverters")
@@ -95,11 +83,7 @@ class CheckedInverter:
         return cls(kind(*given), world.generator("cpu"), name)
 
     def invert(self, images: Float[Tensor, "n 3 h w"]) -> Inversion:
-        """Return the guest's codes of images, without gradient.
-
-        Raises:
-            GuestError: the codes have wrong shapes or are not finite, or the images were changed.
-        """
+        """Return the guest's codes of images, without gradient, if their shapes and values are right."""
         before = images.clone()
         found = self.guest.invert(images)
         if not torch.equal(images, before):
@@ -113,11 +97,7 @@ class CheckedInverter:
         return found.map(torch.Tensor.detach)
 
     def check_repeatable(self, images: Float[Tensor, "n 3 h w"]) -> str:
-        """Invert the images twice, and return the space to decode them from: F if there is one, else W+.
-
-        Raises:
-            GuestError: the codes differ by more than rounding.
-        """
+        """Invert the images twice, compare, and return the space to decode them from: F, or else W+."""
         first, second = self.invert(images), self.invert(images)
         pairs = zip(_tensors(first), _tensors(second), strict=True)
         if not all(torch.allclose(a.float(), b.float(), rtol=1e-3, atol=1e-4) for a, b in pairs):
@@ -174,7 +154,6 @@ def find_checked(find: Any, name: str, world: World, factors: Sequence[str]) -> 
 
 
 def _tensors(inversion: Inversion) -> list[Tensor]:
-    """Return all tensors of an inversion, the decoder's too."""
     found: list[Tensor] = []
     inversion.map(lambda part: found.append(part) or part)
     return found

@@ -39,16 +39,12 @@ def perform(
     environment: Mapping[str, str] | None = None,
     watch: Watch = lambda done, total: None,
 ) -> Record:
-    """Run a job, put its results at `target`, and return the record.
+    """Run a job, put its results at `target`, and return the record, with the job's key.
 
-    Args:
-        job: the notebook and its parameters.
-        target: the folder for the results; replaced as a whole on success, untouched otherwise.
-        key: the job's key, kept in the record.
-        profile: gives the time limits.
-        failed: the folder for the executed copy and the traceback of a failure.
-        environment: variables for the kernel.
-        watch: called with cells done and cells in all.
+    The folder is replaced as a whole on success, and untouched otherwise: then the executed copy and the
+    traceback go to the folder `failed`. `environment` has variables for the kernel; `watch` is called with
+    cells
+    done and cells in all.
 
     Raises:
         NotebookError: the notebook failed, or its results could not be read or kept; every other exception
@@ -163,8 +159,7 @@ def _remove(folder: Path) -> None:
 def only_writer(target: Path) -> Iterator[None]:
     """Keep every other run from writing to `target`; the lock ends with the process, however that ends.
 
-    Raises:
-        SuiteError: another run is writing already.
+    A SuiteError says that another run is writing already.
     """
     try:
         held = lock(target).acquire(timeout=0)

@@ -110,11 +110,7 @@ def read_suite(folder: Path) -> list[Entry]:
 
 
 def named_file(folder: Path, kind: str, name: str) -> Path:
-    """Return the file `<name>.yaml` of a folder; other names, and those of other folders, are errors.
-
-    Raises:
-        SuiteError: there is none; the message begins with the kind.
-    """
+    """Return the file `<name>.yaml` of a folder; any other name is a SuiteError that begins with the kind."""
     there = sorted(file.stem for file in folder.glob("*.yaml") if file.stem != "suite")
     if name not in there:
         raise SuiteError(f"{kind} {name[:100]!r}: not in {folder}; there is {', '.join(there) or 'none'}")
@@ -122,11 +118,7 @@ def named_file(folder: Path, kind: str, name: str) -> Path:
 
 
 def read_profile(folder: Path, name: str) -> Profile:
-    """Return the profile `profiles/<name>.yaml`.
-
-    Raises:
-        SuiteError: there is no such profile, or its content is not valid.
-    """
+    """Return the profile `profiles/<name>.yaml`; a SuiteError if there is none, or it is not valid."""
     path = named_file(folder / "profiles", "profile", name)
     content = {**read_yaml(path, error=SuiteError), "name": name}
     return validated(Profile, content, source=str(path), error=SuiteError)
@@ -137,16 +129,11 @@ def plan(
 ) -> tuple[Profile, list[Job]]:
     """Return the profile and the jobs of a run, in order, every parameter checked before anything starts.
 
-    Args:
-        folder: the folder of the notebooks, `suite.yaml` and `profiles/`.
-        profile: the profile's name.
-        only: names or beginnings of names; none means all.
-        settings: `name=value` for all that declare it, `01.name=value` for one notebook. The value of a
-            parameter whose default is text is used as it is written; a folder among these may begin with `~`,
-            and is relative to the working directory. Any other value is read as YAML.
-
-    Raises:
-        SuiteError: something is wrong; the message names it.
+    `only` holds names of notebooks or their beginnings; none means all. `settings` are `name=value` for all
+    that
+    declare it, `01.name=value` for one notebook. The value of a parameter whose default is text is used as it
+    is written; a folder among these may begin with `~`, and is relative to the working directory. Any other
+    value is read as YAML. Whatever is wrong is a SuiteError that names it.
     """
     entries = read_suite(folder)
     chosen = read_profile(folder, profile)
@@ -162,11 +149,10 @@ def plan(
     takers = {name: declared[name] for name in declared if name in selected}
     overrides = _distribute(texts, takers, source="--set", read=_read_text)
     jobs = []
-    for entry in entries:
-        if entry.name in selected:
-            parameters = {**declared[entry.name], **values[entry.name], **overrides[entry.name]}
-            del parameters["output_dir"]
-            jobs.append(Job(entry, files[entry.name], parameters))
+    for entry in [entry for entry in entries if entry.name in selected]:
+        parameters = {**declared[entry.name], **values[entry.name], **overrides[entry.name]}
+        del parameters["output_dir"]
+        jobs.append(Job(entry, files[entry.name], parameters))
     return chosen, jobs
 
 
@@ -174,8 +160,9 @@ def declared_parameters(path: Path) -> dict[str, Any]:
     """Return names and default values that a notebook declares in its cell tagged `parameters`.
 
     Raises:
-        SuiteError: there is not exactly one such cell, it holds more than plain literals, or one of `world`,
-            `seed`, `device` and `output_dir` is missing.
+        SuiteError: there is not exactly one such cell, it holds more than plain literals, or one of
+            `REQUIRED`
+            is missing.
     """
     if not path.is_file():
         raise SuiteError(f"{path}: there is no such notebook")
@@ -201,7 +188,6 @@ def declared_parameters(path: Path) -> dict[str, Any]:
 
 
 def _literal(path: Path, statement: ast.stmt) -> tuple[str, Any]:
-    """Return name and value of one assignment of a literal."""
     match statement:
         case (
             ast.Assign(targets=[ast.Name(id=name)], value=value)
@@ -220,12 +206,11 @@ def check_value(source: str, name: str, value: Any, declared: Mapping[str, Any])
     """Return the value of a notebook's parameter, after a check against the defaults that it declares.
 
     Raises:
-        SuiteError: the notebook declares no such parameter, or its default is of another type; the message
-            begins with `source`.
+        SuiteError: there is no such parameter, or it has another type; the message begins with `source`.
     """
     if name not in declared:
-        hint = _did_you_mean(name, declared) or f"it has {', '.join(declared)}"
-        raise SuiteError(f"{source}: has no parameter {name!r}; {hint}")
+        hint = _did_you_mean(name, declared) or f"; it has {', '.join(declared)}"
+        raise SuiteError(f"{source}: has no parameter {name!r}{hint}")
     if name == "output_dir":
         raise SuiteError(f"{source}: the runner sets output_dir; use --output for the folder")
     default = declared[name]
@@ -245,7 +230,7 @@ def _same_kind(value: Any, default: Any) -> bool:
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else ""
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _distribute(
@@ -258,29 +243,20 @@ def _distribute(
     """Give each setting to every notebook that declares it; `01.name` goes to the notebook that starts so."""
     given: dict[str, dict[str, Any]] = {notebook: {} for notebook in declared}
     for setting, value in settings:
-        name = setting.rpartition(".")[2]
-        for notebook in _takers(setting, declared, source):
+        prefix, dot, name = setting.rpartition(".")
+        takers = [notebook for notebook, names in declared.items() if name in names]
+        if dot:
+            takers = [_match(prefix, declared, source=source)]
+        elif not takers:
+            hint = _did_you_mean(name, sorted({known for names in declared.values() for known in names}))
+            raise SuiteError(f"{source}: none of {', '.join(declared)} has a parameter {name!r}{hint}")
+        for notebook in takers:
             found = read(setting, value, declared[notebook].get(name))
             given[notebook][name] = check_value(f"{source}: {notebook}", name, found, declared[notebook])
     return given
 
 
-def _takers(setting: str, declared: Declared, source: str) -> list[str]:
-    """Return the notebooks that a setting goes to."""
-    prefix, dot, _ = setting.rpartition(".")
-    if dot:
-        return [_match(prefix, declared, source=source)]
-    takers = [notebook for notebook, names in declared.items() if setting in names]
-    if not takers:
-        hint = _did_you_mean(setting, sorted({name for names in declared.values() for name in names}))
-        raise SuiteError(
-            f"{source}: none of {', '.join(declared)} has a parameter {setting!r}{'; ' if hint else ''}{hint}"
-        )
-    return takers
-
-
 def _match(text: str, names: Iterable[str], *, source: str) -> str:
-    """Return the one notebook whose name is `text` or starts with it."""
     names = list(names)
     found = [name for name in names if name == text] or [name for name in names if name.startswith(text)]
     if len(found) != 1:
@@ -290,7 +266,6 @@ def _match(text: str, names: Iterable[str], *, source: str) -> str:
 
 
 def _read_text(setting: str, text: str, default: Any) -> Any:
-    """Return the value of a setting of the command line."""
     if not isinstance(default, str):
         return parse_yaml(text, source=f"--set {setting}", error=SuiteError) if text.strip() else ""
     value, name = parse_text(text), setting.rpartition(".")[2]

@@ -21,7 +21,7 @@ from clcae_lib import paths
 from clcae_lib.files import atomic_path
 from clcae_lib.suite.collect import COLUMNS, COMMITTED, read_runs, read_table
 from clcae_lib.suite.record import SuiteError
-from clcae_lib.suite.report import GOOD, read_run, write_report
+from clcae_lib.suite.report import read_run, write_report
 
 _KEPT = (".png", ".csv", ".json")
 _LARGEST_NOTEBOOK = 2_000_000
@@ -39,25 +39,20 @@ def keep_report(source: Path) -> Path:
     """Copy a complete run's report to results/reference and return the new page.
 
     The folders of the run's notebooks are replaced, and the executed notebooks are kept in `notebooks`, with
-    smaller images. The runs of sweeps, where there are any, become the committed reference runs.
-
-    Args:
-        source: a run's folder, such as results/quick.
-
-    Raises:
-        SuiteError: there is no run in `source`, or not every notebook of it is good.
+    smaller images. The runs of sweeps, where there are any, become the committed reference runs. A SuiteError
+    is raised unless every notebook of the run is good.
     """
     status, _ = read_run(source)
-    bad = [outcome["notebook"] for outcome in status["notebooks"] if outcome["state"] not in GOOD]
+    bad = [outcome.notebook for outcome in status.notebooks if not outcome.good]
     if bad:
         raise SuiteError(f"{source} is not complete: {', '.join(bad)}; only a whole run is kept")
     target = paths.results_dir() / "reference"
     files = [source / "metrics.csv", source / "status.json"]
-    for outcome in status["notebooks"]:
-        shutil.rmtree(target / outcome["notebook"], ignore_errors=True)
-        files += sorted((source / outcome["notebook"]).iterdir())
-        name = f"{outcome['notebook']}.ipynb"
-        _keep_notebook(source / outcome["notebook"] / name, target / "notebooks" / name)
+    for notebook in [outcome.notebook for outcome in status.notebooks]:
+        shutil.rmtree(target / notebook, ignore_errors=True)
+        files += sorted((source / notebook).iterdir())
+        name = f"{notebook}.ipynb"
+        _keep_notebook(source / notebook / name, target / "notebooks" / name)
     swept = [path for path in (source.parent / "sweeps").glob("*/*") if path.name != "runs.parquet"]
     own = [path for path in files if path.suffix in _KEPT and not path.is_symlink()]
     copies = {path: target / path.relative_to(source) for path in own}
@@ -136,13 +131,9 @@ class Check:
 def check_runs(
     results: Path, against: Path, *, variants: Sequence[str] = (), seeds: Sequence[int] = ()
 ) -> Check:
-    """Compare the runs of a sweep with those kept in the reference.
+    """Compare the results of a sweep, or of a run, with those kept in the folder `against`.
 
-    Args:
-        results: a sweep's folder, or a run's (whose `metrics.csv` is compared with the reference's own).
-        against: the reference, such as results/reference.
-        variants: those of a sweep that must be there; none means those that both have.
-        seeds: those of a sweep that must be there; none means those that both have.
+    Of a sweep, the named variants and seeds must be there, or if none are named those that both have.
 
     Raises:
         SuiteError: a file is missing, nothing can be compared, or the trainings were of other lengths.
@@ -181,14 +172,12 @@ def _stored_runs(against: Path, fresh: pd.DataFrame) -> pd.DataFrame:
 
 
 def _lengths(runs: pd.DataFrame) -> set[float]:
-    """Return the numbers of training steps of runs."""
     return set(runs.loc[runs["metric"] == _SETTING, "value"])
 
 
 def _asked(
     stored: pd.DataFrame, fresh: pd.DataFrame, variants: Sequence[str], seeds: Sequence[int]
 ) -> pd.DataFrame:
-    """Return the stored runs that must be there again."""
     if variants or seeds:
         kept = stored["variant"].isin(variants or stored["variant"]) & stored["seed"].isin(
             seeds or stored["seed"]
@@ -199,7 +188,6 @@ def _asked(
 
 
 def _check_lengths(stored: pd.DataFrame, fresh: pd.DataFrame, names: Sequence[str]) -> None:
-    """Check that trainings of different lengths are not compared."""
     both = pd.merge(*(f[f["metric"] == _SETTING][[*names, "value"]] for f in (stored, fresh)), on=list(names))
     other = both[both["value_x"] != both["value_y"]]
     if len(other):

@@ -2,9 +2,9 @@
 
 import base64
 import os
-from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import nbformat
 import numpy as np
@@ -16,30 +16,56 @@ from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 from clcae_lib import paths
 from clcae_lib.files import atomic_path
 from clcae_lib.settings import explain
-from clcae_lib.suite.collect import COLUMNS, read_csv, read_table
+from clcae_lib.suite.collect import COLUMNS, read_csv, read_table, table
 from clcae_lib.suite.record import Figure, NotebookError, SuiteError, check_results, read_figures
 
-GOOD = ("done", "unchanged", "earlier")
-"""The states of notebooks whose results can be shown."""
 _FIRST = 8  # rows of the main table, where no notebook marked a headline
 _LONGEST = 200  # rows of a recorded table in a portable page
 
 
-class _Outcome(BaseModel, strict=True):
+class Outcome(BaseModel, strict=True, frozen=True):
+    """How one notebook fared.
+
+    `done`: run now; `unchanged`: nothing it depends on changed; `earlier`: not selected, results from before;
+    `failed`; `stopped`: a notebook it needs failed; `absent`: not selected and never run.
+    """
+
     notebook: Annotated[str, Field(pattern=f"^{paths.NAME}$")]
-    state: str
-    seconds: FiniteFloat
-    reason: str
+    state: Literal["done", "unchanged", "earlier", "failed", "stopped", "absent"]
+    seconds: FiniteFloat = 0.0
+    reason: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Whether there are results that can be shown."""
+        return self.state in ("done", "unchanged", "earlier")
+
+    @property
+    def note(self) -> str:
+        """The time and the reason, where there are some."""
+        time_text = f"{self.seconds:.0f} s" if self.state in ("done", "failed") else ""
+        return "  ".join(filter(None, [time_text, self.reason]))
 
 
-class _Status(BaseModel, strict=True):
+class Status(BaseModel, strict=True):
+    """How a run fared, as `status.json` holds it; `finished` is a time in UTC."""
+
     profile: str
     about: str
-    finished: str
-    notebooks: list[_Outcome]
+    notebooks: list[Outcome]
+    finished: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
 
-def read_run(source: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+def write_run(folder: Path, status: Status, rows: list[dict[str, Any]]) -> None:
+    """Write `metrics.csv`, of rows with their provenance, and `status.json` into a run's folder."""
+    texts = {"metrics.csv": table(rows).to_csv(index=False)}
+    texts["status.json"] = status.model_dump_json(indent=1) + "\n"
+    for name, text in texts.items():
+        with atomic_path(folder / name) as partial:
+            partial.write_text(text, encoding="utf-8")
+
+
+def read_run(source: Path) -> tuple[Status, pd.DataFrame]:
     """Return what `status.json` and `metrics.csv` of a run's folder hold.
 
     Raises:
@@ -52,10 +78,10 @@ def read_run(source: Path) -> tuple[dict[str, Any], pd.DataFrame]:
         if path.resolve().parent != source.resolve():
             raise SuiteError(f"{path} is not a file of {source}; remove it")
     try:
-        status = _Status.model_validate_json(files[0].read_bytes()).model_dump()
+        status = Status.model_validate_json(files[0].read_bytes())
     except ValidationError as error:
         raise SuiteError(f"{files[0]}: {explain(error)}; make it again with `clcae run`") from error
-    for folder in [source / row["notebook"] for row in status["notebooks"] if row["state"] in GOOD]:
+    for folder in [source / outcome.notebook for outcome in status.notebooks if outcome.good]:
         try:
             check_results(folder)
         except NotebookError as error:
@@ -66,13 +92,8 @@ def read_run(source: Path) -> tuple[dict[str, Any], pd.DataFrame]:
 def write_report(source: Path, *, portable: Path | None = None) -> Path:
     """Write `index.html` into a run's folder and return its path.
 
-    Args:
-        source: a run's folder.
-        portable: another folder for the page; every image and table then goes into the page itself, and
-            nothing is linked but `tables.csv` beside it.
-
-    Raises:
-        SuiteError: there is no run in `source`.
+    With `portable`, another folder for the page, every image and table goes into the page itself, and nothing
+    is linked but `tables.csv` beside it. Without a run in `source`, a SuiteError is raised.
     """
     status, metrics = read_run(source)
     environment = Environment(
@@ -83,7 +104,7 @@ def write_report(source: Path, *, portable: Path | None = None) -> Path:
         lstrip_blocks=True,
     )
     inline = portable is not None
-    chapters = [_chapter(source, outcome, metrics, inline) for outcome in status["notebooks"]]
+    chapters = [_chapter(source, outcome, metrics, inline) for outcome in status.notebooks]
     marked = metrics[metrics["headline"].astype(bool)]
     provenance = ("world", "seed", "device", "commit", "versions") if len(metrics) else ()
     page = environment.get_template("report.html.j2").render(
@@ -95,7 +116,7 @@ def write_report(source: Path, *, portable: Path | None = None) -> Path:
         bad=[chapter for chapter in chapters if chapter["state"] in ("failed", "stopped")],
         portable=inline,
         log=not inline and (source / "run.log").is_file(),
-        minutes=sum(outcome["seconds"] for outcome in status["notebooks"]) / 60,
+        minutes=sum(outcome.seconds for outcome in status.notebooks) / 60,
     )
     place = (portable or source) / "index.html"
     with atomic_path(place) as partial:
@@ -103,14 +124,14 @@ def write_report(source: Path, *, portable: Path | None = None) -> Path:
     return place
 
 
-def _chapter(source: Path, outcome: Mapping[str, Any], metrics: pd.DataFrame, inline: bool) -> dict[str, Any]:
+def _chapter(source: Path, outcome: Outcome, metrics: pd.DataFrame, inline: bool) -> dict[str, Any]:
     """Return what the page shows of one notebook; with `inline` nothing of it is a link."""
-    name, good = outcome["notebook"], outcome["state"] in GOOD
+    name, good = outcome.notebook, outcome.good
     figures = read_figures(source / name) if good else []
     images = [_image(source, name, figure, inline) for figure in figures if figure.is_image]
     tables = [figure for figure in figures if not figure.is_image]
     return {
-        **outcome,
+        **outcome.model_dump(),
         "title": _title(paths.notebooks_dir() / f"{name}.ipynb"),
         "links": [] if inline else _links(source, name, good),
         "tables": [] if inline else [{"file": t.file, "path": f"{name}/{t.file}"} for t in tables],
@@ -135,13 +156,13 @@ def _image(source: Path, name: str, figure: Figure, inline: bool) -> dict[str, A
 
 def _frame(folder: Path, figure: Figure) -> dict[str, Any]:
     """Return a recorded table for the page; numbers are rounded as they are shown, and sorted as they are."""
-    table = read_csv(folder / figure.file)
-    rows = [[_plain(value) for value in row] for row in table.head(_LONGEST).itertuples(index=False)]
-    cut = f" The first {_LONGEST} of {len(table):,} rows." if len(table) > _LONGEST else ""
+    frame = read_csv(folder / figure.file)
+    rows = [[_plain(value) for value in row] for row in frame.head(_LONGEST).itertuples(index=False)]
+    cut = f" The first {_LONGEST} of {len(frame):,} rows." if len(frame) > _LONGEST else ""
     return {
         "title": figure.title,
         "caption": figure.caption + cut,
-        "columns": list(table.columns),
+        "columns": list(frame.columns),
         "rows": rows,
     }
 
@@ -153,7 +174,6 @@ def _plain(value: Any) -> dict[str, Any]:
 
 
 def _links(source: Path, name: str, good: bool) -> list[tuple[str, str]]:
-    """Return texts and relative addresses of what a notebook left."""
     folder = name if good else f"failed/{name}"
     files = {"read": f"{name}.html", "executed notebook": f"{name}.ipynb", "traceback": "traceback.txt"}
     links = [(text, f"{folder}/{file}") for text, file in files.items()]
@@ -197,18 +217,11 @@ def portable_report(source: Path, *, target: Path | None = None) -> Path:
     """Write `index.html`, which needs no other file, and `tables.csv`; return the page.
 
     `tables.csv` holds the metrics and every recorded table, a cell a row: `notebook`, `table`, `row`,
-    `column` and `value`.
-
-    Args:
-        source: a run's folder, such as results/quick or results/reference.
-        target: the folder of the two; `report` in the run's folder if None.
-
-    Raises:
-        SuiteError: there is no run in `source`.
+    `column` and `value`. The folder of the two is `target`, or `report` in the run's folder `source`.
     """
     status, metrics = read_run(source)
     tables = {(name, "metrics"): part for name, part in metrics.groupby("notebook", sort=False)}
-    for name in [row["notebook"] for row in status["notebooks"] if row["state"] in GOOD]:
+    for name in [outcome.notebook for outcome in status.notebooks if outcome.good]:
         files = [source / name / figure.file for figure in read_figures(source / name)]
         tables |= {(name, file.stem): read_csv(file) for file in files if file.suffix == ".csv"}
     parts = [
@@ -216,12 +229,12 @@ def portable_report(source: Path, *, target: Path | None = None) -> Path:
             {
                 "notebook": name,
                 "table": title,
-                "row": np.tile(np.arange(len(table)), table.shape[1]),
-                "column": np.repeat(table.columns.to_numpy(), len(table)),
-                "value": table.astype(object).to_numpy().ravel("F"),
+                "row": np.tile(np.arange(len(frame)), frame.shape[1]),
+                "column": np.repeat(frame.columns.to_numpy(), len(frame)),
+                "value": frame.astype(object).to_numpy().ravel("F"),
             }
         )
-        for (name, title), table in tables.items()
+        for (name, title), frame in tables.items()
     ]
     columns = ["notebook", "table", "row", "column", "value"]
     cells = pd.concat(parts)[columns] if parts else pd.DataFrame(columns=columns)

@@ -9,43 +9,21 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from clcae_lib import paths
-from clcae_lib.files import atomic_path
 from clcae_lib.provenance import device_text
 from clcae_lib.suite import digest
-from clcae_lib.suite.collect import provenance_rows, table
+from clcae_lib.suite.collect import provenance_rows
 from clcae_lib.suite.console import Board, log_to
 from clcae_lib.suite.perform import only_writer, perform, restore
 from clcae_lib.suite.plan import Job, Profile, plan, read_suite
 from clcae_lib.suite.record import NotebookError, SuiteError, complete_record
-from clcae_lib.suite.report import GOOD, write_report
+from clcae_lib.suite.report import Outcome, Status, write_report, write_run
 
 logger = logging.getLogger("clcae_lib.suite")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one notebook fared.
-
-    `done`: run now; `unchanged`: nothing it depends on changed; `earlier`: not selected, results from before;
-    `failed`; `stopped`: a notebook it needs failed; `absent`: not selected and never run.
-    """
-
-    notebook: str
-    state: Literal["done", "unchanged", "earlier", "failed", "stopped", "absent"]
-    seconds: float = 0.0
-    reason: str = ""
-
-    @property
-    def note(self) -> str:
-        """The time and the reason, where there are some."""
-        time_text = f"{self.seconds:.0f} s" if self.state in ("done", "failed") else ""
-        return "  ".join(filter(None, [time_text, self.reason]))
 
 
 @dataclass(frozen=True)
@@ -76,16 +54,7 @@ def run_suite(
     timeout: float | None = None,
     start_timeout: float | None = None,
 ) -> Summary:
-    """Run a profile's notebooks and write the report.
-
-    Args:
-        profile: the name of a file in `notebooks/profiles/`.
-        only: notebooks by name or beginning of name; none means all.
-        settings: `name=value`, over the profile's values.
-        force: run what is unchanged too.
-        output: folder for the results; `results/<profile>` by default.
-        timeout: seconds for one notebook, over the profile's limit.
-        start_timeout: seconds for a kernel to start, over the profile's limit.
+    """Run a profile's notebooks and write the report; the arguments are the options of `clcae run`.
 
     Raises:
         SuiteError: something is wrong before the first notebook starts.
@@ -100,28 +69,24 @@ def run_suite(
         for name in names:
             restore(target / name)
         _check_earlier(jobs, target)
-        devices = {job.name: _device(job) for job in jobs}
+        devices = {job.name: device_text(str(job.parameters["device"])) for job in jobs}
         with log_to(target / "run.log"):
             outcomes = _run_jobs(chosen, jobs, names, devices, target=target, force=force)
-            _write_results(target, chosen, outcomes)
+            folders = [target / outcome.notebook for outcome in outcomes if outcome.good]
+            rows = [
+                row for f in folders if (found := complete_record(f)) for row in provenance_rows(f, found)
+            ]
+            write_run(target, Status(profile=chosen.name, about=chosen.about, notebooks=outcomes), rows)
+            write_report(target)
     return Summary(target, tuple(outcomes))
 
 
 def _check_earlier(jobs: Sequence[Job], target: Path) -> None:
-    """Check that what a selected notebook needs is selected too, or was run before."""
     selected = {job.name for job in jobs}
     for job in jobs:
         for need in job.entry.needs:
             if need not in selected and complete_record(target / need) is None:
                 raise SuiteError(f"{job.name} needs {need}, of which {target} has no results; run it too")
-
-
-def _device(job: Job) -> str:
-    """Return the device that a notebook is to use."""
-    try:
-        return device_text(str(job.parameters["device"]))
-    except ValueError as error:
-        raise SuiteError(f"{job.name}: {error}") from error
 
 
 def _run_jobs(
@@ -133,7 +98,6 @@ def _run_jobs(
     target: Path,
     force: bool,
 ) -> list[Outcome]:
-    """Run the jobs in order and return how every notebook of the suite fared."""
     by_name = {job.name: job for job in jobs}
     outcomes: dict[str, Outcome] = {}
     code = digest.code_digest(without=("suite", "cli"))
@@ -144,59 +108,36 @@ def _run_jobs(
         for name in names:
             if name not in by_name:
                 record = complete_record(target / name)
-                outcomes[name] = (
-                    Outcome(name, "earlier", record.seconds) if record else Outcome(name, "absent")
-                )
+                earlier = {"state": "earlier", "seconds": record.seconds} if record else {"state": "absent"}
+                outcomes[name] = Outcome(notebook=name, **earlier)
                 continue
             job = by_name[name]
             board.watch(lambda current={name}: current)
-            broken = [need for need in job.entry.needs if outcomes[need].state not in GOOD]
+            broken = [need for need in job.entry.needs if not outcomes[need].good]
             if broken:
-                outcomes[name] = Outcome(name, "stopped", reason=f"needs {', '.join(broken)}")
+                outcomes[name] = Outcome(notebook=name, state="stopped", reason=f"needs {', '.join(broken)}")
             else:
                 upstream = {need: digest.result_digest(target / need) for need in job.entry.needs}
                 kind = devices[name].split(":")[0]
                 key = digest.job_key(job, code=code, upstream=upstream, device=kind)
                 outcomes[name] = _run_one(job, key, profile, board, target=target, force=force)
             outcome = outcomes[name]
-            level = logging.INFO if outcome.state in GOOD else logging.ERROR
+            level = logging.INFO if outcome.good else logging.ERROR
             logger.log(level, "%s %s  %s", name, outcome.state, outcome.note)
             board.end(name, outcome.state, outcome.note)
     return list(outcomes.values())
 
 
 def _run_one(job: Job, key: str, profile: Profile, board: Board, *, target: Path, force: bool) -> Outcome:
-    """Run one notebook unless nothing changed."""
     record = complete_record(target / job.name)
     if record is not None and record.key == key and not force:
-        return Outcome(job.name, "unchanged", record.seconds)
+        return Outcome(notebook=job.name, state="unchanged", seconds=record.seconds)
     logger.info("%s starts with %s", job.name, json.dumps(dict(job.parameters), default=str))
-    clock, failed = time.monotonic(), target / "failed" / job.name
-
-    def watch(done: int, total: int) -> None:
-        board.note(job.name, f"{done} of {total} cells", quiet=True)
-
+    clock = time.monotonic()
+    options = {"key": key, "profile": profile, "failed": target / "failed" / job.name}
     try:
-        record = perform(job, target / job.name, key=key, profile=profile, failed=failed, watch=watch)
+        record = perform(job, target / job.name, watch=partial(board.progress, job.name), **options)
     except NotebookError as error:
-        return Outcome(job.name, "failed", round(time.monotonic() - clock, 1), error.reason)
-    return Outcome(job.name, "done", record.seconds)
-
-
-def _write_results(target: Path, profile: Profile, outcomes: Sequence[Outcome]) -> None:
-    """Write `metrics.csv`, `status.json` and the report from the folders of the notebooks that are good."""
-    rows = []
-    for outcome in outcomes:
-        record = complete_record(target / outcome.notebook) if outcome.state in GOOD else None
-        rows += provenance_rows(target / outcome.notebook, record) if record else []
-    status = {
-        "profile": profile.name,
-        "about": profile.about,
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "notebooks": [asdict(outcome) for outcome in outcomes],
-    }
-    with atomic_path(target / "metrics.csv") as partial:
-        table(rows).to_csv(partial, index=False)
-    with atomic_path(target / "status.json") as partial:
-        partial.write_text(json.dumps(status, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    write_report(target)
+        seconds = round(time.monotonic() - clock, 1)
+        return Outcome(notebook=job.name, state="failed", seconds=seconds, reason=error.reason)
+    return Outcome(notebook=job.name, state="done", seconds=record.seconds)

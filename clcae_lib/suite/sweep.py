@@ -13,6 +13,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,10 +24,9 @@ from clcae_lib import paths
 from clcae_lib.files import atomic_path
 from clcae_lib.settings import read_yaml, validated
 from clcae_lib.suite import digest
-from clcae_lib.suite.cluster import VISIBLE, Place, connect, gpu_names, worker_count
-from clcae_lib.suite.collect import SWEEP_COLUMNS, provenance_rows, read_runs, table
+from clcae_lib.suite.cluster import VISIBLE, Place, connect, gpu_names
+from clcae_lib.suite.collect import SWEEP_COLUMNS, provenance_rows, table
 from clcae_lib.suite.console import Board, log_to
-from clcae_lib.suite.estimate import Estimate, estimate
 from clcae_lib.suite.perform import lock, only_writer, perform, restore, running
 from clcae_lib.suite.plan import Job, Profile, Values, check_value, declared_parameters, named_file, plan
 from clcae_lib.suite.record import NotebookError, Record, SuiteError, complete_record, read_record
@@ -94,19 +94,6 @@ class Plan:
     selected: Sequence[Run]
     waiting: Sequence[Run]
 
-    def cost(self, jobs: int | None = None) -> Estimate:
-        """Return what it should take with so many notebooks at a time."""
-        kept = paths.results_dir() / "reference" / "sweeps" / self.name
-        sources = {"measured here": self.target, "measured for the reference": kept}
-        return estimate(
-            [run.job.parameters for run in self.waiting],
-            total=len(self.selected),
-            jobs=worker_count(jobs, len(self.waiting)),
-            measured={name: read_runs(f) for name, f in sources.items() if (f / "runs.csv").is_file()},
-            folders=[run.target for run in self.runs if read_record(run.target) is not None],
-            target=self.target,
-        )
-
 
 def plan_sweep(
     name: str = "ablations",
@@ -150,15 +137,9 @@ def run_sweep(
 ) -> SweepSummary:
     """Run variants times seeds, except what is complete, and gather everything in one table.
 
-    Args:
-        name: the name of the file in `notebooks/` without `.yaml`.
-        place: where to run; by default on this machine, a notebook a GPU or a pair of cores.
-        retries: further tries of a run that failed, before it is reported.
-        keep: keep complete runs with equal parameters as they are, although code or weights have changed.
-        output: folder for the results; `results/sweeps/<name>` by default.
-        options: `profile` gives the notebook's other parameters, `seeds` those of every variant (by default
-            as many as the file says, or three), `variants` their names (none means all), `settings`
-            `name=value` over the profile's, `force` runs what is complete too.
+    The arguments are those of `clcae sweep`: by default on this machine, a notebook a GPU or a pair of cores,
+    all variants, and as many seeds as the file says, or three. With `keep`, complete runs with equal
+    parameters stay as they are, although code or weights have changed.
 
     Raises:
         SuiteError: something is wrong before the first run starts, such as another sweep into the folder.
@@ -187,8 +168,7 @@ def read_sweep(folder: Path, name: str = "ablations") -> SweepFile:
     """Return the content of `<name>.yaml`.
 
     Raises:
-        SuiteError: there is no such file, its content is not valid, or a variant sets what its notebook does
-            not declare.
+        SuiteError: it is missing or not valid, or a variant sets what its notebook does not declare.
     """
     path = named_file(folder, "sweep", name)
     sweep = validated(SweepFile, read_yaml(path, error=SuiteError), source=str(path), error=SuiteError)
@@ -213,9 +193,8 @@ def read_sweep(folder: Path, name: str = "ablations") -> SweepFile:
 
 
 def _runs(sweep: SweepFile, job: Job, asked: Sequence[int] | None, target: Path) -> list[Run]:
-    """Return every variant with its seeds, and with those of which there are results."""
     code = digest.code_digest(without=_UNIMPORTANT)
-    runs, worlds = [], {}
+    runs, world_digest = [], cache(lambda world: digest.world_digest(world, job.entry.inputs))
     for variant, overrides in sweep.variants.items():
         earlier = {path.name.removeprefix("seed") for path in (target / variant).glob("seed*")}
         seeds = {int(seed) for seed in earlier if seed.isdigit()}.union(sweep.seeds_of(variant, asked))
@@ -223,11 +202,8 @@ def _runs(sweep: SweepFile, job: Job, asked: Sequence[int] | None, target: Path)
             values = {**job.parameters, **overrides, "seed": seed}
             if "variant" in values:
                 values["variant"] = variant
-            world = str(values["world"])
-            if world not in worlds:
-                worlds[world] = digest.world_digest(world, job.entry.inputs)
             own = Job(job.entry, job.path, values)
-            key = digest.job_key(own, code=code, world=worlds[world])
+            key = digest.job_key(own, code=code, world=world_digest(str(values["world"])))
             runs.append(Run(variant, seed, own, key, target / variant / f"seed{seed}"))
     return runs
 

@@ -16,23 +16,3 @@ from clcae_lib.worlds.world import (
     get_world,
     world_names,
 )
-
-__all__ = [
-    "WORLDS",
-    "Images",
-    "LpipsAlex",
-    "PhotoWorld",
-    "PortraitsWorld",
-    "Role",
-    "UnknownWorldError",
-    "World",
-    "WorldError",
-    "WorldSettings",
-    "add_world",
-    "copy_of",
-    "distance_name",
-    "find_alexnet",
-    "get_world",
-    "remove_world",
-    "world_names",
-]

@@ -8,7 +8,7 @@ from typing import Any
 from clcae_lib import paths
 from clcae_lib.files import atomic_path
 from clcae_lib.photos import PhotoError, has_header, list_files, none_usable, read_folder
-from clcae_lib.settings import dump_yaml
+from clcae_lib.settings import dump_yaml, validated
 from clcae_lib.weights import WeightsError, checkpoints, convert_file, load_generator, read_weights, recognise
 from clcae_lib.worlds.photos import PhotoWorld
 from clcae_lib.worlds.settings import BUILT_IN, FILE, WorldSettings, check_name
@@ -28,14 +28,9 @@ def add_world(
 ) -> PhotoWorld:
     """Write a world of photographs into the data folder; the photographs stay where they are.
 
-    Args:
-        name: name of the world; `ffhq` and `cars` are given their photographs in this way.
-        images: folder of photographs.
-        generator: a StyleGAN2 in any layout that `clcae inspect` recognises; a file in another format than
-            this project's is converted, and nothing in it is run.
-        resolution: side of its images; read from the generator if None.
-        replace: whether a world of that name may be replaced.
-        options: further fields of `WorldSettings`.
+    The arguments are those of `clcae world add`; `options` are further fields of `WorldSettings`. A generator
+    may have any layout that `clcae inspect` recognises; another than this project's is converted, and nothing
+    in it is run.
 
     Raises:
         WorldError: a name, folder or file cannot be used, or the folder has no photograph.
@@ -60,7 +55,7 @@ def add_world(
             values |= {"resolution": size, "generator": _GENERATOR}
         elif resolution:
             values["resolution"] = resolution
-        settings = WorldSettings.parse(values)
+        settings = validated(WorldSettings, values, source=f"world {name}", error=WorldError)
         if generator is not None:
             _install(own, folder / _GENERATOR)
     with atomic_path(folder / FILE) as partial:
@@ -69,13 +64,9 @@ def add_world(
 
 
 def remove_world(name: str, *, weights: bool = False) -> list[Path]:
-    """Remove a user's world and return what was removed.
+    """Remove a user's world, its `world.yaml` or with `weights` all of its folder; return what was removed.
 
     Photographs are never touched, unless they are in the world's folder and `weights` is given.
-
-    Args:
-        name: name of the world.
-        weights: whether all of its folder is removed, and not only its `world.yaml`.
 
     Raises:
         WorldError: there is no such world of a user's.
@@ -103,10 +94,7 @@ def _check_photographs(folder: Path, *, recursive: bool) -> None:
 
 
 def _in_own_format(source: Path, target: Path) -> tuple[Path, int]:
-    """Return a generator's file in this project's format and the side of its images in pixels.
-
-    A file that has that format is returned itself, any other is converted to `target`.
-    """
+    """Return a generator's file in this project's format, converted if needed, and its side in pixels."""
     try:
         if recognise(read_weights(source)).kind != "own:generator":
             source = convert_file(source, target, part="generator")
@@ -116,7 +104,6 @@ def _in_own_format(source: Path, target: Path) -> tuple[Path, int]:
 
 
 def _install(source: Path, target: Path) -> None:
-    """Copy a generator, and write its card."""
     with atomic_path(target) as partial:
         shutil.copyfile(source, partial)
     known = checkpoints.read_card(source) if source.with_suffix(".json").is_file() else {}

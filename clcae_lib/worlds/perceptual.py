@@ -34,8 +34,7 @@ def distance_name(distance: Callable[[Tensor, Tensor], Tensor]) -> str:
 class LpipsAlex(nn.Module):
     """LPIPS with AlexNet (version 0.1, its linear heads come with the package), frozen.
 
-    Raises:
-        ValueError: the file is not torchvision's AlexNet.
+    A file that is not torchvision's AlexNet is a ValueError.
     """
 
     name = "LPIPS-Alex"

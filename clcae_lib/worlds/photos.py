@@ -33,12 +33,7 @@ _FRAMINGS = {"faces": "face", "cars": "wide", "other": "middle"}
 
 
 class PhotoWorld(World):
-    """A folder of photographs and a StyleGAN2.
-
-    Args:
-        name: name of its folder below `data/`.
-        settings: its settings; read from its `world.yaml` if None.
-    """
+    """A folder of photographs and a StyleGAN2; settings are read from its `world.yaml` if not given."""
 
     splits: Sequence[str] = tuple(SHARES)
 
@@ -108,7 +103,7 @@ class PhotoWorld(World):
             )
         files, unreadable = list_files(self.images_folder, recursive=self.settings.recursive)
         title = f"photographs of {self.name}"
-        digests, refused = sort_out(files, self.cutter.digest, title=title, progress=True)
+        digests, refused = sort_out(files, self.cutter.digest, title=title)
         return digests, [*unreadable, *refused]
 
     @property
@@ -150,11 +145,7 @@ class PhotoWorld(World):
         return found
 
     def generator(self, device="cpu") -> nn.Module:
-        """Return the world's StyleGAN2, frozen, in evaluation mode.
-
-        Raises:
-            WorldError: there is none, or its images have another size.
-        """
+        """Return the world's StyleGAN2, frozen, in evaluation mode, if its images have the world's size."""
         path = self.generator_file
         network = load_generator(path, device=device)
         if network.size != self.resolution:
@@ -171,11 +162,7 @@ class PhotoWorld(World):
         return official if trained is None and preset == "published" and official.is_file() else trained
 
     def require(self, name: str, *, command: str) -> Path:
-        """Return the file of weights; see `World.require`. For published ones, fetching is named first.
-
-        Raises:
-            WorldError: it is not there.
-        """
+        """Return the file of weights; see `World.require`. For published ones, fetching is named first."""
         if name == "inversion_published" and self.name in BUILT_IN and not self.has(name):
             raise WorldError(
                 f"{self.folder / OFFICIAL} is missing: `clcae fetch {self.name}` brings it, or make one of "
@@ -191,11 +178,7 @@ class PhotoWorld(World):
 
     @property
     def generator_file(self) -> Path:
-        """The generator's file: the named one, `generator.safetensors`, or the official one.
-
-        Raises:
-            WorldError: there is none.
-        """
+        """The generator's file: the named one, `generator.safetensors`, or the official one."""
         named, official = self.settings.generator, "stylegan2.pt"
         for name in [named] if named else ["generator.safetensors", official]:
             if os.path.isfile(self.folder / name):
@@ -205,21 +188,13 @@ class PhotoWorld(World):
         raise WorldError(f"{self.folder / (named or official)} is missing: {remedy}")
 
     def identity(self, role: Role, device="cpu") -> nn.Module:
-        """Return IR-SE50 for faces, MoCo's features for others; one network for losses and measures.
-
-        Raises:
-            WorldError: the weights are not here.
-        """
+        """Return IR-SE50 for faces, MoCo's features for others; one network for losses and measures."""
         load = load_arcface if self.settings.kind == "faces" else load_moco
-        return load(self._checked(self.judge_path("identity"))).to(device)
+        return load(self._checked("identity")).to(device)
 
     def perceptual(self, role: Role, device="cpu") -> nn.Module:
-        """Return LPIPS, which compares any images; the portraits' own distance is for drawn faces only.
-
-        Raises:
-            WorldError: AlexNet's weights are not here.
-        """
-        return LpipsAlex(self._checked(self.judge_path("perceptual"))).to(device)
+        """Return LPIPS, which compares any images; the portraits' own distance is for drawn faces only."""
+        return LpipsAlex(self._checked("perceptual")).to(device)
 
     def judge_path(self, judge: str) -> Path:
         """Return the place of the shared "identity" or "perceptual" network; the file need not exist."""
@@ -233,22 +208,12 @@ class PhotoWorld(World):
 
     @property
     def untrained(self) -> dict[str, str]:
-        """The generator, which is given, and the networks that learn from factors.
-
-        Raises:
-            WorldError: there is no generator.
-        """
+        """The generator, which is given, and the networks that learn from factors."""
         given = f"the world has one, {self.generator_file}"
-        factors = "the factors behind a photograph are not known"
-        untrained = dict.fromkeys(("judges", "body", "feature_editor"), factors)
-        return {"generator": given} | untrained | self._too_small
+        return {"generator": given} | super().untrained
 
     def lend(self, data: Path) -> None:
-        """Write the settings into another data folder, and links to the generator and the networks.
-
-        Raises:
-            WorldError: there is no generator.
-        """
+        """Write the settings into another data folder, and links to the generator and the networks."""
         home, generator = data / self.name, self.generator_file
         given = [generator, generator.with_suffix(".json")]
         given += [self.folder / name for name in self.settings.lists.values()]
@@ -262,14 +227,6 @@ class PhotoWorld(World):
         settings = {"images": str(self.images_folder.resolve()), "generator": generator.name}
         with atomic_path(home / FILE) as partial:
             partial.write_text(dump_yaml(self.settings.model_dump() | settings), encoding="utf-8")
-
-    def measures_with(self, judge: str) -> bool:
-        """Return whether a network is here; photographs have one per kind, for losses and measures."""
-        try:
-            getattr(self, judge)("measure")
-        except WorldError:
-            return False
-        return True
 
     def view(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 rows columns"]:
         """Return what an encoder sees: at most 256 pixels per side, of cars without the black rows."""
@@ -287,9 +244,10 @@ class PhotoWorld(World):
         """Return whether images are squares of cars with this side, with black rows above and below."""
         return self.settings.kind == "cars" and images.shape[-2] == images.shape[-1] == side >= ENCODER_SIDE
 
-    def _checked(self, path: Path) -> Path:
+    def _checked(self, judge: str) -> Path:
         """Return a published network's file after checking its digest."""
-        asset = {"ir_se50.pth": "ir-se50", "moco_v2_resnet50.pt": "moco", ALEXNET_FILE: "alexnet"}[path.name]
+        path, faces = self.judge_path(judge), self.settings.kind == "faces"
+        asset = "alexnet" if judge == "perceptual" else "ir-se50" if faces else "moco"
         if not path.is_file():
             raise WorldError(f"{path} is missing: `clcae fetch {asset}` brings it, or put it there by hand")
         try:
@@ -314,7 +272,6 @@ def _share_last(found: dict[str, list[Path]], digests: Mapping[Path, str]) -> No
 
 
 def _user_worlds() -> list[str]:
-    """Return the names of the worlds in the data folder."""
     found = (path.parent.name for path in paths.data_dir().glob(f"*/{FILE}"))
     return list(filter(is_free, found))
 

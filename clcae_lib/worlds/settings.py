@@ -4,20 +4,17 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from clcae_lib import paths
-from clcae_lib.settings import read_yaml
+from clcae_lib.settings import read_yaml, validated
 from clcae_lib.worlds.world import WorldError
 
 FILE = "world.yaml"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 #: Names that mean something else below `data/`, or are not valid folders on some system.
-_RESERVED = {
-    *("portraits", "networks"),
-    *("con", "prn", "aux", "nul", "com1", "com2", "lpt1", "lpt2"),
-}
+_RESERVED = {"portraits", "networks", "con", "prn", "aux", "nul", "com1", "com2", "lpt1", "lpt2"}
 
 
 def _check_face(value: Any) -> int | str:
@@ -25,14 +22,12 @@ def _check_face(value: Any) -> int | str:
     if value in ("largest", "middle"):
         return str(value)
     if not re.fullmatch("0*[1-9][0-9]{0,8}", str(value)):
-        raise ValueError(f"give largest, middle, or a number from 1 (the leftmost), not {str(value)[:40]!r}")
+        raise ValueError("give largest, middle, or a number from 1 (the leftmost)")
     return int(value)
 
 
-class WorldSettings(BaseModel):
+class WorldSettings(BaseModel, extra="forbid", frozen=True):
     """A world of photographs; the content of `world.yaml`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["faces", "cars", "other"] = Field(
         default="faces", description="how photographs are cut, and which networks measure them"
@@ -62,24 +57,6 @@ class WorldSettings(BaseModel):
                 raise ValueError(f"{name!r} is not a plain file name; put the file into the world's folder")
         return self
 
-    @classmethod
-    def parse(cls, values: dict[str, Any], *, source: str = "") -> "WorldSettings":
-        """Return settings from plain values.
-
-        Args:
-            values: fields of the settings.
-            source: origin of the values, with which the message begins.
-
-        Raises:
-            WorldError: a value is not valid; the message names the field.
-        """
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"])) or "content"
-            raise WorldError(f"{source}{place}: {first['msg'].removeprefix('Value error, ')}") from error
-
 
 BUILT_IN: dict[str, WorldSettings] = {
     "ffhq": WorldSettings(kind="faces", resolution=1024),
@@ -88,14 +65,10 @@ BUILT_IN: dict[str, WorldSettings] = {
 
 
 def training_defaults(stage: str, resolution: int) -> dict[str, Any]:
-    """Return the settings of a stage of training for photographs, in place of the portraits'.
+    """Return the settings of a stage of training, such as "inversion", for photographs of a side in pixels.
 
     From 128 pixels on the sizes are the published ones: IR-SE50, batches of two, a learning rate of 1e-4.
     Below, the portraits' own fit. No backbone is pretrained: the factors of a photograph are not known.
-
-    Args:
-        stage: name of the stage, such as "inversion".
-        resolution: side of the images in pixels.
     """
     fresh: dict[str, Any] = {"start": "fresh"} if stage == "peer" else {}
     if resolution < 128:
@@ -124,11 +97,7 @@ def is_free(name: str) -> bool:
 
 
 def check_name(name: str) -> str:
-    """Return `name`, if a user's world may have it.
-
-    Raises:
-        WorldError: it is reserved, or could leave the data folder.
-    """
+    """Return `name`; a WorldError if no user's world may have it, as it could leave the data folder."""
     if not is_free(name):
         raise WorldError(
             f"{name!r} cannot be a world's name: take up to 40 of a-z, 0-9, - and _, none of "
@@ -148,4 +117,5 @@ def read_settings(name: str) -> WorldSettings:
         if name in BUILT_IN:
             return BUILT_IN[name]
         raise WorldError(f"{path} is missing: `clcae world add {name} --images DIR --generator FILE`")
-    return WorldSettings.parse(read_yaml(path, error=WorldError), source=f"{path}: ")
+    content = read_yaml(path, error=WorldError)
+    return validated(WorldSettings, content, source=str(path), error=WorldError)

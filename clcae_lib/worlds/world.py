@@ -44,14 +44,15 @@ class Images(Protocol):
 
 
 def copy_of(role: str) -> str:
-    """Return the copy of a network, "a" or "b", for this role.
-
-    Raises:
-        ValueError: the role is neither "train" nor "measure".
-    """
+    """Return the copy of a network, "a" or "b", for a role; a ValueError if it is neither."""
     if role not in COPIES:
         raise ValueError(f"role: 'train' (losses and labels) or 'measure', got {role!r}")
     return COPIES[role]
+
+
+def _of_factors(field: str) -> cached_property[Tensor]:
+    """Return the property of a world that has this field of each factor."""
+    return cached_property(lambda world: torch.tensor([float(getattr(f, field)) for f in world.factors]))
 
 
 class World:
@@ -68,6 +69,9 @@ class World:
     face: int | str = "largest"
     #: Height of the input of preset `published`; None where it is square.
     published_height: int | None = None
+    #: Mean, standard deviation, smallest and largest value of each factor, in its unit, `[K]`.
+    factor_mean, factor_std = _of_factors("mean"), _of_factors("std")
+    factor_low, factor_high = _of_factors("low"), _of_factors("high")
 
     @cached_property
     def factor_names(self) -> tuple[str, ...]:
@@ -83,29 +87,6 @@ class World:
     def factor_texts(self) -> tuple[str, ...]:
         """The meaning of each factor, in one line."""
         return tuple(factor.text for factor in self.factors)
-
-    @cached_property
-    def factor_mean(self) -> Float[Tensor, " k"]:
-        """Mean of each factor, in its unit."""
-        return self._factor_values("mean")
-
-    @cached_property
-    def factor_std(self) -> Float[Tensor, " k"]:
-        """Standard deviation of each factor, in its unit."""
-        return self._factor_values("std")
-
-    @cached_property
-    def factor_low(self) -> Float[Tensor, " k"]:
-        """Smallest value of each factor, in its unit."""
-        return self._factor_values("low")
-
-    @cached_property
-    def factor_high(self) -> Float[Tensor, " k"]:
-        """Largest value of each factor, in its unit."""
-        return self._factor_values("high")
-
-    def _factor_values(self, field: str) -> Float[Tensor, " k"]:
-        return torch.tensor([float(getattr(factor, field)) for factor in self.factors])
 
     @property
     def renderer(self) -> str:
@@ -132,14 +113,10 @@ class World:
 
     def measures_with(self, judge: str) -> bool:
         """Return whether the evaluation network "identity" or "perceptual" is there."""
-        return self.has(f"{judge}_{COPIES['measure']}")
+        return self.judge_file(judge, "measure") is not None
 
     def require(self, name: str, *, command: str) -> Path:
-        """Return the file of the weights called `name`.
-
-        Raises:
-            WorldError: it is not there; the message names the file and the command that makes it.
-        """
+        """Return the file of the weights called `name`; a WorldError names the command that makes it."""
         if not self.has(name):
             raise WorldError(
                 f"{self.weights(name)} is missing: make it with `{command} --install`, "
@@ -188,9 +165,7 @@ class World:
     def find_crop(self, path: Path, image: Any) -> Crop:
         """Return the place of the world's crop in a photograph: around the face that `face` says.
 
-        Args:
-            path: path of the photograph; its landmarks may be beside it.
-            image: result of `read_image` for it.
+        Landmarks may be in a file beside `path`; `image` is what `read_image` returns for it.
 
         Raises:
             PhotoError: no face is known; the message says how to give one.
@@ -217,11 +192,9 @@ class World:
     def render(
         self, factors: Float[Tensor, "n k"], *, resolution: int | None = None
     ) -> Float[Tensor, "n 3 h w"]:
-        """Return the images of these factors, in [-1, 1]: the ground truth of an edit.
+        """Return the images of these factors (in their units), in [-1, 1]: the ground truth of an edit.
 
-        Args:
-            factors: one row per image, in the factors' units.
-            resolution: side in pixels; the world's own if None.
+        `resolution` is the side in pixels; the world's own if None.
         """
         raise self._lacks("renderer")
 

@@ -126,7 +126,7 @@ def test_a_chain_that_would_stop_on_its_way_does_not_begin(album, tmp_path):  # 
     refused("clcae fetch alexnet", "--set inversion_foundation.weight_perceptual=0", of=stopped)
     assert "trained:" not in stopped.output
     left_out = train_all(tmp_path / "runs", "--install", "--set", "judges.steps=3")
-    refused("judges is left out: the factors behind a photograph", of=left_out)
+    refused("judges is left out: it learns from factors", of=left_out)
     assert not (tmp_path / "runs").exists()
 
 
