@@ -45,6 +45,22 @@ def show_diagram(path):
     nbformat.write(node, path)
 
 
+@pytest.fixture
+def _in_process(tmp_path, monkeypatch):
+    """Notebooks run in this process, where a test is not about their kernels."""
+
+    def execute(notebook, executed, parameters, **_):
+        node, names = nbformat.read(notebook, as_version=4), {}
+        for cell in node.cells:
+            if cell.cell_type == "code":
+                exec(cell.source, names)
+                names |= parameters if "parameters" in cell.metadata.get("tags", []) else {}
+        nbformat.write(node, executed)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("clcae_lib.suite.perform.execute", execute)
+
+
 def states(summary):
     return {outcome.notebook: outcome.state for outcome in summary.outcomes}
 
@@ -87,6 +103,7 @@ def test_a_run_leaves_report_table_images_and_copies(suite, capsys):
     assert capsys.readouterr().out.startswith("device cpu: ")
 
 
+@pytest.mark.usefixtures("_in_process")
 def test_a_rerun_skips_what_is_unchanged(suite, tmp_path):
     folder = suite({"01_a": [GOOD], "02_b": [SEVEN]}, needs={"02_b": ["01_a"]})
     run_suite("quick")
@@ -243,6 +260,7 @@ def test_a_wrong_request_is_an_error_before_anything_runs(suite, options, words)
         run_suite("quick", **options)
 
 
+@pytest.mark.usefixtures("_in_process")
 def test_a_second_run_into_a_folder_is_refused_and_spoils_nothing(suite, tmp_path):
     suite({"01_a": [GOOD]})
     target = tmp_path / "elsewhere" / "quick"
