@@ -184,7 +184,7 @@ def spaces() -> str:
     body = []
     for space in ("W", "W+", "F"):
         line = [space]
-        for name, digits in (("PSNR", 1), ("identity similarity", 2), ("portraits perceptual", 3)):
+        for name, digits in (("PSNR", 1), ("identity similarity", 2), (PERCEPTUAL, 3)):
             m = metric("02_cross_attention_encoder", name, space)
             ends = ", ".join(short(m[end], digits) for end in ("low", "high"))
             line.append(f"{short(m['value'], digits)} [{ends}]")
