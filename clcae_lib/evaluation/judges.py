@@ -113,7 +113,7 @@ class Judges:
     def distance(
         self, a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"], *, by: Distance | None = None
     ) -> Float[Tensor, " n"]:
-        """Return the perceptual distances of pairs of images, by the world's network or another one."""
+        """Return the perceptual distances of pairs of images, or what `by` measures, on the device."""
         measure = by or self.perceptual
         with torch.no_grad():
             pairs = zip(a.split(64), b.split(64), strict=True)

@@ -60,7 +60,7 @@ def evaluate_inversion(
         found = {
             "mse": mse(decoded, images),
             "psnr": psnr(decoded, images),
-            "ssim": ssim(decoded, images),
+            "ssim": judges.distance(decoded, images, by=ssim),
             "perceptual": judges.distance(decoded, images),
             "identity": judges.similarity(decoded, images),
         }
@@ -100,7 +100,8 @@ def reconstruction_records(
     names = list(map(str, range(len(images)))) if image_ids is None else list(image_ids)
     if len(names) != len(images) or len(set(names)) != len(names):
         raise ValueError(f"image_ids: {len(names)} names for {len(images)} images, each one needed once")
-    others: dict[str, Distance] = {"ms_ssim": ms_ssim, "lpips": lambda a, b: torch.full([len(a)], math.nan)}
+    scales = partial(judges.distance, by=ms_ssim)
+    others: dict[str, Distance] = {"ms_ssim": scales, "lpips": lambda a, b: torch.full([len(a)], math.nan)}
     if weights := find_alexnet():
         others["lpips"] = partial(judges.distance, by=LpipsAlex(weights).to(judges.device))
     frame = evaluate_inversion(inverter, images, judges=judges, inversion=inversion, others=others)
