@@ -32,6 +32,7 @@ EQUAL = {
 """Encoders after equal numbers of steps, and the trivial methods: variants of the sweep and their labels."""
 FREE = {
     "optimisation_f": "optimisation in F, 400 steps",
+    "pti": "PTI, 300 steps for the code, 200 for the generator",
     "hybrid": "CLCAE shipped, then 50 steps",
     "optimisation_w_plus": "optimisation in W+, 400 steps",
     "clcae_few": "**CLCAE, shipped**",
@@ -253,7 +254,7 @@ def findings() -> str:
     f, w_plus = (metric(encoder, "PSNR", space)["value"] for space in ("F", "W+"))
     assert f > w_plus
     ours, theirs = "clcae_few", "optimisation_w_plus"
-    turned = {v: (value(v, "yaw, identity"), value(v, "yaw, distance")) for v in (ours, theirs)}
+    turned = {v: (value(v, "yaw, identity"), value(v, "yaw, distance")) for v in (ours, theirs, "pti")}
     final = gain("PSNR of the final image", "no_alignment")
     with_it, without = (of_variant("code error", v).mean() for v in ("foundation", "no_alignment"))
     attention, nearer = (gain(q, "w_plus_pyramid") for q in ("PSNR of W+", "geometric edits, distance"))
@@ -274,8 +275,8 @@ def findings() -> str:
     times = rounded(value(theirs, "time"))
     as_well = "about as well as" if turned[ours][0] >= turned[theirs][0] else "not quite as well as"
     wins, loses = (short(won[name]) for name in won)
-    (our_identity, our_distance), (their_identity, their_distance) = (
-        (short(turned[v][0]), short(turned[v][1], 3)) for v in (ours, theirs)
+    (our_identity, our_distance), (their_identity, their_distance), (pti_identity, pti_distance) = (
+        (short(turned[v][0]), short(turned[v][1], 3)) for v in (ours, theirs, "pti")
     )
     kept = {v: of_variant("geometric edits, identity", v).mean() for v in ("foundation", "feature_off")}
     lost = {variant: of_variant("identity", variant).mean() - after for variant, after in kept.items()}
@@ -290,6 +291,7 @@ def findings() -> str:
         f"**F turns a head {as_well} optimisation does**: identity {our_identity} after a yaw of one sd,",
         f"optimisation in W+ {their_identity}. Caveat: its own W+ has {short(own)}, and the result is",
         f"not nearer to the ground truth (distance {our_distance}, optimisation {their_distance}).",
+        f"PTI, which tunes the generator for each image, has {pti_identity} and {pti_distance}.",
         f"**That alignment makes w more precise is {verdicts()['alignment in W improves w']}**: code error",
         f"{short(with_it)} sd, without it {short(without)} ({length(LONG)}, {seeds} of {planned} planned",
         f"seeds). Caveat: a guess has about 1 sd, and the final image changes by {final.value:+.2f} dB.",
