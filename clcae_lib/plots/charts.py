@@ -99,7 +99,8 @@ def show_curves(
     groups = table.groupby(hue, sort=False) if hue else [(None, table)]
     for i, (name, part) in enumerate(groups):
         part, colour = part.sort_values(x), PALETTE[i % len(PALETTE)]
-        axis.plot(part[x], part["value"], "o-", color=colour, linewidth=2, label=name)
+        line = "o-" if i < len(PALETTE) else "o--"  # colours repeat, so the lines must differ
+        axis.plot(part[x], part["value"], line, color=colour, linewidth=2, label=name)
         if {"low", "high"} <= set(part.columns):
             axis.fill_between(part[x], part["low"], part["high"], color=colour, alpha=0.18, linewidth=0)
     axis.set(xlabel=x if x_label is None else x_label, ylabel=y_label)

@@ -129,6 +129,12 @@ def test_curves_are_sorted_and_carry_their_band():
     assert len(axis.collections) == 1
 
 
+def test_curves_of_one_colour_have_different_lines():
+    table = pd.DataFrame({"x": 0, "value": 0.0, "name": [f"curve {k}" for k in range(9)]})
+    lines = show_curves(table, x="x", hue="name").axes[0].lines
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 9
+
+
 def boxes(figure, texts):
     figure.draw_without_rendering()
     return [text.get_window_extent() for text in texts]
