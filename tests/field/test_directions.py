@@ -31,7 +31,7 @@ def test_a_file_of_directions_gives_sliders(folder, row):
     make, count = DIRECTIONS[row]
     make(folder / row.split()[1])
     studio = Studio.open(BareWorld(), device="cpu", samples=100)
-    assert studio.left_out == ()
+    assert studio.left_out == []
     assert len(sliders(studio)) == count
     for control in sliders(studio):
         image = studio.image(studio.first.with_edit(control.key, 3.0))
