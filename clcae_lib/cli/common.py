@@ -1,6 +1,7 @@
 """What all of the commands share: how they fail, lists as options, and options that many have."""
 
 import errno
+import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -98,6 +99,8 @@ def report_user_errors() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        # The task that waited for the kernel may be collected later: asyncio would report that it died.
+        logging.getLogger("asyncio").disabled = True
         typer.echo("interrupted; earlier results are as they were", err=True)
         raise typer.Exit(130) from None
     except ClcaeError as error:
