@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clcae_lib.editing import Direction, sample_codes
+from clcae_lib.evaluation.curves import at_equal_response
 from clcae_lib.evaluation.edits import EditBench, measure_curve, true_edit
 from clcae_lib.evaluation.judges import Judges
 from clcae_lib.evaluation.reconstruction import reconstruction_records
@@ -39,7 +40,10 @@ class Measured:
         sets: one row: Fréchet and kernel distance of edited images to true edits, with their conditions;
             `draw_seed` is the seed of the images' draw.
         reconstructions: reconstructions of the first images, in the method's own space.
-        edited: the same images with the first factor edited by one standard deviation.
+        edited: the same images with the first factor edited.
+
+    For `details`, `sets` and `edited` a factor is edited at the strength where it has moved by one standard
+    deviation on average, or at the largest strength if it never moves so far.
     """
 
     records: pd.DataFrame
@@ -109,22 +113,27 @@ class Bench:
             images, factors, codes = (x[:count] for x in (self.images, self.factors, inversion))
             return EditBench(inverter, images, factors, judges, space=space, inversion=codes)
 
-        edits, first = bench(self.edits), bench(min(8, self.edits))
+        edits, shown = bench(self.edits), bench(min(8, self.edits))
         curves = measure_curve(edits, self.directions, strengths=self.strengths)
+        found = at_equal_response(curves, n=1).set_index("factor")["strength"]
+        strengths = found.fillna(max(self.strengths)).to_dict()
+        first = next(iter(strengths.items()))
         return Measured(
             records=reconstruction_records(inverter, self.images, **named, **options),
             curves=curves.drop(columns=[c for c in curves if c.startswith("effect.")]).assign(**named),
             codes=self._codes(inverter).assign(**named),
-            details=self._details(inverter, space).assign(**named),
-            sets=self._sets(edits).assign(**named),
-            reconstructions=first.unedited,
-            edited=self._edited(first, next(iter(self.directions)))[0],
+            details=self._details(inverter, space, *first).assign(**named),
+            sets=self._sets(edits, strengths).assign(**named),
+            reconstructions=shown.unedited,
+            edited=self._edited(shown, *first)[0],
         )
 
-    def _edited(self, bench: EditBench, name: str) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n k"]]:
-        """Return images with one factor edited by a standard deviation, and the factors of the true edits."""
+    def _edited(
+        self, bench: EditBench, name: str, strength: float
+    ) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n k"]]:
+        """Return images with one factor edited, and factors with it moved by one standard deviation."""
         signs, truth = true_edit(self.judges, bench.factors, name)
-        return bench.edited(self.directions[name], signs), truth
+        return bench.edited(self.directions[name], signs * strength), truth
 
     @torch.no_grad()
     def _codes(self, inverter: Inverter) -> pd.DataFrame:
@@ -137,22 +146,22 @@ class Bench:
         frame = StyleStatistics.of(generator).measure(found.w_plus, truth=truth)
         return frame.assign(code_distance=distance.tolist(), image=range(self.codes))
 
-    def _details(self, inverter: Inverter, space: str) -> pd.DataFrame:
-        """Return how much of an accessory is kept, and kept after the first edit."""
+    def _details(self, inverter: Inverter, space: str, factor: str, strength: float) -> pd.DataFrame:
+        """Return how much of an accessory is kept, and kept after an edit of the factor."""
         world, rows = self.judges.world, range(self.accessories)
         strange = world.images("accessories", self.accessories)
         factors, worn = strange.factors(rows), strange.images(rows)
         bench = EditBench(inverter, worn, factors, self.judges, space=space)
-        edited, changed = self._edited(bench, next(iter(self.directions)))
+        edited, changed = self._edited(bench, factor, strength)
         kept = detail_kept(bench.unedited, worn, world.render(factors))
         after = detail_kept(edited, strange.with_factors(rows, changed), world.render(changed))
         columns = {"kept": kept, "kept_after_edit": after, "lost": kept - after}
         values = {name: column.tolist() for name, column in columns.items()}
         return pd.DataFrame({"image": rows, "space": space, **values})
 
-    def _sets(self, bench: EditBench) -> pd.DataFrame:
+    def _sets(self, bench: EditBench, strengths: Mapping[str, float]) -> pd.DataFrame:
         """Return the distances of edited images to renders of the true edits, all factors together."""
-        pairs = [self._edited(bench, name) for name in self.directions]
+        pairs = [self._edited(bench, name, strength) for name, strength in strengths.items()]
         made = torch.cat([edited for edited, _ in pairs])
         true = torch.cat([self.judges.world.render(truth) for _, truth in pairs])
         found = set_distances(made, true, judges=self.judges, count=len(made))

@@ -77,7 +77,7 @@ def true_edit(
 
     Args:
         factors: true factors, in their units.
-        strength: change in standard deviations of the factor.
+        strength: change in standard deviations of the factor; a negative one goes to the other side.
 
     Raises:
         ValueError: `name` is unknown.
@@ -99,13 +99,15 @@ def measure_edits(
 
     Factors are read by the attribute regressor, in standard deviations, and compared with the unedited
     reconstruction; signs are such that the wanted way is positive. Columns: `image`, `factor`, `space`,
-    `strength` (signed), `wanted` (the true edit: less than the strength at the end of the factor's range),
-    `moved`, `moved_from_original` (from the image itself, so with the inversion's error), `reached` (moved by
-    half a standard deviation), `leakage` (root mean square over the other state factors), `leakage_truth`
-    (the same between the image and its true edit, the regressor's own error), `identity` (similarity to the
-    image), `identity_unedited` (that of the reconstruction), `truth_distance` and `truth_psnr` (to the true
-    edit), `inversion_distance` (reconstruction to image), `perceptual_name`, and `effect.NAME`, the movement
-    of every factor.
+    `strength` (signed), `moved`, `moved_from_original` (from the image itself, so with the inversion's
+    error), `wanted` (movement of the true edit: the mean of `moved`, or less at the end of the factor's
+    range), `reached` (moved by half a standard deviation), `leakage` (root mean square over the other state
+    factors), `leakage_truth` (the same between the image and its true edit, the regressor's own error),
+    `identity` (similarity to the image), `identity_unedited` (that of the reconstruction), `truth_distance`
+    and `truth_psnr` (to the true edit), `inversion_distance` (reconstruction to image), `perceptual_name`,
+    and `effect.NAME`, the movement of every factor.
+
+    So an edit is compared with the truth of the same response, whatever strength it needed.
 
     Args:
         directions: calibrated directions, by the factor that they change.
@@ -123,8 +125,8 @@ def measure_edits(
     }
     frames = []
     for name, direction in directions.items():
-        signs, truth = true_edit(bench.judges, bench.factors, name, strength=strength)
-        columns = _compare(bench, name, signs, bench.edited(direction, signs * strength), truth)
+        signs, _ = true_edit(bench.judges, bench.factors, name)
+        columns = _compare(bench, name, signs, bench.edited(direction, signs * strength))
         frames.append(pd.DataFrame({**shared, "strength": (signs * strength).tolist(), **columns}))
     return pd.concat(frames, ignore_index=True)
 
@@ -152,22 +154,22 @@ def measure_curve(
     return pd.concat(frames, ignore_index=True)
 
 
-def _compare(
-    bench: EditBench, name: str, signs: Tensor, edited: Tensor, truth: Tensor
-) -> dict[str, str | list[float]]:
+def _compare(bench: EditBench, name: str, signs: Tensor, edited: Tensor) -> dict[str, str | list[float]]:
     """Return the columns that belong to one edited factor."""
     judges, (original, unedited) = bench.judges, bench.readings
     column = factor_column(judges.world, name)
     others = [k for k in judges.state_columns if k != column]
-    after, goal = judges.factors(edited), judges.world.render(truth)
+    after = judges.factors(edited)
     moved = signs[:, None] * (after - unedited)
+    _, truth = true_edit(judges, bench.factors, name, strength=moved[:, column].mean().item())
+    goal = judges.world.render(truth)
     wanted = signs * (truth - bench.factors)[:, column] / judges.world.factor_std[column]
     crosstalk = (judges.factors(goal) - original)[:, others]
     return {
         "factor": name,
-        "wanted": wanted.tolist(),
         "moved": moved[:, column].tolist(),
         "moved_from_original": (signs * (after - original)[:, column]).tolist(),
+        "wanted": wanted.tolist(),
         "reached": (moved[:, column] >= ENOUGH).tolist(),
         "leakage": moved[:, others].square().mean(dim=1).sqrt().tolist(),
         "leakage_truth": crosstalk.square().mean(dim=1).sqrt().tolist(),

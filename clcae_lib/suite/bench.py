@@ -44,7 +44,7 @@ FINDERS = ("interfacegan", "ganspace", "sefa", "stylespace")
 TRIVIAL = ("mean_face", "nearest_code")
 RESPONSE = 1.0
 """Movement of the factor, in standard deviations, at which edits are compared."""
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised when the measures change."""
 BETTER = {"psnr": 1, "ssim": 1, "perceptual": -1, "identity": 1, "code_distance": -1, "style_error": -1}
 BETTER |= {"kept": 1, "kept_after_edit": 1, "frechet": -1, "kernel": -1}

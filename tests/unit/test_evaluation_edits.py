@@ -54,6 +54,20 @@ def test_an_exact_edit_is_seen_as_exact(bench, space, error):
         assert table["identity"].min() > 0.9999
 
 
+@pytest.mark.parametrize("factor", [0.3, 2.0])
+def test_the_true_edit_has_the_response_of_the_edits_and_not_their_strength(factor):
+    bench = bench_of(0.1 * Portraits(40).values)
+    strong = Direction(factor * direction("smile").vector, "smile")
+    table = measure_edits(bench, {"smile": strong})
+    assert table["moved"].tolist() == pytest.approx([factor] * 40, abs=1e-4)
+    assert table["wanted"].tolist() == pytest.approx([factor] * 40, abs=1e-4)
+    assert table["truth_distance"].max() < 1e-6
+    curve = measure_curve(bench, {"smile": strong}, strengths=[1, 4])
+    read = at_equal_response(curve, n=1).iloc[0]
+    assert read["strength"] == pytest.approx(1 / factor, rel=1e-3)
+    assert read["truth_distance"] < 1e-6
+
+
 def test_leakage_is_the_root_mean_square_of_what_else_moved(bench):
     table = measure_edits(bench, {"smile": direction("smile", others=("yaw", "nose"))})
     of_yaw_and_glasses, of_the_nose = math.sqrt(1 / 2), math.cos(0.5)
