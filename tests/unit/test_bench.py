@@ -108,7 +108,7 @@ def test_the_documented_inverter_beats_the_trivial_ones_beside_committed_and_sub
     assert dict(zip(edits["factor"], edits["kind"], strict=True)) == kinds
     row = pd.read_csv(tmp_path / "out" / "row.csv")
     assert row[["name", "world", "images"]].iloc[0].tolist() == [arguments[1], "portraits", 8]
-    assert re.fullmatch(r"1-[0-9a-f]{12}", row["bench"].item())
+    assert re.fullmatch(r"2-[0-9a-f]{12}", row["bench"].item())
     assert "LinearInverter" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     for text in ("edits at equal response", "A trivial method is as good or better in:", "row.csv"):
         assert text in found.output
