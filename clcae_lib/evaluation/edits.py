@@ -103,9 +103,9 @@ def measure_edits(
     error), `wanted` (movement of the true edit: the mean of `moved`, or less at the end of the factor's
     range), `reached` (moved by half a standard deviation), `leakage` (root mean square over the other state
     factors), `leakage_truth` (the same between the image and its true edit, the regressor's own error),
-    `identity` (similarity to the image), `identity_unedited` (that of the reconstruction), `truth_distance`
-    and `truth_psnr` (to the true edit), `inversion_distance` (reconstruction to image), `perceptual_name`,
-    and `effect.NAME`, the movement of every factor.
+    `identity` (similarity to the image), `identity_unedited` (that of the reconstruction), `identity_truth`
+    (that of the true edit), `truth_distance` and `truth_psnr` (to the true edit), `inversion_distance`
+    (reconstruction to image), `perceptual_name`, and `effect.NAME`, the movement of every factor.
 
     So an edit is compared with the truth of the same response, whatever strength it needed.
 
@@ -174,6 +174,7 @@ def _compare(bench: EditBench, name: str, signs: Tensor, edited: Tensor) -> dict
         "leakage": moved[:, others].square().mean(dim=1).sqrt().tolist(),
         "leakage_truth": crosstalk.square().mean(dim=1).sqrt().tolist(),
         "identity": judges.similarity(edited, bench.images).tolist(),
+        "identity_truth": judges.similarity(goal, bench.images).tolist(),
         "truth_distance": judges.distance(edited, goal).tolist(),
         "truth_psnr": psnr(edited, goal).tolist(),
         **{f"{EFFECT}{n}": moved[:, k].tolist() for k, n in enumerate(judges.world.factor_names)},
