@@ -51,7 +51,7 @@ def test_an_exact_edit_is_seen_as_exact(bench, space, error):
     assert (table["moved_from_original"] - table["moved"]).abs().max() == pytest.approx(error, abs=1e-4)
     if space == "f":
         assert table["truth_distance"].max() < 1e-6
-            assert table[["identity", "identity_truth"]].min().min() > 0.9999
+        assert table[["identity", "identity_truth"]].min().min() > 0.9999
 
 
 @pytest.mark.parametrize("factor", [0.3, 2.0])
