@@ -264,7 +264,6 @@ def findings() -> str:
     equal = methods().loc[list(EQUAL), "psnr"].sort_values(ascending=False)
     won = {name: value(name, "success") for name in ("mean_face", theirs)}
     assert won["mean_face"] > won[theirs]
-    assert turned[ours][1] > turned[theirs][1]
     (first, best), (second, next_best) = list(equal.items())[:2]
     runs = read_runs(REFERENCE / "sweeps" / "methods")
     equal_steps = int(runs.loc[runs["metric"] == "training steps", "value"].min())
@@ -278,6 +277,16 @@ def findings() -> str:
     (our_identity, our_distance), (their_identity, their_distance), (pti_identity, pti_distance) = (
         (short(turned[v][0]), short(turned[v][1], 3)) for v in (ours, theirs, "pti")
     )
+    nearer_by = (
+        "" if turned[ours][1] < turned[theirs][1] else "; the result is not nearer to the ground truth"
+    )
+    if not pd.isna(turned[theirs][1]):
+        nearer_by += f" (distance {our_distance}, optimisation {their_distance})"
+    else:
+        nearer_by = (
+            f"; distances of optimisation to the ground truth are not known yet (CLCAE {our_distance})"
+        )
+    pti_distance = "" if pd.isna(turned["pti"][1]) else f" and distance {pti_distance}"
     kept = {v: of_variant("geometric edits, identity", v).mean() for v in ("foundation", "feature_off")}
     lost = {variant: of_variant("identity", variant).mean() - after for variant, after in kept.items()}
     own = metric("03b_measuring_edits", "edit identity similarity, W+", "yaw")["value"]
@@ -289,9 +298,8 @@ def findings() -> str:
         f"Caveat: on the same {methods().loc[theirs, 'images']} portraits optimisation in W+ reaches",
         f"{value(theirs, 'psnr'):.1f} dB and F {value(ours, 'psnr'):.1f}; it takes {times} times as long.",
         f"**F turns a head {as_well} optimisation does**: identity {our_identity} after a yaw of one sd,",
-        f"optimisation in W+ {their_identity}. Caveat: its own W+ has {short(own)}, and the result is",
-        f"not nearer to the ground truth (distance {our_distance}, optimisation {their_distance}).",
-        f"PTI, which tunes the generator for each image, has {pti_identity} and {pti_distance}.",
+        f"optimisation in W+ {their_identity}. Caveat: its own W+ has {short(own)}{nearer_by}.",
+        f"PTI, which tunes the generator for each image, has identity {pti_identity}{pti_distance}.",
         f"**That alignment makes w more precise is {verdicts()['alignment in W improves w']}**: code error",
         f"{short(with_it)} sd, without it {short(without)} ({length(LONG)}, {seeds} of {planned} planned",
         f"seeds). Caveat: a guess has about 1 sd, and the final image changes by {final.value:+.2f} dB.",
