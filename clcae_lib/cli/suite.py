@@ -16,6 +16,7 @@ Profile = Annotated[str, typer.Option(help="A file in notebooks/profiles/.")]
 Seeds = Annotated[list[int] | None, typer.Option(help="Such as 0 1 2; as the sweep's file says by default.")]
 Variants = Annotated[list[str] | None, typer.Option(help="Names in the sweep's file; all by default.")]
 Jobs = Annotated[int | None, typer.Option("--jobs", "--workers", min=1, help="Notebooks at a time.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what it would cost, and stop.")]
 Pem = Annotated[Path | None, typer.Option(help="A PEM file, for a tls:// scheduler.")]
 
 
@@ -28,8 +29,17 @@ def run(
     output: Annotated[Path | None, typer.Option(help="Folder; results/<profile> by default.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds for one notebook.")] = None,
     start_timeout: Annotated[float | None, typer.Option(help="Seconds for a kernel to start.")] = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Run the notebooks in order and write the report."""
+    if dry_run:
+        from clcae_lib.suite.plan import plan
+        from clcae_lib.suite.work import estimate
+
+        chosen, jobs = plan(paths.notebooks_dir(), profile, only=only or [], settings=settings or [])
+        chosen = chosen.model_copy(update={"timeout": timeout or chosen.timeout})
+        typer.echo("\n".join(estimate(chosen, jobs)))
+        return
     # A request to terminate ends the run as Ctrl-C does, so that kernels end with it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from clcae_lib.suite.runner import run_suite
@@ -68,7 +78,7 @@ def sweep(
     tls_cert: Pem = None,
     tls_key: Pem = None,
     retries: Annotated[int, typer.Option(min=0, help="Further tries of a run that fails.")] = 1,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would cost, and stop.")] = False,
+    dry_run: DryRun = False,
     settings: Settings = None,
     force: Force = False,
     keep: Annotated[

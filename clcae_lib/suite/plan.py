@@ -26,6 +26,8 @@ Declared = Mapping[str, Mapping[str, Any]]
 Values = Annotated[dict[str, Any], BeforeValidator(lambda found: {} if found is None else found)]
 """`name: value` lines of a YAML file; there may be none."""
 Seconds = Annotated[float, Field(gt=0, strict=True)]
+Term = tuple[str | int | float, ...]
+"""Factors of a product: names of parameters, and numbers."""
 
 
 class Entry(BaseModel, extra="forbid", frozen=True):
@@ -37,6 +39,7 @@ class Entry(BaseModel, extra="forbid", frozen=True):
         inputs: patterns of the weights under data/<world>/ that it depends on.
         reads: what else it depends on, under results/.
         folders: parameters that name folders whose files it depends on.
+        work: units of `clcae_lib.suite.work`, each with the terms whose sum is their number.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Entry(BaseModel, extra="forbid", frozen=True):
     inputs: tuple[str, ...] = ("*",)
     reads: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
+    work: dict[str, tuple[Term, ...]] = {}
 
 
 class Profile(BaseModel, extra="forbid", frozen=True):
@@ -56,6 +60,7 @@ class Profile(BaseModel, extra="forbid", frozen=True):
         notebooks: parameters of single notebooks.
         timeout: seconds for one notebook; None for no limit.
         start_timeout: seconds for a kernel to start: a limit for one that hangs, as a dead one is noticed.
+        estimate: whether a run begins with an estimate of its time.
     """
 
     name: str
@@ -64,6 +69,7 @@ class Profile(BaseModel, extra="forbid", frozen=True):
     notebooks: Annotated[dict[str, Values], BeforeValidator(lambda found: found or {})] = {}
     timeout: Seconds | None = None
     start_timeout: Seconds = 1200.0
+    estimate: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from clcae_lib import paths
+from clcae_lib.errors import ClcaeError
 from clcae_lib.provenance import device_text
 from clcae_lib.suite import digest
 from clcae_lib.suite.collect import provenance_rows
@@ -105,6 +106,9 @@ def _run_jobs(
         for device in sorted(set(devices.values())):
             logger.info("device %s", device)
             board.print(f"device {device}")
+        for line in _estimated(profile, jobs):
+            logger.info("%s", line)
+            board.print(line)
         for name in names:
             if name not in by_name:
                 record = complete_record(target / name)
@@ -126,6 +130,18 @@ def _run_jobs(
             logger.log(level, "%s %s  %s", name, outcome.state, outcome.note)
             board.end(name, outcome.state, outcome.note)
     return list(outcomes.values())
+
+
+def _estimated(profile: Profile, jobs: Sequence[Job]) -> list[str]:
+    """Return lines on the time of a profile that asks for them; what hinders them hinders no run."""
+    if not profile.estimate:
+        return []
+    from clcae_lib.suite.work import estimate  # it imports all that notebooks use
+
+    try:
+        return estimate(profile, jobs)
+    except (ClcaeError, RuntimeError) as error:
+        return [f"no estimate of the time: {error}"]
 
 
 def _run_one(job: Job, key: str, profile: Profile, board: Board, *, target: Path, force: bool) -> Outcome:
