@@ -36,5 +36,12 @@ from clcae_lib.evaluation.reconstruction import (
 )
 from clcae_lib.evaluation.retrieval import neighbour_retrieval
 from clcae_lib.evaluation.sets import set_distances
-from clcae_lib.evaluation.statistics import Interval, bootstrap_ci, paired_difference, student_ci, summarise
+from clcae_lib.evaluation.statistics import (
+    Interval,
+    bootstrap_ci,
+    paired_correlation,
+    paired_difference,
+    student_ci,
+    summarise,
+)
 from clcae_lib.evaluation.styles import StyleStatistics

@@ -47,7 +47,8 @@ def bootstrap_ci(
 def paired_difference(a: ArrayLike, b: ArrayLike, **options: Any) -> Interval:
     """Return a statistic of `a - b` with its interval, for measurements of the same images in the same order.
 
-    What the images have in common cancels, so the interval is narrower than those of `a` and of `b`.
+    What the two have in common over the images cancels. So the interval is narrower than that of unpaired
+    samples if `paired_correlation` is positive, and wider if it is negative.
 
     Args:
         options: options of `bootstrap_ci`.
@@ -59,6 +60,23 @@ def paired_difference(a: ArrayLike, b: ArrayLike, **options: Any) -> Interval:
     if len(a) != len(b):
         raise ValueError(f"paired_difference: {len(a)} values against {len(b)}: pairs are needed")
     return bootstrap_ci(a - b, **options)
+
+
+def paired_correlation(a: ArrayLike, b: ArrayLike) -> float:
+    """Return Pearson's r of paired measurements: how much of their variation they share.
+
+    The variance of the differences is `var(a) + var(b) - 2 r sd(a) sd(b)`: pairing helps if r is above 0. It
+    is nan for fewer than three pairs (two points always have 1 or -1), or if `a` or `b` does not vary.
+
+    Raises:
+        ValueError: the two differ in length, are empty, or have a value that is not finite.
+    """
+    a, b = finite(a), finite(b)
+    if len(a) != len(b):
+        raise ValueError(f"paired_correlation: {len(a)} values against {len(b)}: pairs are needed")
+    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")
+    return float(np.corrcoef(a, b)[0, 1])
 
 
 def student_ci(values: ArrayLike, *, level: float = 0.95) -> Interval:

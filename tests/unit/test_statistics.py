@@ -19,6 +19,7 @@ from clcae_lib.evaluation import (
     gain_over_seeds,
     holm,
     judge_table,
+    paired_correlation,
     paired_difference,
     student_ci,
     summarise,
@@ -71,6 +72,22 @@ def test_pairing_removes_what_the_images_have_in_common():
     assert unpaired.low < images.mean() < unpaired.high
     with pytest.raises(ValueError, match="pairs are needed"):
         paired_difference([1.0], [1.0, 2.0])
+
+
+def test_correlation_says_whether_pairing_narrows_the_differences():
+    rng = np.random.default_rng(3)
+    shared = rng.normal(size=200)
+    for sign in (1, -1):
+        a, b = shared + rng.normal(size=200), sign * shared + rng.normal(size=200)
+        r = paired_correlation(a, b)
+        assert r == pytest.approx(stats.pearsonr(a, b)[0])
+        variance = a.var() + b.var() - 2 * r * a.std() * b.std()
+        assert (a - b).var() == pytest.approx(variance)
+        assert ((a - b).var() < a.var() + b.var()) == (sign > 0)
+    assert math.isnan(paired_correlation([1.0, 2.0], [3.0, 5.0]))
+    assert math.isnan(paired_correlation([1.0, 2.0, 3.0], [4.0, 4.0, 4.0]))
+    with pytest.raises(ValueError, match="pairs are needed"):
+        paired_correlation([1.0], [1.0, 2.0])
 
 
 def test_summary_has_a_row_for_each_group_and_column():
