@@ -283,15 +283,11 @@ def findings() -> str:
     (our_identity, our_distance), (their_identity, their_distance), (pti_identity, pti_distance) = (
         (short(turned[v][0]), short(turned[v][1], 3)) for v in (ours, theirs, "pti")
     )
-    nearer_by = (
-        "" if turned[ours][1] < turned[theirs][1] else "; the result is not nearer to the ground truth"
-    )
-    if not pd.isna(turned[theirs][1]):
-        nearer_by += f" (distance {our_distance}, optimisation {their_distance})"
-    else:
-        nearer_by = (
-            f"; distances of optimisation to the ground truth are not known yet (CLCAE {our_distance})"
-        )
+    caveat = f"distances of optimisation to the ground truth are not known yet (CLCAE {our_distance})"
+    if pd.notna(turned[theirs][1]):
+        which = "nearer" if turned[ours][1] < turned[theirs][1] else "not nearer"
+        distances = f"distance {our_distance}, optimisation {their_distance}"
+        caveat = f"the result is {which} to the ground truth ({distances})"
     pti_distance = "" if pd.isna(turned["pti"][1]) else f" and distance {pti_distance}"
     kept = {v: of_variant("geometric edits, identity", v).mean() for v in ("foundation", "feature_off")}
     lost = {variant: of_variant("identity", variant).mean() - after for variant, after in kept.items()}
@@ -304,14 +300,15 @@ def findings() -> str:
         f"Caveat: on the same {methods().loc[theirs, 'images']} portraits optimisation in W+ reaches",
         f"{value(theirs, 'psnr'):.1f} dB and F {value(ours, 'psnr'):.1f}; it takes {times} times as long.",
         f"**F turns a head {as_well} optimisation does**: identity {our_identity} after a yaw of one sd,",
-        f"optimisation in W+ {their_identity}. Caveat: its own W+ has {short(own)}{nearer_by}.",
+        f"optimisation in W+ {their_identity}. Caveat: its own W+ has {short(own)}; {caveat}.",
         f"PTI, which tunes the generator for each image, has identity {pti_identity}{pti_distance}.",
         f"**That alignment makes w more precise is {verdicts()[ALIGNMENT]}**: code error",
         f"{short(with_it)} sd, without it {short(without)} ({length(LONG)}, {seeds} of {planned} planned",
         f"seeds). Caveat: a guess has about 1 sd, and the final image changes by {final.value:+.2f} dB.",
         "That attention raises the PSNR of W+, and that its edits are not farther from the truth, is",
         f"{verdicts()[ATTENTION]}: by it the PSNR of W+ changes by",
-        f"{attention.value:+.2f} dB, the distance of geometric edits to the truth by {-nearer.value:+.3f}.",
+        f"{attention.value:+.2f} dB, the distance of geometric edits to the truth by {-nearer.value:+.3f}",
+        f"({nearer.seeds} seeds).",
         f"**After {equal_steps:,} steps each, {EQUAL[first]} leads**: {best:.1f} dB, {EQUAL[second]} has",
         f"{next_best:.1f}. Caveat: one training each, only CLCAE starts from an aligned backbone, and",
         f"{EQUAL[turns]} turns heads best (identity {short(most)}, CLCAE {short(value('clcae', turning))}).",

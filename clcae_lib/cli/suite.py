@@ -36,9 +36,8 @@ def run(
         from clcae_lib.suite.plan import plan
         from clcae_lib.suite.work import estimate
 
-        chosen, jobs = plan(paths.notebooks_dir(), profile, only=only or [], settings=settings or [])
-        chosen = chosen.model_copy(update={"timeout": timeout or chosen.timeout})
-        typer.echo("\n".join(estimate(chosen, jobs)))
+        options = {"only": only or [], "settings": settings or [], "timeout": timeout}
+        typer.echo("\n".join(estimate(*plan(paths.notebooks_dir(), profile, **options))))
         return
     # A request to terminate ends the run as Ctrl-C does, so that kernels end with it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -61,6 +61,15 @@ class EditBench:
         """The factors read off the images and off their reconstructions, in standard deviations."""
         return self.judges.factors(self.images), self.judges.factors(self.unedited)
 
+    @cached_property
+    def identities(self) -> Float[Tensor, "n e"]:
+        """The identity embeddings of the images."""
+        return self.judges.embed(self.images)
+
+    def identity(self, shown: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
+        """Return the identity similarity of each of these images to the bench's own."""
+        return (self.judges.embed(shown) * self.identities).sum(dim=1)
+
     def edited(self, direction: Direction, strength: Strength) -> Float[Tensor, "n 3 h w"]:
         """Return the images of an edit, one strength for all images or one for each."""
         return decode(
@@ -119,7 +128,7 @@ def measure_edits(
     shared = {
         "image": range(len(bench.images)),
         "space": bench.space,
-        "identity_unedited": bench.judges.similarity(bench.unedited, bench.images).tolist(),
+        "identity_unedited": bench.identity(bench.unedited).tolist(),
         "inversion_distance": bench.judges.distance(bench.unedited, bench.images).tolist(),
         "perceptual_name": bench.judges.perceptual_name,
     }
@@ -173,8 +182,8 @@ def _compare(bench: EditBench, name: str, signs: Tensor, edited: Tensor) -> dict
         "reached": (moved[:, column] >= ENOUGH).tolist(),
         "leakage": moved[:, others].square().mean(dim=1).sqrt().tolist(),
         "leakage_truth": crosstalk.square().mean(dim=1).sqrt().tolist(),
-        "identity": judges.similarity(edited, bench.images).tolist(),
-        "identity_truth": judges.similarity(goal, bench.images).tolist(),
+        "identity": bench.identity(edited).tolist(),
+        "identity_truth": bench.identity(goal).tolist(),
         "truth_distance": judges.distance(edited, goal).tolist(),
         "truth_psnr": psnr(edited, goal).tolist(),
         **{f"{EFFECT}{n}": moved[:, k].tolist() for k, n in enumerate(judges.world.factor_names)},

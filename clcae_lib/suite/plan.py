@@ -131,18 +131,24 @@ def read_profile(folder: Path, name: str) -> Profile:
 
 
 def plan(
-    folder: Path, profile: str, *, only: Sequence[str] = (), settings: Sequence[str] = ()
+    folder: Path,
+    profile: str,
+    *,
+    only: Sequence[str] = (),
+    settings: Sequence[str] = (),
+    **limits: float | None,
 ) -> tuple[Profile, list[Job]]:
     """Return the profile and the jobs of a run, in order, every parameter checked before anything starts.
 
     `only` holds names of notebooks or their beginnings; none means all. `settings` are `name=value` for all
-    that
-    declare it, `01.name=value` for one notebook. The value of a parameter whose default is text is used as it
-    is written; a folder among these may begin with `~`, and is relative to the working directory. Any other
-    value is read as YAML. Whatever is wrong is a SuiteError that names it.
+    that declare it, `01.name=value` for one notebook. The value of a parameter whose default is text is used
+    as it is written; a folder among these may begin with `~`, and is relative to the working directory. Any
+    other value is read as YAML. `limits` replace `timeout` and `start_timeout` of the profile. Whatever is
+    wrong is a SuiteError that names it.
     """
     entries = read_suite(folder)
     chosen = read_profile(folder, profile)
+    chosen = chosen.model_copy(update={name: value for name, value in limits.items() if value})
     files = {entry.name: folder / f"{entry.name}.ipynb" for entry in entries}
     declared = {name: declared_parameters(path) for name, path in files.items()}
     source, given = f"{folder / 'profiles' / profile}.yaml", list(chosen.common.items())

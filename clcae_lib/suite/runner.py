@@ -61,9 +61,8 @@ def run_suite(
         SuiteError: something is wrong before the first notebook starts.
     """
     folder = paths.notebooks_dir()
-    chosen, jobs = plan(folder, profile, only=only, settings=settings)
     limits = {"timeout": timeout, "start_timeout": start_timeout}
-    chosen = chosen.model_copy(update={name: value for name, value in limits.items() if value})
+    chosen, jobs = plan(folder, profile, only=only, settings=settings, **limits)
     target = (output or paths.results_dir() / profile).expanduser().resolve()
     names = [entry.name for entry in read_suite(folder)]
     with only_writer(target):
