@@ -77,6 +77,36 @@ def upsample(x: Float[Tensor, "n c h w"], kernel: Float[Tensor, "k k"]) -> Float
     return blur(spread, kernel, pad=((spare + 1) // 2 + 1, spare // 2))
 
 
+class _Convolution(torch.autograd.Function):
+    """Convolution whose gradient can be differentiated without large kernels.
+
+    Autograd's own second derivative convolves with kernels as large as the activations, which is slow on a
+    GPU. Where a graph is made of the gradient (`create_graph=True`), that of the input is a transposed
+    convolution here, differentiated as any other. That of the weight is then left out: penalties need none.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.padding, ctx.sizes = stride, padding, None if bias is None else list(bias.shape)
+        return F.conv2d(x, weight, bias, stride, padding)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        stride, padding = ctx.stride, ctx.padding
+        if torch.is_grad_enabled():
+            spare = x.shape[2] + 2 * padding - weight.shape[2] - stride * (grad.shape[2] - 1)
+            return F.conv_transpose2d(grad, weight, None, stride, padding, spare), None, None, None, None
+        where = ([stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1)
+        found = torch.ops.aten.convolution_backward(
+            grad, x, weight, ctx.sizes, *where, ctx.needs_input_grad[:3]
+        )
+        return *found, None, None
+
+
 class PixelNorm(nn.Module):
     """Scale each code to unit mean square."""
 
@@ -115,8 +145,12 @@ class EqualConv2d(nn.Module):
         self, x: Float[Tensor, "n i h w"], bias: Float[Tensor, " o"] | None = None, *, gain: float = 1.0
     ) -> Float[Tensor, "n o h2 w2"]:
         """Return `gain` times the convolution of `x` plus bias."""
+        weight = self.weight * (self.scale * gain)
         bias = None if bias is None else bias * gain
-        return F.conv2d(x, self.weight * (self.scale * gain), bias, self.stride, self.padding)
+        if torch.is_autocast_enabled(x.device.type):
+            dtype = torch.get_autocast_dtype(x.device.type)
+            x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+        return _Convolution.apply(x, weight, bias, self.stride, self.padding)
 
 
 class Filter(nn.Module):

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from clcae_lib.models import Discriminator, Generator, _ops
 from clcae_lib.models._discriminator import ResBlock, minibatch_deviation
@@ -319,8 +320,48 @@ def test_gradient_penalty_equals_autograds(discriminator, monkeypatch):
         return F.conv2d(x, weight, padding=pad[0], groups=x.shape[1])
 
     monkeypatch.setattr("clcae_lib.models._discriminator.blur", plain)
+    monkeypatch.setattr(_ops._Convolution, "apply", F.conv2d)
     torch.testing.assert_close(mine, penalty_gradients(discriminator, images), rtol=1e-3, atol=1e-6)
     assert all(gradient.abs().sum() > 0 for gradient in mine)
+
+
+class LargestKernel(TorchDispatchMode):
+    """Records the largest side of a kernel among the convolutions that run."""
+
+    side = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.convolution.default:
+            self.side = max(self.side, *args[1].shape[2:])
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_gradient_penalty_needs_no_large_kernel(discriminator, monkeypatch):
+    images = torch.randn(2, 3, 32, 32)
+    with LargestKernel() as mine:
+        penalty_gradients(discriminator, images)
+    assert mine.side == 4  # that of the low-pass filter
+    monkeypatch.setattr(_ops._Convolution, "apply", F.conv2d)
+    with LargestKernel() as autograds:
+        penalty_gradients(discriminator, images)
+    assert autograds.side >= 32
+
+
+@pytest.mark.parametrize(
+    ("side", "stride", "padding", "bias"), [(6, 1, 1, False), (7, 2, 0, True), (6, 2, 0, False)]
+)
+def test_the_convolution_has_autograds_derivatives(side, stride, padding, bias):
+    shapes = [(2, 3, side, side), (4, 3, 3, 3), (4,)]
+    inputs = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    inputs[2] = inputs[2] if bias else None
+    mine, autograds = [], []
+    for found, convolve in ((mine, _ops._Convolution.apply), (autograds, F.conv2d)):
+        x, weight, shift = (None if v is None else v.clone().requires_grad_() for v in inputs)
+        out = convolve(x, weight, shift, stride, padding)
+        (slope,) = torch.autograd.grad(out.square().sum(), x, create_graph=True)
+        (out.sum() + slope.square().sum()).backward()
+        found.extend(v.grad for v in (x, weight, shift) if v is not None)
+    torch.testing.assert_close(mine, autograds)
 
 
 def test_discriminator_under_autocast(discriminator):
