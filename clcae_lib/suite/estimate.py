@@ -13,7 +13,7 @@ from clcae_lib.suite.collect import read_runs
 from clcae_lib.suite.record import read_record
 
 if TYPE_CHECKING:
-    from clcae_lib.suite.sweep import Plan
+    from clcae_lib.suite.sweep import Plan, Run
 
 STEPS, TRAINING = "training steps", "training time"
 """The measures of how long a notebook trained; where it has none, whole runs are compared."""
@@ -22,16 +22,16 @@ STEPS, TRAINING = "training steps", "training time"
 def cost(plan: "Plan", jobs: int | None = None) -> list[str]:
     """Return lines on the runs that a sweep has to do, on their time and on the disk that they need.
 
-    The time of a run is that of a measured one outside its training, plus its own steps at the measured pace,
-    with so many notebooks at a time.
+    The time of a run is that of a measured one outside its training, plus its own steps at the measured pace.
+    The measured ones are those of its variant, or all if there is none. `jobs` is the number of notebooks at
+    a time.
     """
     jobs, time_text = worker_count(jobs, len(plan.waiting)), "unknown: no run was measured yet"
     kept = paths.results_dir() / "reference" / "sweeps" / plan.name
     for origin, folder in {"measured here": plan.target, "measured for the reference": kept}.items():
-        pace = _pace(read_runs(folder)) if (folder / "runs.csv").is_file() else None
-        if pace is not None:
-            steps = [run.job.parameters.get("steps") or 0 for run in plan.waiting]
-            each = [pace[0] + pace[1] * count for count in steps]
+        frame = read_runs(folder) if (folder / "runs.csv").is_file() else None
+        if frame is not None and frame["seconds"].notna().any():
+            each = [_seconds(run, frame) for run in plan.waiting]
             time_text = f"{_duration(max(sum(each) / jobs, max(each, default=0.0)))} ({origin})"
             break
     there = next(path for path in (plan.target, *plan.target.parents) if path.exists())
@@ -50,12 +50,18 @@ def cost(plan: "Plan", jobs: int | None = None) -> list[str]:
     return lines
 
 
-def _pace(frame: pd.DataFrame) -> tuple[float, float] | None:
-    """Return seconds of a run outside its training, and per step; None without a measured run."""
+def _seconds(run: "Run", frame: pd.DataFrame) -> float:
+    """Return the estimated seconds of a run from a table of runs of which at least one has its time."""
+    frame = frame[frame["seconds"].notna()]
+    own = frame[frame["variant"] == run.variant]
+    outside, step = _pace(frame if own.empty else own)
+    return outside + step * (run.job.parameters.get("steps") or 0)
+
+
+def _pace(frame: pd.DataFrame) -> tuple[float, float]:
+    """Return seconds of a run outside its training, and per step: medians over runs."""
     keys = ["variant", "seed"]
-    runs = frame.drop_duplicates(keys).set_index(keys)["seconds"].dropna().rename("run")
-    if runs.empty:
-        return None
+    runs = frame.drop_duplicates(keys).set_index(keys)["seconds"].rename("run")
     parts = frame[frame["metric"].isin((STEPS, TRAINING))].drop_duplicates([*keys, "metric"])
     trained = parts.pivot(index=keys, columns="metric", values="value").reindex(columns=[STEPS, TRAINING])
     both = trained.dropna().join(runs, how="inner")
