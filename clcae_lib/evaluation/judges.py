@@ -17,7 +17,8 @@ from clcae_lib.weights import checkpoints
 from clcae_lib.worlds import World
 from clcae_lib.worlds.perceptual import distance_name
 
-Distance = Callable[[Tensor, Tensor], Tensor]
+PairMeasure = Callable[[Tensor, Tensor], Tensor]
+"""Two batches of images to one number per pair."""
 
 LEAST_R_SQUARED = 0.8
 """R² on held-out renders from which on the attribute regressor can read a factor."""
@@ -58,7 +59,7 @@ class Judges:
         return self.world.identity("measure", self.device)
 
     @cached_property
-    def perceptual(self) -> Distance:
+    def perceptual(self) -> PairMeasure:
         """The perceptual network, pairs of images to distances."""
         return self.world.perceptual("measure", self.device)
 
@@ -110,11 +111,14 @@ class Judges:
         """Return the identity embeddings, unit vectors."""
         return in_batches(lambda part: self.identity(part.to(self.device)).cpu(), images)
 
-    def distance(
-        self, a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"], *, by: Distance | None = None
+    def distance(self, a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
+        """Return the perceptual distances of pairs of images."""
+        return self.measure_pairs(self.perceptual, a, b)
+
+    def measure_pairs(
+        self, measure: PairMeasure, a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]
     ) -> Float[Tensor, " n"]:
-        """Return the perceptual distances of pairs of images, or what `by` measures, on the device."""
-        measure = by or self.perceptual
+        """Return a measure of pairs of images, computed in batches on the device."""
         with torch.no_grad():
             pairs = zip(a.split(64), b.split(64), strict=True)
             return torch.cat([measure(x.to(self.device), y.to(self.device)).cpu() for x, y in pairs])

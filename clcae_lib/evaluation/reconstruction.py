@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clcae_lib.evaluation.judges import Distance, Judges
+from clcae_lib.evaluation.judges import Judges, PairMeasure
 from clcae_lib.inversion import Inversion, Inverter
 from clcae_lib.metrics import ms_ssim, ms_ssim_scales, mse, psnr, r_squared, ssim
 from clcae_lib.provenance import commit, device_text, versions
@@ -38,7 +38,7 @@ def evaluate_inversion(
     judges: Judges,
     factors: Float[Tensor, "n k"] | None = None,
     inversion: Inversion | None = None,
-    others: Mapping[str, Distance] | None = None,
+    others: Mapping[str, PairMeasure] | None = None,
 ) -> pd.DataFrame:
     """Return one row for each image and space.
 
@@ -60,7 +60,7 @@ def evaluate_inversion(
         found = {
             "mse": mse(decoded, images),
             "psnr": psnr(decoded, images),
-            "ssim": judges.distance(decoded, images, by=ssim),
+            "ssim": judges.measure_pairs(ssim, decoded, images),
             "perceptual": judges.distance(decoded, images),
             "identity": judges.similarity(decoded, images),
         }
@@ -100,10 +100,10 @@ def reconstruction_records(
     names = list(map(str, range(len(images)))) if image_ids is None else list(image_ids)
     if len(names) != len(images) or len(set(names)) != len(names):
         raise ValueError(f"image_ids: {len(names)} names for {len(images)} images, each one needed once")
-    scales = partial(judges.distance, by=ms_ssim)
-    others: dict[str, Distance] = {"ms_ssim": scales, "lpips": lambda a, b: torch.full([len(a)], math.nan)}
+    scales = partial(judges.measure_pairs, ms_ssim)
+    others: dict[str, PairMeasure] = {"ms_ssim": scales, "lpips": lambda a, b: torch.full([len(a)], math.nan)}
     if weights := find_alexnet():
-        others["lpips"] = partial(judges.distance, by=LpipsAlex(weights).to(judges.device))
+        others["lpips"] = partial(judges.measure_pairs, LpipsAlex(weights).to(judges.device))
     frame = evaluate_inversion(inverter, images, judges=judges, inversion=inversion, others=others)
     facts = {"method": method, "seed": seed, "world": judges.world.name}
     facts |= {"device": device_text(str(judges.device)), "versions": versions(), "commit": commit()}
