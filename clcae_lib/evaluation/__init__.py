@@ -27,7 +27,7 @@ from clcae_lib.evaluation.edits import (
 )
 from clcae_lib.evaluation.generator import GeneratorMeasure
 from clcae_lib.evaluation.judges import Judges, same_person_similarity
-from clcae_lib.evaluation.measures import EDITS, FIDELITY, Measure, edit_kind
+from clcae_lib.evaluation.measures import CODES, DETAILS, EDITS, FIDELITY, SETS, Measure, edit_kind
 from clcae_lib.evaluation.reconstruction import (
     decode,
     evaluate_inversion,

@@ -13,6 +13,11 @@ class Measure(NamedTuple):
     unit: str = ""
     better: str = ""
 
+    @property
+    def sign(self) -> int:
+        """The factor that makes higher values better: 1, or -1 if lower is better."""
+        return -1 if self.better == "lower" else 1
+
 
 FIDELITY = {
     "psnr": Measure("PSNR", "dB", "higher"),
@@ -28,6 +33,24 @@ EDITS = {
     "leakage": Measure("edit leakage", "sd", "lower"),
 }
 """The columns of `measure_curve` that say what an edit costs."""
+
+CODES = {
+    "code_distance": Measure("code error", "sd", "lower"),
+    "style_error": Measure("style error", better="lower"),
+}
+"""The columns of `Measured.codes` that compare inverted codes with the true ones."""
+
+DETAILS = {
+    "kept": Measure("detail kept", better="higher"),
+    "kept_after_edit": Measure("detail kept after an edit", better="higher"),
+}
+"""The columns of `Measured.details`."""
+
+SETS = {
+    "frechet": Measure("Fréchet distance", better="lower"),
+    "kernel": Measure("kernel distance", better="lower"),
+}
+"""The columns of `Measured.sets` that compare edited images with true edits."""
 
 GEOMETRIC = frozenset({"yaw", "pitch", "smile", "mouth_open", "eye_open", "brow_raise"})
 """The factors of the embedded world whose edits move parts of the face; all others repaint it."""

@@ -21,11 +21,17 @@ from torch import nn
 from clcae_lib import paths
 from clcae_lib.editing import Direction, cached_directions, calibrate, factor_column
 from clcae_lib.evaluation import (
+    CODES,
+    DETAILS,
+    EDITS,
+    FIDELITY,
+    SETS,
     Bench,
     EditBench,
     Judges,
     at_equal_response,
     cost_table,
+    edit_kind,
     measure_curve,
 )
 from clcae_lib.files import atomic_path, sha256
@@ -38,7 +44,7 @@ from clcae_lib.suite.record import Record, Recorder, SuiteError
 from clcae_lib.suite.report import Outcome, Status, portable_report, write_run
 from clcae_lib.worlds import World, get_world
 
-FACTORS = {"yaw": "geometric", "smile": "geometric", "age": "appearance", "glasses": "appearance"}
+FACTORS = {factor: edit_kind(factor) for factor in ("yaw", "smile", "age", "glasses")}
 """The edited factors, and whether an edit moves parts of the face or repaints them."""
 FINDERS = ("interfacegan", "ganspace", "sefa", "stylespace")
 TRIVIAL = ("mean_face", "nearest_code")
@@ -46,9 +52,7 @@ RESPONSE = 1.0
 """Movement of the factor, in standard deviations, at which edits are compared."""
 PROTOCOL = 2
 """Raised when the measures change."""
-BETTER = {"psnr": 1, "ssim": 1, "perceptual": -1, "identity": 1, "code_distance": -1, "style_error": -1}
-BETTER |= {"kept": 1, "kept_after_edit": 1, "frechet": -1, "kernel": -1}
-EDIT_BETTER = {"identity": 1, "truth_distance": -1, "leakage": -1}
+INVERSION = FIDELITY | CODES | DETAILS | SETS
 COST = ("relative", "peak_mb", "parameters", "images_seen")
 
 
@@ -144,10 +148,10 @@ def _networks(inverter: Any) -> tuple[nn.Module, ...]:
 def summary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Return one row for each variant: every measure, and those of edits as "factor: measure"."""
     by = "variant"
-    rows = tables["records"].groupby(by)[["psnr", "ssim", "perceptual", "identity"]].mean()
-    rows = rows.join(tables["codes"].groupby(by)[["code_distance", "style_error"]].mean())
-    rows = rows.join(tables["details"].groupby(by)[["kept", "kept_after_edit"]].median())
-    rows = rows.join(tables["sets"].groupby(by)[["frechet", "kernel"]].mean())
+    rows = tables["records"].groupby(by)[[*FIDELITY]].mean()
+    rows = rows.join(tables["codes"].groupby(by)[[*CODES]].mean())
+    rows = rows.join(tables["details"].groupby(by)[[*DETAILS]].median())
+    rows = rows.join(tables["sets"].groupby(by)[[*SETS]].mean())
     rows = rows.join(tables["cost"].groupby(by)[list(COST)].median())
     return rows.join(edit_summary(tables["curves"]))
 
@@ -160,7 +164,7 @@ def edit_summary(curves: pd.DataFrame) -> pd.DataFrame:
     by = ["variant", "factor"]
     read = at_equal_response(curves, response=RESPONSE, by=by, n=1).set_index(by)
     read["reached"] = curves[curves["step"] == 1].groupby(by)["reached"].mean()
-    wide = read[[*EDIT_BETTER, "strength", "reached"]].unstack("factor")
+    wide = read[[*EDITS, "strength", "reached"]].unstack("factor")
     return wide.set_axis([f"{factor}: {measure}" for measure, factor in wide.columns], axis=1)
 
 
@@ -184,7 +188,7 @@ def committed(bench: OpenBench, mean_face: pd.Series) -> pd.DataFrame:
         return pd.DataFrame()
     tables["sets"] = tables["sets"][tables["sets"]["count"] == sizes.edits * len(FACTORS)]
     rows = summary(tables)
-    shared = [name for name in rows if name not in (*COST, "frechet", "kernel")]
+    shared = [name for name in rows if name not in (*COST, *SETS)]
     known = rows.loc["mean_face", shared].to_numpy(float)
     if not np.allclose(known, mean_face[shared].to_numpy(float), rtol=0.02, atol=2e-3, equal_nan=True):
         return pd.DataFrame()
@@ -235,7 +239,7 @@ def bench_inverter(
     first = [title, *TRIVIAL]
     rest = rows.drop(index=first).sort_values("psnr", ascending=False)
     rows = pd.concat([rows.loc[first], rest])
-    tables = {"inversion": rows[["origin", *BETTER, *COST]], "edits at equal response": _edits(rows)}
+    tables = {"inversion": rows[["origin", *INVERSION, *COST]], "edits at equal response": _edits(rows)}
     facts = {"weights": sha256(weights) if weights else "", "space": space}
     return _write(bench, name, tables, rows, started, output=output, faces=faces, **facts)
 
@@ -284,14 +288,14 @@ def _edits(rows: pd.DataFrame) -> pd.DataFrame:
         part = rows.filter(regex=f"^{factor}: ").rename(columns=lambda column: column.split(": ")[1])
         parts.append(part.assign(kind=kind, factor=factor).rename_axis("method").reset_index())
     joined = pd.concat(parts)
-    return joined.set_index(["kind", "factor", "method"])[[*EDIT_BETTER, "strength", "reached"]]
+    return joined.set_index(["kind", "factor", "method"])[[*EDITS, "strength", "reached"]]
 
 
 def _remark(rows: pd.DataFrame) -> str:
     """Return a sentence on the measures in which the first row does not beat the trivial ones."""
-    signs = BETTER | {f"{factor}: {name}": sign for factor in FACTORS for name, sign in EDIT_BETTER.items()}
-    known = [name for name in signs if name in rows]
-    signed = rows[known] * [signs[name] for name in known]
+    of_edits = {f"{factor}: {name}": measure for factor in FACTORS for name, measure in EDITS.items()}
+    measures = {name: measure for name, measure in (INVERSION | of_edits).items() if name in rows}
+    signed = rows[[*measures]] * [measure.sign for measure in measures.values()]
     floor = signed[signed.index.str.endswith((*TRIVIAL, "random"))].max()
     lost = signed.columns[floor >= signed.iloc[0]]
     return f"A trivial method is as good or better in: {', '.join(lost) or 'no measure'}."
