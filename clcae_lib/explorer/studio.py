@@ -4,11 +4,11 @@ It inverts (arXiv 2211.11448, section 3), edits W+ and carries F along (section 
 edit changed beside what it was asked to change (section 4.3).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,12 +20,13 @@ from clcae_lib.devices import resolve_device
 from clcae_lib.editing import Direction, apply_all, channel_spread, sample_codes
 from clcae_lib.editing.named import SAMPLES
 from clcae_lib.evaluation import Judges
-from clcae_lib.explorer.controls import find_controls
+from clcae_lib.explorer.controls import Control, find_controls
 from clcae_lib.explorer.identity import identity_basis, project_off
 from clcae_lib.explorer.state import ExplorerError, State
 from clcae_lib.explorer.uploads import from_text
 from clcae_lib.images import from_array, to_array
 from clcae_lib.inversion import ClcaeInverter, Inversion
+from clcae_lib.models import Generator
 from clcae_lib.spaces import broadcast_w
 from clcae_lib.weights import ENCODERS
 from clcae_lib.worlds import World, WorldError, get_world
@@ -88,16 +89,16 @@ class _Codes(NamedTuple):
 class Studio:
     """Renders the states of one world; several threads may call it at the same time.
 
-    Whatever is asked of it and this world does not have is an ExplorerError.
+    `Studio.open` makes one. A request for something that the world does not have raises an ExplorerError.
 
     Args:
-        world: the world shown, or its name; it must have a generator.
-        device: device of the networks.
-        samples: number of codes that directions are found from, if they must be found first.
-
-    Attributes:
+        world: the world shown.
+        generator: the world's generator, on the device.
         controls: the sliders by key, see `find_controls`.
         left_out: why files of directions give no slider, a sentence each.
+        device: device of the networks.
+
+    Attributes:
         methods: presets of encoders that the world has weights of.
         gallery_size: number of images in the gallery.
         rows: L, rows of W+.
@@ -105,13 +106,16 @@ class Studio:
     """
 
     def __init__(
-        self, world: str | World, *, device: torch.device | str = "auto", samples: int = SAMPLES
+        self,
+        world: World,
+        generator: Generator,
+        controls: Mapping[str, Control],
+        left_out: Sequence[str],
+        *,
+        device: torch.device,
     ) -> None:
-        self.device, self.world = resolve_device(device), get_world(world)
-        self.generator = generator = self.world.generator(self.device)
-        self.left_out: list[str] = []
-        options = {"samples": samples, "device": self.device, "report": self.left_out.append}
-        self.controls = MappingProxyType(find_controls(self.world, generator, **options))
+        self.world, self.generator, self.device = world, generator, device
+        self.controls, self.left_out = MappingProxyType(dict(controls)), list(left_out)
         self.methods = tuple(name for name in ENCODERS if self.world.inversion(name) is not None)
         self.rows, self.side = generator.n_latent, generator.size
         splits = self.world.splits
@@ -132,9 +136,24 @@ class Studio:
         self._basis = lru_cache(2 * KEPT)(self._find_basis)
 
     @classmethod
-    def open(cls, world: str | World = "portraits", **options: Any) -> "Studio":
-        """Return the studio of a world, in a second; a minute if directions must be found first."""
-        return cls(world, **options)
+    def open(
+        cls,
+        world: str | World = "portraits",
+        *,
+        device: torch.device | str = "auto",
+        samples: int = SAMPLES,
+    ) -> "Studio":
+        """Return the studio of a world, in a second; a minute if directions must be found first.
+
+        Args:
+            world: the world shown, or its name; it must have a generator.
+            device: device of the networks.
+            samples: number of codes that directions are found from, if they must be found first.
+        """
+        world, device, left_out = get_world(world), resolve_device(device), []
+        generator = world.generator(device)
+        options = {"samples": samples, "device": device, "report": left_out.append}
+        return cls(world, generator, find_controls(world, generator, **options), left_out, device=device)
 
     @property
     def first(self) -> State:

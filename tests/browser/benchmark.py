@@ -59,7 +59,7 @@ class Large(World):
 def large(moves: int) -> dict[int, np.ndarray]:
     """Milliseconds of an image of the full-size generator at each side, a step in W+ between images."""
     torch.manual_seed(0)
-    studio = Studio(Large(), device="cpu")
+    studio = Studio.open(Large(), device="cpu")
     state, times = State(world="large", mix_seed=1, mix_layers=(8,)), {}
     for side in (64, 128, 1024):
         studio.image(state, side=side)
