@@ -34,10 +34,10 @@ def run(
     """Run the notebooks in order and write the report."""
     if dry_run:
         from clcae_lib.suite.plan import plan
-        from clcae_lib.suite.work import estimate
+        from clcae_lib.suite.run_cost import run_cost
 
         options = {"only": only or [], "settings": settings or [], "timeout": timeout}
-        typer.echo("\n".join(estimate(*plan(paths.notebooks_dir(), profile, **options))))
+        typer.echo("\n".join(run_cost(*plan(paths.notebooks_dir(), profile, **options))))
         return
     # A request to terminate ends the run as Ctrl-C does, so that kernels end with it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -87,14 +87,14 @@ def sweep(
 ) -> None:
     """Run a notebook with every variant and seed; what is complete is not run again."""
     from clcae_lib.suite.cluster import Place
-    from clcae_lib.suite.estimate import cost
     from clcae_lib.suite.sweep import plan_sweep, run_sweep
+    from clcae_lib.suite.sweep_cost import sweep_cost
 
     place = Place(jobs=jobs, scheduler=scheduler, ca=tls_ca, cert=tls_cert, key=tls_key)
     place.check()
     options: dict[str, Any] = {"profile": profile, "seeds": seeds}
     options |= {"variants": variants or [], "settings": settings or [], "force": force, "keep": keep}
-    typer.echo("\n".join(cost(plan_sweep(name, output=output, **options), jobs)))
+    typer.echo("\n".join(sweep_cost(plan_sweep(name, output=output, **options), jobs)))
     if dry_run:
         return
     summary = run_sweep(name, place=place, retries=retries, output=output, **options)

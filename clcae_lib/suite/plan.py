@@ -39,7 +39,7 @@ class Entry(BaseModel, extra="forbid", frozen=True):
         inputs: patterns of the weights under data/<world>/ that it depends on.
         reads: what else it depends on, under results/.
         folders: parameters that name folders whose files it depends on.
-        work: units of `clcae_lib.suite.work`, each with the terms whose sum is their number.
+        work: units of `clcae_lib.suite.run_cost`, each with the terms whose sum is their number.
     """
 
     name: str

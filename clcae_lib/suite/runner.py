@@ -135,10 +135,10 @@ def _estimated(profile: Profile, jobs: Sequence[Job]) -> list[str]:
     """Return lines on the time of a profile that asks for them; what hinders them hinders no run."""
     if not profile.estimate:
         return []
-    from clcae_lib.suite.work import estimate  # it imports all that notebooks use
+    from clcae_lib.suite.run_cost import run_cost  # it imports all that notebooks use
 
     try:
-        return estimate(profile, jobs)
+        return run_cost(profile, jobs)
     except (ClcaeError, RuntimeError) as error:
         return [f"no estimate of the time: {error}"]
 

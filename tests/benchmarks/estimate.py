@@ -9,7 +9,7 @@ import time
 
 from clcae_lib import paths
 from clcae_lib.suite.plan import plan
-from clcae_lib.suite.work import HOST, count, measure
+from clcae_lib.suite.run_cost import HOST, count, measure
 
 
 def main(profile: str = "quick", results: str = "reference") -> None:

@@ -24,9 +24,9 @@ from clcae_lib.cli import app
 from clcae_lib.suite import SuiteError, ablation_runs, cluster, read_runs
 from clcae_lib.suite.cluster import Place
 from clcae_lib.suite.console import Board
-from clcae_lib.suite.estimate import cost
 from clcae_lib.suite.runner import run_suite
 from clcae_lib.suite.sweep import gather, plan_sweep, run_sweep
+from clcae_lib.suite.sweep_cost import sweep_cost
 from tests.notebooks_in_small import PARAMETERS, alive, record, wait_for, write_notebook
 
 ABLATION = PARAMETERS + 'variant = "plain"\nfactor = 1\nmode = "on"\nsteps = 10\n'
@@ -356,8 +356,8 @@ def test_an_unprotected_scheduler_is_refused_and_one_of_this_machine_is_not():
 
 def test_the_cost_comes_from_measured_steps_and_is_printed_before_the_sweep(sweep, tmp_path):
     plan = plan_sweep(seeds=[0, 1], variants=["plain"])
-    assert [line.split()[0] for line in cost(plan)] == ["runs", "time", "disk"]
-    assert "unknown" in cost(plan)[1]
+    assert [line.split()[0] for line in sweep_cost(plan)] == ["runs", "time", "disk"]
+    assert "unknown" in sweep_cost(plan)[1]
     done = CliRunner().invoke(app, ["sweep", "ablations", "--seeds", "0", "1", "--dry-run"])
     assert done.exit_code == 0, done.output
     assert "4 of 4 to do" in done.output
@@ -369,16 +369,16 @@ def test_the_cost_comes_from_measured_steps_and_is_printed_before_the_sweep(swee
     extra = [frame.assign(metric=m, value=v) for m, v in (("training steps", 10), ("training time", 30.0))]
     pd.concat([frame, *extra]).assign(seconds=50.0).to_csv(folder / "runs.csv", index=False)
     options = {"seeds": [0, 1], "variants": ["plain"]}
-    runs, seconds, disk = cost(plan_sweep(settings=["steps=20"], **options), jobs=2)
+    runs, seconds, disk = sweep_cost(plan_sweep(settings=["steps=20"], **options), jobs=2)
     # 20 s outside the training, 3 s a step, 20 steps; two runs, two at a time.
     assert runs == "runs   2 of 2 to do, 2 at a time"
     assert seconds == "time   80 s (measured here)"
     assert "unknown" not in disk
-    assert cost(plan_sweep(**options), jobs=1)[1] == "time   50 s (measured here)", "one is complete"
+    assert sweep_cost(plan_sweep(**options), jobs=1)[1] == "time   50 s (measured here)", "one is complete"
     slow = frame[frame["variant"] == "plain"].assign(seconds=80.0)
     fast = frame[frame["variant"] != "plain"].assign(seconds=2.0)
     pd.concat([slow, *[fast.assign(seed=seed) for seed in range(4)]]).to_csv(folder / "runs.csv", index=False)
-    assert cost(plan_sweep(**options), jobs=1)[1] == "time   80 s (measured here)", "that of its own variant"
+    assert sweep_cost(plan_sweep(**options), jobs=1)[1] == "time   80 s (measured here)", "that of its own variant"
 
 
 def test_the_table_shows_what_runs_and_what_ended():

@@ -10,13 +10,13 @@ from typer.testing import CliRunner
 
 from clcae_lib import paths
 from clcae_lib.cli import app
-from clcae_lib.suite import SuiteError, runner, work
+from clcae_lib.suite import SuiteError, run_cost, runner
 from clcae_lib.suite.plan import plan, read_suite
-from clcae_lib.suite.work import Cost, count, lines
+from clcae_lib.suite.run_cost import Cost, count, lines
 from clcae_lib.worlds import get_world
 from tests.notebooks_in_small import PARAMETERS, record, write_notebook
 
-COSTS = {"step": Cost(5.0, 0.01), "rendered_image": Cost(0.0, 0.5), work.HOST: Cost(0.0, 1.0)}
+COSTS = {"step": Cost(5.0, 0.01), "rendered_image": Cost(0.0, 0.5), run_cost.HOST: Cost(0.0, 1.0)}
 DECLARED = "steps = 10\nimages = 3\nlr = 0.5\nfactors = ['yaw', 'age']\nname = ''\n"
 DECLARED += "methods = []\noptimisation_steps = 0\n"
 
@@ -63,16 +63,16 @@ def test_the_table_names_every_notebook_and_only_declared_parameters(profile):
 
 def test_every_unit_of_the_table_is_known():
     with pytest.raises(SuiteError, match="'nothing' is not a unit") as error:
-        next(work.units(get_world("portraits"), torch.device("cpu"), ["nothing"]))
+        next(run_cost.units(get_world("portraits"), torch.device("cpu"), ["nothing"]))
     known = set(re.findall(r"\w+", str(error.value).partition("there are")[2]))
     assert {unit for entry in read_suite(paths.notebooks_dir()) for unit in entry.work} <= known
 
 
 def test_units_execute_the_networks_of_the_world(monkeypatch):
-    monkeypatch.setattr(work, "RUNS", 0)
+    monkeypatch.setattr(run_cost, "RUNS", 0)
     names = ["labelled_code", "embedded_code", "rendered_image"]
-    costs = work.measure("portraits", "cpu", names)[0]
-    assert set(costs) == {*names, work.HOST}
+    costs = run_cost.measure("portraits", "cpu", names)[0]
+    assert set(costs) == {*names, run_cost.HOST}
     assert (
         costs["labelled_code"].gflop
         > 100 * costs["embedded_code"].gflop
@@ -81,7 +81,7 @@ def test_units_execute_the_networks_of_the_world(monkeypatch):
 
 
 def test_the_lines_have_work_and_time_and_a_warning():
-    counts = {"01_a": {"step": 1000, work.HOST: 20}, "02_b": {"step": 100_000, "rendered_image": 40}}
+    counts = {"01_a": {"step": 1000, run_cost.HOST: 20}, "02_b": {"step": 100_000, "rendered_image": 40}}
     assert lines(counts, COSTS, place="cuda: a card") == [
         "notebook                        TFLOP  minutes  GFLOP/s",
         "01_a                              5.0      0.5      500",
@@ -95,7 +95,7 @@ def test_the_lines_have_work_and_time_and_a_warning():
 
 def test_a_refused_device_leaves_the_rate_that_the_limit_needs():
     untimed = COSTS | {"step": Cost(5.0, math.nan)}
-    found = lines({"01_a": {"step": 10_000, work.HOST: 80}}, untimed, place="cpu", refusal="no card")
+    found = lines({"01_a": {"step": 10_000, run_cost.HOST: 80}}, untimed, place="cpu", refusal="no card")
     assert found == [
         "notebook                        TFLOP  minutes  GFLOP/s for 8 min",
         "01_a                             50.0        ?      125",
@@ -111,20 +111,22 @@ def test_a_unit_is_counted_on_the_cpu_where_the_device_is_refused(monkeypatch):
         yield "product", lambda: a @ b, 4
         yield "rendered_image", lambda: a + 1, 2
 
-    monkeypatch.setattr(work, "units", few)
-    monkeypatch.setattr(work, "BRIEF", 0.01)
-    costs, _, refusal = work.measure("portraits", "cuda:99", ["product", "rendered_image"])
+    monkeypatch.setattr(run_cost, "units", few)
+    monkeypatch.setattr(run_cost, "BRIEF", 0.01)
+    costs, _, refusal = run_cost.measure("portraits", "cuda:99", ["product", "rendered_image"])
     assert costs["product"].gflop == pytest.approx(2 * 10 * 20 * 30 / 4 / 1e9)
     assert math.isnan(costs["product"].seconds)
     assert costs["rendered_image"].gflop == 0 < costs["rendered_image"].seconds
     assert "cuda:99" in refusal
-    assert work.measure("portraits", "cpu", ["product"])[0]["product"].seconds > 0
+    assert run_cost.measure("portraits", "cpu", ["product"])[0]["product"].seconds > 0
 
 
 def test_a_dry_run_prints_the_estimate_and_writes_nothing(suite, monkeypatch):
     chosen, _ = jobs_of(suite, {"step": [["steps"]]})
     asked = []
-    monkeypatch.setattr(work, "estimate", lambda profile, jobs: asked.append((profile, jobs)) or ["a line"])
+    monkeypatch.setattr(
+        run_cost, "run_cost", lambda profile, jobs: asked.append((profile, jobs)) or ["a line"]
+    )
     done = CliRunner().invoke(app, ["run", "--dry-run", "--timeout", "5", "--set", "steps=4"])
     assert done.output == "a line\n"
     assert asked[0][0] == chosen.model_copy(update={"timeout": 5.0})
@@ -140,7 +142,7 @@ def test_a_profile_that_asks_prints_its_estimate_first_and_no_fault_of_it_ends_t
     def fails(profile, jobs):
         raise SuiteError("the table is wrong")
 
-    monkeypatch.setattr(work, "estimate", fails)
+    monkeypatch.setattr(run_cost, "run_cost", fails)
     monkeypatch.setattr(
         runner, "perform", lambda job, *rest, **options: (_ for _ in ()).throw(runner.NotebookError("tried"))
     )

@@ -19,7 +19,7 @@ STEPS, TRAINING = "training steps", "training time"
 """The measures of how long a notebook trained; where it has none, whole runs are compared."""
 
 
-def cost(plan: "Plan", jobs: int | None = None) -> list[str]:
+def sweep_cost(plan: "Plan", jobs: int | None = None) -> list[str]:
     """Return lines on the runs that a sweep has to do, on their time and on the disk that they need.
 
     The time of a run is that of a measured one outside its training, plus its own steps at the measured pace.

@@ -80,7 +80,7 @@ def count(job: Job) -> dict[str, float]:
     return {unit: sum(math.prod(map(size, term)) for term in terms) for unit, terms in job.entry.work.items()}
 
 
-def estimate(profile: Profile, jobs: Sequence[Job]) -> list[str]:
+def run_cost(profile: Profile, jobs: Sequence[Job]) -> list[str]:
     """Return lines on the work and time of each job, and in all; nothing is written.
 
     Another process measures the units, in the first job's world and on its device, which it then frees. On a
@@ -109,7 +109,7 @@ def lines(
     refusal: str = "",
     limit: float = LIMIT,
 ) -> list[str]:
-    """Return the lines of `estimate`.
+    """Return the lines of `run_cost`.
 
     Args:
         counts: numbers of units, by notebook.
