@@ -8,9 +8,9 @@ import os
 
 from clcae_lib import vision_repair
 
-# Threads of torch wait for one another by spinning, for milliseconds. On a machine with other busy processes
-# that is most of the time: two threads then draw 53 images a second, and 84 if they go to sleep sooner (means
-# of three on two cores; 332 and 320 on quiet ones). Read when torch is imported, and by every child process.
+# torch's threads wait for each other by spinning for milliseconds. On a machine with other busy processes
+# this takes most of the time: two threads then draw 53 images per second, or 84 if they sleep sooner (means
+# of three runs on two cores; 332 and 320 on idle ones). torch reads this at import, as do child processes.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 __all__ = ["vision_repair"]

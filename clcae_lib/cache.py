@@ -1,6 +1,6 @@
-"""The disk cache: results that can be made again, each named by everything that it is made from.
+"""The disk cache: results that can be computed again, each named by a key of everything that it depends on.
 
-A key covers settings, the contents of input files, and the program: the modules that make the result and
+A key covers settings, the contents of input files, and the program: the modules that compute the result and
 every module of this package that they import, directly or not. Comments, docstrings and layout do not count.
 The versions of other packages and the device are not part of a key (no section of the paper).
 """
@@ -22,21 +22,21 @@ _ROOT = Path(__file__).resolve().parent
 
 
 def key(*parts: Any, modules: Iterable[str] = (), files: Iterable[Path | str] = ()) -> str:
-    """Return 24 hexadecimal digits that change with anything that a result is made from.
+    """Return 24 hexadecimal digits that change with anything that a result depends on.
 
     Args:
         parts: settings, as JSON values.
-        modules: names of the modules that make the result.
-        files: input files, of which the contents count and not the names.
+        modules: names of the modules that compute the result.
+        files: input files; their contents count, their names do not.
     """
     content = {"parts": parts, "files": [sha256(file) for file in files], "program": program(*modules)}
     return _hash(json.dumps(content, sort_keys=True))[:24]
 
 
 def made(path: Path, make: Callable[[], Any]) -> Path:
-    """Return `path` after `make` has written it, whole or not at all, if it is not there yet.
+    """Return `path`; if the file does not exist, `make` writes it first, completely or not at all.
 
-    Processes that ask at the same time wait for the one that makes it.
+    Processes that call this at the same time wait for the one that writes.
     """
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,9 +50,9 @@ def made(path: Path, make: Callable[[], Any]) -> Path:
 def program(*modules: str) -> str:
     """Return a digest of modules and of every module of this package that they import, directly or not.
 
-    A name that a package only passes on is followed to the module that defines it. A module that is imported
-    by a computed name is not seen: give it here too. Of a module from outside only its own file counts.
-    Computed once a process, since sources are read once.
+    A name that a package re-exports is followed to the module that defines it. A module that is imported by a
+    computed name is not found: add it to `modules`. Of a module of another package only its own file counts.
+    The digest is computed once per process.
     """
     found: dict[str, str] = {}
     waiting = list(modules)
@@ -73,7 +73,7 @@ def source_digest(path: Path) -> str:
 
 
 class _Source(NamedTuple):
-    """A source file's digest and its imports: module, name in it (or ""), and what it is called here."""
+    """A source file's digest and its imports: module, name in it (or ""), and local name."""
 
     digest: str
     imports: list[tuple[str, str, str]]
@@ -106,7 +106,7 @@ def _plain(node: object) -> object:
 
 
 def _origin(module: str, name: str) -> str:
-    """Return the module that defines a name which another module gives."""
+    """Return the module that defines a name of `module`, which may only re-export it."""
     if not name:
         return module
     if _file(f"{module}.{name}") is not None:
@@ -121,7 +121,7 @@ def _is_own(module: str) -> bool:
 
 
 def _file(module: str) -> Path | None:
-    """Return the source of a module of this package, or of one from elsewhere that is loaded already."""
+    """Return the source file of a module of this package, or of another package's module if it is loaded."""
     if not _is_own(module):
         source = getattr(sys.modules.get(module), "__file__", None) or ""
         return Path(source) if source.endswith(".py") else None

@@ -24,17 +24,17 @@ Capability = tuple[int, int]
 """A CUDA card's compute capability, such as (8, 0)."""
 
 BFLOAT16: Capability = (8, 0)
-"""The first cards that compute in bfloat16 by themselves; older ones emulate it, many times slower."""
+"""The first cards with bfloat16 in hardware; older ones emulate it, many times slower."""
 
 
 class DeviceError(ClcaeError, ValueError):
-    """A device is not here, or not one that this build of torch can use; the message names it."""
+    """A device does not exist here, or this build of torch cannot use it; the message names it."""
 
 
 def resolve_device(name: torch.device | str = "auto") -> torch.device:
     """Return the device called `name`; "auto" means the first usable CUDA card, else the CPU.
 
-    Apple's MPS is used only where it is named: it has no float64, which directions and measures need.
+    Apple's MPS is used only if it is named: it has no float64, which directions and measures need.
 
     Raises:
         DeviceError: `name` is not a device, or not one that this machine and this build of torch can use.
@@ -64,7 +64,7 @@ def resolve_device(name: torch.device | str = "auto") -> torch.device:
 
 
 def _problem(index: int) -> str:
-    """Return why the CUDA card of an index cannot be used; nothing if it can."""
+    """Return why the CUDA card of this index cannot be used; an empty text if it can."""
     cards, architectures = _capabilities(), torch.cuda.get_arch_list()
     if not cards:
         return f"torch {torch.__version__} finds no CUDA device"
@@ -114,10 +114,10 @@ def check_devices(device: str, devices: int = 1) -> torch.device:
 def make_fabric(device: str = "auto", *, devices: int = 1, precision: str = "32-true") -> Fabric:
     """Return a Fabric for devices of one kind; several mean one process each (gloo on CPUs, NCCL on GPUs).
 
-    Devices and errors are those of `check_devices`; an index ("cuda:1") picks that one device. Precisions
-    have Fabric's names, such as "bf16-mixed", in place of which `usable_precision` may use "32-true".
+    Devices and errors are those of `check_devices`; an index ("cuda:1") selects that one device. `precision`
+    has Fabric's names, such as "bf16-mixed", which `usable_precision` may replace by "32-true".
     """
-    from lightning_fabric import Fabric  # seconds, for processes that train nothing
+    from lightning_fabric import Fabric  # here, because the import takes seconds
 
     chosen = check_devices(device, devices)
     if chosen.type == "cuda":
@@ -137,7 +137,7 @@ def usable_precision(precision: str, capability: Capability) -> str:
 
 
 def device_label(device: torch.device | str = "cpu") -> str:
-    """Return the name people know a device by: the GPU's product name or the CPU's model."""
+    """Return the name of a device for people: the GPU's product name or the CPU's model."""
     device = torch.device(device)
     if device.type != "cpu":
         return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
@@ -152,7 +152,7 @@ def _dotted(capability: Capability) -> str:
 
 
 def to_device(value: torch.Tensor, device: torch.device | str) -> torch.Tensor:
-    """Return a tensor of the host on a device; the host does not wait for the copy."""
+    """Return a copy of a CPU tensor on a device, without waiting until it is copied."""
     device = torch.device(device)
     if device.type in ("cpu", "mps") or value.device.type != "cpu":  # MPS has no pinned memory
         return value.to(device)

@@ -1,11 +1,11 @@
-"""The root of every error that is the request's fault, not the program's (a leaf: it imports nothing)."""
+"""The base class of all errors that a wrong request causes. This module imports nothing."""
 
 
 class ClcaeError(Exception):
     """A request cannot be met; the message names the file or the parameter, and the remedy.
 
-    The command line prints the message without a traceback. Any other exception is a fault of the program and
-    keeps its traceback.
+    The command line prints the message without a traceback. Any other exception is a bug and keeps its
+    traceback.
     """
 
 

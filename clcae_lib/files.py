@@ -1,7 +1,7 @@
-"""Writing files so that a half-written one never takes the place of a good one (no section of the paper).
+"""Write files completely or not at all (no section of the paper).
 
-Everything is written beside its destination under a temporary name and renamed at the end; a rename within
-one folder is atomic, so an interrupted program leaves either the old file or the new one.
+A file is written under a temporary name in the folder of its destination and renamed at the end. A rename
+within one folder is atomic, so an interrupted program leaves either the old file or the new one.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`, and rename it to `path` if the block succeeds.
 
     The temporary name ends like `path`, because some writers choose the format by it. Missing folders are
-    created. If the block raises, or writes nothing, `path` stays as it was and nothing is left behind.
+    created. If the block raises or writes nothing, `path` is unchanged and the temporary file is removed.
 
     Raises:
-        FileNotFoundError: if the block ended without writing the temporary file.
+        FileNotFoundError: the block ended without writing the temporary file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Images as tensors, bytes and files: the one set of conversions (no section of the paper)."""
+"""Convert images between tensors, bytes and files (no section of the paper)."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ _FORMATS = {
 _LARGEST_SIDE = {"JPEG": 65535, "WEBP": 16383}
 
 CAR_ROWS = slice(32, 224)
-"""Rows of a square of 256 pixels that a photograph of a car covers in the official data set."""
+"""Rows that a photograph of a car covers in the 256-pixel squares of the official data set."""
 CAR_HEIGHT = CAR_ROWS.stop - CAR_ROWS.start
 
 

@@ -1,4 +1,4 @@
-"""Measures on tensors: of pairs of images, of sets, and of codes.
+"""Measures of tensors: pairs of images, sets of images, and codes.
 
 Per image: mean squared error, PSNR, SSIM (Wang et al. 2004), as in section 4.2 of arXiv 2211.11448, and
 MS-SSIM. Per set: the Fréchet distance (Heusel et al. 2017), the kernel distance (Bińkowski et al. 2018),
@@ -77,14 +77,14 @@ def ms_ssim(images: Float[Tensor, "n 3 h w"], targets: Float[Tensor, "n 3 h w"])
 def detail_kept(
     images: Float[Tensor, "n 3 h w"], worn: Float[Tensor, "n 3 h w"], bare: Float[Tensor, "n 3 h w"]
 ) -> Float[Tensor, " n"]:
-    """Return how much of a detail (a hat, an earring) images show: 1 as in `worn`, 0 no better than `bare`.
+    """Return how much of a detail (a hat, an earring) images show: 1 is as in `worn`, 0 as in `bare`.
 
     Section 3.3 of arXiv 2211.11448 states that F keeps what W+ cannot. The measure is one minus the squared
     error under the detail over that of `bare`, and may be below 0. It is nan if the detail covers fewer than
     `DETAIL_PIXELS` pixels.
 
     Args:
-        images: reconstructions of `worn`, or, if `worn` and `bare` show the edited person, their edits.
+        images: reconstructions of `worn`; or edited ones, if `worn` and `bare` show the edited person.
         worn: renders with the detail, in [-1, 1].
         bare: renders of the same people without it.
     """
@@ -191,5 +191,5 @@ def recall_at_k(
     for first in range(0, len(queries), chunk):
         similarity = queries[first : first + chunk] @ keys.T
         own = similarity.diagonal(first)[:, None]
-        ranks.append((~(similarity < own)).sum(dim=1) - 1)  # keys not less similar than the own one
+        ranks.append((~(similarity < own)).sum(dim=1) - 1)  # keys at least as similar as the query's own
     return {k: (torch.cat(ranks) < k).double().mean().item() for k in ks}

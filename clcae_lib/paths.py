@@ -1,4 +1,4 @@
-"""Where things are on disk: the repository, the worlds' data and the results of runs.
+"""Paths on disk: the repository, the worlds' data and the results of runs.
 
 Each place can be moved with an environment variable (`CLCAE_ROOT`, `CLCAE_DATA`, `CLCAE_RESULTS`,
 `CLCAE_CACHE`); without one, everything is in the checkout the package was installed from.
@@ -14,7 +14,7 @@ from clcae_lib.errors import ClcaeError
 
 STATE = "CLCAE_STATE"
 NAME = r"\w[\w-]{0,99}"
-"""What a world or a notebook may be called, so that its name never leads to another folder."""
+"""Pattern of names of worlds and notebooks; no such name is a path to another folder."""
 
 
 def _place(variable: str, default: Path) -> Path:
@@ -34,13 +34,13 @@ def notebooks_dir() -> Path:
 
 
 def data_dir() -> Path:
-    """Return the folder of the worlds' weights and photographs, one folder a world (`CLCAE_DATA`)."""
+    """Return the folder of the worlds' weights and photographs, one folder per world (`CLCAE_DATA`)."""
     return _place("CLCAE_DATA", root() / "data")
 
 
 @contextmanager
 def environment(variable: str, value: str) -> Iterator[None]:
-    """Set a variable of the environment of this process, and of those that it starts, in the block only."""
+    """Set an environment variable of this process and of those that it starts, inside the block only."""
     before = os.environ.get(variable)
     os.environ[variable] = value
     try:
@@ -54,7 +54,7 @@ def environment(variable: str, value: str) -> Iterator[None]:
 def world_dir(name: str) -> Path:
     """Return the folder of one world, for example `data/portraits`; it need not exist.
 
-    A name that could be that of another folder is a ClcaeError.
+    A name that could lead to another folder raises a ClcaeError.
     """
     if not re.fullmatch(NAME, name):
         raise ClcaeError(f"{name[:100]!r} cannot be a world's name: use letters, digits, - and _")
@@ -67,13 +67,13 @@ def results_dir() -> Path:
 
 
 def state_dir(default: str | Path) -> Path:
-    """Return where a notebook keeps what an interrupted training resumes from, `default` outside of a sweep.
+    """Return the folder for the checkpoints of a notebook's training: `default`, or a run's own in a sweep.
 
-    A sweep gives each run a folder that belongs to its key, and removes it when the run is complete.
+    A sweep names the folder by the run's key and removes it when the run is complete.
     """
     return _place(STATE, Path(default))
 
 
 def cache_dir() -> Path:
-    """Return the folder of what can be made again at any time, such as rendered images (`CLCAE_CACHE`)."""
+    """Return the folder of results that can be computed again, such as rendered images (`CLCAE_CACHE`)."""
     return _place("CLCAE_CACHE", results_dir() / "cache")

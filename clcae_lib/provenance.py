@@ -1,4 +1,4 @@
-"""Where numbers come from: commit, versions and device, stored beside every one of them."""
+"""The provenance of numbers: commit, versions and device, which are stored with each number."""
 
 import importlib.metadata
 import platform
@@ -12,7 +12,7 @@ _PACKAGES = ("torch", "torchvision", "numpy", "torchmetrics", "lpips", "lightnin
 
 @cache
 def commit() -> str:
-    """Return the commit checked out, "+" after it if files of the code differ from it; "" outside git."""
+    """Return the current commit, followed by "+" if files of the code differ from it; "" outside git."""
     head = _git("rev-parse", "--short=12", "HEAD")
     changed = head and _git("status", "--porcelain", "--untracked-files=no", "--", "clcae_lib", "notebooks")
     return f"{head}+" if changed else head
@@ -30,7 +30,7 @@ def _git(*arguments: str) -> str:
 
 @cache
 def versions() -> str:
-    """Return versions of what computes, as one line: "python 3.11.7, torch 2.13.0+cpu, ..."."""
+    """Return the versions of Python and the numerical packages: "python 3.11.7, torch 2.13.0+cpu, ..."."""
     found = {package: version(package) for package in _PACKAGES}
     parts = [f"{package} {number}" for package, number in found.items() if number]
     return ", ".join([f"python {platform.python_version()}", *parts])
@@ -46,7 +46,7 @@ def version(package: str) -> str | None:
 
 @cache
 def device_text(name: str) -> str:
-    """Return what a notebook's `device` parameter stands for here, such as "cuda: NVIDIA H200"."""
+    """Return the device that a notebook's `device` parameter means here, such as "cuda: NVIDIA H200"."""
     from clcae_lib.devices import device_label, resolve_device
 
     device = resolve_device(name)

@@ -1,7 +1,7 @@
-"""The one dialect of YAML: for `--set`, profiles, sweeps, configurations of trainings and `world.yaml`.
+"""Read and write YAML: `--set`, profiles, sweeps, configurations of trainings and `world.yaml`.
 
-It is YAML as people write it: `1e-4` is a number; `off`, `no` and `2024-01-31` are text. Whatever is wrong
-with a file is one sentence with the file's name and the place in it.
+`1e-4` is a number; `off`, `no` and `2024-01-31` are text. An error in a file is reported in one sentence with
+the file's name and the place in it.
 """
 
 import math
@@ -29,10 +29,10 @@ class ConfigError(ClcaeError, ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """The dialect; what cannot be read is a `yaml.MarkedYAMLError` with its place."""
+    """Reads this project's YAML; an error is a `yaml.MarkedYAMLError` with its place."""
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
-        """Construct a value; a number or a date that Python cannot hold is an error with its place."""
+        """Construct a value; a number or a date that Python cannot represent is an error with its place."""
         try:
             return super().construct_object(node, deep=True)  # deep, so that no node can contain itself
         except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -40,7 +40,7 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Construct a mapping; a name that is given twice is an error, not a setting that is ignored."""
+        """Construct a mapping; a name that is given twice is an error."""
         names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value != "<<" and names[key.value] > 1:
@@ -59,14 +59,14 @@ _Loader.add_implicit_resolver(*_FLOAT)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what `_Loader`, and any other reader of YAML, reads as the same."""
+    """Writes YAML that `_Loader` and other readers read alike."""
 
 
 _Dumper.add_implicit_resolver(*_FLOAT)
 
 
 def read_yaml(path: Path | str, *, error: type[ClcaeError] = ConfigError) -> dict[str, Any]:
-    """Return the mapping that a YAML file holds; an empty file holds an empty one. Faults raise `error`."""
+    """Return the mapping in a YAML file, empty for an empty file; raise `error` if the file is wrong."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as problem:
@@ -83,7 +83,7 @@ def read_yaml(path: Path | str, *, error: type[ClcaeError] = ConfigError) -> dic
 
 
 def parse_yaml(text: str, *, source: str, error: type[ClcaeError] = ConfigError) -> Any:
-    """Return the value of a YAML text; `error` is raised with its origin `source` if it is not valid."""
+    """Return the value of a YAML text; raise `error`, which names `source`, if it is not valid."""
     try:
         return yaml.load(text, Loader=_Loader)
     except RecursionError as problem:
@@ -102,7 +102,7 @@ def dump_yaml(values: Any) -> str:
 
 
 def split_setting(text: str, *, error: type[ClcaeError] = ConfigError) -> tuple[str, str]:
-    """Return name and text of `name=text`, as given to `--set`; `error` is raised if one is missing."""
+    """Return name and text of `name=text`, as given to `--set`; raise `error` if one is missing."""
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
         raise error(f"--set {text}: write --set name=value, such as seed=1")
@@ -110,7 +110,7 @@ def split_setting(text: str, *, error: type[ClcaeError] = ConfigError) -> tuple[
 
 
 def parse_text(text: str) -> str:
-    """Return the value of a setting that is text: as written, or without the quotes around it."""
+    """Return the value of a setting that is text, without quotes around it."""
     if text[:1] in ("'", '"'):
         try:
             value = yaml.load(text, Loader=_Loader)
@@ -123,7 +123,7 @@ def parse_text(text: str) -> str:
 def validated(
     model: type[Model], content: Any, *, source: str, error: type[ClcaeError] = ConfigError
 ) -> Model:
-    """Return content as a model of pydantic; `error` is raised with its origin `source` if it is wrong."""
+    """Return content as a pydantic model; raise `error`, which names `source`, if it is wrong."""
     try:
         return model.model_validate(content)
     except ValidationError as problem:

@@ -16,10 +16,10 @@ def num_layers(resolution: int) -> int:
 
 
 def feature_layer(side: int) -> int:
-    """Return the number of the generator's second activation at a side, which F replaces: 5 at 16 pixels."""
+    """Return the number of the activation that F replaces, the second one at its side: 5 at 16 pixels."""
     return 2 * int(math.log2(side)) - 3
 
 
 def broadcast_w(w: Float[Tensor, "n d"], layers: int) -> Float[Tensor, "n l d"]:
-    """Return the point of W+ that has the code `w` at every layer (a view of `w`)."""
+    """Return W+ codes with `w` at every layer (a view of `w`)."""
     return w[:, None].expand(-1, layers, -1)

@@ -1,14 +1,14 @@
-"""Makes torchvision importable beside a CPU build of torch, once, before anything needs it.
+"""Make torchvision importable with a CPU build of torch.
 
-The cause. Linux wheels of torchvision on PyPI are built against CUDA. Beside a CPU build of torch their
-compiled extension cannot be loaded; torchvision goes on without it, and then fails where it registers shapes
-for two of the missing operators: "operator torchvision::nms does not exist". Whatever imports torchvision,
-as lpips and torchmetrics do, fails with it.
+The cause: Linux wheels of torchvision on PyPI are built against CUDA. With a CPU build of torch their
+compiled extension cannot be loaded. torchvision continues without it, and then fails where it registers
+shapes for two of the missing operators: "operator torchvision::nms does not exist". Packages that import
+torchvision, such as lpips and torchmetrics, fail too.
 
-The repair. Nothing this project uses is in the extension, so declaring those two operators is enough:
-models, transforms, `make_grid`, lpips and torchmetrics then work; `torchvision.ops.nms` and
-`torchvision.io.read_image` still need the extension. On a build that imports by itself nothing is declared,
-for a second declaration of an operator is an error.
+The repair: this project uses nothing of the extension, so declaring those two operators is enough. Models,
+transforms, `make_grid`, lpips and torchmetrics then work; `torchvision.ops.nms` and
+`torchvision.io.read_image` still need the extension. If torchvision can be imported unchanged, nothing
+is declared, because a second declaration of an operator is an error.
 """
 
 import importlib
@@ -22,11 +22,10 @@ _declared: list = []  # torch forgets an operator when the library object that d
 
 
 def ensure_torchvision() -> ModuleType:
-    """Return torchvision, imported in full, with its missing operators declared if that is what is wrong.
+    """Return torchvision, imported completely, after declaring its missing operators if necessary.
 
-    Call it before importing torchvision, torchmetrics or lpips; calling it again costs nothing. An
-    ImportError
-    says that torchvision is absent, or fails to import for another reason than the known one.
+    Call it before importing torchvision, torchmetrics or lpips; further calls cost nothing. An ImportError
+    says that torchvision is missing, or that its import fails for another reason.
     """
     if hasattr(sys.modules.get("torchvision"), "utils"):  # its last import
         return sys.modules["torchvision"]
@@ -63,6 +62,6 @@ def _forget(*packages: str) -> None:
 
 def _explain(error: Exception) -> str:
     return (
-        f"torchvision does not import beside this build of torch ({error}). Install the pair that "
+        f"torchvision cannot be imported with this build of torch ({error}). Install the pair that "
         "constraints.txt pins, both from the same index: pip install -c constraints.txt torch torchvision"
     )
