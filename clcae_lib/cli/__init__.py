@@ -13,7 +13,7 @@ from clcae_lib.cli.common import report_user_errors
 
 
 class Commands(TyperGroup):
-    """Commands that report what is wrong with a request in one line."""
+    """A group of commands that report an error of the request in one line."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
@@ -39,8 +39,8 @@ app.add_typer(bench.app)
 
 @app.callback()
 def own_process() -> None:
-    """Set for this process and its kernels that GPUs do not multiply in TF32; let any text be printed."""
+    """Switch TF32 off for this process and its kernels, and let it print any character."""
     os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # names of files and texts of cards may be any
+            stream.reconfigure(errors="backslashreplace")  # file names and cards may hold any character

@@ -2,5 +2,5 @@
 
 from clcae_lib.cli import app
 
-if __name__ == "__main__":  # a process that measures imports this module too
+if __name__ == "__main__":  # a spawned process imports this module too
     app(prog_name="clcae")

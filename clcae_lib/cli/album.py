@@ -1,9 +1,9 @@
-"""A folder of photographs to a folder of inversions: images, codes, and a table of measures.
+"""Invert a folder of photographs and write images, codes and a table of measures.
 
-Each photograph is inverted and written by itself. One that cannot be used is named in the table, and the next
-follows; any other error ends the command, and what was written stays. The codes' file keeps its measures and
-what they were made from, so that a second run goes on where the first one stopped, and makes again what has
-changed (protocol of arXiv 2211.11448, section 4.1).
+Photographs are inverted and written one at a time. One that cannot be used is named in the table and skipped;
+any other error ends the command, and the files written before stay. A file of codes also stores its measures
+and what they depend on. So a second run continues where the first one stopped, and repeats only inversions
+whose inputs have changed (protocol of arXiv 2211.11448, section 4.1).
 """
 
 from collections.abc import Callable, Sequence
@@ -36,12 +36,12 @@ class Album:
     """Inverts the photographs of a folder, one at a time.
 
     Args:
-        world: the world that cuts photographs; its judges measure, where they are here.
+        world: the world that cuts photographs; its judges measure if they are installed.
         inverter: the inverter that finds the codes.
-        made_by: files of weights that the result depends on; other ones mean another result.
-        spaces: the images that are drawn, each a pass of the generator: `w`, `w_plus`, `f`.
-        method: name of the inverter's method; another one means another result.
-        published: whether to measure against what preset `published` sees of a photograph.
+        made_by: files of weights that the result depends on.
+        spaces: spaces that are decoded to images: `w`, `w_plus`, `f`.
+        method: name of the inverter's method.
+        published: whether to compare with the view of a photograph that preset `published` has.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class Album:
     def invert(self, source: Path, target: Path, *, report: Callable[[str], None] = print) -> list[Row]:
         """Write `NAME.safetensors`, `NAME.SPACE.png` and `measures.csv`; return the table's rows.
 
-        A row has `psnr` (dB), `ssim`, `perceptual` (a distance) and `identity` (a cosine) of one image
-        against the crop, with `perceptual_name`, or `error`: why the photograph was left out. A PhotoError is
-        raised if `source` is not a folder, has no file, or is `target`.
+        A row compares one image with the crop: `psnr` (dB), `ssim`, `perceptual` (a distance, named by
+        `perceptual_name`) and `identity` (a cosine). Or it has `error`: why the photograph was left out. A
+        PhotoError is raised if `source` is not a folder, has no file, or is `target`.
         """
         good, refused = read_folder(source, decode=False)
         rows = [{"file": path.name, "error": reason} for path, reason in refused]
@@ -84,7 +84,7 @@ class Album:
         target.mkdir(parents=True, exist_ok=True)
         judges = [self.world.judge_file(name, "measure") for name in self.judges]
         parts = [str(self.world.cutter), self.method, *self.spaces, *self.judges]
-        # Once a run: it reads the files of weights whole.
+        # Once per run, because it reads the files of weights completely.
         self.made_with = cache.key(*parts, modules=[__name__], files=[*self.made_by, *filter(None, judges)])
         for line in self.missing:
             report(line)
@@ -110,7 +110,7 @@ class Album:
             return None
         try:
             said = checkpoints.read_metadata(codes)
-        except ValueError:  # made again
+        except ValueError:  # invert it again
             return None
         return said["measures"] if said.get("key") == self._key(path) else None
 
@@ -136,7 +136,7 @@ class Album:
     def _measures(
         self, decoded: Float[Tensor, "1 3 h w"], image: Float[Tensor, "1 3 h w"]
     ) -> dict[str, float | str]:
-        """Measure as losses see images: at 256 pixels at most, of cars without the black rows."""
+        """Return the measures at the size that losses use: at most 256 pixels, cars without black rows."""
         decoded, image = self.world.view(decoded), self.shown(image)
         found = {"psnr": psnr(decoded, image), "ssim": ssim(decoded, image)}
         for name, judge in self.judges.items():
@@ -148,7 +148,7 @@ class Album:
 
 
 def tune(generator: nn.Module, path: Path) -> None:
-    """Set the generator's tensors to those that were tuned for a photograph.
+    """Load the tensors that were tuned for a photograph into the generator.
 
     Raises:
         WeightsError: the file has none, or was made with another generator.

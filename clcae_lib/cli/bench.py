@@ -10,10 +10,10 @@ from clcae_lib.cli.common import World
 
 app = typer.Typer()
 
-Name = Annotated[str, typer.Argument(help="package.module:Name, or the name of an entry point.")]
+Name = Annotated[str, typer.Argument(help="package.module:Name, or an entry point.")]
 Output = Annotated[Path | None, typer.Option(help="Folder; results/bench/<name> by default.")]
 Images = Annotated[int, typer.Option(min=8, help="Renders that are inverted.")]
-Edits = Annotated[int, typer.Option(min=4, help="Of them, those that are edited.")]
+Edits = Annotated[int, typer.Option(min=4, help="How many of these renders are edited.")]
 Accessories = Annotated[int, typer.Option(min=4, help="Renders with an accessory.")]
 Codes = Annotated[int, typer.Option(min=4, help="Samples whose codes are known.")]
 
@@ -32,7 +32,7 @@ def bench(
     codes: Codes = 64,
     output: Output = None,
 ) -> None:
-    """Measure an inverter of your own beside the committed methods."""
+    """Measure your inverter and compare it with the committed methods."""
     from clcae_lib.suite.bench import Sizes, bench_inverter
 
     sizes = Sizes(images=images, edits=edits, accessories=accessories, codes=codes)
@@ -45,7 +45,7 @@ def bench(
 def bench_directions(
     name: Name, world: World = "portraits", edits: Edits = 24, output: Output = None
 ) -> None:
-    """Measure a finder of directions of your own beside the library's."""
+    """Measure your finder of directions and compare it with the library's."""
     from clcae_lib.suite.bench import Sizes, bench_directions
 
     _import_from_here()

@@ -1,4 +1,4 @@
-"""What all of the commands share: how they fail, lists as options, and options that many have."""
+"""Common parts of the commands: error messages, options with lists, and shared options."""
 
 import errno
 import logging
@@ -14,7 +14,7 @@ from clcae_lib.errors import ClcaeError
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Override a parameter.")
 ]
-Force = Annotated[bool, typer.Option("--force", help="Run what is unchanged too.")]
+Force = Annotated[bool, typer.Option("--force", help="Run unchanged notebooks too.")]
 World = Annotated[str, typer.Option(help="The world, as `clcae world list` names it.")]
 Face = Annotated[
     str | None,
@@ -22,11 +22,11 @@ Face = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 _LISTS = {"--only": False, "--seeds": True, "--variants": False}
-"""The options that have several values, and whether these are whole numbers."""
+"""The options that have several values, and whether the values are whole numbers."""
 
 
 class RequestError(ClcaeError):
-    """Something is wrong with what was typed; the message names it and the remedy."""
+    """The arguments of a command are wrong; the message names the argument and the remedy."""
 
 
 def expand_lists(
@@ -36,14 +36,14 @@ def expand_lists(
     valued: Collection[str] = (),
     positional: int = 0,
 ) -> list[str]:
-    """Return arguments in which `--only 01 02` reads `--only 01 --only 02`, as the parser wants it.
+    """Return arguments with `--only 01 02` replaced by `--only 01 --only 02`, which the parser needs.
 
-    A list of whole numbers ends before what is not one. Where positional arguments are still missing, the
-    last values of lists of texts become these, but never the first value of a list.
+    A list of whole numbers ends at the first other value. If positional arguments are missing, the last
+    values of lists of texts are used for them, but never the first value of a list.
 
     Args:
         arguments: those of the command.
-        lists: the options that have several values, and whether these are whole numbers.
+        lists: the options that have several values, and whether the values are whole numbers.
         valued: other options that have a value.
         positional: number of positional arguments that the command needs.
     """
@@ -82,26 +82,26 @@ class Lists(TyperCommand):
         return super().parse_args(ctx, expand_lists(args, _LISTS, valued=valued, positional=needed))
 
 
-_ROOM = "make room and give the command again, finished files are kept"
+_ROOM = "free some space and run the command again, finished files are kept"
 _ANOTHER = "give another file or folder"
 _REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _ROOM)
 _REMEDIES |= dict.fromkeys((errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS), _ANOTHER)
 _REMEDIES |= dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP), _ANOTHER)
-"""What to do about an error of the operating system that the request causes."""
+"""The remedy for each error of the operating system that a request can cause."""
 
 
 @contextmanager
 def report_user_errors() -> Iterator[None]:
-    """Turn a `ClcaeError`, a full disk and a path that cannot be used into one line and exit status 2.
+    """Report a `ClcaeError`, a full disk or an unusable path in one line, with exit status 2.
 
-    Ctrl-C ends with status 130. Any other exception is a fault of the program and keeps its traceback.
+    Ctrl-C ends with status 130. Any other exception is a bug and keeps its traceback.
     """
     try:
         yield
     except KeyboardInterrupt:
-        # The task that waited for the kernel may be collected later: asyncio would report that it died.
+        # The task that waited for the kernel may be collected later; asyncio would then report it as lost.
         logging.getLogger("asyncio").disabled = True
-        typer.echo("interrupted; earlier results are as they were", err=True)
+        typer.echo("interrupted; earlier results are unchanged", err=True)
         raise typer.Exit(130) from None
     except ClcaeError as error:
         typer.echo(f"error: {error}", err=True)

@@ -17,9 +17,9 @@ app = typer.Typer()
 @app.command()
 def fetch(
     names: Annotated[list[str] | None, typer.Argument(help="Sets or single files, such as: ffhq")] = None,
-    listed: Annotated[bool, typer.Option("--list", help="Show what there is and what is here.")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="List the files, and which are here.")] = False,
 ) -> None:
-    """Fetch published files into data/, resumed and checked, or say where to put them by hand."""
+    """Fetch published files into data/ and check them, or print how to fetch them by hand."""
     from clcae_lib.weights.fetch import Fetcher
     from clcae_lib.weights.manifest import read_manifest
 
@@ -36,7 +36,7 @@ def fetch(
 
 
 def _fetch_one(fetcher: Any, name: str) -> bool:
-    """Fetch an asset, print what happened, and return whether it is there in the end."""
+    """Fetch an asset, print the result, and return whether the file is now there."""
     from clcae_lib.weights.manifest import AssetError
 
     try:
@@ -50,7 +50,7 @@ def _fetch_one(fetcher: Any, name: str) -> bool:
 
 
 def _asset_lines(fetcher: Any) -> list[str]:
-    """Return the sets, then each asset with whether it is here and what is known of it."""
+    """Return a line for each set, then one for each asset: whether it is here, and its facts."""
     manifest = fetcher.manifest
     lines = [f"set {name:<16} {', '.join(members)}" for name, members in manifest.sets.items()]
     for name, asset in manifest.assets.items():
@@ -66,7 +66,7 @@ def inspect(
     file: Annotated[Path, typer.Argument(help="Weights of any layout: .safetensors, .pt, .pth, .pkl, .npy.")],
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Print what a weights file is, how big, and what reads it; nothing in it is run."""
+    """Print the kind and size of a weights file, and what reads it; no code in it is run."""
     from clcae_lib.weights import inspect_file
 
     report = inspect_file(file)
@@ -78,7 +78,7 @@ def inspect(
 
 
 def _rows(report: dict[str, Any]) -> dict[str, Any]:
-    """Return what is known of a file, its settings on a level with the rest."""
+    """Return the facts about a file, with its settings at the top level."""
     rows = report | {name: f"{report[name]:,}" for name in ("parameters", "bytes")}
     details = rows.pop("details")
     rows |= {name: value for name, value in details.items() if not isinstance(value, dict)}
@@ -89,15 +89,15 @@ def _rows(report: dict[str, Any]) -> dict[str, Any]:
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="What `clcae inspect` knows.")],
+    source: Annotated[Path, typer.Argument(help="A file that `clcae inspect` recognises.")],
     target: Annotated[Path, typer.Argument(help="A .safetensors file.")],
     half: Annotated[bool, typer.Option("--half", help="Store matrices as float16.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the target.")] = False,
     part: Annotated[
-        str | None, typer.Option(help="Of a CLCAE checkpoint: encoder (the default) or generator.")
+        str | None, typer.Option(help="Part of a CLCAE checkpoint: encoder (the default) or generator.")
     ] = None,
 ) -> None:
-    """Write a weights file from elsewhere as this project's safetensors; nothing in it is run."""
+    """Convert a weights file of another project to safetensors; no code in it is run."""
     from clcae_lib.weights import convert_file, inspect_file
 
     path = convert_file(source, target, half=half, force=force, part=part)
@@ -107,7 +107,7 @@ def convert(
 
 @app.command()
 def info() -> None:
-    """Show versions, the device, the worlds and the weights that are here."""
+    """Show the versions, the device, and the installed worlds and weights."""
     from clcae_lib.provenance import commit, device_text, versions
     from clcae_lib.worlds import world_names
 
@@ -124,7 +124,7 @@ _FACTS = {"steps": "steps", "images_seen": "images", "seconds": "s", "device": "
 
 
 def _weights_lines(folder: Path) -> list[str]:
-    """Return a line for each weights file, with what its card says, then what is wrong with the chain."""
+    """Return a line per weights file, with facts of its card, then a line per fault of the chain."""
     from clcae_lib.weights.checkpoints import WeightsError, check_chain, read_card
 
     lines = []
@@ -132,7 +132,7 @@ def _weights_lines(folder: Path) -> list[str]:
     for path in sorted(filter(os.path.isfile, files)):
         try:
             card = read_card(path)
-        except (WeightsError, OSError):  # among the problems below
+        except (WeightsError, OSError):  # reported among the problems below
             card = {}
         known = {name: shorten(str(card[name]), 40) for name in _FACTS if card.get(name) is not None}
         facts = [f"{value} {_FACTS[name]}" for name, value in known.items()]

@@ -1,4 +1,4 @@
-"""A folder of photographs to images and codes, and a tuned generator to a file: `invert` and `export`."""
+"""`clcae invert`: photographs to images and codes. `clcae export`: a generator to a file."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,14 +15,16 @@ app = typer.Typer()
 def invert(
     source: Annotated[Path, typer.Option("--input", metavar="DIR", help="The photographs.")],
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Where the results go.")],
-    world: Annotated[str, typer.Option(help="Whose encoder and generator: ffhq, cars or your own.")] = "ffhq",
+    world: Annotated[
+        str, typer.Option(help="World of encoder and generator: ffhq, cars or your own.")
+    ] = "ffhq",
     preset: Annotated[str, typer.Option(help="published or foundation.")] = "published",
     method: Annotated[
         str | None,
         typer.Option(help="Instead of CLCAE: psp, e4e, restyle_e4e, optimisation_w_plus, pti, ..."),
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Of the encoder, instead of the world's: an official checkpoint, too.")
+        Path | None, typer.Option(help="Encoder in place of the world's; official checkpoints too.")
     ] = None,
     spaces: Annotated[
         list[str] | None, typer.Option("--space", help="w, w_plus, f; repeat for more.")
@@ -30,7 +32,7 @@ def invert(
     face: Face = None,
     device: Device = "auto",
 ) -> None:
-    """Invert every photograph of a folder: images, codes and measures.csv; goes on where it stopped."""
+    """Invert every photograph of a folder to images, codes and measures.csv; a second run continues."""
     from clcae_lib.cli.album import TABLE, Album
     from clcae_lib.inversion.methods import METHODS, PEERS, PRESETS, make_inverter
     from clcae_lib.spaces import SPACES
@@ -38,7 +40,9 @@ def invert(
 
     made = get_world(world)
     if not isinstance(made, PhotoWorld):
-        raise RequestError(f"--world {world}: it is drawn; name a world of photographs, such as ffhq")
+        raise RequestError(
+            f"--world {world}: its images are rendered; name a world of photographs, such as ffhq"
+        )
     if face is not None:
         values = made.settings.model_dump() | {"face": face}
         made = PhotoWorld(world, validated(WorldSettings, values, source="--face", error=WorldError))
@@ -82,7 +86,7 @@ def export(
         Path | None, typer.Option(help="Codes of `clcae invert --method pti`, with their tuned weights.")
     ] = None,
 ) -> None:
-    """Write a generator, as it is or as tuned for a photograph, in the PyTorch (rosinality) layout."""
+    """Write a generator, unchanged or tuned for a photograph, in the PyTorch (rosinality) layout."""
     from clcae_lib.cli.album import tune
     from clcae_lib.weights import export_generator
     from clcae_lib.worlds import get_world

@@ -13,10 +13,10 @@ from clcae_lib.cli.common import Force, Lists, Settings
 app = typer.Typer()
 
 Profile = Annotated[str, typer.Option(help="A file in notebooks/profiles/.")]
-Seeds = Annotated[list[int] | None, typer.Option(help="Such as 0 1 2; as the sweep's file says by default.")]
+Seeds = Annotated[list[int] | None, typer.Option(help="Such as 0 1 2; by default those of the sweep's file.")]
 Variants = Annotated[list[str] | None, typer.Option(help="Names in the sweep's file; all by default.")]
 Jobs = Annotated[int | None, typer.Option("--jobs", "--workers", min=1, help="Notebooks at a time.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what it would cost, and stop.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the estimated cost, and stop.")]
 Pem = Annotated[Path | None, typer.Option(help="A PEM file, for a tls:// scheduler.")]
 
 
@@ -56,7 +56,7 @@ def run(
 def keep(
     profile: Annotated[str, typer.Option(help="Which run under results/.")] = "quick",
 ) -> None:
-    """Keep a run's report and executed notebooks as results/reference to commit."""
+    """Copy a run's report and executed notebooks to results/reference, to be committed."""
     from clcae_lib.suite.reference import keep_report
 
     page = keep_report(paths.results_dir() / profile)
@@ -71,12 +71,12 @@ def sweep(
     profile: Profile = "quick",
     jobs: Jobs = None,
     scheduler: Annotated[
-        str | None, typer.Option(help="Of a Dask cluster: tcp://127.0.0.1:8786, beyond it tls://host:8786.")
+        str | None, typer.Option(help="A Dask scheduler: tcp://127.0.0.1:8786, or remote tls://host:8786.")
     ] = None,
     tls_ca: Pem = None,
     tls_cert: Pem = None,
     tls_key: Pem = None,
-    retries: Annotated[int, typer.Option(min=0, help="Further tries of a run that fails.")] = 1,
+    retries: Annotated[int, typer.Option(min=0, help="How often a failed run is repeated.")] = 1,
     dry_run: DryRun = False,
     settings: Settings = None,
     force: Force = False,
@@ -85,7 +85,7 @@ def sweep(
     ] = False,
     output: Annotated[Path | None, typer.Option(help="Folder; results/sweeps/<name> by default.")] = None,
 ) -> None:
-    """Run a notebook with every variant and seed; what is complete is not run again."""
+    """Run a notebook with every variant and seed; complete runs are not repeated."""
     from clcae_lib.suite.cluster import Place
     from clcae_lib.suite.sweep import plan_sweep, run_sweep
     from clcae_lib.suite.sweep_cost import sweep_cost
@@ -125,13 +125,13 @@ def report(
 def check(
     against: Annotated[Path | None, typer.Option(help="Results kept; results/reference by default.")] = None,
     results: Annotated[
-        Path | None, typer.Option(help="Results to check without a run: of a sweep or of a run.")
+        Path | None, typer.Option(help="Check these results of a sweep or run; run nothing.")
     ] = None,
     seeds: Annotated[list[int] | None, typer.Option(help="Such as: --seeds 0 (the default)")] = None,
     variants: Variants = None,
     jobs: Jobs = None,
 ) -> None:
-    """Run the quick ablations again and fail where a headline measure leaves its kept interval."""
+    """Run the quick ablations again; fail if a headline measure is outside its kept interval."""
     from clcae_lib.suite.cluster import Place
     from clcae_lib.suite.reference import check_runs
     from clcae_lib.suite.sweep import run_sweep

@@ -1,4 +1,4 @@
-"""Training: `clcae train`, one link of the chain of weights or all of it."""
+"""`clcae train`: train one link of the chain of weights, or all links."""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -14,7 +14,7 @@ app = typer.Typer(help="Train the networks, one link of the chain or all.", no_a
 
 _STAGES = {
     "generator": "The StyleGAN2, adversarially on the world's images.",
-    "judges": "The oracle, the identity network and the perceptual network, two copies each.",
+    "judges": "The attribute regressor, identity and perceptual network, two copies each.",
     "body": "The backbone that compared encoders start from, trained to read the world's factors.",
     "alignment": "The two encoders that align images and W.",
     "inversion": "The encoder from image to w, W+ and F (--set preset=foundation or published).",
@@ -24,13 +24,16 @@ _STAGES = {
 
 OfWorld = Annotated[
     str | None,
-    typer.Option("--world", help="What to train on; by default the world of --config, else portraits."),
+    typer.Option("--world", help="World to train on; by default that of --config, else portraits."),
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder of the run; runs/<world>/<link> by default.")]
 File = Annotated[Path | None, typer.Option("--config", help="A YAML of parameters.", exists=True)]
 NoResume = Annotated[bool, typer.Option("--no-resume", help="Start over in the folder.")]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Build all at full size, train two steps, estimate, keep nothing.")
+    bool,
+    typer.Option(
+        "--dry-run", help="Train two steps at full size and print the estimated cost; keep nothing."
+    ),
 ]
 ShowConfig = Annotated[
     bool, typer.Option("--show-config", help="Print every setting with its origin as YAML; train nothing.")
@@ -89,7 +92,7 @@ def train_all(
         int, typer.Option(help="Images the generator is measured on at the end; 0: none.")
     ] = 5000,
 ) -> None:
-    """Rebuild the whole chain in order, each link on the one before; finished links are not trained again.
+    """Train the whole chain of weights in order; finished links are not trained again.
 
     Without --install the chain is built in <out>/data and data/ is not changed.
     """
@@ -104,7 +107,7 @@ def train_all(
         return
     for config in chain.links.values():
         check_devices(config.device, config.devices)
-    folder.mkdir(parents=True, exist_ok=True)  # not only after minutes
+    folder.mkdir(parents=True, exist_ok=True)  # fails now, not after minutes
     typer.echo("\n".join(chain.lines()))
     if not install:
         get_world(world).lend(folder / "data")
@@ -150,7 +153,7 @@ def _as_yaml(config: Any, sources: Mapping[str, str]) -> str:
 
 
 def measure_generator(world: str, *, samples: int, device: str) -> dict[str, Any]:
-    """Write on the generator's card how close its samples are to the world's images."""
+    """Measure how close the generator's samples are to the world's images, and write it on its card."""
     from clcae_lib.evaluation import GeneratorMeasure
     from clcae_lib.weights.checkpoints import read_card, write_card
     from clcae_lib.worlds import get_world
@@ -163,7 +166,7 @@ def measure_generator(world: str, *, samples: int, device: str) -> dict[str, Any
 
 
 def install_directions(world: str, *, device: str) -> None:
-    """Write the directions and their card, and print what each does."""
+    """Write the directions and their card, and print the measures of each."""
     from clcae_lib.editing import install_directions as install
     from clcae_lib.weights.checkpoints import read_card
     from clcae_lib.worlds import get_world

@@ -1,4 +1,4 @@
-"""Worlds: `clcae world`, and `clcae measure`, `directions` and `explore`, each of one world."""
+"""`clcae world`, and `clcae measure`, `directions` and `explore` for one world."""
 
 import sys
 from pathlib import Path
@@ -21,9 +21,9 @@ def add(
     resolution: Annotated[int | None, typer.Option(help="Of its images; read off the generator.")] = None,
     kind: Annotated[str | None, typer.Option(help="faces, cars or other: framing and judges.")] = None,
     already_aligned: Annotated[
-        bool, typer.Option("--already-aligned", help="The faces are cut as FFHQ's already.")
+        bool, typer.Option("--already-aligned", help="The images are cut as FFHQ's already.")
     ] = False,
-    recursive: Annotated[bool, typer.Option("--recursive", help="Search the folder's folders too.")] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", help="Search subfolders too.")] = False,
     widen: Annotated[float | None, typer.Option(help="Show more (above 1) around a face.")] = None,
     face: Face = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a world of that name.")] = False,
@@ -40,7 +40,7 @@ def add(
 
 @app.command("list")
 def list_all() -> None:
-    """Show every world, where it is and what it lacks."""
+    """Show every world, its folder and its missing files."""
     from clcae_lib.inversion.methods import PRESETS
     from clcae_lib.worlds import PhotoWorld, WorldError, get_world, world_names
 
@@ -62,18 +62,18 @@ def list_all() -> None:
 
 @app.command("check")
 def check(name: Annotated[str, typer.Argument(help="A world of photographs.")]) -> None:
-    """Read and cut every photograph of a world, and name those that cannot be used; status 1 if none can."""
+    """Read and cut every photograph of a world, and name the unusable ones; status 1 if all are."""
     from clcae_lib.worlds import PhotoWorld, get_world
 
     made = get_world(name)
     if not isinstance(made, PhotoWorld):
-        raise RequestError(f"{name!r} is drawn; it has no photographs to check")
+        raise RequestError(f"{name!r} is a rendered world; it has no photographs to check")
     _print_photographs(made)
 
 
 @app.command("remove")
 def remove(
-    name: Annotated[str, typer.Argument(help="Whose world.yaml is removed.")],
+    name: Annotated[str, typer.Argument(help="World whose world.yaml is removed.")],
     weights: Annotated[bool, typer.Option("--weights", help="Remove all of data/<name>/ too.")] = False,
 ) -> None:
     """Remove a world; its photographs stay where they are."""
@@ -84,7 +84,7 @@ def remove(
 
 
 def _print_photographs(world: Any) -> None:
-    """Print how many photographs each split has, and each that cannot be used; status 1 if none can."""
+    """Print the number of photographs per split, and the unusable ones; status 1 if all are."""
     counts = {split: len(files) for split, files in world.split_files.items()}
     typer.echo("photographs: " + ", ".join(f"{split} {count}" for split, count in counts.items()))
     for refusal in world.refused:
@@ -97,7 +97,7 @@ def _print_photographs(world: Any) -> None:
 @commands.command()
 def measure(
     world: World = "portraits",
-    samples: Annotated[int, typer.Option(min=2, help="Images in each of the sets compared.")] = 5000,
+    samples: Annotated[int, typer.Option(min=2, help="Images in each set that is compared.")] = 5000,
     device: Device = "auto",
 ) -> None:
     """Measure the shipped generator against the world's images and write the numbers on its card."""
@@ -107,7 +107,7 @@ def measure(
 
 @commands.command()
 def directions(world: World = "portraits", device: Device = "auto") -> None:
-    """Find the named directions of a world from scratch and keep them beside its weights."""
+    """Find the named directions of a world again, and write them next to its weights."""
     install_directions(world, device=device)
 
 
@@ -115,15 +115,17 @@ def directions(world: World = "portraits", device: Device = "auto") -> None:
 def explore(
     world: World = "portraits",
     device: Device = "auto",
-    host: Annotated[str, typer.Option(help="Address served; 127.0.0.1: this machine only.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to serve at; 127.0.0.1: this machine only.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8866,
     visitors: Annotated[int, typer.Option(min=1, help="Kernels at a time.")] = 4,
     idle: Annotated[int, typer.Option(min=10, help="Seconds after which an idle kernel ends.")] = 900,
     name: Annotated[list[str] | None, typer.Option(help="A name that a proxy passes on as Host.")] = None,
-    base_url: Annotated[str, typer.Option(help="Beginning of the page's path behind a proxy.")] = "/",
-    stripped: Annotated[bool, typer.Option("--stripped", help="The proxy removes that beginning.")] = False,
+    base_url: Annotated[str, typer.Option(help="Prefix of the page's path behind a proxy.")] = "/",
+    stripped: Annotated[bool, typer.Option("--stripped", help="The proxy removes that prefix.")] = False,
 ) -> None:
-    """Serve the latent explorer as a page of its own, with Voila."""
+    """Serve the latent explorer as a web page, with Voila."""
     from clcae_lib.devices import resolve_device
 
     resolve_device(device)
@@ -140,7 +142,7 @@ def explore(
 def jupyter_entry() -> dict[str, Any]:
     """Return what jupyter-server-proxy needs to start the explorer from a Jupyter server or JupyterHub.
 
-    The proxy has authenticated the user; it passes the explorer's local name as Host.
+    The proxy authenticates the user, and passes the explorer's local name as Host.
     """
     command = [sys.executable, "-m", "clcae_lib.cli", "explore", "--port", "{port}"]
     return {

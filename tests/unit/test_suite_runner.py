@@ -288,7 +288,7 @@ def test_an_interrupted_run_leaves_earlier_results_and_no_kernel(suite, tmp_path
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate()
     assert process.returncode == 130
-    assert errors == b"interrupted; earlier results are as they were\n"
+    assert errors == b"interrupted; earlier results are unchanged\n"
     assert (tmp_path / "results" / "quick" / "01_a" / "metrics.json").read_text() == earlier
     assert json.loads(earlier)[0]["value"] == 1.0
     wait_for(lambda: not alive(int(started.read_text())))
