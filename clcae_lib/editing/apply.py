@@ -1,8 +1,8 @@
 """Edit an inverted image in W, W+, StyleSpace and F (arXiv 2211.11448, section 3.4).
 
-The feature follows the codes by what the generator itself would change:
-`F_edit = F + G5(w_plus edited) - G5(w_plus)`, for each image of a batch. The same is done for styles
-(arXiv 2011.12799), which the paper does not edit.
+F changes by as much as the generator's own activation:
+`F_edit = F + G5(w_plus edited) - G5(w_plus)`, for each image of a batch. The same is done for edits of styles
+(arXiv 2011.12799), which the paper does not have.
 """
 
 from collections.abc import Sequence
@@ -28,8 +28,7 @@ def apply(
 
     Args:
         strength: strength in the direction's unit, one number or one for each image.
-        layers: rows of W+ (in StyleSpace, their styles) that the edit is limited to. W, which has no rows,
-            then does not change.
+        layers: rows of W+ (in StyleSpace, their styles) that the edit is limited to; w then does not change.
     """
     return apply_all(generator, inversion, [(direction, strength)], layers=layers)
 
@@ -62,7 +61,7 @@ def apply_all(
 
 
 def _with_feature(generator: nn.Module, before: Inversion, after: Inversion) -> Inversion:
-    """Return the codes `after` with the F of `before`, which its decoder carries to them."""
+    """Return the codes `after` with the F of `before`, which the decoder adapts to them."""
     if before.feature is None:
         return after
     return replace(after, feature=before.decoder.carry(generator, before, after))
@@ -104,12 +103,12 @@ def _per_row(direction: Direction, step: Tensor, *, like: Float[Tensor, "n l d"]
 def mix(generator: nn.Module, a: Inversion, b: Inversion, layers: Sequence[int]) -> Inversion:
     """Return the inversion `a` with these rows of W+ from `b`: style mixing (arXiv 1812.04948, section 3.1).
 
-    What edits have added to the styles of those rows comes from `b` too. F is that of `a`, carried by the
-    generator's own difference; w and the decoder are those of `a`.
+    Edits of the styles of those rows are taken from `b` too. F is that of `a`, changed as in an edit; w and
+    the decoder are those of `a`.
 
     Args:
         b: N inversions, or one for all.
-        layers: rows of W+, from 0; the first change the head's shape, the last its colours.
+        layers: rows of W+, from 0; early rows change the shape of the head, late rows its colours.
 
     Raises:
         ValueError: W+ does not have one of the rows.
@@ -129,7 +128,7 @@ def mix(generator: nn.Module, a: Inversion, b: Inversion, layers: Sequence[int])
 def interpolate(a: Inversion, b: Inversion, amount: float) -> Inversion:
     """Return the inversion between `a`, at amount 0, and `b`, at 1, linear in W, W+, F and styles.
 
-    F and tuned tensors are left out where one of the two has none.
+    F and tuned tensors are left out if `a` or `b` has none.
     """
     feature = styles = None
     if a.feature is not None and b.feature is not None:

@@ -56,13 +56,13 @@ class Direction:
             raise ValueError(f'{self.name}: a direction in "s" is [S], got {shape}')
 
     def step(self, strength: Strength = 1.0) -> Tensor:
-        """Return what is added to a code: the vector's shape, after N if strengths are a tensor `[N]`."""
+        """Return what is added to a code: of the vector's shape, or `[N, ...]` for strengths `[N]`."""
         if isinstance(strength, Tensor):
             strength = strength.to(self.vector).reshape(-1, *[1] * self.vector.ndim)
         return strength * self.unit * self.vector
 
     def restricted(self, layers: Sequence[int]) -> "Direction":
-        """Return the direction limited to these rows of W+, as far as it acts on them."""
+        """Return the direction limited to those of these rows of W+ that it acts on."""
         kept = tuple(layer for layer in layers if self.layers is None or layer in self.layers)
         return replace(self, space="s" if self.space == "s" else "w_plus", layers=kept)
 
@@ -76,7 +76,7 @@ class Direction:
 
 
 class _Details(BaseModel, extra="forbid"):
-    """What a file says of a direction besides its vector."""
+    """The fields of a direction that a file stores besides the vector."""
 
     name: str = Field(max_length=200)
     space: Space
@@ -105,7 +105,7 @@ def load_directions(path: Path | str) -> dict[str, Direction]:
     one or several by name (InterFaceGAN), and SeFa's `factor.pt`.
 
     Raises:
-        FileNotFoundError, ValueError: the file is missing, unsafe, damaged or holds something else.
+        FileNotFoundError, ValueError: the file is missing, unsafe, damaged or of another kind.
     """
     tensors, metadata = read_as(path, "directions")
     header = validated(_Header, metadata, source=str(path), error=WeightsError)

@@ -1,6 +1,6 @@
 """Find one direction for each factor by any of five methods, calibrated to the factor's standard deviation.
 
-The methods are those that arXiv 2211.11448, section 4.3, edits with, and two of this project.
+The methods are those of arXiv 2211.11448, section 4.3, and two of this project.
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,11 +58,11 @@ def find_directions(
         world: world with a generator and an attribute regressor in the role "train".
         samples: number of codes that are labelled (InterFaceGAN, alignment) or factorised (GANSpace).
         components: number of candidates of GANSpace and SeFa.
-        conditional: whether to remove from each learned direction what it shares with the other factors'.
+        conditional: whether learned directions are made orthogonal to those of the other factors.
         effect_codes: number of codes that candidates of GANSpace and SeFa, and channels, are measured on.
         calibrated_on: number of codes that each direction's unit is measured on.
         channels: number of channels of StyleSpace in one direction.
-        labelled: codes that are labelled already, by the regressor in the role "train".
+        labelled: codes that the regressor in the role "train" has already labelled.
 
     Raises:
         ValueError: a factor or the method does not exist.

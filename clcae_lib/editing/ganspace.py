@@ -54,7 +54,7 @@ def load_ganspace(path: Path | str) -> Components:
     """Return the components of a published `.pt` file, of GANSpace's own `.npz`, or of a converted file.
 
     Raises:
-        FileNotFoundError, ValueError: the file is missing, unsafe, damaged or holds something else.
+        FileNotFoundError, ValueError: the file is missing, unsafe, damaged or of another kind.
     """
     tensors = read_as(path, "components")[0]
     std = tensors["std"].flatten()

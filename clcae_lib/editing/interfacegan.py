@@ -38,7 +38,7 @@ def interfacegan(
 
     count = int(share * len(w))
     if not 0 < share <= 0.5 or count < 2:
-        raise ValueError(f"share={share} of {len(w)} codes leaves {count} at an end; 2 or more are needed")
+        raise ValueError(f"share={share} of {len(w)} codes selects {count} at each end; 2 or more are needed")
     order = scores.argsort()
     low, high = order[:count], order[-count:]
     if scores[low].max() >= scores[high].min():

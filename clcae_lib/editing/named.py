@@ -1,8 +1,8 @@
-"""The best known direction for each factor of a world, shipped with it: the explorer's named sliders.
+"""The named directions of a world, one per factor: the explorer's named sliders.
 
 InterFaceGAN (arXiv 1907.10786) and StyleSpace (arXiv 2011.12799) each find a direction for every factor; the
-one with less leakage is kept. Directions depend on the generator and on the attribute regressor, and are a
-link of the chain of weights: the card has the digests of both.
+one with less leakage is kept. Directions are a link of the chain of weights: they depend on the generator and
+on the attribute regressor, and their card has the digests of both.
 """
 
 import logging
@@ -40,7 +40,7 @@ FACTORS = (
 )
 """Factors that get a direction, if the world has them."""
 MIN_MOVED = 0.5
-"""Least response to strength 1, in standard deviations, of a direction that is kept."""
+"""Minimum response to strength 1, in standard deviations, for a direction to be kept."""
 FINDERS: tuple[Finder, ...] = ("interfacegan", "stylespace")
 SAMPLES = 3000
 MEASURED_ON = 48
@@ -55,7 +55,7 @@ def named_directions(
     samples: int = SAMPLES,
     device: torch.device | str = "auto",
 ) -> dict[str, Direction]:
-    """Return a direction for each factor: from the world's own file, or found in a minute or two.
+    """Return a direction for each factor, from the world's file or found now, in a minute or two.
 
     Args:
         world: world whose file `directions` is read if it was made for its generator and regressor.
@@ -84,8 +84,8 @@ def install_directions(world: World, *, device: torch.device | str = "auto") -> 
     """
     if not world.factor_names:
         raise WorldError(
-            f"the world {world.name!r} has no factors to name directions after; the explorer finds SeFa's "
-            f"by itself, and takes published ones from {world.folder / 'directions'}"
+            f"the world {world.name!r} has no factors to name directions after; the explorer uses SeFa's "
+            f"without this command, and published ones in {world.folder / 'directions'}"
         )
     device = resolve_device(device)
     found = _choose(world, None, SAMPLES, device)
@@ -104,7 +104,7 @@ def _parents(world: World) -> dict[str, str]:
 
 
 def _shipped(world: World) -> dict[str, Direction] | None:
-    """Return the directions next to the weights, or None if they were made for other weights."""
+    """Return the directions in the world's folder, or None if they were made for other weights."""
     if not all(map(world.has, ("directions", "generator", "oracle_a"))):
         return None
     path = world.weights("directions")

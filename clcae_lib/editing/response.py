@@ -1,4 +1,4 @@
-"""Measure what a direction does to the factors, as the attribute regressor for labels reads them.
+"""Measure how a direction changes the factors, by the attribute regressor in the role "train".
 
 After calibration, strength 1 of a direction is one standard deviation of the factor that it is named after,
 so that strengths of two directions can be compared (no section of the paper).
@@ -53,7 +53,7 @@ def label_codes(generator: nn.Module, oracle: nn.Module, count: int, *, seed: in
     """Return sampled codes with the factors that the attribute regressor reads off their images.
 
     Args:
-        oracle: attribute regressor in the role "train", never the one that measures: images `[N, 3, R, R]` to
+        oracle: attribute regressor in the role "train", not the one for measures: images `[N, 3, R, R]` to
             factors `[N, K]`.
     """
     w = sample_codes(generator, count, seed=seed)
@@ -106,7 +106,7 @@ def effects(
 
 
 def pick(table: Float[Tensor, "m k"], column: int) -> int:
-    """Return the row of `effects` that moves one factor most selectively: its response times its share."""
+    """Return the row of `effects` with the largest product of a factor's response and its share."""
     share = table.square() / table.square().sum(dim=1, keepdim=True).clamp(min=1e-12)
     return int((table.abs() * share)[:, column].argmax())
 
@@ -124,9 +124,9 @@ def calibrate(
 ) -> Direction:
     """Return the direction with a unit such that strength 1 moves a factor by one standard deviation.
 
-    The response is the mean over sampled codes, and may deviate by 3 %. A direction that lowers the factor is
-    reversed. If no unit moves the factor that far, the best one of six is kept; `provenance["moved"]` is its
-    response in standard deviations.
+    The response is the mean over sampled codes, within 3 %. A direction that lowers the factor is reversed.
+    If no unit moves the factor that far, the best one of six is used; `provenance["moved"]` is its response
+    in standard deviations.
 
     Args:
         column: column of the factor in the regressor's output.
@@ -139,7 +139,9 @@ def calibrate(
 
     codes, vector = generator.styles(w) if direction.space == "s" else w, direction.vector.to(w)
     vector = vector if vector.ndim == 1 else vector.mean(dim=0)
-    along = (codes @ vector).std() / vector.norm().clamp(min=1e-12) ** 2  # a standard deviation of codes
+    along = (codes @ vector).std() / vector.norm().clamp(
+        min=1e-12
+    ) ** 2  # one standard deviation of the codes
     trial = replace(direction, unit=along.item())
     moved = moved_by(trial)
     if moved < 0:
@@ -153,6 +155,6 @@ def calibrate(
         if abs(moved - 1) < abs(best_moved - 1):
             best, best_moved = trial, moved
         elif moved < best_moved < 1:
-            break  # a longer step moved the factor less: it has left what the generator can draw
+            break  # a longer step moves the factor less: the code is too far from W
     facts = {"moved": round(best_moved, 4), "calibrated_on": count, "calibration_seed": seed}
     return replace(best, provenance=direction.provenance | facts)

@@ -15,8 +15,8 @@ def sefa(generator: nn.Module, *, layers: Sequence[int] | None = None, count: in
     """Return the leading eigenvectors of the modulation weights, the most amplified first.
 
     Layer k is the convolution that reads row k of W+: `conv1`, then each of `convs`. The weights of each
-    channel are scaled to length 1. Two faults of the official code are corrected: it sorts the eigenvectors
-    of a symmetric matrix as those of a general one, and it edits the row before the one that a layer reads.
+    channel are scaled to length 1. Two faults of the official code are corrected: it treats the symmetric
+    matrix as a general one and sorts its eigenvectors wrongly, and it edits the row before a layer's own.
 
     Args:
         layers: layers that are factorised and edited; None for all of them and a direction in W.

@@ -57,8 +57,8 @@ def region_effects(
     """Return the first-order effects of one standard deviation of each channel inside and outside a region.
 
     Effects are root mean squares over pixels, colours and codes, in units of the range [-1, 1]. They are
-    estimated with random signs: the squared gradient of a sum of pixels with random signs has the sum of all
-    squared derivatives as its mean, so a few backward passes serve all channels.
+    estimated with random signs: if a sum of pixels has random signs, the mean of its squared gradient is the
+    sum of all squared derivatives. So a few backward passes give the effects of all channels.
 
     Args:
         mask: 1 inside the region and 0 outside, of the images' size; both must occur.
@@ -86,7 +86,7 @@ def region_effects(
 
 
 def rank_channels(effects: Float[Tensor, "s k"], column: int = 0) -> list[int]:
-    """Return the channels by how far and how selectively they move one column, the strongest first.
+    """Return the channels, sorted by how far and how selectively they move one column.
 
     The score is the effect times its share of the channel's total, as in `pick`. In the result of
     `region_effects`, column 0 is the region.
@@ -105,13 +105,13 @@ def stylespace(
     channels: int = 32,
     layers: Sequence[int] | None = None,
 ) -> Direction:
-    """Return the channels that move a factor most as one direction, each in proportion to its effect.
+    """Return one direction of the channels that move a factor most, each in proportion to its effect.
 
     The paper edits with one channel (`channels=1`). In a small network a factor is spread over many channels,
     and one of them cannot move it by a standard deviation.
 
     Args:
-        rows: row of W+ that each channel is made from: the generator's `style_rows`.
+        rows: row of W+ that each channel is computed from: the generator's `style_rows`.
         column: column of the factor in `effects`.
         layers: rows of W+ whose channels may be chosen; None for all.
 

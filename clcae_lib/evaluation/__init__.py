@@ -1,6 +1,6 @@
-"""Measures of retrieval, inversion, edits and generators, and the intervals and verdicts that go with them.
+"""Measures of retrieval, inversion, edits and generators, with their intervals and verdicts.
 
-`docs/measures.md` lists every measure with its range and what computes it.
+`docs/measures.md` lists every measure with its range and the function that computes it.
 """
 
 from clcae_lib.evaluation.claims import (

@@ -1,7 +1,7 @@
-"""Judge differences by rule: effect sizes, p-values, Holm's correction, verdicts (no section of the paper).
+"""Judge differences by fixed rules: effect sizes, p-values, Holm's correction, verdicts (not in the paper).
 
-A claim of the paper is supported, refuted or undecided, or it is not judged: too early, or by an invalid
-measure. Two methods are better, worse or undecided.
+A claim of the paper is supported, refuted or undecided. It is not judged if training is too short or the
+measure is invalid. A method is better or worse than another one, or the comparison is undecided.
 
 The effect size is that of paired data: the mean difference over the standard deviation of the differences
 (Cohen's d_z), times Hedges' exact factor, which makes it unbiased in small samples (Hedges 1981). Holm's
@@ -23,14 +23,14 @@ Verdict = Literal["supported", "refuted", "undecided", "too early", "invalid mea
 LEAST_STEPS = 3000
 """Training steps below which claims are not judged: the default length of `clcae train inversion`."""
 OUTCOMES = {"supported": "better", "refuted": "worse", "undecided": "undecided"}
-"""Outcomes of a comparison of two methods, by verdict."""
+"""The outcome of a comparison of two methods that each verdict stands for."""
 COMPARED = ("value", "low", "high", "effect", "p", "p_holm", "verdict", "seeds", "images")
-"""Last columns of every table of comparisons."""
+"""The last columns of every table of comparisons."""
 
 
 @dataclass(frozen=True)
 class Gain(Interval):
-    """The mean paired difference of two methods with its interval, positive for better.
+    """The mean paired difference of two methods with its interval; positive is better.
 
     Attributes:
         effect: effect size of the differences, from `effect_size`.
@@ -46,7 +46,7 @@ class Gain(Interval):
 
 
 def effect_size(differences: ArrayLike) -> float:
-    """Return Hedges' g_z: the mean of paired differences in their standard deviations, unbiased.
+    """Return Hedges' g_z, unbiased: the mean of paired differences in units of their standard deviation.
 
     The factor is `gamma(m / 2) / (sqrt(m / 2) gamma((m - 1) / 2))` with m = n - 1. About 0.2 is small, 0.8
     large. It is nan for fewer than three differences, or for equal ones.
@@ -60,7 +60,7 @@ def effect_size(differences: ArrayLike) -> float:
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
-    """Return Holm's adjusted p-values, in the order given; nan stays nan and is not counted.
+    """Return Holm's adjusted p-values in the given order; nan stays nan and is not counted.
 
     Raises:
         ValueError: a value is outside 0 to 1.
@@ -91,7 +91,7 @@ def verdict(
     * "invalid measure": a method that ignores the image wins the measure;
     * "supported": the whole interval is above `-margin`, and `p` is below `1 - level`;
     * "refuted": the whole interval is below `-margin`, and `p` is below `1 - level`;
-    * "undecided": everything else, also a missing interval or p-value.
+    * "undecided": all other cases, including a missing interval or p-value.
 
     Args:
         gain: mean difference with its interval, positive in favour of the claim.
@@ -104,7 +104,9 @@ def verdict(
         ValueError: the margin is negative.
     """
     if not margin >= 0:
-        raise ValueError(f"verdict: margin={margin} must be 0 or more: it is what a claim of no cost allows")
+        raise ValueError(
+            f"verdict: margin={margin} must be 0 or more, the largest difference that counts as no cost"
+        )
     if steps is not None and steps < LEAST_STEPS:
         return "too early"
     if not valid:
@@ -117,7 +119,7 @@ def verdict(
 
 
 def gain_over_seeds(differences: ArrayLike, *, margin: float = 0.0, level: float = 0.95) -> Gain:
-    """Return the gain from one difference per seed: Student's interval and t-test, right for few seeds.
+    """Return the gain from one difference per seed, with Student's interval and t-test, for few seeds.
 
     With one difference, interval and p are nan, so that the verdict is "undecided".
 
@@ -129,7 +131,7 @@ def gain_over_seeds(differences: ArrayLike, *, margin: float = 0.0, level: float
         nan = float("nan")
         return Gain(float(values.mean()), nan, nan, nan, nan, len(values))
     if np.ptp(values) == 0:
-        p = float(values[0] == -margin)  # the limit of the test
+        p = float(values[0] == -margin)  # the limit of the t-test
     else:
         p = float(stats.ttest_1samp(values, -margin).pvalue)
     interval = student_ci(values, level=level)
@@ -175,11 +177,11 @@ def judge_table(
     steps: float | None = None,
     invalid: Collection[str] = (),
 ) -> pd.DataFrame:
-    """Return a row for each claim, indexed by its name: the gain, `p_holm` over the table, and the verdict.
+    """Return one row per claim, indexed by its name: the gain, `p_holm` over the table, and the verdict.
 
     Args:
         gains: every claim of the family; Holm's correction is valid only if none is left out.
-        margins: margins of the claims that have one, as in `verdict`; the gain's p must be against the same.
+        margins: margins of claims, as in `verdict`; the gain's p must be tested against the same margin.
         steps: fewest training steps of the compared runs, as in `verdict`.
         invalid: names of the claims whose measure a trivial method wins.
     """
@@ -194,7 +196,7 @@ def judge_table(
 
 
 def compare_gains(gains: Mapping[str, Gain], *, level: float = 0.95) -> pd.DataFrame:
-    """Return the table of `judge_table` with the words for two methods: "better", "worse" or "undecided"."""
+    """Return the table of `judge_table` for two methods, with "better", "worse" or "undecided"."""
     table = judge_table(gains, level=level)
     return table.assign(verdict=table["verdict"].map(OUTCOMES))
 
@@ -210,7 +212,7 @@ def compare_methods(
     level: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Return every method's gain over the baseline on the same seeds and images, corrected by Holm.
+    """Return every method's gain over the baseline on the same seeds and images, with Holm's correction.
 
     With five seeds or more, or with one, the gain is `gain_over_images`; with two to four it is
     `gain_over_seeds` of the seeds' means. Methods are paired over the seeds that both have; a method with a
@@ -241,7 +243,7 @@ def compare_methods(
 
 
 def _paired(table: pd.DataFrame, base: pd.DataFrame, name: str) -> np.ndarray:
-    """Return differences over the seeds and images of both, or of one row against the baseline's mean."""
+    """Return differences on common seeds and images; with one seed, from the baseline's mean over seeds."""
     images = table.columns.intersection(base.columns)
     seeds = table.index.intersection(base.index)
     if len(table) == 1 and len(base) > 1:

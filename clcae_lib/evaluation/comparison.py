@@ -1,7 +1,8 @@
 """Measure every method of a comparison on the same images, codes, edits and details.
 
-Section 4 of arXiv 2211.11448 compares fidelity, and edits by eye. Here edits are measured, and the distance
-of codes to the true ones, of edited images to true edits as a set, and the details that are kept.
+Section 4 of arXiv 2211.11448 compares fidelity, and shows edits without measuring them. Here edits are
+measured too, and the distance of codes to the true ones, of edited images to true edits as a set, and how
+much of a detail is kept.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class Measured:
         reconstructions: reconstructions of the first images, in the method's own space.
         edited: the same images with the first factor edited.
 
-    For `details`, `sets` and `edited` a factor is edited at the strength where it has moved by one standard
-    deviation on average, or at the largest strength if it never moves so far.
+    For `details`, `sets` and `edited` a factor is edited at the strength where it moves by one standard
+    deviation on average, or at the largest strength if it never moves that far.
     """
 
     records: pd.DataFrame
@@ -91,7 +92,7 @@ class Bench:
         """Return a bench of the first images of the splits `test` and `accessories`.
 
         Raises:
-            ValueError: more images are to be edited than there are.
+            ValueError: `edits` is greater than `images`.
         """
         if edits > images:
             raise ValueError(f"edits={edits}: only images={images} images are inverted")

@@ -17,7 +17,7 @@ Invert = Callable[[Tensor], object]
 
 
 def parameter_count(*modules: nn.Module) -> int:
-    """Return the number of parameters, trainable or not; one that modules share is counted once."""
+    """Return the number of parameters, trainable or not; shared ones are counted once."""
     return sum({id(p): p.numel() for module in modules for p in module.parameters()}.values())
 
 
@@ -29,7 +29,7 @@ def time_paired(
 ) -> dict[str, float]:
     """Return milliseconds per image of each method: the median over runs in which the methods take turns.
 
-    A slow phase of the machine then slows all methods. A first turn of each is not counted.
+    So a slow phase of the machine affects all methods. The first run of each is not counted.
 
     Args:
         images: one batch, on the device where it is timed.
@@ -57,7 +57,7 @@ def _synchronize(images: Tensor) -> None:
 
 
 def peak_memory(invert: Invert, images: Float[Tensor, "n 3 h w"]) -> float:
-    """Return the megabytes that a call needs at most beyond what was held before it.
+    """Return the peak memory of a call in megabytes, beyond the memory in use before it.
 
     On CUDA this is the memory of torch's allocator, on a CPU the resident memory of the process, which only
     Linux reports in this way; elsewhere the result is nan.
@@ -71,7 +71,9 @@ def peak_memory(invert: Invert, images: Float[Tensor, "n 3 h w"]) -> float:
         return (torch.cuda.max_memory_allocated(images.device) - held) / 1e6
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # or the call would reuse memory that was freed before (glibc only)
+        ctypes.CDLL(None).malloc_trim(
+            0
+        )  # else the call would reuse memory that was freed before (glibc only)
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the peak
         held = _resident("VmRSS")
@@ -82,7 +84,7 @@ def peak_memory(invert: Invert, images: Float[Tensor, "n 3 h w"]) -> float:
 
 
 def _resident(name: str) -> float:
-    """Return a size of this process that the Linux kernel reports, in megabytes."""
+    """Return a memory size of this process, as the Linux kernel reports it, in megabytes."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(float(line.split()[1]) * 1.024 / 1000 for line in lines if line.startswith(f"{name}:"))
 
@@ -98,7 +100,7 @@ def cost_table(
     """Return one row per method: `parameters`, `ms_per_image`, `peak_mb`, `images_seen`, `batch`, `runs`.
 
     Args:
-        modules: trained networks of each method; none for optimisation.
+        modules: trained networks of each method; empty for optimisation.
         images_seen: number of training images of each method.
     """
     times = time_paired(methods, images, runs=runs)

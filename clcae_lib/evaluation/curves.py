@@ -1,7 +1,7 @@
 """Compare edits at equal response, and find the front of fidelity and editability (no section of the paper).
 
-A direction that moves its factor little also disturbs little. So methods are compared not at equal strength
-but at the strength at which the factor has moved by the same amount.
+A direction that moves its factor only a little also changes little else. So methods are not compared at equal
+strength, but at the strengths at which the factor has moved by the same amount.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,8 +26,8 @@ def at_equal_response(
     """Return the mean cost of an edit at the strength where the factor has moved by `response` on average.
 
     In each group the measures are averaged over images at every strength; strength 0 is the unedited
-    reconstruction. Between strengths they are linear, and they are read where mean `moved` first meets the
-    response. A curve that never meets it has no value. Intervals are percentiles over resampled images.
+    reconstruction. Measures are interpolated linearly and read where the mean of `moved` first reaches the
+    response. A curve that never reaches it has no value. Intervals are percentiles over resampled images.
 
     Args:
         curve: result of `measure_curve`, or several of them joined.
@@ -35,7 +35,8 @@ def at_equal_response(
         level: confidence level, between 0 and 1.
 
     Returns:
-        One row for each group: `by`, `response`, `strength`, `reached` (the share of resamples that met the
+        One row for each group: `by`, `response`, `strength`, `reached` (the share of resamples that reached
+            the
         response; intervals are over those), `images`, and for each of `READ` its value, `..._low`,
         `..._high`.
 
@@ -66,8 +67,8 @@ def images_at_response(
 ) -> pd.DataFrame:
     """Return each image's cost at the strength where its group has moved by `response` on average.
 
-    These are the values that `at_equal_response` averages, for paired tests over images; arguments are the
-    same. A group that never meets the response has no rows.
+    These are the values that `at_equal_response` averages, for paired tests over images. The arguments are
+    the same. A group that never reaches the response has no rows.
 
     Returns:
         One row for each group and image: `by`, `image`, `strength`, `moved` and each of `READ`.
@@ -106,7 +107,7 @@ def _groups(
 
 
 def _read(steps: np.ndarray, curve: np.ndarray, response: float) -> np.ndarray:
-    """Return strength and measures where the first column first meets the response; nan if it never does."""
+    """Return strength and measures where the first column first reaches the response; nan if never."""
     moved = curve[:, 0]
     above = np.flatnonzero(moved >= response)
     if not len(above) or above[0] == 0:

@@ -1,8 +1,8 @@
-"""Measure edits against the ground truth, where arXiv 2211.11448, section 4.3, can only show images.
+"""Measure edits against the ground truth, which arXiv 2211.11448, section 4.3, does not have.
 
-A render is inverted, edited and decoded. The evaluation networks measure whether the factor moved, what moved
-with it, and whether the identity is kept. The renderer draws the same person with exactly that factor
-changed, so the edit is also compared with the image that it should have given.
+A render is inverted, edited and decoded. The evaluation networks measure whether the factor moved, which
+other factors moved, and whether the identity is kept. The renderer draws the same person with only that
+factor changed: the true edit, with which the edited image is compared.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from clcae_lib.inversion import Inversion, Inverter
 from clcae_lib.metrics import psnr
 
 ENOUGH = 0.5
-"""Response, in standard deviations, from which an edit of strength 1 counts as reached."""
+"""Minimum movement of the factor, in standard deviations, for `reached`."""
 EFFECT = "effect."
 
 
@@ -67,7 +67,7 @@ class EditBench:
         return self.judges.embed(self.images)
 
     def identity(self, shown: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
-        """Return the identity similarity of each of these images to the bench's own."""
+        """Return the identity similarity of each of these images to the bench's image."""
         return (self.judges.embed(shown) * self.identities).sum(dim=1)
 
     def edited(self, direction: Direction, strength: Strength) -> Float[Tensor, "n 3 h w"]:
@@ -80,13 +80,13 @@ class EditBench:
 def true_edit(
     judges: Judges, factors: Float[Tensor, "n k"], name: str, *, strength: float | int = 1.0
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n k"]]:
-    """Return the sign of each image's edit, and its factors with only that one changed, kept in its range.
+    """Return the sign of each image's edit, and its factors with only that one changed, within its range.
 
-    The sign is that of the side with more room before the end of the factor's range.
+    The sign points to the farther end of the factor's range.
 
     Args:
         factors: true factors, in their units.
-        strength: change in standard deviations of the factor; a negative one goes to the other side.
+        strength: change in standard deviations of the factor; a negative one goes the opposite way.
 
     Raises:
         ValueError: `name` is unknown.
@@ -107,7 +107,7 @@ def measure_edits(
     """Return one row for each image and edited factor.
 
     Factors are read by the attribute regressor, in standard deviations, and compared with the unedited
-    reconstruction; signs are such that the wanted way is positive. Columns: `image`, `factor`, `space`,
+    reconstruction; movement in the wanted direction is positive. Columns: `image`, `factor`, `space`,
     `strength` (signed), `moved`, `moved_from_original` (from the image itself, so with the inversion's
     error), `wanted` (movement of the true edit: the mean of `moved`, or less at the end of the factor's
     range), `reached` (moved by half a standard deviation), `leakage` (root mean square over the other state
@@ -116,7 +116,7 @@ def measure_edits(
     (that of the true edit), `truth_distance` and `truth_psnr` (to the true edit), `inversion_distance`
     (reconstruction to image), `perceptual_name`, and `effect.NAME`, the movement of every factor.
 
-    So an edit is compared with the truth of the same response, whatever strength it needed.
+    The true edit has the edit's response, not its strength.
 
     Args:
         directions: calibrated directions, by the factor that they change.
@@ -146,7 +146,7 @@ def measure_curve(
     *,
     strengths: Sequence[float | int] = (0.5, 1.0, 1.5, 2.0, 3.0),
 ) -> pd.DataFrame:
-    """Return the rows of `measure_edits` at every strength, with the column `step`: the unsigned strength.
+    """Return the rows of `measure_edits` at every strength, with the unsigned strength in column `step`.
 
     Args:
         strengths: positive, rising strengths, in standard deviations of the factor.
@@ -155,7 +155,7 @@ def measure_curve(
         ValueError: the strengths are not positive and rising.
     """
     if not strengths or min(strengths) <= 0 or sorted(set(strengths)) != list(strengths):
-        raise ValueError(f"strengths={list(strengths)}: give positive values that rise")
+        raise ValueError(f"strengths={list(strengths)}: give positive values in rising order")
     frames = [
         measure_edits(bench, directions, strength=strength).assign(step=float(strength))
         for strength in strengths
@@ -164,7 +164,7 @@ def measure_curve(
 
 
 def _compare(bench: EditBench, name: str, signs: Tensor, edited: Tensor) -> dict[str, str | list[float]]:
-    """Return the columns that belong to one edited factor."""
+    """Return the columns of `measure_edits` for one edited factor."""
     judges, (original, unedited) = bench.judges, bench.readings
     column = factor_column(judges.world, name)
     others = [k for k in judges.state_columns if k != column]

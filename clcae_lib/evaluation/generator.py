@@ -1,4 +1,4 @@
-"""Measure how close a generator's samples are to the images it learned from: the numbers on its card."""
+"""Measure how close a generator's samples are to its training images: the numbers on its card."""
 
 import torch
 from jaxtyping import Float
@@ -10,11 +10,11 @@ from clcae_lib.metrics import factor_distribution_distance, frechet_distance, pr
 from clcae_lib.worlds import World
 
 SPLIT = "validation"
-"""Split of the renders; it needs twice as many images as samples are measured."""
+"""Split of the renders; it must have twice as many images as there are samples."""
 
 
 class GeneratorMeasure:
-    """Measure generators against the same renders, whose features are computed once.
+    """Measures generators against the same renders, whose features are computed once.
 
     Features are those of the perceptual network, and factors are read by the attribute regressor, both in the
     role "measure".
@@ -30,7 +30,7 @@ class GeneratorMeasure:
         self, world: World, *, samples: int = 5000, seed: int = 0, device: torch.device | str = "cpu"
     ) -> None:
         self.world, self.samples, self.seed, self.device = world, samples, seed, resolve_device(device)
-        self.oracle = world.oracle("measure", self.device)  # first: a world without one has no remedy
+        self.oracle = world.oracle("measure", self.device)  # first, because its absence has no remedy
         self.perceptual = world.perceptual("measure", self.device)
         self._renders: Tensor | None = None
         self._best: dict[str, object] = {}

@@ -1,4 +1,4 @@
-"""The evaluation networks of a world. For portraits they are not the copies that gave losses and labels."""
+"""The evaluation networks of a world. For portraits they are other copies than the loss networks."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ PairMeasure = Callable[[Tensor, Tensor], Tensor]
 """Two batches of images to one number per pair."""
 
 LEAST_R_SQUARED = 0.8
-"""R² on held-out renders from which on the attribute regressor can read a factor."""
+"""Minimum R² on held-out renders for a factor that the attribute regressor can read."""
 LEAST_SPREAD = 0.6
-"""Spread in the generator's samples, as a share of the world's, from which on it makes a factor."""
+"""Minimum spread of a factor in the generator's samples, as a share of its spread in the world."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,9 +76,9 @@ class Judges:
 
     @cached_property
     def unreliable(self) -> frozenset[str]:
-        """The factors that the regressor cannot read or the generator hardly makes, by their cards' measures.
+        """The factors that the regressor cannot read or the generator hardly varies, by measures on cards.
 
-        Changes of these factors are noise. Averages leave them out. A measure that no card has excludes none.
+        Changes of these factors are noise, and averages leave them out. Without a card no factor is excluded.
         """
         read = self._on_card("oracle_b", "r2").items()
         made = self._on_card("generator", "spread").items()
@@ -86,7 +86,7 @@ class Judges:
         return frozenset(poorly_read | {name for name, share in made if share < LEAST_SPREAD})
 
     def _on_card(self, weights: str, measure: str) -> dict[str, float]:
-        """Return a measure of each factor from the card of some weights; empty where it has none."""
+        """Return a measure of each factor from the card of some weights; empty if the card lacks it."""
         try:
             card = checkpoints.read_card(self.world.weights(weights))
         except FileNotFoundError:
@@ -99,7 +99,7 @@ class Judges:
         return [factor_column(self.world, name) for name in self.world.state_names]
 
     def factors(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n k"]:
-        """Return every factor that the regressor reads, in its standard deviations, not centred."""
+        """Return the factors that the regressor reads, in their standard deviations, not centred."""
         read = in_batches(lambda part: self.oracle(part.to(self.device)).cpu(), images)
         return read / self.world.factor_std
 
@@ -127,7 +127,7 @@ class Judges:
 def same_person_similarity(
     world: World, *, count: int = 500, device: torch.device | str = "cpu"
 ) -> Float[Tensor, " n"]:
-    """Return identity similarities of two images of one person in different states: the cost of a true edit.
+    """Return identity similarities of two images of one person in different states, as after a true edit.
 
     Args:
         world: world with two views of each person.

@@ -1,4 +1,4 @@
-"""What the columns of the tables measure: the name in text, the unit, and which way is better.
+"""The measures in the tables' columns: the name in text, the unit, and the better direction.
 
 `Recorder.metrics` takes one of these dictionaries; `docs/measures.md` has the definitions.
 """
@@ -25,14 +25,14 @@ FIDELITY = {
     "identity": Measure("identity similarity", better="higher"),
     "perceptual": Measure("perceptual distance", better="lower"),
 }
-"""The columns of `evaluate_inversion`; `Judges.fidelity` names the perceptual network, too."""
+"""The columns of `evaluate_inversion`; `Judges.fidelity` also names the perceptual network."""
 
 EDITS = {
     "truth_distance": Measure("distance to the true edit", better="lower"),
     "identity": Measure("edit identity similarity", better="higher"),
     "leakage": Measure("edit leakage", "sd", "lower"),
 }
-"""The columns of `measure_curve` that say what an edit costs."""
+"""The columns of `measure_curve` for the cost of an edit."""
 
 CODES = {
     "code_distance": Measure("code error", "sd", "lower"),

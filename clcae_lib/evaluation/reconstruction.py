@@ -46,7 +46,7 @@ def evaluate_inversion(
     `perceptual` (a distance, named by `perceptual_name`), `identity` (cosine similarity to the original),
     and, with true factors, `factor_error`: the root mean square error over the state factors that the
     attribute regressor reads off the reconstruction, in standard deviations; `factor_error_render` is the
-    same for the original, the regressor's own error.
+    same for the original: the regressor's own error.
 
     Args:
         factors: true factors, in their units.
@@ -92,14 +92,16 @@ def reconstruction_records(
     distance that a method minimised for each image; it is empty for an encoder.
 
     Args:
-        image_ids: lasting name of each image, such as "test/17"; its row if None.
+        image_ids: permanent name of each image, such as "test/17"; its row if None.
 
     Raises:
         ValueError: there are not as many names as images, or a name occurs twice.
     """
     names = list(map(str, range(len(images)))) if image_ids is None else list(image_ids)
     if len(names) != len(images) or len(set(names)) != len(names):
-        raise ValueError(f"image_ids: {len(names)} names for {len(images)} images, each one needed once")
+        raise ValueError(
+            f"image_ids: {len(names)} names for {len(images)} images; give one different name for each image"
+        )
     scales = partial(judges.measure_pairs, ms_ssim)
     others: dict[str, PairMeasure] = {"ms_ssim": scales, "lpips": lambda a, b: torch.full([len(a)], math.nan)}
     if weights := find_alexnet():

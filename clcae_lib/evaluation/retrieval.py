@@ -1,7 +1,7 @@
 """Measure how precisely an image finds its code (arXiv 2211.11448, section 3.1).
 
 Alignment is good if the embedding of `G(w)` is nearer to that of its own `w` than to any other. Among random
-codes that soon becomes easy and the measure saturates; among neighbours of the true code it does not.
+codes this is easy and the measure saturates; among neighbours of the true code it does not.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,10 +25,10 @@ def neighbour_retrieval(
     distractors: int = 100,
     seed: int = 0,
 ) -> dict[float, float]:
-    """Return for each distance the share (0 to 1) of images that pick their own code among its neighbours.
+    """Return, for each distance, the share (0 to 1) of images whose own code is nearer than its neighbours.
 
     A neighbour is `w + step * std * eps`: `eps` standard normal, `std` the standard deviation of each
-    coordinate of W. On this scale two unrelated codes are 1.4 apart. Chance is `1 / (distractors + 1)`.
+    coordinate of W. On this scale two unrelated codes have distance 1.4. Chance is `1 / (distractors + 1)`.
 
     Args:
         image_encoder: map of images `[N, 3, R, R]` to embeddings `[N, E]`.

@@ -1,4 +1,4 @@
-"""Measure distances between sets of images, and state all conditions that change such a number.
+"""Measure distances between sets of images, with all conditions that influence such a number.
 
 Fréchet distances of the same images depend on the number of images, the resizing and the precision (Parmar et
 al., arXiv 2104.11222).
@@ -23,7 +23,7 @@ def set_distances(
     count: int,
     seed: int = 0,
 ) -> dict[str, object]:
-    """Return the Fréchet and kernel distances of two sets, with the conditions that they were measured under.
+    """Return the Fréchet and kernel distances of two sets, with the conditions of the measurement.
 
     Features are pooled from the world's perceptual network in float32; distances are computed in float64. A
     Fréchet distance is biased upward for few images, so compare only rows with the same `count`; the kernel
@@ -41,7 +41,7 @@ def set_distances(
     """
     if count < 2 or min(len(images), len(references)) < count:
         sizes = f"{len(images)} images and {len(references)} references"
-        raise ValueError(f"count={count}: needs two or more of each set, there are {sizes}")
+        raise ValueError(f"count={count}: give 2 or more, and at most the size of each set ({sizes})")
     side = images.shape[-1]
     source = torch.Generator().manual_seed(seed)
 

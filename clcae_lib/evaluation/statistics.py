@@ -47,7 +47,7 @@ def bootstrap_ci(
 def paired_difference(a: ArrayLike, b: ArrayLike, **options: Any) -> Interval:
     """Return a statistic of `a - b` with its interval, for measurements of the same images in the same order.
 
-    What the two have in common over the images cancels. So the interval is narrower than that of unpaired
+    Variation over the images that both share cancels. So the interval is narrower than that of unpaired
     samples if `paired_correlation` is positive, and wider if it is negative.
 
     Args:
@@ -80,17 +80,17 @@ def paired_correlation(a: ArrayLike, b: ArrayLike) -> float:
 
 
 def student_ci(values: ArrayLike, *, level: float = 0.95) -> Interval:
-    """Return the mean of a few values with Student's t interval, for the seeds of a training.
+    """Return the mean of a few values with Student's t interval, as for the seeds of a training.
 
-    A bootstrap interval of three values excludes the truth one time in four; this one keeps its level for
-    roughly normal values.
+    A bootstrap interval of three values misses the true mean in one of four cases; this one keeps its level
+    for roughly normal values.
 
     Raises:
         ValueError: there are fewer than two values, or one is not finite.
     """
     values = finite(values)
     if len(values) < 2:
-        raise ValueError("student_ci: one value has no spread; run more seeds")
+        raise ValueError("student_ci: an interval needs two or more values; run more seeds")
     mean = float(values.mean())
     reach = float(stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     return Interval(mean, mean - reach, mean + reach)

@@ -1,8 +1,8 @@
 """Measure how close codes are to the distribution that the generator was trained on.
 
-The measure follows LSAP (arXiv 2209.12746): codes far from those of the generator's own mapping reconstruct
-well and edit badly. It uses the normalised style space, in which every style channel has mean 0 and standard
-deviation 1 over sampled codes.
+The measure follows LSAP (arXiv 2209.12746): codes far from those of the generator's mapping network
+reconstruct well but are hard to edit. It uses the normalised style space, in which every style channel has
+mean 0 and standard deviation 1 over sampled codes.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class StyleStatistics:
     @classmethod
     @torch.no_grad()
     def of(cls, generator: nn.Module, *, samples: int = 4096, seed: int = 0) -> "StyleStatistics":
-        """Return the statistics of sampled codes; a constant channel gets the standard deviation 1."""
+        """Return the statistics of sampled codes; a constant channel has the standard deviation 1."""
         styles = generator.styles(sample_codes(generator, samples, seed=seed)).float()
         mean, std = styles.mean(dim=0), styles.std(dim=0)
         std = torch.where(std > 0, std, torch.ones_like(std))
@@ -51,7 +51,7 @@ class StyleStatistics:
         Columns: `style_distance`, one minus the cosine (so 0 to 2) between the code's normalised styles and
         the most similar of the bank's; `style_size`, the root mean square of the normalised styles, about 1
         for samples; and, with true codes, `style_error`, one minus the cosine to the true code's styles.
-        Samples that are not in the bank are not at distance 0: compare with some.
+        Samples outside the bank do not have distance 0: measure some for comparison.
 
         Args:
             codes: predicted codes, in W or W+.
