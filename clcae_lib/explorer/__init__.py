@@ -1,4 +1,4 @@
-"""The explorer: states, the studio that draws them, what goes in and out (arXiv 2211.11448, section 4.3)."""
+"""The explorer: states, the studio that draws them, uploads and exports (arXiv 2211.11448, section 4.3)."""
 
 from clcae_lib.explorer.controls import Control, find_controls
 from clcae_lib.explorer.export import codes, gif, png, snippet

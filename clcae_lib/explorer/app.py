@@ -1,7 +1,7 @@
-"""The explorer as a whole: widgets make states, the worker draws them, and the history remembers them.
+"""The whole explorer: widgets produce states, the worker draws them, and the history stores them.
 
-It shows what an edit does to a face and what else it changes (arXiv 2211.11448, section 4.3), in a notebook
-and, through Voila, in a page of its own. Whatever goes wrong ends as a sentence in the status line.
+It shows how an edit changes a face and what else it changes (arXiv 2211.11448, section 4.3), in a notebook
+or, through Voila, on a web page. Errors are shown as a sentence in the status line.
 """
 
 import base64
@@ -41,36 +41,36 @@ _FILES = {
     "safetensors": ("codes", "application/octet-stream"),
     "json": ("state", "application/json"),
 }
-"""Files to take along, by suffix: the button's text and the media type."""
+"""Files to save, by suffix: the button's text and the media type."""
 
 SMALL = 128
-"""Images up to this side are drawn by one thread of the processor."""
+"""Images up to this side are drawn by one CPU thread."""
 LARGE = 256
-"""A processor draws images above this side at `PREVIEW` while a slider moves, and whole when it rests."""
+"""On a CPU, images above this side are drawn at `PREVIEW` while a slider moves, and in full when it rests."""
 PREVIEW = 128
 _FIRST_STATE = 600
-"""Seconds after which an explorer is displayed even if its first state is not drawn."""
+"""Seconds after which an explorer is displayed even if its first state is not drawn yet."""
 
 Made = TypeVar("Made")
 _log = logging.getLogger(__name__)
 
 
 class Explorer:
-    """Sample, invert, edit, compare and take away, with sliders.
+    """Sample, invert, edit, compare and save images, with sliders.
 
-    The worker's thread computes. Whatever sets widgets or changes the history, in either thread, holds one
-    lock meanwhile; nothing that takes long is done under it.
+    The worker's thread computes. Code that sets widgets or changes the history holds one lock, in either
+    thread; slow work is done without the lock.
 
     Args:
         studio: the studio that draws, or the name of a world to open one for.
-        device: device of the networks, if a studio is to be opened.
-        state: what is shown first; the first seed if None.
-        rest: seconds after which a slider counts as resting and everything is drawn.
+        device: device of the networks, if a studio has to be opened.
+        state: the first state; that of the studio if None.
+        rest: seconds without a change after which everything is drawn.
 
     Attributes:
-        controls: every control; setting a value does what a visitor's drag does.
-        views: every place for results.
-        root: the widget that holds them all.
+        controls: every control; setting a value has the effect of a visitor's drag.
+        views: the widgets that show results.
+        root: the widget that holds all others.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Explorer:
         self.views, self._undrawn = Views(), False
         self._make_buttons()
         self.root = w.VBox([]).add_class("clcae-explorer")
-        # Threads that wait for each other make a small image late whenever the machine has other work.
+        # Several threads would delay small images on a busy machine, because they wait for each other.
         threads = 1 if studio.side <= SMALL else None
         self.worker = Worker(urgent="image", threads=threads)
         with self._lock:
@@ -95,27 +95,27 @@ class Explorer:
 
     @property
     def state(self) -> State:
-        """What the controls stand for now."""
+        """The current state of the controls."""
         return self.history.state
 
     @property
     def studio(self) -> Studio:
-        """The studio that draws now."""
+        """The studio of the current world."""
         return self.controls.studio
 
     def wait(self, timeout: float = 60.0) -> bool:
-        """Block until everything asked for is shown; False if the time was up before."""
+        """Block until everything is shown; return False after `timeout` seconds."""
         return self.worker.wait(timeout)
 
     def close(self) -> None:
-        """End the thread and take the widgets away."""
+        """End the thread and close the widgets."""
         self.worker.stop()
         self.root.close()
 
     def show(self) -> None:
         """Display the explorer once its first state is drawn.
 
-        A page that Voila serves asks for the widgets' values once, and loses those that change meanwhile.
+        A page that Voila serves reads the widgets' values once, and misses changes while it reads.
         """
         self.wait(_FIRST_STATE)
         script = (_FOLDER / "browser.js").read_text(encoding="utf-8")
@@ -126,18 +126,18 @@ class Explorer:
         self.show()
 
     def _use(self, studio: Studio, state: State) -> None:
-        """Build the controls of a studio and show a state of it."""
+        """Build the controls of a studio and show one of its states."""
         self.history = History(state)
         self.controls = controls = ControlPanel(studio, self._guarded(self._on_controls))
         controls.show(state)
         self._watch(controls.upload, self._on_upload)
         controls.marking.points.observe(self._guarded(self._on_marks), names="value")
-        controls.earlier.on_click(self._guarded(lambda: self._turn(-THUMBNAILS)))
-        controls.later.on_click(self._guarded(lambda: self._turn(THUMBNAILS)))
+        controls.earlier.on_click(self._guarded(lambda: self._turn_page(-THUMBNAILS)))
+        controls.later.on_click(self._guarded(lambda: self._turn_page(THUMBNAILS)))
         style = f"<style>{(_FOLDER / 'style.css').read_text(encoding='utf-8')}</style>"
         self.root.children = [w.HTML(style), self.views.status, self._columns()]
         self._page = 0
-        self._turn(0)
+        self._turn_page(0)
         self.views.say(_READY)
         self._draw(state)
 
@@ -156,12 +156,12 @@ class Explorer:
 
     def _make_buttons(self) -> None:
         travels = {
-            "Undo": "Take the last change back",
-            "Redo": "Take the undo back",
-            "Reset": "Return to the beginning",
+            "Undo": "Undo the last change",
+            "Redo": "Redo the change that was undone",
+            "Reset": "Return to the first state",
         }
         self.undo, self.redo, self.reset = (
-            button(name, text, self._guarded(partial(self._travel, name.lower())))
+            button(name, text, self._guarded(partial(self._step_in_history, name.lower())))
             for name, text in travels.items()
         )
         self._history_buttons = w.HBox([self.undo, self.redo, self.reset]).add_class("clcae-buttons")
@@ -181,7 +181,7 @@ class Explorer:
         self._snippet_box = w.VBox([w.HTML("<b>The same in Python</b>"), self.snippet, self.copy])
 
     def _guarded(self, action: Callable[[], None]) -> Callable[..., None]:
-        """Return a callback that holds the lock and whose errors end in the status line."""
+        """Return a callback that holds the lock and shows its errors in the status line."""
 
         def call(*_: Any) -> None:
             with self._lock:
@@ -193,7 +193,7 @@ class Explorer:
         return call
 
     def _watch(self, upload: w.FileUpload, use: Callable[[str, bytes], None]) -> None:
-        """Use each file that an upload widget gets; say so where the browser held one back."""
+        """Use each file that an upload widget gets; report a file that the browser did not send."""
 
         def take() -> None:
             if not upload.value:
@@ -213,7 +213,7 @@ class Explorer:
     def _later(
         self, name: str, make: Callable[[], Made], show: Callable[[Made], None], *, after: float = 0.0
     ) -> None:
-        """Have the worker's thread make something and then, under the lock, show it."""
+        """Call `make` in the worker's thread and then, under the lock, `show` with its result."""
 
         def job() -> None:
             try:
@@ -226,7 +226,7 @@ class Explorer:
         self.worker.do(name, job, after=after)
 
     def _failed(self, name: str, error: ClcaeError) -> None:
-        """Say what went wrong; the controls stand for the present state again, its world among them."""
+        """Report an error, and set the controls back to the current state and its world."""
         self._undrawn = name in ("image", "frame")
         self.controls.show(self.history.state)
         raise error
@@ -253,8 +253,8 @@ class Explorer:
         self._clear_error()
         self._draw(state)
 
-    def _travel(self, where: str) -> None:
-        state = getattr(self.history, where)()
+    def _step_in_history(self, step: str) -> None:
+        state = getattr(self.history, step)()
         self._clear_error()
         self.controls.show(state)
         self._draw(state)
@@ -269,9 +269,9 @@ class Explorer:
 
     def _show_image(self, studio: Studio, state: State, image: Pixels) -> None:
         self.views.show_image(image)
-        if self._undrawn:  # what was said of an upload stays until the next step
+        if self._undrawn:  # a message about an upload stays until the next step
             self._clear_error()
-        if state == self.state:  # else a newer one is about to be drawn
+        if state == self.state:  # else a newer state will be drawn
             show = partial(self._show_frame, state)
             self._later("frame", partial(studio.frame, state), show, after=self._rest)
 
@@ -284,7 +284,7 @@ class Explorer:
             self._undrawn = False
             self.views.say(_READY)
 
-    def _turn(self, by: int) -> None:
+    def _turn_page(self, by: int) -> None:
         studio, size = self.studio, self.studio.gallery_size
         self._page = max(0, min(self._page + by, (size - 1) // THUMBNAILS * THUMBNAILS))
         indices = range(self._page, min(self._page + THUMBNAILS, size))
@@ -356,9 +356,9 @@ class Explorer:
 
 
 def as_sentence(error: Exception) -> ClcaeError:
-    """Return an error as the visitor may see it; a fault of the program is logged with its traceback."""
+    """Return an error in a form for visitors; a bug is logged with its traceback."""
     if isinstance(error, ClcaeError):
         return error
     _log.error("A fault in the explorer", exc_info=error)
     kind = type(error).__name__
-    return ExplorerError(f"Something unexpected went wrong ({kind}); the last image stays. Try reset.")
+    return ExplorerError(f"An unexpected error occurred ({kind}); the last image stays. Try Reset.")

@@ -1,4 +1,4 @@
-"""The sliders of a world: named directions where an attribute regressor gives names, components elsewhere.
+"""The sliders of a world: named directions if it has an attribute regressor, else components.
 
 Named directions are InterFaceGAN's (arXiv 1907.10786) or StyleSpace's (arXiv 2011.12799), which need an
 attribute regressor; GANSpace's (arXiv 2004.02546) and SeFa's (arXiv 2007.06600) components need only the
@@ -36,7 +36,7 @@ COMPONENTS = 6
 MAX_DIRECTIONS = 100
 """Sliders of one file in a world's folder of directions."""
 FOLDER = "directions"
-"""Name of the folder, inside a world's, for files of directions, published ones among them."""
+"""Folder inside a world's folder for files of directions, such as published ones."""
 _METHOD_LABELS = {"interfacegan": "InterFaceGAN", "stylespace": "StyleSpace"}
 
 Group = Literal["directions", "GANSpace", "SeFa"]
@@ -45,14 +45,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Control:
-    """One slider: strength 1 is one standard deviation of what it changes.
+    """One slider; strength 1 is one standard deviation of the attribute or of the codes.
 
     Attributes:
         key: name in a state.
         label: name that a visitor reads.
-        group: the method behind it.
-        direction: what it changes.
-        text: one sentence that explains it.
+        group: the method that found the direction.
+        direction: direction in which the slider moves codes.
+        text: explanation in one sentence.
     """
 
     key: str
@@ -74,16 +74,16 @@ def find_controls(
     """Return the controls of a world by key, in the order in which they are shown.
 
     Named directions come with the world, or are found first, in a minute or two on two cores. They are not
-    conditioned on each other: among many factors that leaves little to edit with, and the readout shows what
-    else moves. A factor whose direction this generator does not follow gets no control. A file of directions
-    in the world's folder `directions` gives a control for each: what `save_directions` wrote, or published
-    ones of InterFaceGAN, SeFa or GANSpace (of these two, the first components).
+    made orthogonal to each other: with many factors, edits would become weak, and the readout shows what else
+    moves. A factor whose direction does not move it in this generator gets no control. Each direction in a
+    file in the world's folder `directions` gets a control: files of `save_directions`, or published ones of
+    InterFaceGAN, SeFa or GANSpace (of these two, the first components).
 
     Args:
-        world: the world; one without an oracle has only components, and what its folder has.
+        world: the world; without an attribute regressor it has only components and its folder's files.
         generator: the world's own, if it is loaded already.
         factors: factors that get a named direction; a choice of the world's state factors if None.
-        samples: number of codes that each method looks at.
+        samples: number of codes that each method uses.
         device: device of the networks.
         report: called with a sentence for each file of directions that cannot be used.
 
@@ -136,7 +136,7 @@ def _from_folder(
 
 
 def _read(path: Path, generator: Generator, codes: torch.Tensor) -> list[tuple[Group, Direction]]:
-    """Return the directions of a file, each with its group: of components the first ones."""
+    """Return the directions of a file, or its first components, each with its group."""
     if recognise(read_weights(path)).kind.endswith("components"):
         components = load_ganspace(path)
         count = min(COMPONENTS, len(components.std))
@@ -165,7 +165,7 @@ def _read(path: Path, generator: Generator, codes: torch.Tensor) -> list[tuple[G
 
 
 def _of_file(path: Path, group: Group, direction: Direction, taken: Mapping[str, Control]) -> Control:
-    """Return the control of a direction in a file; a name that is taken is followed by the file's name."""
+    """Return the control of a direction in a file; the file's name is added to a name in use."""
     slug = re.sub(r"[\W_]", "-", f"file-{path.stem}-{direction.name}")[:60]
     numbered = (slug if number == 1 else f"{slug}-{number}" for number in count(1))
     key, label = next(name for name in numbered if name not in taken), direction.name.replace("_", " ")
@@ -182,7 +182,7 @@ def _in_deviations(direction: Direction, codes: torch.Tensor) -> Direction:
 
 
 def _components(generator: Generator, codes: torch.Tensor) -> list[Control]:
-    """GANSpace's and SeFa's components, with one unit, so that their sliders compare."""
+    """Return the controls of GANSpace's and SeFa's components, in the same unit."""
     number = min(COMPONENTS, codes.shape[1])
     principal = ganspace(codes, components=number)
     text = "a principal component of the codes W; strength 1 is one standard deviation along it"

@@ -1,6 +1,6 @@
-"""What can be taken along: an image, an animation, the codes, and the Python that makes them again.
+"""Export a state: an image, an animation, the codes, and Python that computes them again.
 
-The codes are W, W+, F and steps in StyleSpace after the edits (arXiv 2211.11448, section 3.4). Everything is
+The codes are W, W+, F and steps in StyleSpace after the edits (arXiv 2211.11448, section 3.4). Files are
 made in memory.
 """
 
@@ -36,10 +36,10 @@ def png(frame: Frame) -> bytes:
 
 
 def gif(studio: Studio, state: State, *, frames: int = 24, milliseconds: int = 80) -> bytes:
-    """Return an animation, there and back, as a GIF file that repeats for ever.
+    """Return an endless animation, forward and backward, as a GIF file.
 
-    It runs over the range of the strip's control; without a strip, from no edits to all of them. There are
-    `frames` images (2 to 120, else a ValueError) on the way there, each shown for so many milliseconds.
+    It shows the range of the strip's control; without a strip, the way from no edits to all of them. There
+    are `frames` images (2 to 120, else a ValueError) in each direction, each shown for `milliseconds`.
     """
     if not 2 <= frames <= MAX_FRAMES:
         raise ValueError(f"frames must be 2 to {MAX_FRAMES}, not {frames}")
@@ -67,7 +67,7 @@ def codes(studio: Studio, state: State) -> bytes:
 
 
 def snippet(state: State) -> str:
-    """Return Python that draws the state's image again with the public library; `image` holds it."""
+    """Return Python code that computes the state's image, as `image`, with the public library."""
     plain, lines = State(), []
     for name in (f.name for f in fields(State)):
         value = getattr(state, name)

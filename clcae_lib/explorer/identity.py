@@ -1,8 +1,8 @@
-"""Edits that keep the person: a step in W or StyleSpace without what changes the identity embedding most.
+"""Edits that keep the person: remove from a step in W or StyleSpace what changes the identity most.
 
-Edits should keep who is seen (arXiv 2211.11448, section 4.3). The embedding's Jacobian with respect to the
-step says how it moves with a small one; the right singular vectors of its largest singular values span the
-steps that change it most, and a locked edit is projected off them.
+Edits should not change the person (arXiv 2211.11448, section 4.3). The Jacobian of the identity embedding
+with respect to a step describes small steps: the right singular vectors of its largest singular values span
+the steps that change the embedding most. A locked edit is projected onto their orthogonal complement.
 """
 
 from collections.abc import Callable
@@ -12,9 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 RANK = 4
-"""Singular vectors that a locked edit loses.
+"""Number of singular vectors that are removed from a locked edit.
 
-Four keep most of an edit; with eight, yaw and glasses, which the embedding also sees, hardly move any more.
+With four, most of an edit remains; with eight, yaw and glasses, to which the embedding also reacts, hardly
+move.
 """
 _CHUNK = 16
 """Rows of the Jacobian in one pass, to bound the memory."""
@@ -27,10 +28,10 @@ def identity_basis(
     *,
     rank: int = RANK,
 ) -> Float[Tensor, "k d"]:
-    """Return orthonormal steps that change the identity most around a code, the worst first.
+    """Return orthonormal steps that change the identity most around a code, the largest change first.
 
     Args:
-        embed: images to vectors; the loss network, for the evaluation network measures.
+        embed: images to vectors; the loss network, because the evaluation network is for measures only.
         decode: steps `[N, D]` from the code to images `[N, 3, H, W]`, differentiable.
         still: the step that changes nothing, zeros.
         rank: number of steps.

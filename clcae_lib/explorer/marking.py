@@ -14,13 +14,13 @@ from clcae_lib.photos import Landmarks, landmarks_text, to_tensor
 
 POINTS = ("left eye", "right eye", "tip of the nose", "left corner of the mouth", "right corner of the mouth")
 SIDE = 480
-"""Longer side of the photograph as it is shown, in pixels."""
+"""Longer side of the displayed photograph, in pixels."""
 
 
 class Marking:
-    """The photograph with its marks, and their numbers; hidden until there is a photograph.
+    """The photograph with its marks, and their coordinates; hidden until there is a photograph.
 
-    `points` holds the marks as text, `x,y x,y ...` in pixels of the photograph as it is shown.
+    `points` holds the marks as text, `x,y x,y ...` in pixels of the displayed photograph.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Marking:
         return list(zip(numbers[::2], numbers[1::2], strict=False))[: len(POINTS)]
 
     def _draw(self) -> None:
-        """Show the marks, what is marked next, and in the end a link that saves them."""
+        """Show the marks, which point is next, and after the last one a link that saves them."""
         marks, drawn, face = self._marks(), self.small.copy(), self.face
         pen = ImageDraw.Draw(drawn)
         for x, y in marks:

@@ -1,9 +1,9 @@
-"""The explorer as a page of its own, served by Voila: sliders without code (no section of the paper).
+"""The explorer as a web page without code, served by Voila (no section of the paper).
 
-Each visitor has a kernel and with it a state of their own. Only this machine is served, under its own names,
-unless asked otherwise; messages are limited in size and checked, visitors in number; idle kernels end. The
-page is made in an empty temporary folder, so nothing else can be fetched, and needs nothing from other
-machines.
+Each visitor has a kernel, and so a state of their own. By default only this machine can open the page, under
+its own names. The size of messages and the number of visitors are limited, messages are checked, and idle
+kernels end. The page is in an empty temporary folder, so no other file can be fetched, and it loads nothing
+from other machines.
 """
 
 import errno
@@ -29,11 +29,11 @@ from clcae_lib import paths
 from clcae_lib.explorer.state import ExplorerError
 
 MESSAGE_BYTES = 10_000_000
-"""A websocket message above this ends the connection before it is read: room for an upload of 8 MB."""
+"""Largest websocket message, enough for an upload of 8 MB; a larger one ends the connection unread."""
 _log = logging.getLogger(__name__)
 _PROTOCOL = "v1.kernel.websocket.jupyter.org"
 _PARTS = range(6, 101)  # offsets of a frame: those of the channel and the message's four parts, and buffers
-# These draw the widgets. Others that JupyterLab has need its file browser, and fail on this page.
+# These draw the widgets. JupyterLab's other extensions need its file browser, and fail on this page.
 _EXTENSIONS = ["@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8"]
 _TEMPLATES = Path(__file__).parent / "voila"
 _PAGE = """\
@@ -53,11 +53,11 @@ def serve(
 ) -> None:
     """Serve the explorer until interrupted; the arguments are the options of `clcae explore`.
 
-    Directions are looked for before the first visitor comes, so that none of them waits for it. Put a proxy
-    with authentication before any host other than 127.0.0.1. Each visitor has a kernel of some 600 MB, and
-    loses it after `idle` seconds. `names`, besides localhost, are those under which a browser or a proxy may
-    ask for the page. They are checked if `host` is a loopback address: a foreign site that gives its own name
-    this address (DNS rebinding) is refused.
+    Directions are found before the first visitor comes, so that no visitor waits for them. Put a proxy with
+    authentication in front of any host other than 127.0.0.1. Each visitor has a kernel of about 600 MB, which
+    ends after `idle` seconds without use. `names` are the host names, in addition to localhost, that a
+    request for the page may have. They are checked if `host` is a loopback address, so that a foreign site
+    that gives its own name this address (DNS rebinding) is refused.
     """
     from voila.app import Voila
 
@@ -77,7 +77,7 @@ def serve(
 
 
 def require_port(host: str, port: int) -> None:
-    """Raise an ExplorerError if another program has a port, or if it may not be used."""
+    """Raise an ExplorerError if a port is in use or may not be used."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         socket.create_server((host, port), family=family).close()
@@ -141,10 +141,10 @@ def configuration(
 
 
 class CheckedConnection(ZMQChannelsWebsocketConnection):
-    """A visitor's websocket, which refuses what the servers below would read without an end.
+    """A visitor's websocket, which refuses frames that the servers below would read endlessly.
 
-    Voila reads each message to a visitor, and jupyter_server each frame from one, as the protocol `v1`, a
-    list of offsets and the parts between them, whatever was agreed on and whatever the offsets are.
+    Voila reads each message to a visitor, and jupyter_server each frame from one, in the protocol `v1`: a
+    list of offsets and the parts between them. Neither checks the agreed protocol or the offsets.
     """
 
     async def prepare(self) -> None:
@@ -155,7 +155,7 @@ class CheckedConnection(ZMQChannelsWebsocketConnection):
         await super().prepare()
 
     def handle_incoming_message(self, incoming_msg: Any) -> None:
-        """Pass a frame on to the kernel, or end the connection if its offsets are not those of its parts."""
+        """Pass a frame on to the kernel, or end the connection if its offsets are wrong."""
         if _well_formed(incoming_msg):
             super().handle_incoming_message(incoming_msg)
         else:
@@ -163,7 +163,7 @@ class CheckedConnection(ZMQChannelsWebsocketConnection):
 
 
 def _well_formed(frame: Any) -> bool:
-    """Return whether a frame is binary and its parts follow each other and end where the frame does.
+    """Return whether a frame is binary and its parts are consecutive up to its end.
 
     Parts in another order could overlap, and be copied to many times the size of the frame.
     """
@@ -178,20 +178,20 @@ def _well_formed(frame: Any) -> bool:
 
 
 class OwnInterpreter(KernelSpecManager):
-    """Offers one kernel, this interpreter's, whatever kernels the machine has registered."""
+    """Offers only the kernel of this interpreter, not the registered ones."""
 
     def _kernel_dirs_default(self) -> list[str]:
         return []
 
 
 class CappedKernels(AsyncMappingKernelManager):
-    """The visitors' kernels, never more than `visitors`, those that are starting counted too."""
+    """The visitors' kernels, at most `visitors` of them, including starting ones."""
 
     visitors = Int(4, help="The most kernels at the same time.").tag(config=True)
     _starting = 0
 
     async def start_kernel(self, **options: Any) -> str:
-        """Start a kernel and return its name; an HTTPError, which the page shows, if all places are taken."""
+        """Start a kernel and return its name; beyond the limit, raise an HTTPError that the page shows."""
         if len(self.list_kernel_ids()) + self._starting >= self.visitors:
             text = f"All {self.visitors} places are taken. Please come back in a few minutes."
             raise web.HTTPError(503, text, reason="All places are taken")
@@ -203,8 +203,8 @@ class CappedKernels(AsyncMappingKernelManager):
 
 
 def give_token(request: web.RequestHandler, **_: Any) -> None:
-    """Set the cookie without which a closed page cannot end its kernel: Voila's hook before a page.
+    """Set the cookie that a closing page needs to end its kernel (a hook that Voila calls before a page).
 
-    Reading the token sets it. Voila itself does not (its issue 1458).
+    Reading the token sets the cookie. Voila does not do this (its issue 1458).
     """
     _ = request.xsrf_token

@@ -1,7 +1,7 @@
-"""What an image of the explorer depends on, as one value that can be compared, kept and sent; its history.
+"""The state of the explorer, a value that determines the image; and the history of states.
 
-A state asks for codes in W, W+ or F (arXiv 2211.11448, section 3) and for steps along directions (its section
-4.3). It comes from widgets, or from a file that a visitor loads, so each value is checked here.
+A state selects codes in W, W+ or F (arXiv 2211.11448, section 3) and steps along directions (section 4.3). It
+comes from widgets or from a file that a visitor loads, so each value is checked here.
 """
 
 import json
@@ -20,7 +20,7 @@ from clcae_lib.errors import ClcaeError
 from clcae_lib.settings import explain
 
 MAX_STRENGTH = 20.0
-"""The furthest edit, in standard deviations; no generator draws faces near as far out."""
+"""The largest strength of an edit, in standard deviations, far beyond what still gives faces."""
 MAX_JSON = 8_000_000
 """Characters of a state as JSON: room for an uploaded image of 1024 pixels a side."""
 
@@ -30,7 +30,7 @@ class ExplorerError(ClcaeError, ValueError):
 
 
 def _in_one_sentence(cls: type) -> type:
-    """Have a pydantic data class raise ExplorerError with the first of its errors."""
+    """Return the pydantic data class, changed to raise an ExplorerError with its first error."""
     checked = cls.__init__
 
     @wraps(checked)
@@ -51,7 +51,7 @@ def _check_name(name: str) -> str:
 
 
 def _sorted_edits(edits: Mapping[str, float]) -> Mapping[str, float]:
-    """Edits in the one form in which equal states are equal."""
+    """Return edits in a normal form, so that equal states compare equal."""
     return MappingProxyType({key: edits[key] for key in sorted(edits) if edits[key] != 0})
 
 
@@ -70,17 +70,17 @@ class State:
 
     Attributes:
         world: name of the world.
-        source: what is shown: a code drawn by `seed`, or an image of the gallery or an upload, inverted.
-        seed: seed of the latent, where `source` is "seed".
-        index: number of the image in the gallery, where `source` is "gallery".
-        upload: a PNG of the world's side in base64, where `source` is "upload"; a state stays self-contained.
+        source: origin of the code: drawn by `seed`, or an inverted image of the gallery or of an upload.
+        seed: seed of the latent, if `source` is "seed".
+        index: number of the image in the gallery, if `source` is "gallery".
+        upload: a PNG of the world's side in base64, if `source` is "upload"; so a state is self-contained.
         method: preset of the encoder that inverts gallery and uploads.
-        space: what is decoded. A sampled code has no F: "f" then means its W+.
-        truncation: 0 to 1; how much is left of the code's distance from the mean code.
+        space: space that is decoded. A sampled code has no F: "f" then means its W+.
+        truncation: 0 to 1; share that remains of the code's distance from the mean code.
         edits: strengths of controls, in standard deviations; zeros are dropped.
         mix_seed: rows `mix_layers` of W+ are taken from the code of this seed; None for no mixing.
         mix_layers: rows of W+, rising.
-        lock_identity: take out of the edits what changes who is seen.
+        lock_identity: whether to remove from edits what changes the identity.
         strip: control that is shown over a range, or None.
         strip_range: strengths of the strip run from minus this to this.
 
@@ -112,7 +112,7 @@ class State:
 
     @classmethod
     def from_json(cls, text: str) -> "State":
-        """Return the state that `to_json` wrote; what is left out has its default.
+        """Return the state that `to_json` wrote; missing fields get their defaults.
 
         Raises:
             ExplorerError: the text is too long, not a JSON object, or has a key or value that no state has.
@@ -128,7 +128,7 @@ class State:
         return cls(**values)
 
     def with_edit(self, key: str, strength: float | int) -> "State":
-        """Return the same state with the control `key` at this strength; 0 takes the edit away."""
+        """Return the same state with the control `key` at this strength; 0 removes the edit."""
         return replace(self, edits={**self.edits, key: strength})
 
 
@@ -153,27 +153,27 @@ class History:
 
     @property
     def state(self) -> State:
-        """The present one."""
+        """The current state."""
         return self._past[-1]
 
     @property
     def can_undo(self) -> bool:
-        """Whether there is an earlier one."""
+        """Whether there is an earlier state."""
         return len(self._past) > 1
 
     @property
     def can_redo(self) -> bool:
-        """Whether an undo can be taken back."""
+        """Whether a step was undone."""
         return bool(self._future)
 
     def push(self, state: State) -> State:
-        """Make a state the present one; what was undone before is forgotten."""
+        """Make a state the current one; undone states are deleted."""
         if state == self.state:
             return state
         control, now = _only_change(self.state, state), self._clock()
         drag = control is not None and control == self._dragged and now - self._last < self._pause
         past = self._past[:-1] if drag else self._past
-        back = state == past[-1]  # where the drag began: its step is gone, the next is another
+        back = state == past[-1]  # the drag is back at its start: its step is deleted
         self._dragged, self._last = None if back else control, now
         self._past = (past if back else [*past, state])[-self._limit :]
         self._future.clear()
@@ -187,7 +187,7 @@ class History:
         return self.state
 
     def redo(self) -> State:
-        """Take the last undo back, if there is one, and return the state there."""
+        """Revert the last undo, if there is one, and return the state there."""
         if self.can_redo:
             self._past.append(self._future.pop())
         self._dragged = None
@@ -202,7 +202,7 @@ class History:
 
 
 def _only_change(old: State, new: State) -> str | None:
-    """The one control that two states differ in, or None where it is not one."""
+    """Return the control in which two states differ, or None unless it is exactly one."""
     names = [f.name for f in fields(State) if getattr(old, f.name) != getattr(new, f.name)]
     if names == ["edits"]:
         keys = old.edits.keys() | new.edits.keys()

@@ -1,7 +1,7 @@
-"""The part of the explorer without widgets: a state to images and measures, or an error in a sentence.
+"""The part of the explorer without widgets: it computes the images and measures of a state.
 
-It inverts (arXiv 2211.11448, section 3), edits W+ and carries F along (section 3.4), and measures what an
-edit changed beside what it was asked to change (section 4.3).
+It inverts (arXiv 2211.11448, section 3), edits W+ and adapts F (section 3.4), and measures what an edit
+changed in addition to its target (section 4.3).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,13 +32,13 @@ from clcae_lib.weights import ENCODERS
 from clcae_lib.worlds import World, WorldError, get_world
 
 KEPT = 24
-"""Inversions kept, the least recently used forgotten first."""
+"""Number of inversions that are kept; the least recently used is deleted first."""
 _FIRST = 5
-"""The image of the gallery that is shown first: a plain face in the embedded world."""
+"""Index of the gallery's image that is shown first: an ordinary face in the embedded world."""
 GALLERY = 1000
-"""The most images that a gallery has."""
+"""Largest number of images in a gallery."""
 STRIP = 5
-"""Images of a strip."""
+"""Number of images of a strip."""
 BRIGHTEN = 3
 """Factor by which a difference is brightened."""
 
@@ -50,17 +50,17 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Frame:
-    """What the explorer shows of a state.
+    """The images and measures of a state.
 
     Attributes:
         before: the source's image, without truncation, mixing and edits.
         after: the state's image.
         difference: their absolute difference, brightened threefold.
         strip: images over the range of the control `strip`; empty for none.
-        strip_strengths: its strength in each of them.
-        readout: a row for each factor; columns before, after and change, in the factor's standard deviations,
-            read by the oracle in the role "measure", and whether the factor is reliable (see
-            `Judges.unreliable`); None where the world has no oracle.
+        strip_strengths: strength of that control in each of them.
+        readout: one row per factor; columns before, after and change, in the factor's standard deviations, as
+            the attribute regressor in the role "measure" reads them, and whether the factor is reliable (see
+            `Judges.unreliable`); None if the world has no attribute regressor.
         identity: identity similarity, -1 to 1, of before and after; None without an identity network.
     """
 
@@ -76,8 +76,8 @@ class Frame:
 class _Codes(NamedTuple):
     """Codes in the space that is decoded, and what F adds to the generator's activation of the source.
 
-    F follows the codes: `F_edit = F + G5(w_plus edited) - G5(w_plus)`. The pass that draws the edited image
-    makes `G5(w_plus edited)` itself, so F is kept as what it adds to `G5(w_plus)`.
+    F changes with the codes: `F_edit = F + G5(w_plus edited) - G5(w_plus)`. The pass that draws the edited
+    image computes `G5(w_plus edited)` in any case, so only the difference `F - G5(w_plus)` is stored.
     """
 
     w: Float[Tensor, "1 d"]
@@ -157,7 +157,7 @@ class Studio:
 
     @property
     def first(self) -> State:
-        """The state that a visitor sees first: an inverted image where the world can, else a sample."""
+        """The first state: an inverted image if the world has an encoder and images, else a sample."""
         method = (*self.methods, State().method)[0]
         if not self.methods or not self.gallery_size:
             return State(world=self.world.name, method=method)
@@ -178,9 +178,10 @@ class Studio:
 
     @torch.inference_mode()
     def image(self, state: State, *, side: int | None = None) -> Pixels:
-        """Return only the state's image: one pass of the generator once the source's code is known.
+        """Return only the state's image: one pass of the generator, after the source was inverted once.
 
-        A preview has a lower resolution, `side`, a power of two from 4, and leaves the upper layers out.
+        With `side`, a power of two from 4, the image is a preview of that resolution without the upper
+        layers.
         """
         if side is not None and side not in self.generator.channels:
             known = ", ".join(map(str, self.generator.channels))
@@ -189,7 +190,7 @@ class Studio:
 
     @torch.no_grad()
     def frame(self, state: State) -> Frame:
-        """Return everything that is shown of a state."""
+        """Return all images and measures of a state."""
         strengths = ()
         if state.strip is not None:
             strengths = tuple(np.linspace(-state.strip_range, state.strip_range, STRIP).tolist())
@@ -204,10 +205,11 @@ class Studio:
 
     @torch.no_grad()
     def inversion(self, state: State) -> Inversion:
-        """Return the codes after everything the state does.
+        """Return the codes after mixing, truncation and edits.
 
-        They decode to the image: from "f" where there is a feature, from "w_plus" elsewhere. In the
-        space "w", the rows of `w_plus` start as copies of `w`.
+        They decode to the image: from "f" if there is a feature, else from "w_plus". In the space "w", the
+            rows
+        of `w_plus` start as copies of `w`.
         """
         codes = self._edited(state)
         styles = codes.styles if codes.styles.any() else None
@@ -247,7 +249,7 @@ class Studio:
     @torch.inference_mode(False)
     @torch.no_grad()
     def _find_start(self, source: State) -> _Codes:
-        """The source's code in the space that is decoded, before any change."""
+        """Return the source's code in the space that is decoded, before any change."""
         codes = self._inverted(replace(source, space="f"))
         if source.space == "w":
             return _Codes(codes.w, broadcast_w(codes.w, self.rows))
@@ -258,7 +260,7 @@ class Studio:
         return _Codes(codes.w, codes.w_plus, offset=codes.feature - own)
 
     def _edited(self, state: State) -> _Codes:
-        """The codes after mixing, truncation and edits, in this order."""
+        """Return the codes after mixing, truncation and edits, in this order."""
         self.check(state)
         start = self._start(_source(state))
         mixed = start.w_plus
@@ -271,13 +273,13 @@ class Studio:
         return _Codes(w + step_w, w_plus + step_w_plus, styles, start.offset)
 
     def _unit_step(self, direction: Direction) -> Step:
-        """What strength 1 adds: tried on a code of zeros, for it adds the same everywhere."""
+        """Return what strength 1 adds to a code; it is the same for every code, so zeros are used."""
         w, w_plus, styles = self._no_step
         moved = apply_all(self.generator, Inversion(w, w_plus), [(direction, 1.0)])
         return moved.w, moved.w_plus, styles if moved.styles is None else moved.styles
 
     def _step(self, state: State) -> Step:
-        """What all edits together add; in StyleSpace the lock is measured in spreads of the channels."""
+        """Return the sum of all edits; styles are locked in units of the channels' spread."""
         step = self._no_step
         for key, strength in state.edits.items():
             step = tuple(a + strength * b for a, b in zip(step, self._steps[key], strict=True))
@@ -292,7 +294,7 @@ class Studio:
 
     @torch.inference_mode(False)
     def _find_basis(self, source: State, *, in_styles: bool) -> Float[Tensor, "k d"]:
-        """The steps that change the identity most; the network too is loaded where gradients may flow."""
+        """Return the steps that change the identity most; gradients do not exist in inference mode."""
         start, (no_w, _, no_styles) = self._start(source), self._no_step
 
         def in_w(steps: Tensor) -> Tensor:
@@ -313,7 +315,7 @@ class Studio:
             raise ExplorerError(f"The identity cannot be locked: {error}") from error
 
     def _decode(self, codes: _Codes, *, stop_at: int | None = None) -> Float[Tensor, "n 3 h w"]:
-        """Images in [-1, 1], with what F adds; a preview may end below F's layer."""
+        """Return images in [-1, 1], with F if the layers up to `stop_at` include F's."""
         offset = codes.offset
         if offset is not None and stop_at is not None and stop_at <= offset.shape[-1]:
             offset = None
@@ -325,7 +327,7 @@ class Studio:
         return image, self._read(image)
 
     def _read(self, image: Float[Tensor, "1 3 h w"]) -> tuple[Tensor | None, Tensor | None]:
-        """Factors in standard deviations and the identity embedding; None where the network is missing."""
+        """Return factors in standard deviations and the identity embedding; None if a network is missing."""
         factors = _or_none(lambda: self._judges.factors(image)[0])
         return factors, _or_none(lambda: self._judges.embed(image)[0])
 
@@ -344,7 +346,7 @@ class Studio:
 
 
 def _source(state: State) -> State:
-    """The part of a state that the source's code depends on, with the space that is decoded."""
+    """Return the part of a state that determines the source's code, and the decoded space."""
     parts = {"seed": ("seed",), "gallery": ("index", "method"), "upload": ("upload", "method")}
     kept = ("world", "source", "space", *parts[state.source])
     return State(**{name: getattr(state, name) for name in kept})

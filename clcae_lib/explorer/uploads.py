@@ -1,8 +1,8 @@
 """Images from visitors, checked before they are decoded; only pixels are kept (no section of the paper).
 
-The reader of one's own photographs (`clcae_lib.photos`) reads these too: size and first bytes are checked
-before the decoder sees the file, the number of pixels before it decodes one. Limits are tighter here, a
-stranger's colour profile is not parsed, nothing is written to disk, and no visitor's name is used as a path.
+`clcae_lib.photos` reads them: size and first bytes are checked before the decoder reads the file, the number
+of pixels before it decodes one. Limits are tighter here, colour profiles are not parsed, nothing is written
+to disk, and no visitor's file name is used as a path.
 """
 
 import base64
@@ -21,7 +21,7 @@ from clcae_lib.photos import Crop, Limits, PhotoError, decode_image, to_tensor
 MAX_BYTES = 8_000_000
 LIMITS = Limits(max_pixels=40_000_000, formats=("PNG", "JPEG", "WEBP"))
 
-_NO_PATH = Path("an upload has no landmarks beside it", "photograph")
+_NO_PATH = Path("an upload has no landmarks file", "photograph")
 
 
 def read_upload(
@@ -33,14 +33,14 @@ def read_upload(
 ) -> UInt8[np.ndarray, "side side 3"]:
     """Return the image in an uploaded file, upright, cut as the world's images are, and resized.
 
-    It is cut where `align` says; without one, or where that finds no face, its centre is. An image of the
-    right side is taken whole. Transparency becomes white; of an animation, the first image is taken.
+    `align` finds the crop; without it, or if it finds no face, the centre is used. An image of the right size
+    is not cut. Transparency becomes white; of an animation, the first image is used.
 
     Args:
         data: content of the file; its format is recognised by its bytes, not by its name.
-        name: the visitor's name for it, used only in messages.
+        name: the visitor's file name, used only in messages.
         side: height and width of the result, in pixels.
-        align: the world's `find_crop`, which finds the crop in a photograph.
+        align: the world's `find_crop`, or another function that finds the crop.
 
     Raises:
         ExplorerError: the file is too large, not a PNG, JPEG or WebP, has too many pixels, or is damaged.
@@ -69,17 +69,17 @@ def check_size(size: int, name: str) -> None:
     """Raise an ExplorerError if a file has too many bytes."""
     if size > MAX_BYTES:
         raise ExplorerError(
-            f"{name} has {size / 1e6:.0f} MB; at most {MAX_BYTES // 1_000_000} are taken: make it smaller."
+            f"{name} has {size / 1e6:.0f} MB; at most {MAX_BYTES // 1_000_000} are accepted: make it smaller."
         )
 
 
 def as_text(image: UInt8[np.ndarray, "h w 3"]) -> str:
-    """Return an image as a state keeps it: PNG in base64."""
+    """Return an image as PNG in base64, the form that a state stores."""
     return base64.b64encode(as_png(image)).decode("ascii")
 
 
 def from_text(text: str, *, side: int) -> UInt8[np.ndarray, "side side 3"]:
-    """Return the image that a state keeps, checked as an upload is: a state may come from a stranger too."""
+    """Return the image of a state, checked like an upload, because others may have made the state."""
     try:
         data = base64.b64decode(text, validate=True)
     except ValueError as error:
@@ -88,7 +88,7 @@ def from_text(text: str, *, side: int) -> UInt8[np.ndarray, "side side 3"]:
 
 
 def as_png(image: UInt8[np.ndarray, "h w 3"], *, level: int = 6) -> bytes:
-    """Return an image as a PNG file; level 1 packs fast, 9 tight."""
+    """Return an image as a PNG file; level 1 is the fastest compression, 9 the smallest file."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, format="PNG", compress_level=level)
     return file.getvalue()

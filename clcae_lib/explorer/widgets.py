@@ -1,7 +1,7 @@
-"""The explorer's widgets: controls that make a `State`, and views that show what became of it.
+"""The explorer's widgets: controls that set a `State`, and views of its images and measures.
 
-Nothing here draws or computes; the spaces and the edits offered are the paper's (arXiv 2211.11448, sections 3
-and 4.3). A text that may come from a visitor is escaped before it is shown.
+No image is computed here; the spaces and edits are the paper's (arXiv 2211.11448, sections 3 and 4.3). Text
+that may come from a visitor is escaped before it is shown.
 """
 
 import html
@@ -19,7 +19,7 @@ from clcae_lib.spaces import SPACE_LABELS
 from clcae_lib.worlds import world_names
 
 REACH = 3.0
-"""Sliders go this many standard deviations each way; a loaded state may widen one."""
+"""Range of sliders in standard deviations, plus and minus; a loaded state may extend it."""
 THUMBNAILS = 8
 ROWS_SHOWN = 12
 _SEED = 2**31 - 1
@@ -27,17 +27,17 @@ _SAME_NAME = (
     *("world", "source", "seed", "index", "method", "space"),
     *("truncation", "lock_identity", "strip", "strip_range"),
 )
-"""Controls that hold the state's field of their name."""
+"""Controls whose value is the state's field of the same name."""
 
 
 class ControlPanel:
-    """Every control of one studio; `changed` is called after a control changed.
+    """All controls of one studio; `changed` is called when a control changes.
 
     Attributes:
         sliders: sliders by the key of their control.
-        inputs: every control that a state is made of.
-        tabs: all of it, to be shown.
-        quiet: whether `show` sets the controls, so that a change is not the visitor's.
+        inputs: every control that sets a part of the state.
+        tabs: the widget that shows all controls.
+        quiet: whether `show` is setting the controls, so that a change is not the visitor's.
     """
 
     def __init__(self, studio: Studio, changed: Callable[[], None]) -> None:
@@ -63,7 +63,7 @@ class ControlPanel:
             control.observe(lambda _: changed(), names="value")
 
     def read(self) -> State:
-        """Return the state that the controls stand for."""
+        """Return the state that the controls describe."""
         mixed = self.mix.value and bool(self.mix_layers.value)
         return State(
             **{name: getattr(self, name).value for name in _SAME_NAME},
@@ -74,7 +74,7 @@ class ControlPanel:
         )
 
     def show(self, state: State) -> None:
-        """Set the controls as a state has them; `quiet` meanwhile."""
+        """Set the controls to a state; `quiet` is true while it does."""
         self.quiet = True
         try:
             self.upload_text = state.upload
@@ -103,7 +103,7 @@ class ControlPanel:
         self.method = w.Dropdown(options=studio.methods or (State().method,), **_named("Inverted by"))
         spaces = [(label, space) for space, label in SPACE_LABELS.items()]
         self.space = w.Dropdown(options=spaces, value="f", **_named("Decoded from"))
-        limits = "PNG, JPEG, WebP or AVIF; its face, or else its centre, is used, and it is not kept"
+        limits = "PNG, JPEG, WebP or AVIF; cut around its face, or else its centre; it is not stored"
         self.upload = file_upload(".png,.jpg,.jpeg,.webp,.avif", "Upload an image", limits)
         self.marking = Marking()
         self.thumbnails = w.HBox([]).add_class("clcae-thumbs")
@@ -122,9 +122,9 @@ class ControlPanel:
             key: w.FloatSlider(**span, **_named(control.label, control.text))
             for key, control in self.studio.controls.items()
         }
-        text = "how much is left of the way from the mean face"
+        text = "share of the distance from the mean face"
         self.truncation = w.FloatSlider(value=1, min=0, max=1, step=0.02, **_named("truncation", text))
-        self.lock_identity = _checkbox("Lock identity", "take out of edits what changes the person")
+        self.lock_identity = _checkbox("Lock identity", "remove from edits what changes the person")
         left_out = [w.HTML(f"<p>Not used: {html.escape(text)}</p>") for text in self.studio.left_out]
         return [self.lock_identity, self.truncation, *self._group("directions"), *left_out]
 
@@ -157,7 +157,7 @@ class ControlPanel:
 
 
 class Views:
-    """Where results appear."""
+    """The widgets that show results."""
 
     def __init__(self) -> None:
         self.after = _image("clcae-after")
@@ -167,7 +167,7 @@ class Views:
         self.status, self.failed = w.HTML().add_class("clcae-status"), False
 
     def say(self, text: str, *, error: bool = False) -> None:
-        """Show a sentence as plain text; screen readers read it out."""
+        """Show a sentence as plain text, which screen readers announce."""
         self.failed = error
         role, kind = ("alert", "clcae-error") if error else ("status", "")
         self.status.value = f'<p role="{role}" class="{kind}">{html.escape(text)}</p>'
@@ -177,7 +177,7 @@ class Views:
         self.after.value = _packed(image)
 
     def show_frame(self, frame: Frame, *, asked: Sequence[str] = ()) -> None:
-        """Show everything; factors named in `asked` stand out in the table."""
+        """Show all of a frame; factors in `asked` are highlighted in the table."""
         self.show_image(frame.after)
         self.before.value, self.difference.value = _packed(frame.before), _packed(frame.difference)
         if len(self.strip.children) != len(frame.strip):
@@ -186,7 +186,7 @@ class Views:
             place, caption = box.children
             place.value, caption.value = _packed(image), _caption(f"{strength:+g} sd")
         self.readout.value = readout_table(frame.readout, asked)
-        kept = "" if frame.identity is None else f"identity kept: {frame.identity:.2f} (1 is all of it)"
+        kept = "" if frame.identity is None else f"identity kept: {frame.identity:.2f} (1: unchanged)"
         self.identity.value = f'<span class="clcae-caption clcae-identity">{kept}</span>'
 
 
@@ -199,11 +199,11 @@ def thumbnail(image: Pixels, index: int, choose: Callable[[], None]) -> w.VBox:
     """Return an image of the gallery with the button that chooses it."""
     place = _image("clcae-thumb")
     place.value = _packed(image)
-    return w.VBox([place, button(str(index), f"Take image {index} of the gallery", choose)])
+    return w.VBox([place, button(str(index), f"Use image {index} of the gallery", choose)])
 
 
 def button(name: str, text: str, action: Callable[[], None]) -> w.Button:
-    """Return a button with its tooltip and what a click does."""
+    """Return a button with its tooltip and the action of a click."""
     made = w.Button(description=name, tooltip=text)
     made.on_click(lambda _: action())
     return made
@@ -243,12 +243,12 @@ def _row(name: str, values: pd.Series, asked: bool) -> str:
 
 
 def _packed(image: Pixels) -> bytes:
-    """A PNG packed fast rather than tight: it goes to a browser nearby."""
+    """Return a PNG with fast compression, since it is sent only to a browser."""
     return as_png(image, level=1)
 
 
 def _image(kind: str) -> w.Image:
-    """A place for an image; screen readers say the caption below it (a tooltip breaks ipywidgets 8.1)."""
+    """Return an empty image widget; screen readers read its caption (a tooltip breaks ipywidgets 8.1)."""
     return w.Image(format="png", value=_packed(np.full((1, 1, 3), 232, np.uint8))).add_class(kind)
 
 

@@ -1,7 +1,6 @@
-"""One thread that computes for the explorer, so that neither a drag nor the kernel's other cells ever wait.
+"""The thread that computes for the explorer, so that a drag and the kernel's other cells need not wait.
 
-Of the jobs that wait, each name has one: a newer job replaces it, so nothing is drawn that is not wanted any
-more (no section of the paper).
+A new job replaces a waiting job of the same name, so outdated states are not drawn (no section of the paper).
 """
 
 import logging
@@ -18,7 +17,7 @@ _log = logging.getLogger(__name__)
 class Worker:
     """Runs jobs one after another.
 
-    The job named `urgent` runs before all others. With `threads`, torch uses so many in this thread only.
+    The job named `urgent` runs before all others. `threads` limits torch's threads for these jobs only.
     """
 
     def __init__(self, *, urgent: str, threads: int | None = None) -> None:
@@ -30,23 +29,23 @@ class Worker:
         self._thread.start()
 
     def do(self, name: str, job: Callable[[], None], *, after: float = 0.0) -> None:
-        """Have a job done, after some seconds; one of the same name that still waits is dropped."""
+        """Queue a job, to start after some seconds; a waiting job of the same name is dropped."""
         with self._news:
             self._jobs[name] = (time.monotonic() + after, job)
             self._news.notify_all()
 
     def drop(self, name: str) -> None:
-        """Drop the job of this name if it still waits."""
+        """Drop the job of this name if it is still waiting."""
         with self._news:
             self._jobs.pop(name, None)
 
     def wait(self, timeout: float = 60.0) -> bool:
-        """Block until everything is done; False if the time was up before."""
+        """Block until all jobs are done; return False after `timeout` seconds."""
         with self._news:
             return self._news.wait_for(lambda: self._stopped or not (self._busy or self._jobs), timeout)
 
     def stop(self) -> None:
-        """End the thread when what it does now is done; what waits is dropped."""
+        """End the thread after the current job; waiting jobs are dropped."""
         with self._news:
             self._stopped = True
             self._news.notify_all()
@@ -54,8 +53,8 @@ class Worker:
             self._thread.join(timeout=10)
 
     def _run(self) -> None:
-        # torch.set_num_threads would also hold for every thread that starts later.
-        torch.get_num_threads()  # the first call in a thread sets its number: before the limit
+        # torch.set_num_threads would also apply to every thread that starts later.
+        torch.get_num_threads()  # the first call in a thread sets its number, so it must precede the limit
         with threadpool_limits(self._threads, user_api="openmp"):
             while (job := self._next()) is not None:
                 try:
