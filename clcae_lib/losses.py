@@ -1,4 +1,4 @@
-"""Every term of every objective.
+"""All loss terms of all trainings.
 
 CLCAE: contrastive alignment, reconstruction and feature terms (arXiv 2211.11448, sections 3.1 and 3.3).
 Generator: relativistic pairing (arXiv 2501.05441) or the logistic loss (arXiv 1406.2661), with gradient
@@ -46,7 +46,7 @@ def contrastive_loss(
         images: embedded images; each must be nearest to its own code.
         codes: embedded codes; each must be nearest to its own image.
         scale: 1 / temperature.
-        negatives: further embedded codes, which make only the choice of the images harder.
+        negatives: further embedded codes, used only in the images' cross-entropy.
     """
     similarity = scale * images @ codes.T
     choices = similarity
@@ -59,7 +59,7 @@ def contrastive_loss(
 class ContrastiveLoss(_Scaled):
     """`contrastive_loss` with a trained temperature.
 
-    The scale, 1 / temperature, is at most `max_scale`, without which training diverges.
+    The scale, 1 / temperature, is clamped to `max_scale`; without the clamp, training diverges.
     """
 
     def __init__(self, *, scale: float = 1 / 0.07, max_scale: float = 100.0, learnable: bool = True) -> None:
@@ -105,9 +105,9 @@ class SigmoidContrastiveLoss(_Scaled):
 class PerceptualLoss(nn.Module):
     """A perceptual distance at one scale, or summed over three (full, half and quarter side).
 
-    The official code computes the sum of three and then overwrites it with the first. `distance` compares two
-    batches of images, to `[N]`. One with the attribute `repeats_targets` takes fewer targets than images and
-    repeats their features, which then are computed once.
+    The official code computes the sum of three and then overwrites it with the first. `distance` maps two
+    batches of images to `[N]`. If it has the attribute `repeats_targets`, it accepts fewer targets than
+    images and repeats their features, which are then computed once.
     """
 
     def __init__(self, distance: PairDistance, *, scales: int = 1) -> None:
@@ -120,7 +120,7 @@ class PerceptualLoss(nn.Module):
     def forward(
         self, images: Float[Tensor, "n 3 h w"], targets: Float[Tensor, "m 3 h w"]
     ) -> Float[Tensor, " n"]:
-        """Return the distance of each image from its target; targets are repeated."""
+        """Return the distance of each image from its target; targets are repeated to the images' number."""
         if not self.repeats_targets:
             targets = targets.repeat(len(images) // len(targets), 1, 1, 1)
         total = self.distance(images, targets)
@@ -149,7 +149,7 @@ class IdentityLoss(nn.Module):
 class ReconstructionLoss(nn.Module):
     """L2, perceptual and identity terms of several images of one target, computed in one batch.
 
-    A distance that is None is left out.
+    Terms whose distance is None are left out.
     """
 
     def __init__(
@@ -180,10 +180,10 @@ def feature_loss(feature: Float[Tensor, "n c h w"], activation: Float[Tensor, "n
 
 
 def feature_blend(step: int, steps: int, *, ramp: str = "run", epoch: int = 1000) -> float:
-    """Return the share of F in the generator's activation at a step, from 0, of the training, 0 to 1.
+    """Return the share of F in the generator's activation, 0 to 1, at a step of the training.
 
     With the ramp `run` it rises once, over the first half of the run; with `epoch`, as published, from 0 to 1
-    in every epoch of so many steps. Another ramp is a ValueError.
+    in every epoch, which has `epoch` steps. Another ramp is a ValueError.
     """
     if ramp == "run":
         return min(1.0, 2 * step / max(1, steps))
@@ -193,22 +193,22 @@ def feature_blend(step: int, steps: int, *, ramp: str = "run", epoch: int = 1000
 
 
 def discriminator_loss(real: Scores, fake: Scores, *, kind: str) -> Scalar:
-    """Penalise fakes scored above their paired real ("relativistic") or above zero ("logistic")."""
+    """Return the loss of fakes scored above their paired real ("relativistic") or above zero ("logistic")."""
     if kind == "relativistic":
         return softplus(fake - real).mean()
     return softplus(fake).mean() + softplus(-real).mean()
 
 
 def generator_loss(real: Scores | None, fake: Scores, *, kind: str) -> Scalar:
-    """Penalise fakes scored below their paired real ("relativistic") or below zero ("logistic")."""
+    """Return the loss of fakes scored below their paired real ("relativistic") or below zero ("logistic")."""
     return softplus(real - fake).mean() if kind == "relativistic" else softplus(-fake).mean()
 
 
 def gradient_penalty(scores: Scores, inputs: Float[Tensor, "n ..."]) -> Scalar:
     """Return the mean squared norm of the scores' gradient (R1 on real inputs, R2 on fakes).
 
-    The gradient and its squares are float32. Inside the network bfloat16 has the range of float32, so
-    that nothing under- or overflows and no scaling is needed.
+    The gradient and its squares are float32. bfloat16 inside the network has the range of float32, so no
+    scaling against under- or overflow is needed.
     """
     (gradient,) = torch.autograd.grad(scores.float().sum(), inputs, create_graph=True)
     return gradient.float().square().sum(dim=tuple(range(1, gradient.ndim))).mean()
@@ -217,11 +217,10 @@ def gradient_penalty(scores: Scores, inputs: Float[Tensor, "n ..."]) -> Scalar:
 def sliced_wasserstein(
     found: Float[Tensor, "n k"], wanted: Float[Tensor, "n k"], directions: Float[Tensor, "m k"]
 ) -> Scalar:
-    """Return the squared Wasserstein distance of two batches along directions, their mean (arXiv 1803.11188).
+    """Return the squared Wasserstein distance of two batches, averaged over directions (arXiv 1803.11188).
 
-    Along one direction, a unit vector, the closest pairing of two batches is that of their sorted
-    projections.
-    Each column is measured in the standard deviation of the wanted batch. `found` is trained, with gradient.
+    Along one direction, a unit vector, the optimal pairing of two batches is that of their sorted
+    projections. Each column is in units of the standard deviation of `wanted`. Gradients flow to `found`.
     """
     wanted = wanted.detach()
     mean, std = wanted.mean(dim=0), wanted.std(dim=0).clamp(min=1e-3)

@@ -1,4 +1,4 @@
-"""Inversion: images to codes and back, by CLCAE and by the methods it is compared with."""
+"""Invert images into codes, with CLCAE and with the methods it is compared with, and decode them."""
 
 from clcae_lib.inversion.decoder import Plain, Restoring, Tuned
 from clcae_lib.inversion.inversion import Inversion

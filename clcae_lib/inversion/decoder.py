@@ -1,7 +1,7 @@
-"""Decoders of an inversion: the generator as it is, tuned for each image, or with a restored or edited F.
+"""Decoders of an inversion: the unchanged generator, one tuned per image, or one with a restored or edited F.
 
 Pivotal tuning (arXiv 2106.05744) gives each image its own weights, and the projector of StyleGAN2 (arXiv
-1912.04958, appendix D) its own noise maps. HFGI (arXiv 2109.06590) restores F from what the codes lost.
+1912.04958, appendix D) its own noise maps. HFGI (arXiv 2109.06590) restores in F what the codes lost.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from clcae_lib.inversion.inversion import Inversion
 
 NOISE = "noises."
-"""Prefix of the names of noise maps, which may have a batch dimension in the generator itself."""
+"""Prefix of the names of noise maps; the generator accepts these with a batch dimension."""
 
 
 @dataclass(frozen=True)
 class Plain:
-    """Decode with the generator as it is; the base of the other decoders.
+    """Decodes with the unchanged generator; the base of the other decoders.
 
     Attributes:
         index: number of the activation that F replaces; by default the second one at F's side.
@@ -46,7 +46,7 @@ class Plain:
     def activation(
         self, generator: Generator, codes: Float[Tensor, "n l d"], **options: Any
     ) -> Float[Tensor, "n c h w"]:
-        """Return the generator's own activation in the place of F; the options are its `activation`'s."""
+        """Return the generator's own activation that F replaces; the options are those of `activation`."""
         placed = {} if self.index is None else {"index": self.index}
         return self._call(generator, "activation", codes, options | placed)
 
@@ -67,36 +67,36 @@ class Plain:
         ]
 
     def interpolate(self, other: Plain, amount: float) -> Plain:
-        """Return the decoder `amount` of the way to another one; plain unless both are tuned."""
+        """Return the decoder interpolated by `amount` toward another one; plain unless both are tuned."""
         return Plain(index=self.index)
 
     def tuned(self, tensors: Mapping[str, Tensor]) -> Plain:
-        """Return the decoder with these tensors for each image, and those it has; F is not restored."""
+        """Return the decoder with these tensors for each image, in addition to its own; F is not restored."""
         return Tuned(tensors, index=self.index) if tensors else Plain(index=self.index)
 
 
 @dataclass(frozen=True)
 class Tuned(Plain):
-    """Decode each image with its own values of some of the generator's tensors.
+    """Decodes each image with its own values of some of the generator's tensors.
 
     Images with their own weights are synthesised one at a time; images with only their own noise maps are
     batched. Tensors among the options have one row per image, or one for all.
 
     Attributes:
-        tensors: values by their names in the generator's `state_dict`, with the batch in front.
+        tensors: values by their names in the generator's `state_dict`, with the batch as first dimension.
     """
 
     tensors: Mapping[str, Tensor]
 
     def interpolate(self, other: Plain, amount: float) -> Plain:
-        """Return the decoder with tensors `amount` of the way to another one's."""
+        """Return the decoder with tensors interpolated by `amount` toward those of another one."""
         if not isinstance(other, Tuned):
             return Plain(index=self.index)
         between = {k: torch.lerp(value, other.tensors[k], amount) for k, value in self.tensors.items()}
         return Tuned(between, index=self.index)
 
     def tuned(self, tensors: Mapping[str, Tensor]) -> Tuned:
-        """Return the decoder with these tensors for each image, and those it has."""
+        """Return the decoder with these tensors for each image, in addition to its own."""
         return Tuned({**self.tensors, **tensors}, index=self.index)
 
     def _call(self, generator: Generator, method: str, codes: Tensor, options: dict[str, Any]) -> Tensor:
@@ -113,10 +113,10 @@ class Tuned(Plain):
 
 @dataclass(frozen=True)
 class Restoring(Plain):
-    """Decode with the generator as it is; restore F from a distortion map wherever an edit leads (HFGI).
+    """Decodes with the unchanged generator; restores F from a distortion map after every edit (HFGI).
 
     Attributes:
-        network: makes F with its `feature(generator, lost, w_plus, styles=...)`.
+        network: network whose `feature(generator, lost, w_plus, styles=...)` computes F.
         lost: the images minus their reconstructions from `w_plus`, `[N, 3, H, W]`.
     """
 
@@ -130,7 +130,7 @@ class Restoring(Plain):
 
 @dataclass(frozen=True)
 class Editing(Plain):
-    """Decode with the generator as it is; a network carries F along edits.
+    """Decodes with the unchanged generator; a network adapts F to edits.
 
     Attributes:
         network: the feature editor.
@@ -139,7 +139,7 @@ class Editing(Plain):
     network: FeatureEditor
 
     def carry(self, generator: Generator, before: Inversion, after: Inversion) -> Float[Tensor, "n c h w"]:
-        """Return the activation of the edited codes plus what the network makes of F's residual."""
+        """Return the activation of the edited codes plus the residual that the network predicts."""
         own, moved = self._activations(generator, before, after)
         return moved + self.network(before.feature - own, own, moved)
 

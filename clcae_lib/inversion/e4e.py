@@ -1,7 +1,7 @@
 """e4e: a pSp encoder whose codes stay near W (arXiv 2102.02766, sections 4.1 to 4.3).
 
-Its W+ is one code and an offset from it for each layer. In training the offsets are freed one layer after
-another; their lengths and a discriminator of codes are terms of the loss.
+Its W+ is one code and an offset from it for each layer. Training frees the offsets one layer after another;
+their lengths and a discriminator of codes are terms of the loss.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from clcae_lib.models.backbone import Codes
 
 
 class E4eEncoder(PspEncoder):
-    """Map images to a code, and to offsets from it for the layers above the first; arguments as `PspEncoder`.
+    """Map images to a code and to offsets from it for later layers; arguments are those of `PspEncoder`.
 
-    The number of freed layers is stored with the weights, so that an interrupted training is used as trained.
+    The number of freed layers is stored with the weights, so that inference frees as many as training.
     """
 
     freed: Tensor
@@ -33,7 +33,7 @@ class E4eEncoder(PspEncoder):
 
     @property
     def stage(self) -> int:
-        """The last layer that may have an offset of its own, from 0."""
+        """The index of the last layer that has its own offset."""
         return int(self.freed)
 
     @stage.setter
@@ -41,7 +41,7 @@ class E4eEncoder(PspEncoder):
         self.freed.fill_(layer)
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Codes:
-        """Return the W+ of images in [-1, 1]; `w` is the code that the offsets start from."""
+        """Return the W+ of images in [-1, 1]; `w` is the code to which the offsets are added."""
         base, deltas = self.split(images)
         w = base + self.w_avg
         return Codes(w, w[:, None] + deltas, None)
@@ -78,7 +78,7 @@ class LatentDiscriminator(nn.Module):
 
     @torch.no_grad()
     def attach(self, generator: nn.Module) -> None:
-        """Set mean and spread of W to the generator's."""
+        """Set the mean and the spread of W to those of the generator."""
         self.w_avg.copy_(generator.w_avg)
         self.w_scale.copy_(generator.w_std.square().mean().sqrt())
 
@@ -115,6 +115,6 @@ class CodePool:
 
 
 def stage_at(step: int, steps: int, layers: int, *, begin: float = 0.1, end: float = 0.5) -> int:
-    """Return the last layer with an offset at a step: 0 until `begin` of the training, all from `end` on."""
+    """Return the last layer with an offset at a step: 0 up to the share `begin`, all layers from `end` on."""
     done = (step / max(1, steps) - begin) / (end - begin)
     return max(0, min(layers - 1, int(done * (layers - 1)) + (done >= 0)))

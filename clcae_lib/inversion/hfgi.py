@@ -1,11 +1,11 @@
-"""HFGI: what a code lost of an image is restored by correcting an activation (arXiv 2109.06590, section 3).
+"""HFGI: correct an activation to restore what a code lost of an image (arXiv 2109.06590, section 3).
 
 The distortion map, the image minus the code's image, is aligned to the code's image (or to an edit of it);
 the consultation then scales and shifts an activation of the generator by it. An edit aligns the map again.
 
-The same inverter takes the official networks, `clcae_lib.models.PublishedHfgi`. Those here are smaller. They
-have GroupNorm and not BatchNorm, see averages and not samples of larger images, which are not clamped, and
-correct the second activation at 16 pixels; the official ones correct the first at 64.
+The same inverter accepts the official networks, `clcae_lib.models.PublishedHfgi`. Those here are smaller.
+They have GroupNorm instead of BatchNorm, average larger images down instead of sampling them, do not clamp
+images, and correct the second activation at 16 pixels; the official ones correct the first at 64.
 """
 
 from __future__ import annotations
@@ -122,11 +122,11 @@ class HfgiEncoder(nn.Module):
         return self.base(images)
 
     def attach(self, generator: nn.Module) -> None:
-        """Set the mean code to the generator's."""
+        """Set the mean code to that of the generator."""
         self.base.attach(generator)
 
     def see(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h2 w2"]:
-        """Return images as the aligner sees them."""
+        """Return images at the size of the aligner's input."""
         return to_encoder_side(images)
 
     def feature(
@@ -155,7 +155,7 @@ def moved(
 
 
 class HfgiInverter(PeerInverter):
-    """HFGI: e4e's codes, and F restored from what they lost; an edit restores it again."""
+    """HFGI: e4e's codes, with an F that restores what they lost; it is restored again after an edit."""
 
     encoders: ClassVar[dict[str, Callable[..., nn.Module]]] = {"hfgi": HfgiEncoder}
 

@@ -21,14 +21,14 @@ from clcae_lib.spaces import SPACES, broadcast_w
 
 @dataclass(frozen=True)
 class Inversion:
-    """The codes of a batch of images, and what decodes them.
+    """The codes of a batch of images, and their decoder.
 
     Attributes:
         w: foundation codes.
         w_plus: one code per generator layer.
-        feature: F, in the place of the generator's second activation at F's own side (16x16 unless an
-            encoder was trained otherwise); None where the inverter has no F.
-        styles: offset that edits in StyleSpace have added to the styles of every layer; None where none has.
+        feature: F, which replaces the generator's second activation at F's side (16x16 unless an encoder was
+            trained otherwise); None if the inverter has no F.
+        styles: offset that edits in StyleSpace have added to the styles of all layers; None without one.
         decoder: `Plain`, `Tuned` (PTI, noise maps), `Restoring` (HFGI), or `Editing` (the feature editor).
     """
 
@@ -53,10 +53,10 @@ class Inversion:
         """Return several batches as one; they must have the same kinds of codes and decoders.
 
         Raises:
-            ValueError: there is no batch, as of no images.
+            ValueError: `parts` is empty, as for no images.
         """
         if not parts:
-            raise ValueError("images: there are none to invert; give at least one")
+            raise ValueError("images: none were given; give at least one")
         return _join(parts)
 
     def __len__(self) -> int:
@@ -73,7 +73,7 @@ class Inversion:
         return self.map(lambda part: part.to(device))
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Inversion:
-        """Return the same with `function` applied to every tensor, the decoder's too."""
+        """Return the inversion with `function` applied to every tensor, including the decoder's."""
         return _map(function, self)
 
     @property
@@ -104,7 +104,7 @@ class Inversion:
 
 
 def _map(function: Callable[[Tensor], Tensor], part: Any) -> Any:
-    """Apply the function to a tensor, or to all tensors of a mapping or dataclass; leave anything else."""
+    """Apply the function to a tensor or to all tensors of a mapping or dataclass; keep other values."""
     if isinstance(part, Tensor):
         return function(part)
     if isinstance(part, Mapping):
@@ -115,7 +115,7 @@ def _map(function: Callable[[Tensor], Tensor], part: Any) -> Any:
 
 
 def _join(parts: Sequence[Any]) -> Any:
-    """Concatenate tensors, also inside mappings and dataclasses; of anything else, return the first."""
+    """Concatenate tensors, also inside mappings and dataclasses; for other values, return the first."""
     first = parts[0]
     if isinstance(first, Tensor):
         return torch.cat(list(parts))

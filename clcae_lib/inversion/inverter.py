@@ -1,4 +1,4 @@
-"""The protocol of every inverter, and the inverters of one pass of an encoder: CLCAE's, and a base."""
+"""The protocol of inverters, a base class for those with an encoder, and CLCAE's inverter."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class EncoderInverter:
 
     Args:
         generator: generator that the encoder was trained with.
-        view: function that makes the encoder's input of images; by default the images themselves.
+        view: function from images to the encoder's input; by default the images themselves.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class ClcaeInverter(EncoderInverter):
     """CLCAE, with an encoder of preset `foundation` or `published`.
 
     Args:
-        decoder: decoder of the inversions, which carries F along edits; by default that of the formula.
+        decoder: decoder of the inversions, which adapts F to edits; by default by the formula.
     """
 
     def __init__(
@@ -89,8 +89,8 @@ class ClcaeInverter(EncoderInverter):
             generator: the world's own generator, if it is loaded already; an official checkpoint has its own
                 copy, which replaces it.
             path: weights file, instead of the world's: trained here, or an official checkpoint.
-            feature_editor: whether the world's feature editor carries F along edits, if there is one for this
-                F, and not the formula of section 3.4.
+            feature_editor: whether the world's feature editor, if there is one for this F, adapts F to edits
+                instead of the formula of section 3.4.
 
         Raises:
             WorldError: the world has no such weights; the message has the command that trains them.

@@ -1,6 +1,6 @@
-"""Every inversion method by name: a description, and how its inverter is made.
+"""Every inversion method by name: its description and the construction of its inverter.
 
-Names are those of tables and command lines. Trained methods read the weights of a world, or are given them.
+Names are those of tables and command lines. Trained methods use a world's weights or given ones.
 """
 
 from dataclasses import dataclass, replace
@@ -71,10 +71,10 @@ _LISTED = (
     Method("clcae_published", "CLCAE, published", "arXiv 2211.11448", "encoder", "f", trained=True),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _LISTED}
-"""All methods, the cheapest to explain first.
+"""All methods, the simplest first.
 
-With the default numbers of steps, all of them together invert 64 portraits in about 36 minutes of one core;
-PTI's are of tuning, after the pivot's own.
+With the default numbers of steps, all of them together invert 64 portraits in about 36 minutes on one core.
+PTI's steps are those of tuning; its pivot has its own.
 """
 
 OVER = {"hybrid": "clcae", "pti": "optimisation_w"}
@@ -103,9 +103,9 @@ def make_inverter(
     Args:
         name: one of `METHODS`.
         generator: the world's own generator, if it is loaded already.
-        weights: network of a trained method (with `hybrid`, of the one it begins with), or its file; the
-            world's own if None.
-        steps: number of optimisation steps (with PTI, of tuning) for each image; the method's own if None.
+        weights: network of a trained method (for `hybrid`, of its initial encoder), or its file; the world's
+            own if None.
+        steps: number of optimisation steps (for PTI, of tuning) per image; the method's default if None.
         perceptual: distance in the loss of methods that optimise: the world's in the role "train",
             another one, or "none" to leave the term out. An inverter's `objective` names it.
 
@@ -147,7 +147,7 @@ def make_inverter(
 def _distance(
     name: str, world: World, perceptual: Distance | str, device: torch.device | str
 ) -> Distance | None:
-    """Return the perceptual distance in a method's loss; None only if the term was to be left out."""
+    """Return the perceptual distance in a method's loss; None if `perceptual` is "none"."""
     if not isinstance(perceptual, str):
         return perceptual
     if perceptual == "none":
@@ -156,5 +156,5 @@ def _distance(
         return world.perceptual("train", device)
     except WorldError as error:
         raise WorldError(
-            f"{name} minimises a perceptual distance: {error}; or leave the term out with perceptual='none'"
+            f"{name} minimises a perceptual distance: {error}; or omit the term with perceptual='none'"
         ) from error

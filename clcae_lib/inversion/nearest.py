@@ -1,7 +1,7 @@
-"""The two inverters without search: the mean face, and the nearest code in the embedding of alignment.
+"""Two trivial inverters: the mean face, and the nearest code in the embedding of alignment.
 
-The contrastive encoders of arXiv 2211.11448, section 3.1, embed a code close to its image. So among many
-codes drawn at random, the one whose embedding is nearest to an image's is a baseline for encoders.
+The contrastive encoders of arXiv 2211.11448, section 3.1, embed a code close to its image. A baseline for
+encoders is the one of many random codes whose embedding is nearest to that of the image.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ BLOCK = 1000
 
 
 class MeanFaceInverter:
-    """The mean code, whatever the image; the baseline of every inverter."""
+    """Returns the mean code for every image; the baseline of every inverter."""
 
     def __init__(self, generator: Generator) -> None:
         self.generator = generator
@@ -34,10 +34,10 @@ class MeanFaceInverter:
 
 
 class NearestCodeInverter:
-    """The code in W, among many drawn at random, whose embedding is nearest to the image's.
+    """Returns the one of many random codes in W whose embedding is nearest to the image's.
 
-    The embeddings of the codes are cached for each generator and alignment; the codes themselves are
-    regenerated from their seeds where they are needed.
+    The embeddings of the codes are cached for each generator and alignment; the codes are regenerated from
+    their seeds when needed.
 
     Args:
         image_encoder: encoder of images to unit vectors.
@@ -79,10 +79,10 @@ class NearestCodeInverter:
 
         Raises:
             WorldError: the world has no alignment; the message has the command that trains it.
-            ValueError: the file holds something else.
+            ValueError: the file is of another kind.
         """
         if isinstance(path, nn.Module):
-            raise ValueError("weights: nearest_code takes the file of an alignment, which is two networks")
+            raise ValueError("weights: give nearest_code the file of an alignment, not a network")
         path = path or world.require("alignment", command=f"clcae train alignment --world {world.name}")
         images, codes, _ = load_alignment(path, device=generator.w_avg.device)
         return cls(generator, images, codes, bank=bank, seed=seed)
@@ -103,7 +103,7 @@ class NearestCodeInverter:
         return torch.stack([blocks[i // BLOCK][i % BLOCK] for i in indices.tolist()])
 
     def embeddings(self) -> Float[Tensor, "n e"]:
-        """Return unit vectors of all codes of the bank, from the cache where it has them."""
+        """Return unit vectors of all codes of the bank, from the cache if it has them."""
         path = self.bank_file
 
         def make() -> None:
@@ -115,7 +115,7 @@ class NearestCodeInverter:
 
     @property
     def bank_file(self) -> Path:
-        """The cache file of the embeddings, named by codes, networks and the program that makes them."""
+        """The cache file of the embeddings; codes, networks and program determine its name."""
         networks = (self.generator.style, self.latent_encoder)
         states = [{k: v.cpu() for k, v in network.state_dict().items()} for network in networks]
         digests = [hashlib.sha256(safetensors.torch.save(state)).hexdigest() for state in states]

@@ -1,9 +1,9 @@
-"""Inversion by optimisation, image by image: the slow baseline that every encoder is measured against.
+"""Inversion by optimisation of each image: the slow baseline that encoders are compared with.
 
 In W it is the projector of StyleGAN2 (arXiv 1912.04958, appendix D): Adam from the mean code, a learning rate
-that rises and falls, noise on the code that fades, and noise maps of each image's own. In W+ (arXiv
+that rises and falls, decreasing noise on the code, and separate noise maps for each image. In W+ (arXiv
 1904.03189) every layer has its own code. In F (arXiv 2011.04058) the activation at 16x16 is optimised too,
-and held near the one that the codes give.
+and kept near the activation of the codes.
 """
 
 import math
@@ -25,7 +25,7 @@ from clcae_lib.spaces import SPACES, broadcast_w
 from clcae_lib.worlds.perceptual import distance_name
 
 RISE, FALL, QUIET = 0.05, 0.25, 0.75
-"""Shares of the steps: the learning rate's rise and fall; the share after which the code has no noise."""
+"""Shares of the steps: the learning rate's rise, its fall, and the time with noise on the code."""
 CODE_NOISE = 0.05
 """The projector's noise on a code of W. With 300 steps it costs the portraits 0.9 dB."""
 SMALLEST = 8
@@ -44,12 +44,12 @@ class Settings:
             one value suits every generator; of the weights with PTI.
         code_noise: noise on the code at the start, as a share of the spread of W (the root mean square
             distance from its mean); by default `CODE_NOISE` in W, and none elsewhere.
-        feature_weight: weight of the mean square of what F adds to its initial difference from the
-            generator's own activation, in the activation's standard deviations.
+        feature_weight: weight of the mean square of the change of F's difference from the generator's own
+            activation, in the activation's standard deviations.
         noise_weight: weight of the noise regularisation, where the generator uses noise.
         locality_weight: weight of PTI's locality term (arXiv 2106.05744, section 3.3).
         locality_distance: distance from the pivot to that term's codes, as a share of the spread of W.
-        locality_every: number of steps from one use of that term to the next.
+        locality_every: that term is used once in this many steps.
 
     Raises:
         ValueError: `steps` is negative.
@@ -73,7 +73,7 @@ class Settings:
 
 
 HYBRID = Settings(steps=50, lr=0.05, code_noise=0.0)
-"""No noise on the code, which would move it away from the encoder's."""
+"""Settings without noise on the code, which would move it away from the encoder's code."""
 
 
 class Optimiser:
@@ -99,7 +99,7 @@ class Optimiser:
 
 
 class OptimisationInverter(Optimiser):
-    """Adam on the codes of each image, from the mean code or initial codes; the network is not changed.
+    """Optimises the codes of each image with Adam, from the mean code or initial codes; weights are fixed.
 
     Where the generator uses noise, each image's noise maps are optimised too.
 
@@ -135,7 +135,7 @@ class OptimisationInverter(Optimiser):
         """Return the codes of images in [-1, 1]; from the mean code, `w` is the mean of the layers' codes.
 
         Args:
-            start: initial codes, one for each image; their `w` stays, unless the space is `w`.
+            start: initial codes, one for each image; their `w` is kept, unless the space is `w`.
             batch_size: number of images optimised together; each has its own optimum.
         """
         found = []
@@ -168,7 +168,7 @@ class OptimisationInverter(Optimiser):
         return search.found() if settings.steps else search.begin
 
     def _loss(self, search: "_Search", codes: Inversion, targets: Tensor) -> Tensor:
-        """Return a sum over images, so that each has its own optimum."""
+        """Return the sum of the images' losses; each image has its own optimum."""
         settings = self.settings
         loss = self.image_loss(codes.decode(self.generator, self.space), targets)
         if "feature" in search.variables:
@@ -186,13 +186,13 @@ class OptimisationInverter(Optimiser):
 
 
 class HybridInverter(Optimiser):
-    """Any encoder's codes, refined by a few steps in the last of its spaces (as in arXiv 1609.03552, 3.4).
+    """Refines any encoder's codes by a few steps in its last space (as in arXiv 1609.03552, section 3.4).
 
-    That is W+, and F with it where the encoder has F; `w` stays the encoder's.
+    That is W+, and also F if the encoder has F; `w` is not changed.
 
     Args:
         encoder: inverter that gives the initial codes, and the generator.
-        settings: steps and so on; with 0 steps the encoder's codes are returned.
+        settings: settings of the optimisation; with 0 steps the encoder's codes are returned.
     """
 
     def __init__(
@@ -213,10 +213,10 @@ class HybridInverter(Optimiser):
 
 
 class _Search:
-    """The variables of a batch: steps away from the initial codes, zero at first, and noise maps."""
+    """The variables of a batch: offsets from the initial codes, zero at first, and noise maps."""
 
     def __init__(self, inverter: OptimisationInverter, begin: Inversion, *, tied: bool) -> None:
-        """With `tied`, `w` is the mean of the layers' codes."""
+        """Create the variables; with `tied`, `w` is the mean of the layers' codes."""
         self.generator, self.space, self.begin, self.tied = inverter.generator, inverter.space, begin, tied
         self.spread = self.generator.w_std.square().mean().sqrt()
         self.reach = self.spread * math.sqrt(self.generator.style_dim)
@@ -238,7 +238,7 @@ class _Search:
             value.requires_grad_()
 
     def codes(self, noise: float = 0.0, source: torch.Generator | None = None) -> Inversion:
-        """Return the current codes, with noise on them that is the same for all images of a batch."""
+        """Return the current codes, plus noise that is the same for all images of a batch."""
         step = self.spread * self.variables["code"]
         if noise > 0:
             drawn = torch.randn(step.shape[1:], generator=source).to(step)
@@ -257,7 +257,7 @@ class _Search:
 
     @torch.no_grad()
     def found(self) -> Inversion:
-        """Return the codes without noise on them and without gradient."""
+        """Return the codes without noise and without gradient."""
         return self.codes().map(lambda part: part.detach().clone())
 
     def _own(self, w_plus: Tensor, decoder: Plain) -> Tensor:
@@ -269,7 +269,7 @@ def schedule(done: float, least: float = 0.0) -> float:
 
     Args:
         done: share of the optimisation before this step.
-        least: share of a step, so that the first one moves.
+        least: share of one step, so that the first step is not zero.
     """
     rise = min(1.0, (done + least) / RISE)
     fall = min(1.0, (1 - done) / FALL)
@@ -288,14 +288,14 @@ def noise_regularization(maps: Iterable[Float[Tensor, "n 1 1 h w"]]) -> Float[Te
                 of_map = of_map + (value * shifted).mean(dim=(1, 2, 3)).square().sum()
             if value.shape[-1] <= SMALLEST:
                 break
-            value = 2 * avg_pool2d(value, 2)  # the mean of four has half the deviation
+            value = 2 * avg_pool2d(value, 2)  # the mean of four values has half their standard deviation
         total = total + of_map
     return total
 
 
 @torch.no_grad()
 def standardise_(maps: Float[Tensor, "n 1 1 h w"]) -> None:
-    """Bring each noise map to mean 0 and standard deviation 1, in place."""
+    """Normalise each noise map to mean 0 and standard deviation 1, in place."""
     axes = (1, 2, 3, 4)
     maps.sub_(maps.mean(dim=axes, keepdim=True))
     maps.div_(maps.square().mean(dim=axes, keepdim=True).sqrt().clamp(min=1e-8))

@@ -23,13 +23,12 @@ from clcae_lib.worlds import World, get_world
 
 
 class PspEncoder(nn.Module):
-    """Map images to W+: each layer has its own style block on the pyramid, added to the mean code.
+    """Map images to W+: each layer has its own style block on the pyramid; the mean code is added.
 
     Args:
         resolution: side of the generator's images; the encoder sees at most 256 pixels.
         pictures: number of images joined in the channels: 1, or 2 as in ReStyle's encoders.
-        pyramid: whether layers read three levels; else all read the coarsest map, as in ReStyle's simpler
-            encoder.
+        pyramid: whether layers read three levels; if not, all read the coarsest map, as in ReStyle's encoder.
     """
 
     w_avg: Tensor
@@ -81,11 +80,11 @@ class PspEncoder(nn.Module):
 
     @torch.no_grad()
     def attach(self, generator: nn.Module) -> None:
-        """Set the mean code to the generator's."""
+        """Set the mean code to that of the generator."""
         self.w_avg.copy_(generator.w_avg)
 
     def _widen(self, images: int) -> None:
-        """Give the backbone's first convolution the channels of several images."""
+        """Extend the backbone's first convolution to the channels of several images."""
         name, first = first_convolution(self.body)
         bias = first.bias is not None
         wide = nn.Conv2d(3 * images, first.out_channels, 3, first.stride, first.padding, bias=bias)
@@ -131,7 +130,7 @@ class PeerInverter(EncoderInverter):
             path = world.require(f"peer_{methods[0]}", command=command)
         tensors, metadata = read_as(path, "peer")
         found, published = metadata.get("method"), metadata.get("preset") == "published"
-        inner = published and found == "hfgi" and "e4e" in methods  # HFGI's codes are those of the e4e in it
+        inner = published and found == "hfgi" and "e4e" in methods  # an HFGI file contains an e4e
         if found not in methods and not inner:
             held = f"{path} holds {str(found)[:80]!r}"
             raise WeightsError(f"{held}, not {' or '.join(methods)}; give another file")
@@ -148,7 +147,7 @@ class PeerInverter(EncoderInverter):
 
 
 def _require_same(generator: Generator, begins: Sequence[float], path: Path | str) -> None:
-    """Refuse another generator than the official encoder's, by the first numbers of its constant."""
+    """Refuse a generator that is not the official encoder's, by the first numbers of its constant."""
     own = generator.input["input"].flatten()[: len(begins)].cpu()
     if not torch.allclose(own, torch.tensor(begins), rtol=0.01, atol=0.01):
         raise WeightsError(

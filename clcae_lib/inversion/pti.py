@@ -1,11 +1,11 @@
 """Pivotal tuning (arXiv 2106.05744): an editable code of W, then a generator tuned for each image.
 
-The pivot is near the image but cannot equal it. So the generator is tuned until the pivot gives the image,
-while images of other codes are held to what they were (section 3.3). The mapping network is not tuned.
+The image of the pivot is near the given image but not equal. So the generator is tuned until it is, while the
+images of other codes are kept unchanged (section 3.3). The mapping network is not tuned.
 
 Each image keeps its own copy of the weights: 3.4 MB for the portraits' generator of 0.85 million parameters,
-115 MB for a published one at 1024 pixels, with which a few images should be inverted at a time. Images are
-tuned and decoded one at a time, since a convolution has one set of weights.
+115 MB for a published one at 1024 pixels, which limits the number of images. Images are tuned and decoded one
+at a time, because a convolution has one set of weights.
 """
 
 from collections.abc import Mapping
@@ -22,11 +22,11 @@ from clcae_lib.inversion.optimisation import Distance, Optimiser, Settings, sche
 
 MAPPING = "style."
 PTI = Settings(steps=200, lr=0.001)
-"""Settings of tuning; a pivot has its own."""
+"""Settings of tuning; the pivot has its own settings."""
 
 
 class PtiInverter(Optimiser):
-    """A pivot in W for each image, then Adam on a copy of the generator's weights.
+    """Finds a pivot in W for each image, then tunes a copy of the generator's weights with Adam.
 
     Args:
         pivot: inverter that finds the pivots; its generator is tuned.
@@ -45,7 +45,7 @@ class PtiInverter(Optimiser):
         with torch.no_grad():
             pivots = self.pivot.invert(images)
         codes = Inversion.from_w(pivots.w, self.generator)
-        pivots = replace(codes, decoder=pivots.decoder.tuned({}))  # with noise maps where there are some
+        pivots = replace(codes, decoder=pivots.decoder.tuned({}))  # with noise maps if there are any
         for i in tqdm(range(len(images)), desc="tune", disable=not progress):
             found.append(self._tune(images[i : i + 1], pivots[i]))
         return Inversion.cat(found)
@@ -70,7 +70,7 @@ class PtiInverter(Optimiser):
         return replace(pivot, decoder=pivot.decoder.tuned(tuned))
 
     def _weights(self) -> dict[str, Tensor]:
-        """Return a copy of the synthesis network's weights, with a batch of one in front."""
+        """Return a copy of the synthesis network's weights, with a batch dimension of one."""
         named = self.generator.named_parameters()
         return {
             name: value.detach().clone()[None].requires_grad_()

@@ -1,4 +1,4 @@
-"""ReStyle: an encoder sees its own reconstruction and corrects it (arXiv 2104.02699, section 3)."""
+"""ReStyle: an encoder corrects its own reconstruction in several steps (arXiv 2104.02699, section 3)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STEPS = 3
 
 
 class RestyleInverter(PeerInverter):
-    """ReStyle over pSp's or e4e's encoder, from the mean face.
+    """ReStyle with the encoder of pSp or e4e, from the mean face.
 
     Args:
         encoder: encoder of image and reconstruction, joined in the channels.
@@ -50,13 +50,13 @@ def refine(
     steps: int,
     noise: str = "fixed",
 ) -> Iterator[Codes]:
-    """Yield the codes after each correction; no gradient flows from one correction to those before it.
+    """Yield the codes after each correction; no gradient flows to earlier corrections.
 
-    Each adds `E(image, reconstruction)` to the current codes, beginning with the mean code.
+    Each adds `E(image, reconstruction)` to the current codes, which start at the mean code.
 
     Args:
         encoder: encoder of images and reconstructions, joined in the channels.
-        noise: noise of the reconstructions, as in `Generator.synthesis`; by default as `Inversion.decode`.
+        noise: noise of the reconstructions, as in `Generator.synthesis`; by default as in `Inversion.decode`.
     """
     images = to_encoder_side(images)
     w, w_plus = generator.w_avg[None], generator.w_avg[None, None]
@@ -65,7 +65,7 @@ def refine(
             rows = w_plus.expand(len(w_plus), generator.n_latent, -1)
             made = generator.synthesis(rows.detach(), noise=noise).to(images)
             made = to_encoder_side(made)
-            spare = (made.shape[-2] - images.shape[-2]) // 2  # black rows, of cars that are seen without them
+            spare = (made.shape[-2] - images.shape[-2]) // 2  # the black rows of cars
             made = made[:, :, spare : spare + images.shape[-2]].expand_as(images)
         change = encoder(torch.cat([images, made], dim=1))
         w = change.w - encoder.w_avg + w.detach()
