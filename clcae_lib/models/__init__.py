@@ -1,4 +1,4 @@
-"""The networks, without data or training."""
+"""The network architectures."""
 
 from clcae_lib.models._discriminator import Discriminator
 from clcae_lib.models._ops import make_kernel

@@ -27,7 +27,7 @@ class Blur(Filter):
 
 
 class ConvLayer(nn.Sequential):
-    """Convolution with its bias and activation; with `taps`, filtered first and halved in size."""
+    """Convolution with bias and activation; with `taps`, the input is first filtered, and its size halved."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class ConvLayer(nn.Sequential):
     def forward(self, x: Float[Tensor, "n i h w"], gain: float = 1.0) -> Float[Tensor, "n o h2 w2"]:
         """Return `gain` times the layer's output.
 
-        Leaky ReLU commutes with positive factors, so they are multiplied into the weights, which is faster.
+        Leaky ReLU commutes with positive factors, so they are applied to the weights, which is faster.
         """
         layers = list(self)
         if isinstance(layers[0], Blur):
@@ -91,7 +91,7 @@ class Discriminator(nn.Module):
     Args:
         size: side of the images, a power of two of at least 8.
         channels: width at each resolution from 4 to `size`; default, the published widths. The resolutions
-            may be texts, as in JSON.
+            may be strings, as in JSON.
 
     Raises:
         ValueError: `size` is not a power of two of at least 8, or a width is missing.
@@ -115,12 +115,12 @@ class Discriminator(nn.Module):
         return self.final_linear(x.flatten(1))
 
     def load_lower(self, lower: "Discriminator") -> None:
-        """Copy the weights of a discriminator of smaller images: all but its fromRGB layer.
+        """Copy the weights of a discriminator of smaller images, except its fromRGB layer.
 
-        Blocks of higher resolution keep their weights. So a training at 32 pixels continues at 64.
+        Blocks of higher resolution keep their weights. So training at 32 pixels can continue at 64.
 
         Raises:
-            ValueError: `lower` is not smaller, or has other widths at the resolutions both share.
+            ValueError: `lower` is not smaller, or has other widths at the shared resolutions.
         """
         shift = int(math.log2(self.size // max(lower.size, 1))) if lower.size < self.size else 0
         if shift == 0:

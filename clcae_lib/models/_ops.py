@@ -2,9 +2,9 @@
 
 Parameter names, shapes and arithmetic follow the widely used PyTorch layout of StyleGAN2, so that its
 checkpoints load. Weights are stored unscaled ("equalised learning rate"): a layer multiplies its weight by a
-constant when it runs. Where that layout gives each sample its own kernel, these layers scale the
-activations instead, which is the same sum in another order and needs no grouped convolution. The kernel is
-scaled only without gradients, for a single image whose kernel is smaller than its activations.
+constant when it runs. That layout gives each sample its own kernel. These layers scale the
+activations instead: the same sum in another order, without a grouped convolution. Only without gradients, and
+for a single image whose kernel is smaller than its activations, the kernel is scaled.
 """
 
 import math
@@ -39,8 +39,8 @@ def _depthwise(kernel: Float[Tensor, "k k"], x: Tensor) -> Tensor:
 class _Blur(torch.autograd.Function):
     """Depthwise convolution with a constant kernel.
 
-    Its derivative is again such a filter. Autograd's own second derivative also computes one for the kernel,
-    channel by channel, which is not needed: gradient penalties take half as long with this one.
+    Its derivative is again such a filter. Autograd's second derivative also computes a gradient of the
+    kernel, channel by channel, which is not needed: without it, gradient penalties take half as long.
     """
 
     @staticmethod
@@ -63,8 +63,9 @@ def blur(
 ) -> Float[Tensor, "n c h2 w2"]:
     """Return `x`, zero-padded by `pad` (before, after) on both axes, filtered.
 
-    One depthwise convolution. Two one-dimensional passes, sums of shifted copies, a filter folded into the
-    next convolution, and strides inside the filter were measured slower on a CPU, backward included.
+    This is one depthwise convolution. Two one-dimensional passes, sums of shifted copies, a filter folded
+    into the next convolution, and strides inside the filter were slower on a CPU, including the backward
+    pass.
     """
     return _Blur.apply(x, kernel.flip(0, 1), pad)
 
@@ -154,7 +155,7 @@ class EqualConv2d(nn.Module):
 
 
 class Filter(nn.Module):
-    """Hold a low-pass filter as a buffer `kernel`, as the published layout does."""
+    """Stores a low-pass filter as the buffer `kernel`, as in the published layout."""
 
     def __init__(self, taps: Sequence[float], *, gain: float = 1.0) -> None:
         super().__init__()
@@ -192,7 +193,7 @@ class ModulatedConv2d(nn.Module):
     def style(
         self, w: Float[Tensor, "n d"], offset: Float[Tensor, "#n i"] | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the factor of each input channel, and that of each output channel (or None), in float32."""
+        """Return the factors of the input channels and of the output channels (or None), in float32."""
         with torch.autocast(w.device.type, enabled=False):
             style = self.modulation(w.float())
             if offset is not None:
@@ -205,7 +206,7 @@ class ModulatedConv2d(nn.Module):
     def convolve(
         self, x: Float[Tensor, "n i h w"], weight: Float[Tensor, "o i k k"] | None = None
     ) -> Float[Tensor, "n o h2 w2"]:
-        """Return the plain convolution of scaled activations, upsampled where the layer does that."""
+        """Return the plain convolution of scaled activations, upsampled in an upsampling layer."""
         weight = self.weight[0] * self.scale if weight is None else weight
         if not self.upsampling:
             return F.conv2d(x, weight, padding=self.padding)
@@ -222,8 +223,8 @@ class ModulatedConv2d(nn.Module):
     ) -> Float[Tensor, "n o h2 w2"]:
         """Return `gain` times the whole layer's output, in new memory; without gradients.
 
-        A single image's factors scale the kernel where it is smaller than the activations (in fine layers),
-        else the activations.
+        For a single image the factors scale the kernel if it is smaller than the activations (in fine
+        layers); otherwise they scale the activations.
         """
         style, factor = self.style(w, offset)
         factor = torch.full_like(style[:, :1], gain) if factor is None else factor * gain
@@ -240,7 +241,7 @@ class ModulatedConv2d(nn.Module):
         w: Float[Tensor, "n d"],
         offset: Float[Tensor, "#n i"] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the convolution of `x` under the style of `w`, and the factors still to be multiplied in.
+        """Return the convolution of `x` with the style of `w`, and the factors that must still be applied.
 
         `offset` is added to the style, before the output is normalised.
         """

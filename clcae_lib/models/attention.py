@@ -1,7 +1,7 @@
 """Cross-attention between codes and image tokens (arXiv 2211.11448, section 3.2).
 
-The published block has one key, so its softmax is always 1. This one has the tokens of a whole feature map,
-with positions, as keys.
+The published block has a single key, so its softmax is always 1. The keys of this block are the tokens of a
+whole feature map, with positions.
 """
 
 import math
@@ -65,8 +65,8 @@ def sine_positions(
 ) -> Float[Tensor, "t d"]:
     """Return fixed 2-D position codes of a map's pixels, row by row, in [-1, 1].
 
-    Half the channels encode the row, half the column, relative to the map's size. They are kept on each
-    device, because a copy in every step would make the host wait.
+    Half the channels encode the row, half the column, relative to the map's size. They are cached for each
+    device, because the host would have to wait for a copy in every step.
     """
     bands = math.ceil(dim / 4)
     frequencies = math.pi * 2.0 ** torch.linspace(-1, math.log2(max(height, width, 2)) - 1, bands)

@@ -1,7 +1,7 @@
 """The convolutional backbone and feature pyramid of image encoders (arXiv 2211.11448, section 3.2).
 
-A backbone turns an image of side E into three maps: c1 (E/4), c2 (E/8) and c3 (E/16). Alignment trains one,
-and the inversion encoder starts from it.
+A backbone maps an image of side E to three maps: c1 (E/4), c2 (E/8) and c3 (E/16). The inversion encoder
+starts from the backbone that alignment has trained.
 """
 
 import math
@@ -22,7 +22,7 @@ SMALL = (24, 48, 96, 128, 160)
 
 
 class Codes(NamedTuple):
-    """The codes of a batch of images; `feature` is None where a network has no F."""
+    """The codes of a batch of images; `feature` is None if the network has no F."""
 
     w: Float[Tensor, "n d"]
     w_plus: Float[Tensor, "n l d"]
@@ -61,7 +61,7 @@ class ResidualBlock(nn.Module):
 
 
 class Backbone(nn.Module):
-    """A small residual backbone without batch statistics: training and inference are one function.
+    """A small residual backbone without batch statistics, so training and inference compute the same.
 
     Args:
         widths: channels at full side, E/2, E/4 (c1), E/8 (c2) and E/16 (c3).
@@ -105,7 +105,7 @@ class Pyramid(nn.Module):
     """T1 = c3, T2 = up(T1) + 1x1(c2), T3 = up(T2) + 1x1(c1), all of width `dim`.
 
     Args:
-        channels: channels of c1, c2 and c3. A 1x1 convolution brings c3 to `dim` where it has others.
+        channels: channels of c1, c2 and c3. A 1x1 convolution changes those of c3 to `dim` if necessary.
         dim: channels of every level.
     """
 
@@ -132,7 +132,7 @@ def upsample_add(
 
 
 class StyleBlock(nn.Module):
-    """Turn a map into one vector: stride-2 convolutions down to a single pixel, then a linear layer.
+    """Map a feature map to one vector: stride-2 convolutions down to a single pixel, then a linear layer.
 
     Args:
         side: longer side of the map, in pixels; its logarithm is the number of convolutions.

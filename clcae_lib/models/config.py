@@ -11,7 +11,7 @@ from torch import nn
 def configured(init: Callable[..., None]) -> Callable[..., None]:
     """Decorate a network's `__init__` so that `self.config` holds its arguments, defaults included.
 
-    They are JSON values if the arguments are: `type(network)(**network.config)` builds the same network.
+    `type(network)(**network.config)` builds the same network. JSON arguments stay JSON values.
     Weights files store them as metadata `config`.
     """
     signature = inspect.signature(init)

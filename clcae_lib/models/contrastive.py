@@ -12,7 +12,7 @@ from clcae_lib.models.config import configured
 
 
 def projection_head(inputs: int, outputs: int) -> nn.Sequential:
-    """Return the last step into the embedding, apart from the encoder's own features."""
+    """Return the head that projects an encoder's features into the embedding."""
     return nn.Sequential(nn.Linear(inputs, inputs), nn.GELU(), nn.Linear(inputs, outputs))
 
 
@@ -22,7 +22,7 @@ class ImageEncoder(nn.Module):
     The backbone has the inversion encoder's layout, so that inversion can start from its weights.
 
     Args:
-        resolution: side of the images; more than 256 is averaged down to 256.
+        resolution: side of the images; larger ones are averaged down to 256.
     """
 
     @configured
@@ -52,7 +52,7 @@ class LatentEncoder(nn.Module):
 
     The paper's latent encoder is a transformer. But a code is one token, and attention over one token is a
     linear map (its softmax is 1). The rest of a transformer layer is a residual pre-norm feed-forward layer,
-    and it is written as that.
+    which is what this encoder has.
     """
 
     w_avg: Tensor
@@ -77,7 +77,7 @@ class LatentEncoder(nn.Module):
         """Set mean and standard deviation from samples of W.
 
         The standard deviation of a coordinate is at least a tenth of the root mean square of all, so that a
-        nearly constant one is not amplified.
+        nearly constant coordinate is not amplified.
         """
         std = w.std(dim=0)
         self.w_avg.copy_(w.mean(dim=0))

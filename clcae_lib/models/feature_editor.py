@@ -1,7 +1,7 @@
-"""A network that carries F along an edit, in place of `F + G5(edited) - G5(unedited)`.
+"""A network that adapts F to an edit, instead of `F + G5(edited) - G5(unedited)`.
 
-The formula (arXiv 2211.11448, section 3.4) keeps what F adds to the generator's activation where it was, also
-where the edit moves the face. This is the project's own addition, after the editor of arXiv 2406.10601.
+The formula (arXiv 2211.11448, section 3.4) keeps the residual `F - G5(unedited)` at its place, even if the
+edit moves the face. The network is this project's addition, after the editor of arXiv 2406.10601.
 """
 
 import torch
@@ -15,7 +15,7 @@ Activation = Float[Tensor, "n c h w"]
 
 
 class _Block(nn.Module):
-    """Two convolutions beside a skip connection."""
+    """Two convolutions with a skip connection."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -26,14 +26,14 @@ class _Block(nn.Module):
 
 
 class FeatureEditor(nn.Module):
-    """Predict what F adds to the generator's activation once the codes are edited: the new residual.
+    """Predict the residual, F minus the generator's activation, of the edited codes.
 
-    The residual is moved along a flow, scaled and added to, in proportion to the edit. A fresh network, and
-    an edit of strength 0, leave it as it is.
+    The residual is warped by a flow, scaled and shifted, in proportion to the edit. An untrained network, or
+    an edit of strength 0, does not change it.
 
     Args:
         side: side of F, in pixels.
-        flows: number of groups of channels with a flow of their own; it divides `channels`.
+        flows: number of groups of channels, each with its own flow; it divides `channels`.
     """
 
     @configured

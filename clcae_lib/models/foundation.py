@@ -1,6 +1,6 @@
 """The inversion encoder of preset `foundation` (arXiv 2211.11448, section 3.2): image to w, then W+, then F.
 
-Its input is a feature pyramid T1, T2, T3 of the image. w is computed from T1; each layer of W+ from w by
+It first computes a feature pyramid T1, T2, T3 of the image. w is computed from T1; each layer of W+ from w by
 attention to the tokens of its level; F from T3 by attention to T3 and to the tokens of W+. The query of a
 layer is w + e, where e is a learned layer embedding. The switches give the variants of the ablations.
 """
@@ -40,8 +40,8 @@ class FoundationEncoder(nn.Module):
     Args:
         resolution: side of the generator's images (a power of two); the encoder sees at most 256 pixels.
         style_dim: length D of a code, and the width of pyramid and attention.
-        feature_channels: channels of F, those of the generator's activation at its side.
-        feature_side: side of F, the generator's second activation there; 16 in the paper.
+        feature_channels: channels of F, equal to those of the generator's activation at its side.
+        feature_side: side of F and of the generator's activation that it replaces; 16 in the paper.
         wplus_attention: `spatial`: keys are the tokens of the layer's level; `single`: one pooled vector per
             layer, as published; `none`: that vector is added to w without attention, as in pSp.
         feature_attention: `spatial`: keys are T3's pixels and the tokens of W+; `single`: one key, w, as
@@ -112,13 +112,13 @@ class FoundationEncoder(nn.Module):
 
         The maps are `coarse`, `medium` and `fine` (queries are the level's layers of W+, tokens its pixels,
         row by row) and `feature` (queries are the pixels of F, tokens T3's pixels, then the layers of
-        W+). There is no map of a block that a switch leaves out.
+        W+). A block that a switch removes has no map.
         """
         return self._encode(images, need_weights=True)
 
     @torch.no_grad()
     def attach(self, generator: nn.Module) -> None:
-        """Set the mean code to the generator's."""
+        """Set the mean code to that of the generator."""
         self.w_avg.copy_(generator.w_avg)
 
     def _encode(
@@ -134,7 +134,7 @@ class FoundationEncoder(nn.Module):
         return Codes(offset + self.w_avg, wplus_offset + self.w_avg, feature), maps or {}
 
     def _tokens(self, level: Tensor, name: str) -> Float[Tensor, "n t d"] | None:
-        """Return the pixels of a level as keys, or None where no block needs them."""
+        """Return the pixels of a level as keys, or None if no block needs them."""
         if name not in self.token_norms:
             return None
         positions = sine_positions(*level.shape[-2:], level.shape[1], level.device).to(level)
@@ -169,7 +169,7 @@ class FoundationEncoder(nn.Module):
     def _attend_single(
         block: CrossAttention, queries: Tensor, keys: Tensor, name: str, maps: Weights
     ) -> Tensor:
-        """Attend from every layer to its own one vector: layers become entries of the batch."""
+        """Return the attention of every layer to its one vector; layers are handled as batch entries."""
         shape = queries.shape[:2]
         out = _attend(block, queries.flatten(0, 1)[:, None], keys.flatten(0, 1)[:, None], name, maps)
         if maps is not None:

@@ -1,7 +1,7 @@
 """The official identity networks: IR-SE50 (ArcFace, arXiv 1801.07698) and MoCo v2 (arXiv 2003.04297).
 
 The paper (arXiv 2211.11448, section 3.3) compares cars in MoCo's features; the official code uses the face
-network for cars too. It sees the middle of the face at 112 pixels.
+network for cars too. The input of the face network is the middle of the face at 112 pixels.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class _Embedding(nn.Module):
 def face_crop(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 112 112"]:
     """Return rows 35 to 223 and columns 32 to 220 of images of 256 pixels, averaged down to 112x112.
 
-    Larger images are averaged down to 256 first; the rows of flatter ones end with the image.
+    Larger images are first averaged down to 256; images with fewer rows give fewer rows.
     """
     return adaptive_avg_pool2d(to_encoder_side(images)[:, :, ROWS, COLUMNS], ARCFACE_SIDE)
 
@@ -42,7 +42,7 @@ class ArcFace(IrBackbone, _Embedding):
         self, dim: int = 512, *, widths: Sequence[int] = WIDTHS, units: Sequence[int] = UNITS
     ) -> None:
         super().__init__(widths=widths, units=units)
-        last, body = widths[-1], self._modules.pop("body")  # the layout has the body last
+        last, body = widths[-1], self._modules.pop("body")  # `body` is last in the layout
         self.output_layer = nn.Sequential(
             nn.BatchNorm2d(last),
             nn.Dropout(),
@@ -58,9 +58,9 @@ class ArcFace(IrBackbone, _Embedding):
 
 
 class MocoFeatures(_Embedding):
-    """Map images to unit vectors of 2048 numbers: the network below its projection head, torchvision's names.
+    """Map images to unit vectors of 2048 numbers: torchvision's ResNet-50 without a projection head.
 
-    It sees images as in its training: at 224 pixels, standardised by ImageNet's mean and deviation.
+    As in its training, images have 224 pixels and are standardised by ImageNet's mean and deviation.
     """
 
     def __init__(self) -> None:

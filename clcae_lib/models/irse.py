@@ -1,7 +1,7 @@
 """The IR-SE residual backbone of the published encoders, under its published parameter names.
 
 IR-SE50 is the face-recognition network (ArcFace, arXiv 1801.07698, with squeeze-and-excitation) that pSp and
-CLCAE use in their encoders. Depth and widths are arguments here, so that a small world can have one.
+CLCAE use in their encoders. Depth and widths are arguments, so that small worlds can use it.
 """
 
 from collections.abc import Sequence
@@ -85,5 +85,5 @@ class IrBackbone(nn.Module):
         return tuple(taps)
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the `maps`; a network that adds heads to this backbone overrides it."""
+        """Return the `maps`; subclasses that add heads to this backbone override this method."""
         return self.maps(images)

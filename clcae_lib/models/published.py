@@ -2,8 +2,8 @@
 
 It differs from the paper (arXiv 2211.11448): every attention block has a single key. Its softmax is always 1,
 so queries, keys and heads have no effect, and W+ and F are linear maps of pooled vectors with a residual.
-`foundation` follows the paper; here published weights give published numbers. Sizes are arguments, with the
-official ones as defaults.
+Preset `foundation` follows the paper; this network reproduces the published numbers with the published
+weights. Sizes are arguments, with the official ones as defaults.
 """
 
 import math
@@ -25,13 +25,14 @@ from clcae_lib.spaces import num_layers
 
 FEATURE_SIDE = 16
 MIN_SIDE = 64
-"""Smaller images have no pixel in the coarsest map."""
+"""Minimum side of images; the coarsest map of smaller ones has no pixel."""
 
 
 def resize_as_pil(images: Float[Tensor, "n 3 h w"], height: int, width: int) -> Float[Tensor, "n 3 h2 w2"]:
-    """Resize photographs in [-1, 1] as the official transform does: by PIL's bilinear filter.
+    """Return resized photographs, in [-1, 1], as the official transform resizes: by PIL's bilinear filter.
 
-    It widens with the reduction, and rounds to 8 bits after the columns and again after the rows.
+    The filter is wider for stronger reductions. Values are rounded to 8 bits after the columns and after the
+    rows.
     """
     levels = _round_to_levels((images.float() + 1) * 127.5)
     for size in ((images.shape[-2], width), (height, width)):
@@ -52,11 +53,11 @@ def to_published_side(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h2
 
 @torch.no_grad()
 def mean_image(generator: Generator, height: int | None = None) -> Float[Tensor, "1 3 h w"]:
-    """Return the image of the mean code at the encoder's size; the official code's x_avg.
+    """Return the image of the mean code at the encoder's size, x_avg in the official code.
 
     Args:
-        height: height of the encoder's images where they are not square. The image is squeezed to it, as the
-            official code does; it crops only photographs of cars.
+        height: height of the encoder's images if they are not square. The image is resized to it, as in the
+            official code, which crops only photographs of cars.
     """
     image = generator.synthesis(generator.w_avg[None])
     side = min(image.shape[-1], ENCODER_SIDE)
@@ -65,7 +66,7 @@ def mean_image(generator: Generator, height: int | None = None) -> Float[Tensor,
 
 
 class PublishedStyleBlock(nn.Module):
-    """Turn a map into one vector: stride-2 convolutions, each with LeakyReLU 0.01, then an EqualLinear."""
+    """Map a feature map to one vector: stride-2 convolutions with LeakyReLU 0.01, then an EqualLinear."""
 
     def __init__(self, inputs: int, outputs: int, *, side: int, hidden: int | None = None) -> None:
         super().__init__()
@@ -80,7 +81,7 @@ class PublishedStyleBlock(nn.Module):
 
 
 class ContentLayer(nn.Module):
-    """The last step to F: stride-2 convolutions down to 16x16, or one of stride 1 on a map of that side."""
+    """The last layers of F: stride-2 convolutions down to 16x16, or one of stride 1 on a 16x16 map."""
 
     def __init__(self, inputs: int, outputs: int, *, side: int) -> None:
         super().__init__()
@@ -101,7 +102,7 @@ def _convolutions(sizes: Sequence[int], *, stride: int) -> nn.Sequential:
 
 
 class PublishedAttention(nn.Module):
-    """A post-norm decoder block without self-attention; `norm1` exists in the layout and is unused."""
+    """A post-norm decoder block without self-attention; `norm1` is part of the layout but unused."""
 
     def __init__(self, dim: int, *, heads: int = 4, hidden: int | None = None, drop: float = 0.1) -> None:
         super().__init__()
@@ -131,7 +132,7 @@ class PublishedEncoder(IrBackbone):
         style_hidden: channels inside the style blocks, `style_dim` if not given.
         hidden: width of the attention blocks' feed-forward layer, `2 * style_dim` if not given.
         heads: number of heads of the attention blocks; it affects only dropout.
-        height: height of the encoder's images where they are not square: 192 for cars, whose width is 256.
+        height: height of the encoder's images if they are not square: 192 for cars, whose width is 256.
 
     Attributes:
         w_avg: mean of W, `[D]`; not in the state_dict.
@@ -185,7 +186,7 @@ class PublishedEncoder(IrBackbone):
 
     @torch.no_grad()
     def attach(self, generator: Generator) -> None:
-        """Set the mean code to the generator's, and the average to its image."""
+        """Set the mean code to that of the generator, and the average to its image."""
         self.w_avg.copy_(generator.w_avg)
         self.average = mean_image(generator, self.config["height"]).to(self.w_avg)
 
@@ -199,7 +200,7 @@ class PublishedEncoder(IrBackbone):
         """Return the codes of images.
 
         Args:
-            average: replacement of the encoder's own average; one for all images, or one each.
+            average: replacement of the encoder's average; one for all images, or one for each.
 
         Raises:
             ValueError: the images have another shape than the average.
@@ -212,7 +213,7 @@ class PublishedEncoder(IrBackbone):
         *,
         average: Float[Tensor, "#n 3 h2 w2"] | None = None,
     ) -> tuple[Float[Tensor, "n l d"], Float[Tensor, "n d h3 w3"]]:
-        """Return what does not depend on an edit: one vector per layer (first w, less the mean), and map p1.
+        """Return what an edit does not change: one vector per layer (first w minus its mean), and map p1.
 
         Raises:
             ValueError: the images have another shape than the average.
@@ -235,7 +236,7 @@ class PublishedEncoder(IrBackbone):
         *,
         edit: Float[Tensor, "#n d"] | None = None,
     ) -> Codes:
-        """Return the codes of the output of `read`."""
+        """Return the codes for the output of `read`."""
         offset = vectors[:, 0] if edit is None else vectors[:, 0] + edit
         keys = torch.cat([offset[:, None], vectors[:, 1:]], dim=1)
         rows = [block(offset[:, None], keys[:, k : k + 1]) for k, block in enumerate(self.cross_attention)]
@@ -247,14 +248,14 @@ class PublishedEncoder(IrBackbone):
         height, width = fine.shape[-2:]
         pixels = self.feature_cross_attention(fine.flatten(2).transpose(1, 2), offset[:, None])
         level = pixels.transpose(1, 2).unflatten(2, (height, width))
-        spare = width - height  # a car's map is 48x64: rows of zeros make it square
+        spare = width - height  # a car's map is 48x64; rows of zeros make it square
         return self.content_layer(pad(level, (0, 0, spare // 2, spare - spare // 2)) if spare else level)
 
 
 def _initialise(network: nn.Module, dim: int) -> None:
     """Set the published initial weights: normal with sd 0.02, gains around 1, biases 0.
 
-    0.02 suits 512 channels. Narrower layers without BatchNorm have a larger sd, or the signal would vanish.
+    0.02 is for 512 channels. Narrower layers without BatchNorm get a larger sd, else the signal would vanish.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

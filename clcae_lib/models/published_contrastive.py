@@ -1,7 +1,8 @@
 """The official code's contrastive encoders, with its arithmetic and parameter names.
 
-The latent encoder is three transformer layers over one token: attention is a linear map there, and
-`pos_embedding`, which the official code adds to queries and keys only, changes nothing. The layout has it.
+The latent encoder has three transformer layers over one token. So attention is a linear map, and the
+`pos_embedding`, which the official code adds only to queries and keys, has no effect; it is part of the
+layout.
 """
 
 import math
@@ -31,7 +32,7 @@ class PublishedHead(nn.Module):
 
 
 class _PublishedBackbone(IrBackbone):
-    """Backbone and first style block; the lateral convolutions exist in the layout and are unused."""
+    """Backbone and first style block; the lateral convolutions are part of the layout but unused."""
 
     def __init__(self, resolution: int, dim: int, widths: Sequence[int], units: Sequence[int]) -> None:
         super().__init__(widths=widths, units=units)
@@ -45,9 +46,9 @@ class _PublishedBackbone(IrBackbone):
 
 
 class PublishedImageEncoder(nn.Module):
-    """Map images, less the image of the mean code, to unit vectors.
+    """Map images, minus the image of the mean code, to unit vectors.
 
-    It was trained on squares of 256 pixels, of cars too; the inversion shows it cars of 192x256, as they are.
+    It was trained on squares of 256 pixels, even for cars; the inversion passes it cars of 192x256 pixels.
 
     Args:
         dim: length of the vectors, and channels of c3.
@@ -87,7 +88,7 @@ class PublishedImageEncoder(nn.Module):
 
 
 class PublishedLatentEncoder(nn.Module):
-    """Map codes, less the mean code, to unit vectors.
+    """Map codes, minus the mean code, to unit vectors.
 
     Args:
         dim: length of code and vector.

@@ -1,7 +1,7 @@
 """The official HFGI: e4e, alignment of the distortion map, and consultation (arXiv 2109.06590, section 3).
 
-The distortion map is the image minus the codes' image, at 256 pixels. The alignment fits it to another image,
-and the consultation makes of it a scale and a shift for the first activation of the generator at 64 pixels.
+The distortion map is the image minus the codes' image, at 256 pixels. The alignment fits it to another image.
+The consultation computes from it a scale and a shift of the generator's first activation at 64 pixels.
 Parameter names, widths and arithmetic are the official code's.
 """
 
@@ -28,14 +28,14 @@ def _stem(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def _units(*widths: int, stride: int = 1) -> nn.Sequential:
-    """Return units without squeeze-and-excitation; the first has the stride."""
+    """Return units without squeeze-and-excitation; the first one has the stride."""
     strides = [stride, *([1] * (len(widths) - 2))]
     pairs = zip(pairwise(widths), strides, strict=True)
     return nn.Sequential(*(IrBlock(*pair, stride=step, excite=False) for pair, step in pairs))
 
 
 def _joined(small: Tensor, skip: Tensor) -> Tensor:
-    """Return `small`, resized to the side of `skip`, and `skip` in its channels."""
+    """Return `small`, resized to the side of `skip`, with the channels of `skip` appended."""
     return torch.cat([interpolate(small, skip.shape[-2:], mode="bilinear"), skip], dim=1)
 
 
@@ -77,7 +77,7 @@ class EqualConvolution(nn.Conv2d):
 
 
 class Condition(nn.ModuleDict):
-    """Two convolutions, a scaled leaky ReLU between them; their names are 0 and 2."""
+    """Two convolutions, named 0 and 2, with a scaled leaky ReLU between them."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__({"0": EqualConvolution(inputs, outputs), "2": EqualConvolution(outputs, outputs)})
@@ -88,7 +88,7 @@ class Condition(nn.ModuleDict):
 
 
 class PublishedConsultant(nn.Module):
-    """Turn an aligned distortion map into a scale and a shift, at a quarter of its side (consultation).
+    """Map an aligned distortion map to a scale and a shift at a quarter of its side (consultation).
 
     Args:
         channels: channels of the generator's activation.
@@ -119,7 +119,7 @@ class PublishedHfgi(nn.Module):
         options: options of `PublishedPeer`.
 
     Attributes:
-        feature_index: number of that activation in the generator: 8, the first at 64 pixels.
+        feature_index: number of that activation in the generator: 8, the first one at 64 pixels.
     """
 
     def __init__(self, resolution: int, *, feature_channels: int = 512, **options: Any) -> None:
@@ -135,7 +135,7 @@ class PublishedHfgi(nn.Module):
         return self.base(images)
 
     def see(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h2 w2"]:
-        """Return images in [-1, 1] at the branch's side; larger ones are sampled, not averaged."""
+        """Return images in [-1, 1] at the side of the branch; larger ones are subsampled, not averaged."""
         return interpolate(images.clamp(-1, 1), (self.side, self.side), mode="bilinear")
 
     def feature(

@@ -1,9 +1,9 @@
 """The official encoders of pSp, e4e and ReStyle, with their arithmetic and parameter names.
 
 pSp (arXiv 2008.00951) has one style block per layer on a feature pyramid. In e4e (arXiv 2102.02766) the first
-layer's block gives a code and the others offsets from it. ReStyle (arXiv 2104.02699) joins an image and its
-reconstruction in the channels, and all of its blocks read the coarsest map; for other images than faces it
-has a ResNet34 (arXiv 1512.03385) without the pooling after the stem. Sizes are arguments.
+layer's block gives a code and the others give offsets from it. ReStyle (arXiv 2104.02699) joins an image and
+its reconstruction in the channels, and all of its blocks read the coarsest map. For images other than faces
+its backbone is a ResNet34 (arXiv 1512.03385) without the pooling after the stem. Sizes are arguments.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ class ResnetBlock(nn.Module):
 
 
 def _resnet_body(widths: Sequence[int], units: Sequence[int]) -> nn.ModuleList:
-    """Return four stages of basic blocks; the first unit of each but the first halves the side."""
+    """Return four stages of basic blocks; the first unit of the last three stages halves the side."""
     blocks = nn.ModuleList()
     for stage, ((inputs, outputs), count) in enumerate(zip(pairwise(widths), units, strict=True)):
         blocks.append(ResnetBlock(inputs, outputs, stride=2 if stage else 1))
@@ -57,9 +57,10 @@ class PublishedPeer(IrBackbone):
         widths: channels of the backbone; the last is `style_dim`.
         style_hidden: channels inside the style blocks, `style_dim` if not given.
         joined: number of images joined in the channels: 1, or 2 in ReStyle.
-        pyramid: whether layers read three levels; else all read the coarsest map.
+        pyramid: whether layers read three levels; if not, all read the coarsest map.
         residual: whether the layers above the first are offsets from it, as in e4e.
-        resnet: whether the backbone is a ResNet of basic blocks, whose stem halves the side, and not IR-SE.
+        resnet: whether the backbone is a ResNet of basic blocks, whose stem halves the side, instead of
+            IR-SE.
     """
 
     w_avg: Tensor

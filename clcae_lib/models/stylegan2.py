@@ -41,7 +41,7 @@ class StyledConv(nn.Module):
         noise: Tensor | None,
         offset: Float[Tensor, "#n i"] | None = None,
     ) -> Float[Tensor, "n o h2 w2"]:
-        """Return the activations; their gain is multiplied in before leaky ReLU, which is the same."""
+        """Return the activations; their gain is applied before leaky ReLU, with the same result."""
         if not torch.is_grad_enabled():
             return self._infer(x, w, noise, offset)
         x, factor = self.conv(x, w, offset)
@@ -52,7 +52,7 @@ class StyledConv(nn.Module):
         return F.leaky_relu(torch.addcmul(shift.to(x.dtype), x, factor), SLOPE)
 
     def _infer(self, x: Tensor, w: Tensor, noise: Tensor | None, offset: Tensor | None) -> Tensor:
-        """Return the same, computed in place: at 1024 pixels, allocation takes as long as the arithmetic."""
+        """Return the output, computed in place: at 1024 pixels, allocation takes as long as arithmetic."""
         x = self.conv.infer(x, w, offset, gain=GAIN)
         x.add_((self.activate.bias * GAIN).to(x.dtype)[:, None, None])
         if noise is not None:
@@ -90,7 +90,7 @@ class Generator(nn.Module):
         size: side S of the images, a power of two of at least 8.
         style_dim: width D of z and w.
         channels: width at each resolution from 4 to `size`; default, the published widths. The resolutions
-            may be texts, as in JSON.
+            may be strings, as in JSON.
         lr_mlp: learning-rate multiplier of the mapping network.
 
     Attributes:
@@ -143,7 +143,7 @@ class Generator(nn.Module):
 
     @property
     def uses_noise(self) -> bool:
-        """Whether the noise of any layer has a strength."""
+        """Whether the noise strength of any layer is not 0."""
         return any(bool(layer.noise.weight.any()) for layer in (self.conv1, *self.convs))
 
     @torch.no_grad()
@@ -155,7 +155,7 @@ class Generator(nn.Module):
 
     @property
     def layers(self) -> list[tuple[int, StyledConv | ToRGB]]:
-        """The synthesis layers in the order they run, each after the number of the W+ layer that it reads."""
+        """The synthesis layers in the order they run, each with the number of its W+ layer."""
         layers: list[tuple[int, StyledConv | ToRGB]] = [(0, self.conv1), (1, self.to_rgb1)]
         for block, to_rgb in enumerate(self.to_rgbs):
             first = 2 * block + 1
@@ -165,7 +165,7 @@ class Generator(nn.Module):
 
     @property
     def style_sizes(self) -> list[int]:
-        """Number of StyleSpace channels of each of `layers`."""
+        """The number of StyleSpace channels of each of `layers`."""
         return [len(layer.conv.modulation.bias) for _, layer in self.layers]
 
     @property
@@ -201,18 +201,18 @@ class Generator(nn.Module):
         """Return the images of codes, of side `size` or `stop_at`, in float32.
 
         Activations are numbered in the order they run: 0 is the constant, 1 the output of the first
-        convolution, 2 + i that of `convs[i]`. One of them can be replaced, blended or added to, after the
-        image took its contribution from it.
+        convolution, 2 + i that of `convs[i]`. One of them can be replaced, blended or added to; the image
+        gets the contribution of the unchanged one.
 
         Args:
             feature: F, which replaces activation `feature_index`.
             feature_blend: share of F, 0 to 1; the rest is the activation. One for all images, or one each.
             feature_offset: addend of activation `feature_index`; one for all images, or one each.
             feature_index: number of the activation; by default the second one at F's side: 5 at 16 pixels.
-            append: keep every image as without F, and append those of the first codes with F; `feature` then
-                may have fewer rows than `w`. The layers up to F run once for both. Not with a step in
+            append: return every image without F, and then those of the first codes with F; `feature` may then
+                have fewer rows than `w`. The layers up to F run once for both. Not with a different step in
                 StyleSpace for each image.
-            style_offsets: step in StyleSpace, added to the styles that the layers make of `w`.
+            style_offsets: step in StyleSpace, added to the styles that the layers compute from `w`.
             noise: "fixed" uses the stored maps, "random" draws new ones, "none" leaves them out.
             stop_at: resolution of the images; no layer above it runs.
 
@@ -246,7 +246,7 @@ class Generator(nn.Module):
     def run_with_activations(
         self, w: Float[Tensor, "n d"] | Float[Tensor, "n l d"], **options: Any
     ) -> tuple[Float[Tensor, "k 3 h w"], list[Tensor]]:
-        """Return the images of `synthesis`, which has the options, and every activation by its number."""
+        """Return the images of `synthesis`, with its options, and a list of all activations."""
         activations: list[Tensor] = []
         return self.synthesis(w, _record=activations, **options), activations
 
@@ -258,7 +258,7 @@ class Generator(nn.Module):
         index: int | None = None,
         **options: Any,
     ) -> Float[Tensor, "n c h w"]:
-        """Return the activation at a side that F replaces: the second one, or that of number `index`.
+        """Return the activation that F replaces: the second one at a side, or that of number `index`.
 
         The options are those of `synthesis`.
         """
@@ -321,7 +321,7 @@ class _Insertion(NamedTuple):
     offset: Tensor | None
 
     def place(self, index: int | None, *, last: int) -> int | None:
-        """Return the number of the activation, or None where none changes."""
+        """Return the number of the activation, or None if none changes."""
         inserted = self.feature if self.feature is not None else self.offset
         if inserted is None:
             return None
@@ -331,7 +331,7 @@ class _Insertion(NamedTuple):
         return index
 
     def apply(self, x: Float[Tensor, "n c h w"], index: int) -> Float[Tensor, "n c h w"]:
-        """Return the activation, or F in its place, or a mixture; with the offset added."""
+        """Return the activation, F, or a mixture of both, plus the offset."""
         if self.feature is not None:
             _check_shape("feature", self.feature, tuple(x.shape), index)
             blend = self.blend.to(x.dtype) if isinstance(self.blend, Tensor) else self.blend

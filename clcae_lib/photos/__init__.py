@@ -1,4 +1,4 @@
-"""Photographs: read or refused by name, aligned as FFHQ was, and pasted back (no section of the paper)."""
+"""Photographs: read them, align them as FFHQ was, and paste edits back (no section of the paper)."""
 
 from clcae_lib.images import save_image
 from clcae_lib.photos.crop import Crop, align, centred, to_tensor

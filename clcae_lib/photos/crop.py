@@ -1,10 +1,9 @@
-"""Cut a face out of a photograph as FFHQ was cut, with the way back.
+"""Cut a face out of a photograph as FFHQ was cut, with a map back to the photograph.
 
 The crop is the rotated square of FFHQ's own preparation (arXiv 1812.04948, appendix A). Its axis follows the
-eyes and is perpendicular to the line from eyes to mouth. Its side is four times the distance of the eyes or
-3.6 times the distance from eyes to mouth, whichever is longer, so that a profile is framed as well. Its
-centre is a tenth of the way from the eyes to the mouth. Beyond the photograph, its reflection is shown, which
-loses its detail outward.
+eyes and is perpendicular to the line from eyes to mouth. Its side is the longer of four times the distance
+of the eyes and 3.6 times the distance from eyes to mouth, so that profiles fit too. Its centre is a tenth of
+the way from the eyes to the mouth. Outside of the photograph its reflection is shown, increasingly blurred.
 """
 
 from dataclasses import dataclass
@@ -55,11 +54,11 @@ class Crop:
         return self.points_to_photo(torch.tensor([[0.0, 0.0], [0.0, s], [s, s], [s, 0.0]]))
 
     def points_to_photo(self, points: Float[Tensor, "n 2"]) -> Float[Tensor, "n 2"]:
-        """Return points of the crop in the photograph."""
+        """Return the coordinates in the photograph of points of the crop."""
         return apply_affine(self.to_photo, points)
 
     def points_to_crop(self, points: Float[Tensor, "n 2"]) -> Float[Tensor, "n 2"]:
-        """Return points of the photograph in the crop."""
+        """Return the coordinates in the crop of points of the photograph."""
         return apply_affine(self.to_crop, points)
 
     def resized(self, side: int) -> "Crop":
@@ -86,7 +85,7 @@ class Crop:
         if (width, height) != tuple(self.size):
             expected = f"{self.size[0]} x {self.size[1]}"
             raise ValueError(
-                f"photograph: the crop is of one of {expected} pixels, this one has {width} x {height}"
+                f"photograph: the crop was made for {expected} pixels, this photograph has {width} x {height}"
             )
 
     def _outside(self) -> Float[Tensor, "side side"]:
@@ -108,17 +107,17 @@ def align(landmarks: Landmarks, size: tuple[int, int], *, side: int, widen: floa
         widen: factor of the square's side; more than 1 shows more around the face.
 
     Raises:
-        LandmarksError: the points are within a pixel, or outside the photograph.
+        LandmarksError: the points are less than a pixel apart, or outside the photograph.
     """
     eyes, across, down = landmarks.vectors
     if landmarks.size < 1.0:
         raise LandmarksError(
-            "landmarks: eyes and mouth are within a pixel; mark them again, or a larger face"
+            "landmarks: eyes and mouth are less than a pixel apart; mark them again, or a larger face"
         )
-    beside = torch.stack([down[1], -down[0]])  # a quarter turn: along the eyes of an upright face
-    if across @ beside < 0:
+    sideways = torch.stack([down[1], -down[0]])  # a quarter turn: along the eyes of an upright face
+    if across @ sideways < 0:
         across = -across
-    axis = across + beside
+    axis = across + sideways
     half = widen * max(_PER_EYES * float(across.norm()), _PER_MOUTH * float(down.norm())) / 2
     centre = eyes + _DOWN * down
     if not (0 <= centre[0] <= size[0] and 0 <= centre[1] <= size[1]):
@@ -138,7 +137,7 @@ def from_square(
 
 
 def centred(size: tuple[int, int], *, side: int, aspect: float = 1.0) -> Crop:
-    """Return the square around the largest centred rectangle: for images that are cut already, and for cars.
+    """Return the square around the largest centred rectangle, for images that are already cut and for cars.
 
     The rectangle's width is `aspect` times its height; above 1 the square may exceed the image.
     """

@@ -1,9 +1,9 @@
-"""Cut a folder of photographs: each one is read and cut once, and its crop is kept.
+"""Cut a folder of photographs; each one is read and cut once, and its crop is stored.
 
 Crops are stored under `paths.cache_dir()`, in a folder named by the framing and the program. The name of a
-crop holds a stamp of the photograph (path, size and time of change, of its landmarks too) and the digest of
-its content, so that a photograph is read again only after it was replaced. Splits depend on the digest: a
-copy of a photograph is in the split of the first.
+crop contains a stamp (path, size and modification time of the photograph and of its landmarks) and the digest
+of its content, so that a photograph is read again only after it was replaced. Splits depend on the digest, so
+a copy of a photograph is in the same split.
 """
 
 import hashlib
@@ -24,17 +24,17 @@ from clcae_lib.photos.detection import find_faces
 from clcae_lib.photos.landmarks import LandmarksError, choose_face, landmarks_files, landmarks_path
 from clcae_lib.photos.reading import check_image, decode_image, read_content, shown
 
-#: Shares of the photographs by split, in this order along the hash.
+#: Shares of the photographs by split, in the order of the hash.
 SHARES: dict[str, float] = {"train": 0.9, "validation": 0.05, "test": 0.05}
 
 
 def face_crop(
     path: Path, image: Image.Image, *, side: int, widen: float = 1.0, face: int | str = "largest"
 ) -> Crop:
-    """Return the FFHQ square of a face of a photograph; `face` is one of the choices of `choose_face`.
+    """Return the FFHQ square of a face in a photograph; `face` is a choice of `choose_face`.
 
     Raises:
-        PhotoError: no face is known, or its landmarks describe none; the message names the photograph.
+        PhotoError: no face is known, or its landmarks are not those of a face; it names the photograph.
     """
     faces = find_faces(path, image)
     try:
@@ -55,9 +55,9 @@ def split_of(digest: str) -> str:
 
 @dataclass(frozen=True)
 class Cutter:
-    """Cuts photographs to squares of one side and keeps the crops.
+    """Cuts photographs to squares of one side and stores the crops.
 
-    All of its methods raise a PhotoError for a photograph that cannot be used.
+    All methods raise a PhotoError if a photograph cannot be used.
 
     Attributes:
         name: name of the world, for messages.
@@ -65,7 +65,7 @@ class Cutter:
         framing: `face` (FFHQ's square), `middle` (the largest square), or `wide`: the largest 4:3 part in the
             middle, with black above and below, as the cars of StyleGAN2.
         widen: factor of the side of FFHQ's square, for faces.
-        face: the face of several: "largest", "middle", or its number from the left.
+        face: the face that is cut if there are several: "largest", "middle", or its number from the left.
     """
 
     name: str
@@ -87,14 +87,14 @@ class Cutter:
         return centred(image.size, side=self.side, aspect=4 / 3 if self.framing == "wide" else 1.0)
 
     def crop(self, path: Path) -> Float[Tensor, "3 side side"]:
-        """Return the crop of a photograph in [-1, 1], from the cache if it is there."""
+        """Return the crop of a photograph in [-1, 1], from the cache if possible."""
         try:
             return load_image(self.file(path))
         except OSError:  # damaged or removed
             return load_image(self._cut(path))
 
     def file(self, path: Path) -> Path:
-        """Return the file of a photograph's crop, after cutting it if it is new or was changed."""
+        """Return the file of a photograph's crop; a new or changed photograph is cut first."""
         return self._kept.get(self._stamp(path)) or self._cut(path)
 
     def digest(self, path: Path) -> str:
@@ -102,15 +102,15 @@ class Cutter:
         return self.file(path).stem.partition("-")[2]
 
     def key(self, path: Path) -> str:
-        """Return digits that change with the photograph and with the landmarks beside it."""
-        content, beside = self.digest(path).encode(), landmarks_path(path) if self.framing == "face" else None
-        if beside is not None and beside.is_file():
-            content += beside.read_bytes()
+        """Return digits that change with the photograph and with its landmarks file."""
+        content, marks = self.digest(path).encode(), landmarks_path(path) if self.framing == "face" else None
+        if marks is not None and marks.is_file():
+            content += marks.read_bytes()
         return hashlib.sha256(content).hexdigest()[:32]
 
     @cached_property
     def _kept(self) -> dict[str, Path]:
-        """The files of crops by stamp; only the folder is read."""
+        """Return the files of crops by stamp; only the folder is read."""
         return {file.name.partition("-")[0]: file for file in self.folder.glob("*-*.png")}
 
     def _stamp(self, path: Path) -> str:
@@ -119,7 +119,7 @@ class Cutter:
 
     def _cut(self, path: Path) -> Path:
         """Read a photograph once, for its digest and for its crop, and return the crop's file."""
-        stamp = self._stamp(path)  # before it is read, so that a later change is noticed
+        stamp = self._stamp(path)  # taken before reading, so that a later change is noticed
         check_image(path)
         data = read_content(path)
         image = decode_image(data, name=shown(path))
@@ -143,7 +143,7 @@ def _state(file: Path) -> list[int] | None:
 class CroppedPhotos:
     """Crops of usable photographs, addressed by index and read on request."""
 
-    streamed = True  # a training reads them step by step: they may exceed the memory
+    streamed = True  # training reads them step by step, since they may exceed the memory
 
     def __init__(self, cutter: Cutter, files: Sequence[Path]) -> None:
         self.cutter, self.files = cutter, list(files)
@@ -158,8 +158,8 @@ class CroppedPhotos:
         rows = indices.tolist() if isinstance(indices, Tensor) else list(indices)
         if rows and not 0 <= min(rows) <= max(rows) < len(self):
             raise IndexError(
-                f"indices: {min(rows)} to {max(rows)} were asked for, but {self.cutter.name!r} has "
-                f"{len(self)} photographs here; ask for fewer, or put more into its folder"
+                f"indices: {min(rows)} to {max(rows)} were requested, but {self.cutter.name!r} has "
+                f"{len(self)} photographs here; request fewer, or add more to its folder"
             )
         side = self.cutter.side
         crops = [self.cutter.crop(self.files[row]) for row in rows]

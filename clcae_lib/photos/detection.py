@@ -1,10 +1,10 @@
-"""Find the faces of a photograph: in the file beside it, or with the optional extra `faces`.
+"""Find the faces of a photograph, from its landmarks file or with the optional extra `faces`.
 
 The extra is dlib: its detector of frontal faces, which is part of the library, and the 68 landmarks (Kazemi
 and Sullivan, CVPR 2014) of the package face-recognition-models. FFHQ was aligned by such landmarks (arXiv
-1812.04948, appendix A). It was chosen because all of it comes from the package index, weights included, in
-140 MB, and because dlib is maintained for the supported Pythons. MTCNN would need TensorFlow or an older
-torch; OpenCV's YuNet and insightface fetch their weights from elsewhere.
+1812.04948, appendix A). dlib was chosen because the package index has all of it, including weights, in 140
+MB, and because it is maintained for the supported Python versions. MTCNN would need TensorFlow or an older
+torch; OpenCV's YuNet and insightface download their weights from other servers.
 """
 
 import importlib
@@ -20,15 +20,15 @@ from PIL import Image
 from clcae_lib.photos.landmarks import SUFFIX, Landmarks, by_size, load_landmarks
 from clcae_lib.photos.reading import PhotoError, shown
 
-#: An image is shrunk to this longer side first. The smallest face that is found has about 40 pixels in it.
+#: An image is first reduced to this longer side. The smallest face that is then found has about 40 pixels.
 DETECTION_SIDE = 1600
-_SURE = 0.2  # least distance from the detector's threshold; a clear frontal face has 1 or more
+_SURE = 0.2  # minimum score above the detector's threshold; a clear frontal face has 1 or more
 _MODELS = "face_recognition_models"
 _LANDMARKS = "models/shape_predictor_68_face_landmarks.dat"
 
 
 class FacesError(PhotoError):
-    """No face is known in an image; the message says how to give one."""
+    """No face was found in an image; the message says how to mark one."""
 
 
 def has_detector() -> bool:
@@ -39,7 +39,7 @@ def has_detector() -> bool:
 def detect_faces(image: Image.Image) -> list[Landmarks]:
     """Return the faces of an upright RGB image, the largest first, each with 68 landmarks.
 
-    Faces turned far away, or upside down, are not found.
+    Faces that are turned far to the side or upside down are not found.
 
     Raises:
         FacesError: the detector is not installed.
@@ -59,10 +59,10 @@ def detect_faces(image: Image.Image) -> list[Landmarks]:
 
 
 def find_faces(photograph: Path | str, image: Image.Image) -> list[Landmarks]:
-    """Return the faces of a photograph, the largest first: those of the file beside it, else detected ones.
+    """Return the faces of a photograph, the largest first: those of its landmarks file, else detected ones.
 
     Raises:
-        FacesError: there is no file, and no detector, or it finds nothing.
+        FacesError: there is no file, and no detector or it finds no face.
         LandmarksError: the file is damaged.
     """
     faces = load_landmarks(photograph, size=image.size)
@@ -76,8 +76,8 @@ def find_faces(photograph: Path | str, image: Image.Image) -> list[Landmarks]:
         fault += "(pip install 'clcae[faces]' in this environment), "
     name = shown(Path(photograph).stem + SUFFIX)
     raise FacesError(
-        f"{shown(photograph)}: {fault}write the landmarks into {name} beside it (data/README.md; the "
-        "explorer's Mark the face makes that file), or, if the photographs are cut already, make a world: "
+        f"{shown(photograph)}: {fault}write the landmarks into {name} in its folder (data/README.md; the "
+        "explorer's Mark the face writes that file), or, if the photographs are cut already, make a world: "
         "`clcae world add NAME --images DIR --already-aligned`"
     )
 
@@ -87,9 +87,9 @@ def _detector() -> tuple[Any, Any]:
     if not has_detector():
         raise FacesError(
             "there is no face detector; install it with pip install 'clcae[faces]' in this environment, "
-            f"or write landmarks into a {SUFFIX} file beside each image"
+            f"or write a {SUFFIX} file with landmarks for each image"
         )
     dlib = importlib.import_module("dlib")
-    # The package's own module is not imported: it needs pkg_resources, which setuptools no longer has.
+    # The package's module is not imported: it needs pkg_resources, which setuptools no longer has.
     folder = importlib.util.find_spec(_MODELS).submodule_search_locations[0]
     return dlib.get_frontal_face_detector(), dlib.shape_predictor(str(Path(folder) / _LANDMARKS))

@@ -1,17 +1,17 @@
-"""List the photographs in a folder, and for each file that cannot be used the reason."""
+"""List the photographs in a folder, and the reason for each file that cannot be used."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from tqdm import tqdm  # that of notebooks ignores `disable=None`
+from tqdm import tqdm  # not tqdm.auto: the notebook version ignores `disable=None`
 
 from clcae_lib.photos.landmarks import SUFFIX
 from clcae_lib.photos.reading import PhotoError, check_image, read_image, shown
 from clcae_lib.spaces import SPACES
 
-# Files that systems leave in folders of images; names that begin with a dot are left out as well.
+# Files that operating systems create in folders of images; hidden files are ignored as well.
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
 _CODES = ".safetensors"
 _MOST = 10  # reasons in one message
@@ -19,7 +19,7 @@ Used = TypeVar("Used")
 
 
 class Refusal(NamedTuple):
-    """A file that cannot be used, and the sentence that says why and what to do."""
+    """A file that cannot be used, and a sentence with the reason and the remedy."""
 
     path: Path
     reason: str
@@ -45,7 +45,7 @@ def read_folder(
 def sort_out(
     files: Iterable[Path], use: Callable[[Path], Used], *, title: str
 ) -> tuple[dict[Path, Used], list[Refusal]]:
-    """Return what `use` returns for each file, and the files for which it raises a PhotoError.
+    """Return the results of `use` for all files, and the files for which it raises a PhotoError.
 
     In a terminal, a progress bar with the title is shown.
     """
@@ -84,15 +84,15 @@ def none_usable(folder: Path | str, refused: Sequence[Refusal] = ()) -> str:
         first = next(filter(has_header, below), None)
         if first is not None:
             lines.append(
-                f"photographs are located in its folders, such as {shown(first.parent)}: name that one (or, "
-                "for `clcae world add`, say --recursive)"
+                f"photographs are in its subfolders, such as {shown(first.parent)}: name that one (or, "
+                "for `clcae world add`, add --recursive)"
             )
-    lines = lines or ["it is empty, or has results of `clcae invert` only; name that of your photographs"]
+    lines = lines or ["it is empty, or has only results of `clcae invert`; name a folder of photographs"]
     return "\n".join([f"{shown(folder)} has no photograph that can be used:", *lines])
 
 
 def has_header(path: Path) -> bool:
-    """Return whether a file begins like a photograph that can be used."""
+    """Return whether a file has the header of a usable photograph."""
     try:
         return bool(check_image(path))
     except PhotoError:
@@ -101,7 +101,7 @@ def has_header(path: Path) -> bool:
 
 def _files(folder: Path, recursive: bool, refused: list[Refusal]) -> Iterator[Path]:
     """Yield every file that is not left out; append folders that cannot be read to `refused`."""
-    if not os.path.isdir(folder):  # False also for a folder that may not be read
+    if not os.path.isdir(folder):  # also False for a folder without read permission
         raise PhotoError(f"{shown(folder)} is not a folder; name one that holds photographs.")
 
     def unreadable(error: OSError) -> None:
@@ -118,7 +118,7 @@ def _files(folder: Path, recursive: bool, refused: list[Refusal]) -> Iterator[Pa
 
 
 def _written(names: set[str]) -> set[str]:
-    """Return the names of results of `clcae invert` in a folder: images beside their codes, and the table."""
+    """Return the names of results of `clcae invert` in a folder: images with codes, and the table."""
     codes = [name for name in names if name.endswith(_CODES)]
     images = {f"{code.removesuffix(_CODES)}.{space}.png": code for code in codes for space in SPACES}
     found = images.keys() & names

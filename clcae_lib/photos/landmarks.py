@@ -1,4 +1,4 @@
-"""Landmarks of faces, and the small file beside a photograph that holds them.
+"""Landmarks of faces, and the landmarks file in a photograph's folder.
 
 Points are (x, y) in pixels of the upright photograph from its top left corner; (0.5, 0.5) is the centre of
 the first pixel. Left and right are those of the image. Five points are: left eye, right eye, nose tip, left
@@ -23,22 +23,22 @@ from clcae_lib.settings import explain
 SUFFIX = ".landmarks.json"
 COUNTS = (5, 68)
 _SUFFIXES = ("", ".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".heif")
-#: The eyes among 68 points; the corners of the mouth are 48 and 54.
+#: The indices of the eyes among 68 points; the corners of the mouth are 48 and 54.
 _EYES = (slice(36, 42), slice(42, 48))
 _CORNERS = (48, 54)
 
 
 class LandmarksError(PhotoError):
-    """Landmarks are missing or describe no face; the message names the file and the remedy."""
+    """Landmarks are missing or not those of a face; the message names the file and the remedy."""
 
 
 @dataclass(frozen=True)
 class Landmarks:
-    """One face.
+    """The landmarks of one face.
 
     Attributes:
         points: five or 68 points, float64, in pixels.
-        score: confidence of a detector, 0 to 1; 1 for points given by hand.
+        score: confidence of a detector, 0 to 1; 1 for points set by hand.
 
     Raises:
         LandmarksError: another number of points, or one that is not finite.
@@ -72,7 +72,7 @@ class Landmarks:
 
     @property
     def size(self) -> float:
-        """The longer of the distances from eye to eye and from eyes to mouth, in pixels."""
+        """The larger of the distances from eye to eye and from eyes to mouth, in pixels."""
         return float(max(vector.norm() for vector in self.vectors[1:]))
 
 
@@ -90,11 +90,11 @@ class _File(BaseModel, extra="forbid"):
     """The width and height of a photograph, and the points of each face."""
 
     size: tuple[_Pixels, _Pixels] | None = None
-    faces: list[_Face] = Field(min_length=1, max_length=1000)  # more take seconds to refuse or to order
+    faces: list[_Face] = Field(min_length=1, max_length=1000)  # more would take seconds to check and sort
 
 
 def landmarks_files(photograph: Path | str) -> tuple[Path, Path]:
-    """Return the two files beside a photograph that may hold its landmarks; neither need exist.
+    """Return the two paths that a photograph's landmarks file may have; neither need exist.
 
     `anna.jpg.landmarks.json` belongs to `anna.jpg` only and is used first, then `anna.landmarks.json`.
     """
@@ -103,10 +103,10 @@ def landmarks_files(photograph: Path | str) -> tuple[Path, Path]:
 
 
 def landmarks_path(photograph: Path | str) -> Path:
-    """Return the file beside a photograph that holds its landmarks; it need not exist.
+    """Return the landmarks file of a photograph; it need not exist.
 
     Raises:
-        LandmarksError: it is named like several photographs.
+        LandmarksError: its name fits several photographs.
     """
     full, short = landmarks_files(photograph)
     if full.is_file() or not short.is_file():
@@ -116,20 +116,20 @@ def landmarks_path(photograph: Path | str) -> Path:
         names = " and ".join(shown(path.name) for path in (Path(photograph), *others))
         raise LandmarksError(
             f"{shown(photograph)}: {shown(short.name)} may belong to {names}; name the file of each after "
-            f"all of its name, such as {shown(full.name)}"
+            f"its full name, such as {shown(full.name)}"
         )
     return short
 
 
 def _of_the_same_stem(photograph: Path) -> list[Path]:
-    """Return other images beside a photograph whose names differ from its name only in the suffix."""
+    """Return the images in a photograph's folder whose names differ from its name only in the suffix."""
     names = {photograph.stem + end for suffix in _SUFFIXES for end in (suffix, suffix.upper())}
-    beside = [photograph.with_name(name) for name in sorted(names - {photograph.name})]
-    return [path for path in beside if path.is_file() and not path.samefile(photograph)]
+    others = [photograph.with_name(name) for name in sorted(names - {photograph.name})]
+    return [path for path in others if path.is_file() and not path.samefile(photograph)]
 
 
 def save_landmarks(photograph: Path | str, faces: Sequence[Landmarks], *, size: tuple[int, int]) -> Path:
-    """Write the faces of a photograph of this width and height beside it, and return the file's path."""
+    """Write the landmarks file of a photograph of this width and height, and return its path."""
     full, short = landmarks_files(photograph)
     path = full if full.is_file() or _of_the_same_stem(Path(photograph)) else short
     with atomic_path(path) as partial:
@@ -138,19 +138,19 @@ def save_landmarks(photograph: Path | str, faces: Sequence[Landmarks], *, size: 
 
 
 def landmarks_text(faces: Sequence[Landmarks], *, size: tuple[int, int]) -> str:
-    """Return the content of the file that holds the faces of a photograph of this width and height."""
+    """Return the content of the landmarks file of a photograph of this width and height."""
     rows = [[[round(float(x), 3), round(float(y), 3)] for x, y in face.points] for face in faces]
     return json.dumps({"size": list(size), "faces": rows}) + "\n"
 
 
 def load_landmarks(photograph: Path | str, *, size: tuple[int, int] | None = None) -> list[Landmarks]:
-    """Return the faces in the file beside a photograph, the largest first; none without such a file.
+    """Return the faces in the landmarks file of a photograph, the largest first; none without a file.
 
-    Points that were marked on a smaller or larger copy, as the size in the file shows, are scaled to `size`,
-    width and height of the upright image.
+    If the size in the file is that of a smaller or larger copy, points are scaled to `size`, width and height
+    of the upright image.
 
     Raises:
-        LandmarksError: the file is damaged, belongs to an image of another shape, or is named like several
+        LandmarksError: the file is damaged, belongs to an image of another shape, or its name fits several
             photographs.
     """
     path = landmarks_path(photograph)
@@ -171,10 +171,10 @@ def load_landmarks(photograph: Path | str, *, size: tuple[int, int] | None = Non
 
 
 def choose_face(faces: Sequence[Landmarks], which: int | str, size: tuple[int, int]) -> Landmarks:
-    """Return one of the faces of a photograph, which come the largest first.
+    """Return one of the faces of a photograph.
 
     Args:
-        faces: at least one.
+        faces: one or more faces, the largest first.
         which: "largest", "middle" (the one nearest the middle), or a number: 1 is the leftmost face.
         size: width and height of the photograph.
 
@@ -188,8 +188,8 @@ def choose_face(faces: Sequence[Landmarks], which: int | str, size: tuple[int, i
         return min(faces, key=lambda face: float((face.vectors[0] - middle).norm()))
     if int(which) > len(faces):
         raise LandmarksError(
-            f"landmarks: face {which} was asked for, but {len(faces)} are known; name another, or write "
-            f"those of every face into a file {SUFFIX} beside the photograph (data/README.md)"
+            f"landmarks: face {which} was requested, but {len(faces)} are known; name another, or write "
+            f"those of every face into a {SUFFIX} file of the photograph (data/README.md)"
         )
     return sorted(faces, key=lambda face: float(face.vectors[0][0]))[int(which) - 1]
 

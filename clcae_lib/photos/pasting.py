@@ -1,8 +1,8 @@
 """Put an edited face back into the photograph from which it was cut.
 
-The edited crop returns through the inverse of its alignment under a soft mask. If the image before the edit
-is given, only the region that the edit changed is replaced; everywhere else the photograph keeps every pixel.
-The published code has no such step: it ends with the crop.
+The edited crop is mapped back by the inverse of its alignment and blended with a soft mask. If the image
+before the edit is given, only the region that the edit changed is replaced; all other pixels keep their
+values. The published code has no such step: its result is the crop.
 """
 
 from typing import Literal
@@ -34,8 +34,8 @@ def paste(
         photograph: the image from which the crop was cut.
         crop: place of the crop.
         edited: image of the crop's side.
-        before: image before the edit: the inversion, or the crop itself. With it only what the edit changed
-            is pasted; where nothing changed, the photograph stays exactly as it is.
+        before: image before the edit: the inversion, or the crop itself. With it only changed pixels are
+            pasted; all others stay exactly the same.
         blend: "replace" pastes the edited pixels; "add" adds the difference of `edited` and `before`, which
             keeps the photograph's own colour and detail, and needs `before`.
         feather: width of the mask's soft edge, in sides of the crop.
@@ -78,7 +78,7 @@ def paste_mask(
     feather: float = 0.08,
     threshold: float = 0.06,
 ) -> Float[Tensor, "side side"]:
-    """Return the share of each of the crop's pixels that returns to the photograph, 0 at the border to 1.
+    """Return the weight of each of the crop's pixels in the photograph, from 0 at the border to 1.
 
     The arguments are those of `paste`; without `before` all of the crop counts as changed.
     """
@@ -91,7 +91,7 @@ def paste_mask(
 
 
 def _changed(step: Tensor, width: float, threshold: float) -> Float[Tensor, "side side"]:
-    """Return 1 where an edit changed something and close by, falling smoothly to 0."""
+    """Return 1 in and near the region that an edit changed, falling smoothly to 0."""
     change = step.abs().amax(dim=0, keepdim=True)
     fine = max(0.5, width / 8)
     strength = _smooth((blurred(change, fine) - 0.5 * threshold) / threshold)

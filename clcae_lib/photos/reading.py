@@ -1,9 +1,9 @@
-"""Read one photograph as upright sRGB, or refuse it in one sentence that names the file.
+"""Read one photograph as upright sRGB, or raise an error of one sentence that names the file.
 
-The first bytes decide the format, not the name, and only the decoders of PNG, JPEG, WebP and AVIF are used,
-and that of HEIC, if the optional extra `heic` is installed. The number of bytes is limited before a file is
-read, the number of pixels before it is decoded. The published code opens any file with PIL and ignores
-rotation, transparency and 16 bits.
+The format is recognised by the first bytes, not by the name. Only the decoders of PNG, JPEG, WebP and AVIF
+are used, and that of HEIC if the optional extra `heic` is installed. The number of bytes is checked before a
+file is read, the number of pixels before it is decoded. The published code opens any file with PIL and
+ignores rotation, transparency and 16 bits.
 """
 
 import importlib
@@ -46,7 +46,7 @@ class PhotoError(ClcaeError, ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """Sizes that a photograph must have, and formats that are read, by Pillow's names."""
+    """Allowed sizes of a photograph, and the accepted formats, by Pillow's names."""
 
     max_pixels: int = 100_000_000
     min_side: int = 16
@@ -66,16 +66,16 @@ def read_image(path: Path | str) -> Image.Image:
 
 
 def check_image(path: Path | str) -> tuple[int, int]:
-    """Return the width and height in a file's header; damage behind the header is not noticed.
+    """Return the width and height in a file's header; damage after the header is not noticed.
 
     Raises:
-        PhotoError: as `read_image`, as far as the header shows.
+        PhotoError: as `read_image`, for faults that the header shows.
     """
     name = shown(path)
     with _open_file(path) as file:
         start = file.read(_HEADER)
         file.seek(0)
-        size = _webp_size(start)  # its decoder would read the whole file
+        size = _webp_size(start)  # Pillow's decoder would read the whole file
         if size is None:
             with _open_image(file, start, name, LIMITS) as image:
                 return image.size
@@ -86,13 +86,13 @@ def check_image(path: Path | str) -> tuple[int, int]:
 
 
 def read_content(path: Path | str) -> bytes:
-    """Return the content of a regular file that is neither empty nor too large; else raise PhotoError."""
+    """Return the content of a regular file; raise PhotoError if it is empty or too large."""
     with _open_file(path) as file:
         return file.read(MAX_BYTES)
 
 
 def decode_image(data: bytes, *, name: str, limits: Limits = LIMITS, profile: bool = True) -> Image.Image:
-    """Return the photograph in a file's content: mode RGB, 8 bits, upright as its EXIF says.
+    """Return the photograph in a file's content: mode RGB, 8 bits, upright according to its EXIF.
 
     Transparent pixels are blended with white, 16 bits are scaled to 8, grey, palette and CMYK become RGB, and
     of an animation the first frame is returned.
@@ -101,7 +101,7 @@ def decode_image(data: bytes, *, name: str, limits: Limits = LIMITS, profile: bo
         data: the content.
         name: the file's name in messages.
         limits: sizes, which are checked before anything is decoded.
-        profile: whether an embedded colour profile is used, or ignored as the published code does.
+        profile: whether an embedded colour profile is used; the published code ignores it.
 
     Raises:
         PhotoError: the content is of another format, is damaged, or exceeds the limits.
@@ -110,7 +110,7 @@ def decode_image(data: bytes, *, name: str, limits: Limits = LIMITS, profile: bo
         image.seek(0)
         image.load()
         rgb = _to_rgb(_upright(image), profile=profile)
-        rgb.info.clear()  # else PIL saves the old profile and the place with the new pixels
+        rgb.info.clear()  # else PIL saves the old profile and location with the new pixels
         return rgb
 
 
@@ -122,7 +122,7 @@ def shown(path: Path | str) -> str:
 
 @contextmanager
 def _open_file(path: Path | str) -> Iterator[BufferedIOBase]:
-    """Open a regular file of an allowed size; whatever the system refuses becomes a PhotoError."""
+    """Open a regular file of an allowed size; errors of the system become a PhotoError."""
     path, name = Path(path), shown(path)
     try:
         found = path.stat()
@@ -150,7 +150,7 @@ def _open_file(path: Path | str) -> Iterator[BufferedIOBase]:
 
 @contextmanager
 def _open_image(file: BufferedIOBase, start: bytes, name: str, limits: Limits) -> Iterator[Image.Image]:
-    """Open an image by its first bytes and check its size; whatever fails becomes a PhotoError."""
+    """Open an image by its first bytes and check its size; all errors become a PhotoError."""
     kind = _format_of(start)
     if kind not in limits.formats:
         raise PhotoError(
@@ -170,7 +170,7 @@ def _open_image(file: BufferedIOBase, start: bytes, name: str, limits: Limits) -
         raise PhotoError(_too_large(name, limits)) from error
     except MemoryError as error:
         raise PhotoError(f"{name} does not fit into memory; make it smaller.") from error
-    except Exception as error:  # decoders of damaged bytes raise nearly anything
+    except Exception as error:  # decoders raise many kinds of errors for damaged bytes
         raise PhotoError(_damaged(name)) from error
 
 
@@ -219,7 +219,7 @@ def _require_decoder(kind: str, name: str) -> None:
 
 
 def _looks_like(data: bytes) -> str:
-    """Return what else a file may be, in words, or nothing."""
+    """Return a remark on the probable kind of a file that is not an image; may be empty."""
     kind = next((kind for start, kind in _SIGNATURES.items() if data.startswith(start)), None)
     if data[4:8] == b"ftyp":
         kind = _BRANDS.get(data[8:12], "a film or an unusual image").replace("HEIF", "HEIC")
@@ -229,7 +229,7 @@ def _looks_like(data: bytes) -> str:
 
 
 def _webp_size(data: bytes) -> tuple[int, int] | None:
-    """Return width and height in the header of a WebP file, (0, 0) if it is cut short, else None."""
+    """Return the size in the header of a WebP file, (0, 0) if it is cut short; None for other files."""
     if _format_of(data) != "WEBP":
         return None
     if len(data) < 30:
@@ -243,12 +243,12 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Return an image rotated as its EXIF says, or as it is where the EXIF cannot be read."""
+    """Return an image rotated according to its EXIF, or unchanged if that cannot be read."""
     try:
         image.getexif()
         image.info.pop("exif", None)  # else Pillow encodes all of it again, which fails for some cameras
         return ImageOps.exif_transpose(image)
-    except Exception:  # unreadable metadata do not make the pixels unusable
+    except Exception:  # the pixels are usable without the metadata
         return image
 
 
@@ -278,7 +278,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _in_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
-    """Return an opaque image in sRGB; a profile that is sRGB's or does not fit changes no number."""
+    """Return an opaque image in sRGB; with a profile of sRGB or one that does not fit, it is unchanged."""
     fitting = image if image.mode in ("RGB", "L", "CMYK") else image.convert("RGB")
     if not icc:
         return fitting.convert("RGB")
@@ -288,5 +288,5 @@ def _in_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
             return fitting
         target, intent = ImageCms.createProfile("sRGB"), ImageCms.Intent.RELATIVE_COLORIMETRIC
         return ImageCms.profileToProfile(fitting, source, target, renderingIntent=intent, outputMode="RGB")
-    except (ImportError, OSError, ValueError, TypeError, ImageCms.PyCMSError):  # no LittleCMS, too
+    except (ImportError, OSError, ValueError, TypeError, ImageCms.PyCMSError):  # also if LittleCMS is missing
         return fitting.convert("RGB")

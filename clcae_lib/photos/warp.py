@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, grid_sample, pad
 
-_BUDGET = 4_000_000  # samples in memory
-_MOST = 16  # samples per pixel and axis; beyond, the image is averaged first
+_BUDGET = 4_000_000  # samples in memory at a time
+_MOST = 16  # samples per pixel and axis; if more are needed, the image is averaged first
 
 
 def warp(
@@ -65,7 +65,7 @@ def blurred(image: Float[Tensor, "c h w"], sigma: float) -> Float[Tensor, "c h w
 
 
 def _shrunk(image: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Return image and map after averaging blocks of pixels, where single samples would be too many."""
+    """Return image and map, after averaging blocks of pixels if too many samples would be needed."""
     factor = int(float(torch.linalg.svdvals(matrix[:, :2]).min()) / 4)
     factor = min(factor, *image.shape[-2:])
     if factor < 2:

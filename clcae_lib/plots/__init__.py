@@ -1,4 +1,4 @@
-"""Figures in one look: grids of images, attention, effects of edits, methods compared."""
+"""Figures in a common style: grids of images, attention, effects of edits, comparisons of methods."""
 
 from clcae_lib.plots.charts import heatmap, show_curves, show_intervals
 from clcae_lib.plots.images import show_attention, show_grid, show_images

@@ -17,14 +17,14 @@ def heatmap(
     title: str | None = None,
     cell: float = 0.48,
 ) -> Figure:
-    """Return a figure of a table of numbers, zero white, with each number that is not 0.0 in its cell.
+    """Return a heat map of a table, with each number that is not 0.0 in its cell; zero is white.
 
-    The colours are signed if a number is negative.
+    If a number is negative, the colours distinguish the sign.
 
     Args:
         table: for example from `evaluation.effect_matrix`: edits in rows, measured factors in columns.
-        unit: unit of the numbers, beside the colour bar.
-        limit: number drawn in full colour; the table's greatest if None.
+        unit: unit of the numbers, for the colour bar's label.
+        limit: number drawn in full colour; the table's largest if None.
     """
     values = table.to_numpy(dtype=float)
     limit = float(abs(values).max()) if limit is None else limit
@@ -56,8 +56,8 @@ def show_intervals(
     Args:
         table: columns `value`, `low` and `high`, for example from `evaluation.summarise`.
         label: column that names a row.
-        hue: column that colours distinguish, drawn side by side within a row.
-        colours: a colour for each value of `hue`; the palette's in order where None.
+        hue: column whose values have different colours, side by side within a row.
+        colours: a colour for each value of `hue`; those of the palette if None.
         unit: unit of the numbers, below the axis.
     """
     names = list(dict.fromkeys(table[label]))
@@ -87,7 +87,7 @@ def show_curves(
     x_label: str | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Return a figure of curves of `value` over `x`, with their interval as a band where there is one.
+    """Return a figure of curves of `value` over `x`, with known intervals as bands.
 
     Args:
         table: columns `x`, `value` and, if known, `low` and `high`.

@@ -15,10 +15,10 @@ from clcae_lib.images import to_array
 from clcae_lib.plots.theme import bare, new_figure, titled
 
 LABEL_WIDTH = 1.2
-"""Inches kept for the names of rows."""
+"""Width in inches that is reserved for the names of rows."""
 HEAT = "inferno"
 COVER = 0.7
-"""How far heat covers an image where attention is highest, 0 to 1."""
+"""Opacity of the overlay where attention is highest, 0 to 1."""
 
 
 def show_images(images: Float[Tensor, "n 3 h w"], *, columns: int = 8, size: float = 1.1) -> Figure:
@@ -44,7 +44,7 @@ def show_grid(
     """Return a figure of rows of images, with a name left of each row and above each column.
 
     Args:
-        rows: equally many images of one size in each, in [-1, 1].
+        rows: images in [-1, 1]; all rows have the same shape.
 
     Raises:
         ValueError: the rows differ in length or size, or the labels do not fit them.
@@ -77,12 +77,12 @@ def show_attention(
     columns: int = 5,
     size: float = 1.5,
 ) -> Figure:
-    """Return a figure of an image and, beside it, each attention map over it (arXiv 2211.11448, figure 3).
+    """Return a figure of an image, then the image under each attention map (arXiv 2211.11448, figure 3).
 
     Args:
         maps: attention weights, one map per layer or head, zero or more; each is drawn on its own scale.
         titles: one per map.
-        columns: number of images per row, the plain one included.
+        columns: number of images per row, including the plain one.
 
     Raises:
         ValueError: there is not one title for each map, or a weight is negative or not finite.
@@ -106,7 +106,7 @@ def show_attention(
 def _overlay(
     image: Float[Tensor, "3 h w"], attention: Float[Tensor, "rows columns"]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The image in grey with the attention over it, dark violet to yellow, its grid visible."""
+    """Return the image in grey under the attention map, dark violet to yellow, with visible cells."""
     share = attention.detach().cpu().float() / max(attention.max().item(), 1e-12)
     heat = interpolate(share[None, None], image.shape[1:], mode="nearest")[0, 0].numpy()
     grey = to_array(image).mean(axis=2, keepdims=True)

@@ -22,7 +22,7 @@ KIND_COLOURS = {
 VERDICT_COLOURS = {"better": PALETTE[5], "worse": PALETTE[4], "undecided": "#E4E4E4"}
 _MOST_NAMED = 8
 _PLACES = [(x, y) for y in (6, -12, 16, -22, 27, -33, 39, -45) for x in (8, -8)]
-"""Offsets of a name from its point, in points; the first that is free is taken."""
+"""Offsets of a name from its point, in points; the first free one is used."""
 
 
 def show_methods(
@@ -34,14 +34,14 @@ def show_methods(
     log_x: bool = False,
     title: str | None = None,
 ) -> Figure:
-    """Return a figure with one point per method, lines for its intervals, and the front where known.
+    """Return a figure with one point per method, lines for its intervals, and the front if known.
 
-    Up to eight points have their names beside them; more are numbered, and the names stand at the right.
+    Up to eight points are labelled by name; more are numbered, with a list of names at the right.
 
     Args:
-        table: columns `method`, `kind` (of `KIND_COLOURS`), `x`, `y`, and, where known, each of the two with
+        table: columns `method`, `kind` (of `KIND_COLOURS`), `x`, `y`, and, if known, each of the two with
             `_low` and `_high`; `on_front` marks the methods that no other one beats in both.
-        labels: text beside an axis, by column, with its unit.
+        labels: labels of the axes with units, by column.
     """
     labels = labels or {}
     known = table.dropna(subset=[x, y])
@@ -75,14 +75,14 @@ def show_methods(
 
 
 def _name_points(axis: Axes, points: list[tuple[float, float]], names: list[str]) -> None:
-    """Write each name beside its point, where it covers no other name and no point."""
+    """Write each name next to its point, so that it covers no other name and no point."""
     axis.figure.draw_without_rendering()
     side = 5 * axis.figure.dpi / 72
     spots = [axis.transData.transform(point) for point in points]
     taken = [Bbox.from_bounds(u - side, v - side, 2 * side, 2 * side) for u, v in spots]
     for point, name in zip(points, names, strict=True):
         text = axis.annotate(name, point, _PLACES[0], textcoords="offset points", fontsize=9)
-        for place in [*_PLACES, _PLACES[0]]:  # the first one too where none is free
+        for place in [*_PLACES, _PLACES[0]]:  # the first one again if none is free
             text.set(position=place, horizontalalignment="left" if place[0] > 0 else "right")
             box, area = text.get_window_extent(), axis.bbox
             inside = box.x0 > area.x0 and box.x1 < area.x1 and box.y0 > area.y0
@@ -97,9 +97,9 @@ def show_method_curves(
     """Return a figure with a panel per measure and a curve per method.
 
     Args:
-        table: columns `method`, `x` and each measure, in the order in which curves are joined; at most as
-            many methods as the palette has colours.
-        measures: text above a panel, by column.
+        table: columns `method`, `x` and each measure, sorted along the curves; at most as many methods as the
+            palette has colours.
+        measures: titles of the panels, by column.
 
     Raises:
         ValueError: there are more methods than colours.
@@ -107,7 +107,7 @@ def show_method_curves(
     curves = {name: table[table["method"] == name] for name in dict.fromkeys(table["method"])}
     if len(curves) > len(PALETTE):
         raise ValueError(
-            f"show_method_curves: {len(curves)} methods, colours for {len(PALETTE)}; choose some"
+            f"show_method_curves: {len(curves)} methods, but {len(PALETTE)} colours; choose fewer"
         )
     figure, axes = new_figure(1, len(measures), width=4.3 * len(measures), height=4.2)
     for axis, (column, heading) in zip(axes[0], measures.items(), strict=True):
@@ -121,7 +121,7 @@ def show_method_curves(
 
 
 def show_verdicts(judged: pd.DataFrame) -> Figure:
-    """Return a figure of a table of comparisons: each gain in its cell, coloured by its verdict.
+    """Return a table of comparisons as a figure: each gain in a cell, coloured by its verdict.
 
     Args:
         judged: one row per `method` and `measure`, with `value` (positive for better) and `verdict`, as

@@ -1,4 +1,4 @@
-"""The look of every figure: colours that colour-blind readers can distinguish, and type that can be read."""
+"""The style of all figures: colours that colour-blind readers can distinguish, and legible text."""
 
 import io
 import logging
@@ -10,13 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#3B3B3B")
-"""Okabe and Ito's colours (2008), the strongest first; yellow, which vanishes on white, is left out."""
+"""Okabe and Ito's colours (2008), the strongest first, without yellow, which is too light on white."""
 SPACE_COLOURS = {"w": PALETTE[0], "w_plus": PALETTE[1], "f": PALETTE[2]}
 ORIGIN_COLOURS = {"reference": PALETTE[0], "shorter": PALETTE[5], "sweep": PALETTE[4], "live": PALETTE[1]}
 BESIDE = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "frameon": False}
-"""Options of a legend at the right of the axes."""
+"""Options for a legend to the right of the axes."""
 
-# Mathematical fonts that a logarithmic axis could use and does not need are named in twenty warnings.
+# Otherwise a logarithmic axis causes twenty warnings about mathematical fonts that it does not need.
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 _RC = {
@@ -36,7 +36,7 @@ _RC = {
 class Drawing(Figure):
     """A figure that a notebook shows when it is the last expression of a cell, and at no other time.
 
-    It belongs to no window and to no list of open figures, so it need not be closed.
+    It has no window and is not in matplotlib's list of open figures, so it need not be closed.
     """
 
     def _repr_png_(self) -> bytes:
@@ -49,7 +49,7 @@ class Drawing(Figure):
 def new_figure(
     rows: int = 1, columns: int = 1, *, width: float = 7.0, height: float = 4.0, **options: object
 ) -> tuple[Drawing, np.ndarray]:
-    """Return a figure in this look and its axes `[rows, columns]`.
+    """Return a figure in this style and its axes `[rows, columns]`.
 
     Args:
         width: width of the figure, in inches.
@@ -71,7 +71,7 @@ def bare(axis: Axes) -> Axes:
 
 
 def titled(figure: Figure, title: str | None, **options: object) -> Figure:
-    """Return the figure with a title over all of its axes, at the left, if there is one."""
+    """Return the figure, with `title`, if not None, above all axes at the left."""
     if title:
         figure.suptitle(title, x=0.01, ha="left", **options)
     return figure

@@ -68,7 +68,9 @@ def test_35_what_is_among_photographs_is_left_out_or_named(family, album):  # no
 def test_40_a_photograph_with_bad_landmarks_is_named(family, album):  # noqa: F811
     save_landmarks(album / "p01.jpg", [Landmarks(torch.ones(5, 2))], size=(96, 96))
     done = call("world", "check", "family")
-    assert re.search(r"not used: .*p01\.jpg: landmarks: eyes and mouth are within a pixel", done.output)
+    assert re.search(
+        r"not used: .*p01\.jpg: landmarks: eyes and mouth are less than a pixel apart", done.output
+    )
 
 
 def test_45_and_46_landmarks_and_results_are_no_photographs(family, album, tmp_path):  # noqa: F811
@@ -81,7 +83,7 @@ def test_45_and_46_landmarks_and_results_are_no_photographs(family, album, tmp_p
     assert pd.read_csv(tmp_path / "out" / "measures.csv")["error"].isna().all()
     assert "name another one for the results" in call(*command, "--output", album).output
     results = call(*command[:-1], tmp_path / "out", "--output", tmp_path / "again")
-    assert "it is empty, or has results of `clcae invert` only" in results.output
+    assert "it is empty, or has only results of `clcae invert`" in results.output
     call(*command, "--output", album / "out")
     assert [path.parent for path in list_files(album, recursive=True)[0]] == [album] * 24
 
@@ -97,7 +99,7 @@ def test_an_album_without_an_encoder_learns_of_the_methods_that_need_none(family
 def test_38_the_face_is_chosen_for_one_inversion(family, album, tmp_path):  # noqa: F811
     command = ["invert", "--world", "family", "--preset", "foundation", "--device", "cpu", "--input", album]
     done = call(*command, "--output", tmp_path / "out", "--face", "2")
-    assert "face 2 was asked for, but 1 are known" in done.output
+    assert "face 2 was requested, but 1 are known" in done.output
     assert call(*command, "--output", tmp_path / "out", "--face", "both").exit_code == 2
 
 

@@ -69,7 +69,9 @@ def test_plain_photographs_end_with_the_reason_for_each_file_and_what_needs_fact
     assert done.exit_code == 1
     assert "has no photograph that can be used" in done.output
     assert "portrait_02.jpg: no landmarks file, and no face detector installed; " in done.output
-    assert "write the landmarks into portrait_02.landmarks.json beside it (data/README.md; " in done.output
+    assert (
+        "write the landmarks into portrait_02.landmarks.json in its folder (data/README.md; " in done.output
+    )
     assert "stack expects" not in done.output
     assert done.output.count("WorldError: world='family': th") == 2
     for remedy in ("the tour needs a drawn world", "explore this one with `clcae explore --world family`"):

@@ -33,7 +33,7 @@ def test_landmark_files_are_no_photographs_and_bad_ones_stop_no_other(album, inv
     inverts.invert(album, tmp_path / "out", report=said.append)
     errors = table(tmp_path / "out")["error"].dropna()
     assert set(errors.index) == {"p03.jpg", "unmarked.png", "broken.jpg", "notes.txt"}
-    assert "p03.jpg: landmarks: eyes and mouth are within a pixel" in errors["p03.jpg"]
+    assert "p03.jpg: landmarks: eyes and mouth are less than a pixel apart" in errors["p03.jpg"]
     assert table(tmp_path / "out")["psnr"].notna().sum() == 23
     assert [
         line for line in said if line.startswith("perceptual is not measured: ") and "clcae fetch" in line
@@ -97,7 +97,7 @@ def test_a_folder_of_folders_names_them(album, inverts, tmp_path):  # noqa: F811
     outer = tmp_path / "outer"
     outer.mkdir()
     album.rename(outer / "album")
-    with pytest.raises(PhotoError, match="photographs are located in its folders, such as"):
+    with pytest.raises(PhotoError, match="photographs are in its subfolders, such as"):
         inverts.invert(outer, tmp_path / "out")
 
 

@@ -71,7 +71,7 @@ def test_a_world_of_ones_own(album):
     assert batch.min() >= -1
     assert batch.max() <= 1
     assert world.generator().size == 32
-    with pytest.raises(IndexError, match=r"indices: 0 to 99 were asked for, but 'own' has \d+ photographs"):
+    with pytest.raises(IndexError, match=r"indices: 0 to 99 were requested, but 'own' has \d+ photographs"):
         images.images(range(100))
 
 
@@ -200,7 +200,7 @@ def test_each_refusal_names_its_file(album):
     assert set(reasons) == {"p00.jpg", "p01.jpg", "p02.jpg", "broken.jpg", "unmarked.png", "notes.txt"}
     assert "damaged" in reasons["broken.jpg"]
     assert "unmarked.landmarks.json" in reasons["unmarked.png"]
-    assert "p00.jpg: landmarks: eyes and mouth are within a pixel" in reasons["p00.jpg"]
+    assert "p00.jpg: landmarks: eyes and mouth are less than a pixel apart" in reasons["p00.jpg"]
     assert "p01.jpg: landmarks: the face is outside the image" in reasons["p01.jpg"]
     assert "p02.landmarks.json" in reasons["p02.jpg"]
 
@@ -339,9 +339,7 @@ def test_a_folder_without_photographs_is_refused_and_folders_within_are_named(al
     album.rename(outer / "2019")
     nested = run(app, command)
     assert nested.exit_code == 2
-    assert re.search(
-        r"photographs are located in its folders, such as \S*2019: (.|\s)*--recursive", nested.output
-    )
+    assert re.search(r"photographs are in its subfolders, such as \S*2019: (.|\s)*--recursive", nested.output)
     assert "own" not in world_names()
     done = run(app, [*command, "--recursive"])
     assert done.exit_code == 0, done.output
@@ -382,8 +380,8 @@ def test_which_of_several_faces_is_cut_is_a_setting(album, tmp_path):
     assert centres[1] < 60 < 90 < centres[2]
     assert centres[None] == centres["largest"] == centres["middle"] == centres[2]
     make(folder, "two", face="3", replace=True)
-    assert "both.png: landmarks: face 3 was asked for, but 2 are known" in get_world("two").refused[0].reason
-    assert "write those of every face into a file" in get_world("two").refused[0].reason
+    assert "both.png: landmarks: face 3 was requested, but 2 are known" in get_world("two").refused[0].reason
+    assert "write those of every face into a " in get_world("two").refused[0].reason
     for wrong in ("left", "0", "-1", "1.5"):
         with pytest.raises(WorldError, match=f"^world two: face: give largest, middle, or .* not '{wrong}'$"):
             make(folder, "two", face=wrong, replace=True)
