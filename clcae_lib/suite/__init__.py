@@ -1,8 +1,8 @@
-"""Running the notebooks: profiles, runs, sweeps and the report.
+"""Run the notebooks: profiles, runs, sweeps and the report.
 
-What a notebook uses is here: `Recorder` for its results; `ablation_runs`, `read_runs` and `sweep_tables` for
-those of others. The command line uses `clcae_lib.suite.runner` and `clcae_lib.suite.sweep`, which import
-papermill.
+This module has what notebooks use: `Recorder` for their results; `ablation_runs`, `read_runs` and
+`sweep_tables` for the results of others. The command line uses `clcae_lib.suite.runner` and
+`clcae_lib.suite.sweep`, which import papermill.
 """
 
 from clcae_lib.suite.collect import ablation_runs, read_runs, sweep_tables

@@ -1,6 +1,6 @@
-"""The open bench: measure an inverter or a finder of directions of another package beside known methods.
+"""The open bench: compare an inverter or a finder of directions of another package with known methods.
 
-The measures are those of notebook 07. What is measured and why is in `docs/bench.md`.
+The measures are those of notebook 07; `docs/bench.md` describes them.
 """
 
 import hashlib
@@ -51,7 +51,7 @@ TRIVIAL = ("mean_face", "nearest_code")
 RESPONSE = 1.0
 """Movement of the factor, in standard deviations, at which edits are compared."""
 PROTOCOL = 2
-"""Raised when the measures change."""
+"""Version of the measures; it is increased when they change."""
 INVERSION = FIDELITY | CODES | DETAILS | SETS
 COST = ("relative", "peak_mb", "parameters", "images_seen")
 
@@ -105,7 +105,7 @@ class OpenBench:
         return cached_directions(self.world, list(FACTORS), finder, **options)
 
     def calibrated(self, directions: Mapping[str, Direction]) -> dict[str, Direction]:
-        """Return directions with the bench's own unit: strength 1 is a standard deviation of the factor."""
+        """Return directions in the bench's unit: strength 1 is one standard deviation of the factor."""
         net, oracle = self.world.generator("cpu"), self.world.oracle("train")
         options, found = {"count": self.sizes.calibrated, "seed": 1}, {}
         for name, direction in directions.items():
@@ -171,8 +171,8 @@ def edit_summary(curves: pd.DataFrame) -> pd.DataFrame:
 def committed(bench: OpenBench, mean_face: pd.Series) -> pd.DataFrame:
     """Return rows of the committed methods for the same images; none if they belong to another bench.
 
-    Of several trainings the first is read, since a guest has one. The committed mean face must have the
-    values of `mean_face`, which was measured now: the images, directions and networks are then the same.
+    Of several trainings the first is used, because a guest has one. The committed mean face must equal
+    `mean_face`, which was measured now; this shows that images, directions and networks are the same.
     """
     tables, sizes = sweep_tables("methods", origins=["reference"]), bench.sizes
     if not tables or set(tables["records"]["world"]) != {bench.world.name}:
@@ -193,7 +193,7 @@ def committed(bench: OpenBench, mean_face: pd.Series) -> pd.DataFrame:
     if not np.allclose(known, mean_face[shared].to_numpy(float), rtol=0.02, atol=2e-3, equal_nan=True):
         return pd.DataFrame()
     if "clcae_reference" in rows.index:
-        rows.loc["clcae_reference", "images_seen"] = np.nan  # its card has the number
+        rows.loc["clcae_reference", "images_seen"] = np.nan  # the number is on its card
     return rows.drop(index="mean_face").assign(origin="committed")
 
 
@@ -214,10 +214,10 @@ def bench_inverter(
     images_seen: int | None = None,
     output: Path | None = None,
 ) -> str:
-    """Measure an inverter beside the committed methods, write its row and a report, and return the tables.
+    """Compare an inverter with the committed methods, write its row and a report, and return the tables.
 
-    The arguments are those of `clcae bench`. An inverter that does not keep to the protocol is a GuestError,
-    a world that lacks a renderer or a network a WorldError.
+    The arguments are those of `clcae bench`. An inverter that breaks the protocol raises a GuestError, a
+    world that lacks a renderer or a network a WorldError.
     """
     started, bench = time.time(), OpenBench(get_world(world), sizes or Sizes())
     inverter = CheckedInverter.load(name, bench.judges.world, weights=weights)
@@ -247,10 +247,10 @@ def bench_inverter(
 def bench_directions(
     name: str, *, world: str = "portraits", sizes: Sizes | None = None, output: Path | None = None
 ) -> str:
-    """Measure a finder of directions beside the library's, write its row and a report, and return the table.
+    """Compare a finder of directions with the library's, write its row and a report, and return the table.
 
-    Directions edit the codes of the shipped CLCAE encoder. The rows of the trivial inverters and of random
-    directions are the floor. Arguments and errors are those of `bench_inverter`.
+    Directions edit the codes of the shipped CLCAE encoder. The baselines are trivial inverters and random
+    directions. Arguments and errors are those of `bench_inverter`.
     """
     started, bench = time.time(), OpenBench(get_world(world), sizes or Sizes())
     judges, title = bench.judges, _title(name)
@@ -276,7 +276,7 @@ def bench_directions(
 
 
 def _title(name: str) -> str:
-    """Return the name for tables, other than that of a method of the library."""
+    """Return the guest's name for tables, marked if a method of the library has the same name."""
     title = name.rpartition(":")[2]
     return f"{title} (guest)" if title in {*METHODS, *FINDERS, "clcae_reference", "random"} else title
 
@@ -312,7 +312,7 @@ def _write(
     faces: Mapping[str, Any] | None = None,
     **facts: Any,
 ) -> str:
-    """Write the row of the guest, which is the first, and the report; return what is printed."""
+    """Write the guest's row, which is the first, and the report; return the text to print."""
     title, remark = str(rows.index[0]), _remark(rows)
     folder = (output or paths.results_dir() / "bench" / title).resolve()
     recorder = Recorder("bench", folder / "bench")

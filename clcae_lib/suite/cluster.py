@@ -1,7 +1,7 @@
-"""Where a sweep's notebooks run: workers on this machine, or any Dask scheduler that is named.
+"""The workers that run a sweep's notebooks: on this machine, or those of a Dask scheduler.
 
-A scheduler executes what its peers send it, so one that is reached over a network must be reached by TLS with
-certificates on both sides; without, anybody on that network could run code as its user.
+A scheduler executes the code that its peers send. So a connection over a network must use TLS with
+certificates on both sides; otherwise everyone on that network could run code as its user.
 """
 
 import ipaddress
@@ -24,7 +24,7 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 @dataclass(frozen=True)
 class Place:
-    """Where to run: `jobs` workers of this machine, or the scheduler at an address with its certificates."""
+    """Where to run: `jobs` workers on this machine, or a scheduler at an address, with certificates."""
 
     jobs: int | None = None
     scheduler: str | None = None
@@ -33,7 +33,7 @@ class Place:
     key: Path | None = None
 
     def check(self) -> None:
-        """Refuse, with a SuiteError, an address that would carry code unprotected over a network."""
+        """Raise a SuiteError for an address to which code would be sent over a network without TLS."""
         if self.scheduler is None:
             return
         option = f"--scheduler {self.scheduler}"
@@ -64,9 +64,8 @@ def gpu_names(visible: str | None, count: int) -> list[str]:
     """Return the GPUs that this process was given, each as `CUDA_VISIBLE_DEVICES` names it.
 
     `visible` is the value of that variable: indices, UUIDs or MIG names; None if it is not set. `count` is
-    the
-    number of GPUs that torch finds. CUDA ignores a name that it does not know and all names after it, and of
-    several MIG names it uses only the first, so these all count.
+    the number of GPUs that torch finds. CUDA ignores an unknown name and all names after it. Of several MIG
+    names it uses only the first, so all of them are returned.
     """
     if visible is None or not count:
         return [str(index) for index in range(count)]
@@ -75,14 +74,14 @@ def gpu_names(visible: str | None, count: int) -> list[str]:
 
 
 def gpu_count() -> int:
-    """Return the number of GPUs that torch finds: those of this machine that this process was given."""
+    """Return the number of GPUs that torch finds, those visible to this process."""
     import torch
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def worker_count(jobs: int | None, runs: int) -> int:
-    """Return how many notebooks run here at a time: as asked, else one a GPU, else one a pair of cores."""
+    """Return how many notebooks run here at a time: `jobs`, else one per GPU, else one per two cores."""
     from dask.system import cpu_count
 
     gpus = len(gpu_names(os.environ.get(VISIBLE), gpu_count()))
@@ -91,24 +90,24 @@ def worker_count(jobs: int | None, runs: int) -> int:
 
 @contextmanager
 def connect(place: Place, *, runs: int) -> Iterator[Callable[..., "Future"]]:
-    """Yield a function that submits a task to a cluster for so many runs.
+    """Yield a function that submits a task to a cluster, which has workers for at most `runs` tasks.
 
-    Besides its arguments a task is given `threads`, those of its notebook, and `gpus`, how many its machine
-    has to share out; None and 0 leave that to the workers. A cluster of this machine ends with the block, a
-    named one stays; one that does not answer is a SuiteError.
+    In addition to its arguments a task gets `threads` of its notebook, and the number `gpus` of GPUs on its
+    machine; None and 0 leave that to the workers. A cluster on this machine ends with the block, a named one
+    keeps running. If it does not answer, a SuiteError is raised.
     """
     from dask import config
     from dask.system import cpu_count
     from distributed import Client, LocalCluster
 
     place.check()
-    # Dask would give its workers one thread each; a notebook's kernel gets what its run is given.
+    # Dask would limit its workers to one thread; a notebook's kernel gets the threads of its run.
     settings: dict[str, Any] = {
         "distributed.nanny.pre-spawn-environ": {},
         "distributed.scheduler.allowed-failures": 3,
         "distributed.admin.tick.limit": "1h",
-        # Dask looks at its processes up to a hundred times a second; a run takes minutes. Seven hundredths of
-        # a core become less than one.
+        # Dask checks its processes up to a hundred times per second, but a run takes minutes. This reduces
+        # the load from seven hundredths of a core to less than one.
         "distributed.admin.tick.interval": "1s",
         "distributed.admin.system-monitor.interval": "5s",
         "distributed.worker.profile.enabled": False,
@@ -120,7 +119,7 @@ def connect(place: Place, *, runs: int) -> Iterator[Callable[..., "Future"]]:
             resources = {"GPU": 1} if declared else None
             yield partial(client.submit, threads=None, gpus=0, pure=False, resources=resources)
         return
-    # A nanny notices a worker that dies; limits in seconds only hit one that a busy machine slows.
+    # A nanny notices a dead worker; limits in seconds would end workers that are slow on a busy machine.
     settings |= {
         "distributed.scheduler.worker-ttl": None,
         "distributed.comm.timeouts.connect": "20 minutes",

@@ -1,4 +1,4 @@
-"""Gathers what notebooks recorded into one table, each number with its origin."""
+"""Join the results that notebooks recorded into one table, each number with its origin."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +16,11 @@ COLUMNS = (
 )
 SWEEP_COLUMNS = ("variant", *COLUMNS)
 COMMITTED = {"reference": "ablations", "shorter": "ablations_short"}
-"""Folders of the committed ablations under reference/sweeps, by origin; the first decides the claims."""
+"""Folders of the committed ablations under reference/sweeps, by origin; claims use the first one."""
 
 
 def provenance_rows(folder: Path, record: Record, **extra: Any) -> list[dict[str, Any]]:
-    """Return a folder's rows, each with the provenance that its run's record gives."""
+    """Return a folder's rows, each with the provenance of its run's record."""
     shared = {name: getattr(record, name) for name in ("profile", "device", "commit", "versions", "seconds")}
     shared |= {name: record.parameters[name] for name in ("seed", "world")} | extra
     return [metric.model_dump() | shared for metric in read_metrics(folder)]
@@ -37,7 +37,7 @@ def table(rows: list[dict[str, Any]], columns: tuple[str, ...] = COLUMNS) -> pd.
 
 
 def read_csv(path: Path, **options: Any) -> pd.DataFrame:
-    """Return a table that was written as CSV, as pandas does; a SuiteError if it is damaged."""
+    """Return a table from a CSV file, as pandas reads it; raise a SuiteError if it is damaged."""
     try:
         return pd.read_csv(path, **options)
     except (ValueError, OSError) as error:
@@ -62,7 +62,7 @@ def read_table(path: Path, *, columns: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def read_runs(folder: str | Path) -> pd.DataFrame:
-    """Return the runs of a sweep: what `runs.csv` in its folder holds; a SuiteError without such a file."""
+    """Return the runs of a sweep from `runs.csv` in its folder; raise a SuiteError if the file is missing."""
     path = Path(folder) / "runs.csv"
     if not path.is_file():
         raise SuiteError(f"{path} does not exist; `clcae sweep ablations` makes it")
@@ -70,12 +70,11 @@ def read_runs(folder: str | Path) -> pd.DataFrame:
 
 
 def ablation_runs(output_dir: str | Path) -> pd.DataFrame:
-    """Return all runs of the ablation that there are, labelled by `origin`; there may be none.
+    """Return all existing runs of the ablation, labelled by `origin`; the table may be empty.
 
     The columns are those of `runs.csv` and `origin`: "reference" for the committed runs, "shorter" for
-    committed runs of fewer steps and more variants, "sweep" for this machine's sweep, "live" for the run's
-    own
-    ablation, which is located beside `output_dir`, the report notebook's output folder.
+    committed runs of fewer steps and more variants, "sweep" for this machine's sweep, "live" for the current
+    run's ablation, whose folder is next to `output_dir`, the report notebook's output folder.
     """
     folders = {origin: _sweep_folders(name)["reference"] for origin, name in COMMITTED.items()}
     folders["sweep"] = _sweep_folders("ablations")["sweep"]
@@ -92,8 +91,8 @@ def ablation_runs(output_dir: str | Path) -> pd.DataFrame:
 def sweep_tables(name: str, *, origins: Sequence[str] = ("sweep", "reference")) -> dict[str, pd.DataFrame]:
     """Return the joined Parquet tables of a sweep, by name: this machine's sweep, or else the committed one.
 
-    Each has the column `origin`, "sweep" or "reference"; the first of `origins` that has any is used. There
-    may be none.
+    Each has the column `origin`, "sweep" or "reference"; the first of `origins` with tables is used. The
+    result may be empty.
     """
     folders = _sweep_folders(name)
     for origin in [origin for origin in origins if origin in folders]:

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a table in a terminal, plain lines elsewhere, and a log file."""
+"""The output during a run: a live table in a terminal, plain lines elsewhere, and a log file."""
 
 import logging
 import time
@@ -17,9 +17,9 @@ _ORDER = ("running", "failed", "stopped", "done", "waiting", "unchanged")
 
 
 class Board:
-    """The progress of a run or a sweep: in a terminal a live table, elsewhere a line for each part that ends.
+    """The progress of a run or a sweep: a live table in a terminal, elsewhere a line for each finished part.
 
-    `what` is the name of the whole, `parts` the names of its notebooks or runs.
+    `what` is the name of the run or sweep, `parts` the names of its notebooks or runs.
     """
 
     def __init__(self, what: str, parts: Sequence[str]) -> None:
@@ -32,30 +32,30 @@ class Board:
         self._live = Live(console=self._console, get_renderable=self.table, refresh_per_second=1)
 
     def watch(self, running: Callable[[], set[str]]) -> None:
-        """Have the table ask which parts are at work."""
+        """Set the function that returns the parts that are running."""
         self._running = running
 
     def print(self, line: str) -> None:
-        """Print a line as it is."""
+        """Print a line unchanged."""
         self._console.print(line, markup=False, soft_wrap=True)
 
     def progress(self, part: str, done: int, total: int) -> None:
-        """Show how many cells of a part that goes on are done; only in a terminal."""
+        """Show how many cells of a running part are done; only in a terminal."""
         self._notes[part] = f"{done} of {total} cells"
 
     def note(self, part: str, text: str) -> None:
-        """Show something about a part that goes on."""
+        """Show a message about a running part."""
         self._notes[part] = text
         self.print(f"{part:<40} {text}")
 
     def end(self, part: str, state: str, text: str = "") -> None:
-        """Show that a part has ended, such as "done", "unchanged" or "failed", with a time or a reason."""
+        """Show the final state of a part, such as "done" or "failed", with a time or a reason."""
         self._states[part], self._notes[part] = state, text
         if not self._console.is_terminal:
             self.print(f"{part:<40} {state}{f'  {text}' if text else ''}")
 
     def table(self) -> Table:
-        """Return the parts at work, then what failed, what is done, and what waits."""
+        """Return the table: running parts first, then failed, finished and waiting ones."""
         working, now = self._running(), time.monotonic()
         for part in working:
             self._since.setdefault(part, now)
@@ -84,7 +84,7 @@ class Board:
 
 @contextmanager
 def log_to(path: Path) -> Iterator[None]:
-    """Send everything that the suite and papermill log to a file, and nowhere else, while the block runs."""
+    """Write all log messages of the suite and papermill only to a file while the block runs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, mode="w", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))

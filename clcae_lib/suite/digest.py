@@ -1,10 +1,10 @@
-"""When a run may be skipped: a key over everything its results depend on.
+"""The key of a run, which depends on everything its results depend on; equal keys: the run is skipped.
 
-The key covers the notebook's cells, its parameters, the library's code, the versions of what computes, the
-world's weights and photographs, the published networks, the files in folders that parameters name, and the
+The key covers the notebook's cells, its parameters, the library's code, the versions of packages, the world's
+weights and photographs, the published networks, the files in folders that parameters name, and the
 results of the notebooks it needs. Comments, docstrings and layout of the code do not count, nor do a
-notebook's outputs. A run of the suite depends on the kind of device as well, so that a GPU added later is
-used. A run of a sweep does not: a sweep that takes days can be resumed from a machine without a GPU.
+notebook's outputs. For a run of the suite, the kind of device counts too, so that a GPU added later is used.
+For a run of a sweep it does not: a sweep of several days can be resumed from a machine without a GPU.
 """
 
 from collections.abc import Iterable, Mapping
@@ -35,10 +35,10 @@ def job_key(
 
     Args:
         job: the notebook and its parameters.
-        code: what `code_digest` returns for the library.
-        upstream: for each notebook it needs, what `result_digest` returns for its results.
-        world: what `world_digest` returns; computed if None.
-        device: the kind of device, where results depend on it.
+        code: digest of the library, from `code_digest`.
+        upstream: digest of the results of each notebook that it needs, from `result_digest`.
+        world: digest of the world, from `world_digest`; computed if None.
+        device: the kind of device if results depend on it, else empty.
     """
     entry, parameters = job.entry, dict(job.parameters)
     folders = {name: parameters[name] for name in entry.folders if parameters.get(name)}
@@ -61,16 +61,16 @@ def job_key(
 
 
 def code_digest(*, without: Iterable[str] = ()) -> str:
-    """Return a digest of the library's code as the interpreter sees it, without some of its packages."""
+    """Return a digest of the library's code, without comments and without some of its packages."""
     files = {path.relative_to(LIBRARY): path for path in sorted(LIBRARY.rglob("*.py"))}
     kept = {name: path for name, path in files.items() if name.parts[0] not in tuple(without)}
     return key({name.as_posix(): source_digest(path) for name, path in kept.items()})
 
 
 def world_digest(name: str, inputs: Iterable[str]) -> str:
-    """Return a digest of the weights of a world that fit patterns and of the published networks.
+    """Return a digest of the published networks and of a world's weights that match the patterns `inputs`.
 
-    Of a world of photographs, all weights and the photographs count.
+    For a world of photographs, all weights and the photographs count.
     """
     from clcae_lib.worlds import PhotoWorld, get_world, world_names
 
@@ -83,9 +83,9 @@ def world_digest(name: str, inputs: Iterable[str]) -> str:
 
 
 def files_digest(folder: Path, patterns: Iterable[str] = ("**/*",), *, large: int = _LARGE) -> str:
-    """Return a digest of the files under a folder that fit any of the patterns; a missing folder has none.
+    """Return a digest of the files under a folder that match any pattern; a missing folder counts as empty.
 
-    Of files of more than `large` bytes, size and time of change stand for the content.
+    For files of more than `large` bytes, size and modification time replace the content.
     """
     found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
     status = {path: path.stat() for path in found if not path.name.startswith(".")}
@@ -103,5 +103,5 @@ def _digest(path: Path, size: int, changed: int, large: bool) -> str:
 
 
 def result_digest(folder: Path) -> str:
-    """Return a digest of what a notebook left for others: its metrics and tables."""
+    """Return a digest of the results that other notebooks read: metrics and tables."""
     return files_digest(folder, ["metrics.json", "*.csv", "*.safetensors"])

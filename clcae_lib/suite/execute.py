@@ -1,11 +1,14 @@
-"""Executes one notebook with papermill, in the interpreter that runs the suite.
+"""Execute one notebook with papermill, in the interpreter that runs the suite.
 
-Six things papermill does not do by itself: the kernel is the running interpreter whatever kernels the
-machine has registered; it is reached by sockets in a folder of its own, because two kernels that look for
-free TCP ports at the same time may find the same one and wait for ever; a reply that arrives while a widget's
-state is sent is noticed; a notebook has a time limit as a whole; an exception inside a widget's callback,
-which Jupyter stores in the widget's state and forgets, counts as a failure; and so does one in a thread, a
-task or a future that no cell asks for (`faults`).
+This module adds six things to papermill:
+
+* The kernel is the running interpreter, not a registered one.
+* It is connected by sockets in its own folder. Two kernels that look for free TCP ports at the same time may
+  choose the same one, and hang.
+* A reply that arrives while a widget's state is sent is noticed.
+* The whole notebook has a time limit.
+* An exception inside a widget's callback, which Jupyter only stores in the widget's state, is a failure.
+* So is an exception in a thread, a task or a future whose result no cell reads (`faults`).
 """
 
 import math
@@ -35,16 +38,16 @@ from clcae_lib.suite.plan import Profile
 from clcae_lib.suite.record import NotebookError
 
 Watch = Callable[[int, int], None]
-"""Called with the number of cells done and of all cells."""
+"""A function that is called with the number of finished cells and of all cells."""
 
 _OUTPUT_TIMEOUT = 3600
 """Seconds for the outputs of a finished cell to arrive; nbclient's default of 4 fails on a busy machine."""
 _LOOK_AGAIN = 0.2
-"""Seconds between two looks for a reply."""
+"""Seconds between two checks for a reply."""
 
 
 class _OwnInterpreter(AsyncKernelManager):
-    """Starts this interpreter's ipykernel; registered kernels play no part."""
+    """Starts this interpreter's ipykernel; registered kernels are ignored."""
 
     @property
     def kernel_spec(self) -> KernelSpec:
@@ -52,15 +55,15 @@ class _OwnInterpreter(AsyncKernelManager):
 
 
 class NotebookClient(PapermillNotebookClient):
-    """Papermill's client, which notices every reply and reports each cell.
+    """Papermill's client, changed to notice every reply and to report each cell.
 
-    Papermill calls nbclient's synchronous methods. These are bound to the coroutines of nbclient's own class,
-    so an override of a coroutine would never run.
+    Papermill calls nbclient's synchronous methods. They call the coroutines of nbclient's class, so an
+    override of a coroutine would never run.
     """
 
     watch: Watch
     captured: nbformat.NotebookNode | None = None
-    """The first exception inside an Output widget, which a later call may clear."""
+    """The first exception inside an Output widget; a later call may clear the widget."""
 
     def output(self, outs: Any, msg: Any, display_id: str | None, cell_index: int) -> Any:
         """Handle an output, and note an exception that goes to a widget."""
@@ -86,10 +89,10 @@ class NotebookClient(PapermillNotebookClient):
 
 
 def looking_again(get_msg: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """Return a channel's `get_msg` that looks for a message again and again.
+    """Return a channel's `get_msg`, changed to check for a message at intervals.
 
-    nbclient sends the state of Output widgets past the asynchronous socket, which then does not notice a
-    reply that comes in at that moment: whoever waits for it without looking waits for ever.
+    nbclient sends the state of Output widgets without the asynchronous socket, which then misses a reply that
+    arrives at that moment; a plain `get_msg` would wait for it endlessly.
     """
 
     async def get(timeout: float | None = None) -> Any:
@@ -123,13 +126,13 @@ def execute(
     environment: Mapping[str, str] | None = None,
     watch: Watch = lambda done, total: None,
 ) -> None:
-    """Execute a notebook; its copy is written cell by cell, so that it is there whatever happens.
+    """Execute a notebook; its copy is written after every cell, so that it exists even after a failure.
 
-    What the kernel itself prints, such as warnings of native libraries, goes to `kernel.log` beside the copy.
+    Output of the kernel process, such as warnings of native libraries, goes to `kernel.log` next to the copy.
     Arguments are those of `perform`; `executed` is the file for the copy.
 
     Raises:
-        NotebookError: a cell or a widget's callback raised, the time was up or the kernel died.
+        NotebookError: a cell or a widget's callback raised, the time limit was exceeded or the kernel died.
     """
     deadline = time.monotonic() + profile.timeout if profile.timeout else None
     limit = profile.timeout or _OUTPUT_TIMEOUT
@@ -176,7 +179,7 @@ def execute(
 
 
 def _connection(sockets: Path) -> Config:
-    """Return how kernel and client meet: by sockets in a folder, or by TCP where its path is too long."""
+    """Return the connection of kernel and client: sockets in a folder, or TCP if its path is too long."""
     file = sockets / "kernel.json"
     longest = len(os.fsencode(file.with_name("kernel-ipc-5")))
     transport = "ipc" if longest <= zmq.IPC_PATH_MAX_LEN else "tcp"
@@ -184,7 +187,7 @@ def _connection(sockets: Path) -> Config:
 
 
 def _check_widgets(node: nbformat.NotebookNode) -> None:
-    """Raise the first exception that a widget's callback raised; its state holds it as an output."""
+    """Raise the first exception of a widget's callback, which the widget's state stores as an output."""
     for view in node.metadata.get("widgets", {}).values():
         for widget in view.get("state", {}).values():
             for output in widget.get("state", {}).get("outputs", []):

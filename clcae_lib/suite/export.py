@@ -1,4 +1,4 @@
-"""Executed notebooks as pages that need no network: equations are MathML, which browsers draw themselves."""
+"""Convert executed notebooks to pages that need no network; equations are MathML."""
 
 from jinja2 import pass_context
 from jinja2.runtime import Context
@@ -36,6 +36,6 @@ class _Exporter(HTMLExporter):
 
 
 def to_html(notebook: NotebookNode, folder: str) -> str:
-    """Return an executed notebook as one HTML page, with its images inside, which links find in `folder`."""
+    """Return an executed notebook as one HTML page with embedded images; links are relative to `folder`."""
     exporter = _Exporter(require_js_url="", embed_images=True, raw_template=_TEMPLATE)
     return exporter.from_notebook_node(notebook, {"metadata": {"path": folder}})[0]

@@ -1,7 +1,7 @@
-"""Write down the exceptions of a kernel that no cell sees: an extension of IPython for `execute`.
+"""An IPython extension for `execute` that records the exceptions of a kernel that no cell raises.
 
-These are exceptions in threads, in asyncio tasks, and in futures of executors whose result no cell asks for.
-A future counts as unseen until `result` or `exception` is called; what is unseen is written at the end.
+These are exceptions in threads, in asyncio tasks, and in futures of executors whose result no cell reads. The
+exception of a future is recorded at the end, unless `result` or `exception` was called.
 """
 
 import atexit
@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from typing import Any
 
 FILE = "CLCAE_FAULTS"
-"""The variable of the environment that names the file; it is made when there is something to write."""
+"""The environment variable with the name of the file; it is created with the first exception."""
 
 
 def load_ipython_extension(shell: Any) -> None:
@@ -43,7 +43,7 @@ def load_ipython_extension(shell: Any) -> None:
 
 
 class _OfTasks(logging.Handler):
-    """Notes what event loops and executors log: exceptions in callbacks, and in tasks not awaited."""
+    """Records what event loops and executors log: exceptions in callbacks and in tasks not awaited."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.exc_info and record.exc_info[1] is not None:

@@ -1,7 +1,7 @@
 """Inverters and finders of directions from other packages: import them, and check what they return.
 
-The protocols are described in `docs/bench.md`. A guest that does not keep to its protocol gets one error,
-which names what is wrong and what to change.
+The protocols are described in `docs/bench.md`. If a guest breaks its protocol, one error names the fault and
+the remedy.
 """
 
 import importlib
@@ -25,14 +25,14 @@ from clcae_lib.worlds import World
 
 
 class GuestError(ClcaeError):
-    """An inverter or a finder does not keep to its protocol; the message names the fault and the remedy."""
+    """An inverter or a finder breaks its protocol; the message names the fault and the remedy."""
 
 
 def load_guest(name: str, group: str) -> Any:
     """Return the class or function "package.module:Name", or that of an entry point of a group.
 
     Raises:
-        GuestError: there is nothing of this name.
+        GuestError: nothing has this name.
     """
     if not re.fullmatch(r"[\w.]+:\w+", name):
         found = {entry.name: f"{entry.module}:{entry.attr}" for entry in entry_points(group=group)}
@@ -56,9 +56,9 @@ def load_guest(name: str, group: str) -> Any:
 
 @dataclass(frozen=True)
 class CheckedInverter:
-    """An inverter, the guest, whose every result is checked against a generator of its own.
+    """A guest inverter whose results are all checked, with a separate copy of the generator.
 
-    `name` is its name in messages. A result that breaks the protocol is a GuestError.
+    `name` is its name in messages. A result that breaks the protocol raises a GuestError.
     """
 
     guest: Any
@@ -83,7 +83,7 @@ class CheckedInverter:
         return cls(kind(*given), world.generator("cpu"), name)
 
     def invert(self, images: Float[Tensor, "n 3 h w"]) -> Inversion:
-        """Return the guest's codes of images, without gradient, if their shapes and values are right."""
+        """Return the guest's codes of images, without gradient, after checking their shapes and values."""
         before = images.clone()
         found = self.guest.invert(images)
         if not torch.equal(images, before):
@@ -97,7 +97,7 @@ class CheckedInverter:
         return found.map(torch.Tensor.detach)
 
     def check_repeatable(self, images: Float[Tensor, "n 3 h w"]) -> str:
-        """Invert the images twice, compare, and return the space to decode them from: F, or else W+."""
+        """Invert the images twice, compare the codes, and return the space to decode: F, or else W+."""
         first, second = self.invert(images), self.invert(images)
         pairs = zip(_tensors(first), _tensors(second), strict=True)
         if not all(torch.allclose(a.float(), b.float(), rtol=1e-3, atol=1e-4) for a, b in pairs):

@@ -1,8 +1,8 @@
-"""One job from start to end: run the notebook aside, then put its results in place of the earlier ones.
+"""Run one job: execute the notebook in a hidden folder, then replace the earlier results.
 
-A notebook writes into a hidden folder beside its destination. Only when everything went well does that folder
-get the destination's name, so a run that fails or is interrupted leaves earlier results as they were. What a
-failed run left is kept elsewhere, with its traceback. Locks keep the writers of a folder apart.
+The hidden folder is next to the destination. It is renamed to the destination only after a complete success,
+so a run that fails or is interrupted does not change earlier results. The files of a failed run are moved to
+another folder, with its traceback. Locks prevent two runs from writing to one folder.
 """
 
 import os
@@ -41,19 +41,18 @@ def perform(
 ) -> Record:
     """Run a job, put its results at `target`, and return the record, with the job's key.
 
-    The folder is replaced as a whole on success, and untouched otherwise: then the executed copy and the
+    On success the folder is replaced as a whole. Otherwise it is unchanged, and the executed copy and the
     traceback go to the folder `failed`. `environment` has variables for the kernel; `watch` is called with
-    cells
-    done and cells in all.
+    the number of finished cells and of all cells.
 
     Raises:
-        NotebookError: the notebook failed, or its results could not be read or kept; every other exception
-            becomes one, so that the notebooks after this one still run.
+        NotebookError: the notebook failed, or its results could not be read or stored. All other exceptions
+            are converted to it, so that the notebooks after this one still run.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     for stale in running(target):  # left by runs that were killed
         _remove(stale)
-    # A name of its own: the kernel of a run that was killed may still be writing into the one before.
+    # A new name, because the kernel of a killed run may still be writing to the previous folder.
     staging = target.with_name(f".{target.name}.{uuid4().hex[:8]}{_RUNNING}")
     staging.mkdir()
     started, clock = datetime.now(UTC), time.monotonic()
@@ -97,13 +96,13 @@ def perform(
 
 
 def _shown(path: Path) -> str:
-    """Return a path as it may stand in results: relative to the repository if it is inside it."""
+    """Return a path for results: relative to the repository if it is inside it."""
     root = paths.root()
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
 def _finish(job: Job, staging: Path, target: Path) -> None:
-    """Write final paths into the executed copy, and its HTML, whose links lead to the others' HTML."""
+    """Write final paths into the executed copy, and write its HTML, with links to the others' HTML."""
     executed, folder = staging / job.path.name, job.path.parent
     if executed.is_file():
         text = executed.read_text(encoding="utf-8").replace(_shown(staging), _shown(target))
@@ -115,7 +114,7 @@ def _finish(job: Job, staging: Path, target: Path) -> None:
 
 
 def _set_aside(job: Job, staging: Path, target: Path, failed: Path, error: NotebookError) -> None:
-    """Keep what a failed run left, with its traceback; what cannot be kept hides no failure."""
+    """Move the files and the traceback of a failed run to `failed`; add errors of this to the details."""
     try:
         _finish(job, staging, target)
     except Exception:
@@ -126,7 +125,7 @@ def _set_aside(job: Job, staging: Path, target: Path, failed: Path, error: Noteb
 
 
 def _replace(target: Path, staging: Path) -> None:
-    """Put one folder in another's place; the old one goes only when the new one is there."""
+    """Replace the folder `target` by `staging`; the old one is deleted only after the new one is in place."""
     old = _old(target)
     _remove(old)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +136,7 @@ def _replace(target: Path, staging: Path) -> None:
 
 
 def restore(target: Path) -> None:
-    """Undo what a kill between the two renames of `_replace` left."""
+    """Restore the folder if a process was killed between the two renames of `_replace`."""
     if _old(target).exists() and not target.exists():
         os.replace(_old(target), target)
 
@@ -157,9 +156,9 @@ def _remove(folder: Path) -> None:
 
 @contextmanager
 def only_writer(target: Path) -> Iterator[None]:
-    """Keep every other run from writing to `target`; the lock ends with the process, however that ends.
+    """Lock `target` against other runs inside the block; the lock also ends with the process.
 
-    A SuiteError says that another run is writing already.
+    If another run holds the lock, a SuiteError is raised.
     """
     try:
         held = lock(target).acquire(timeout=0)
@@ -172,6 +171,6 @@ def only_writer(target: Path) -> Iterator[None]:
 
 
 def lock(target: Path) -> FileLock:
-    """Return the lock of the one process at a time that makes the run at `target`; others wait."""
+    """Return the lock of the run at `target`; other processes wait for it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(target.with_name(f".{target.name}.lock"))

@@ -1,10 +1,10 @@
-"""Which notebooks a run executes, in which order, with which parameters.
+"""The notebooks of a run, in order, with their parameters.
 
 `notebooks/suite.yaml` lists the notebooks in order (`Entry`); `notebooks/profiles/<name>.yaml` holds one set
 of parameters (`Profile`).
 
 A notebook declares its parameters in one cell tagged `parameters`, as plain literals. The cell is parsed, not
-run; papermill's own inspection would pass over what it cannot read, and over parameters that do not exist.
+run; papermill's inspection would skip what it cannot read, and accept parameters that do not exist.
 """
 
 import ast
@@ -39,7 +39,7 @@ class Entry(BaseModel, extra="forbid", frozen=True):
         inputs: patterns of the weights under data/<world>/ that it depends on.
         reads: what else it depends on, under results/.
         folders: parameters that name folders whose files it depends on.
-        work: units of `clcae_lib.suite.run_cost`, each with the terms whose sum is their number.
+        work: units of `clcae_lib.suite.run_cost`, each with terms; their sum is the number of units.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Profile(BaseModel, extra="forbid", frozen=True):
         common: parameters of every notebook that declares them.
         notebooks: parameters of single notebooks.
         timeout: seconds for one notebook; None for no limit.
-        start_timeout: seconds for a kernel to start: a limit for one that hangs, as a dead one is noticed.
+        start_timeout: seconds for a kernel to start, in case it hangs; a dead one is noticed earlier.
         estimate: whether a run begins with an estimate of its time.
     """
 
@@ -74,7 +74,7 @@ class Profile(BaseModel, extra="forbid", frozen=True):
 
 @dataclass(frozen=True)
 class Job:
-    """One execution: a notebook, its file and its parameters, `output_dir` excepted."""
+    """One execution: a notebook, its file and its parameters, except `output_dir`."""
 
     entry: Entry
     path: Path
@@ -102,11 +102,11 @@ def read_suite(folder: Path) -> list[Entry]:
     names = [entry.name for entry in entries]
     on_disk = {file.stem for file in folder.glob("*.ipynb")}
     for name in sorted(on_disk - set(names)):
-        raise SuiteError(f"{path}: does not list {name}.ipynb, which is beside it; list it or move it away")
+        raise SuiteError(f"{path}: does not list {name}.ipynb, which is in its folder; list it or move it")
     for position, entry in enumerate(entries):
         before = names[:position]
         if entry.name not in on_disk:
-            raise SuiteError(f"{path}: lists {entry.name}, but there is no {entry.name}.ipynb beside it")
+            raise SuiteError(f"{path}: lists {entry.name}, but there is no {entry.name}.ipynb in its folder")
         if entry.name in before:
             raise SuiteError(f"{path}: lists {entry.name} twice")
         for need in entry.needs:
@@ -116,7 +116,7 @@ def read_suite(folder: Path) -> list[Entry]:
 
 
 def named_file(folder: Path, kind: str, name: str) -> Path:
-    """Return the file `<name>.yaml` of a folder; any other name is a SuiteError that begins with the kind."""
+    """Return the file `<name>.yaml` of a folder; raise a SuiteError that names the kind if it is missing."""
     there = sorted(file.stem for file in folder.glob("*.yaml") if file.stem != "suite")
     if name not in there:
         raise SuiteError(f"{kind} {name[:100]!r}: not in {folder}; there is {', '.join(there) or 'none'}")
@@ -124,7 +124,7 @@ def named_file(folder: Path, kind: str, name: str) -> Path:
 
 
 def read_profile(folder: Path, name: str) -> Profile:
-    """Return the profile `profiles/<name>.yaml`; a SuiteError if there is none, or it is not valid."""
+    """Return the profile `profiles/<name>.yaml`; raise a SuiteError if it is missing or not valid."""
     path = named_file(folder / "profiles", "profile", name)
     content = {**read_yaml(path, error=SuiteError), "name": name}
     return validated(Profile, content, source=str(path), error=SuiteError)
@@ -138,13 +138,13 @@ def plan(
     settings: Sequence[str] = (),
     **limits: float | None,
 ) -> tuple[Profile, list[Job]]:
-    """Return the profile and the jobs of a run, in order, every parameter checked before anything starts.
+    """Return the profile and the jobs of a run, in order, after checking every parameter.
 
     `only` holds names of notebooks or their beginnings; none means all. `settings` are `name=value` for all
-    that declare it, `01.name=value` for one notebook. The value of a parameter whose default is text is used
-    as it is written; a folder among these may begin with `~`, and is relative to the working directory. Any
-    other value is read as YAML. `limits` replace `timeout` and `start_timeout` of the profile. Whatever is
-    wrong is a SuiteError that names it.
+    notebooks that declare the parameter, or `01.name=value` for one notebook. If the default of a parameter
+    is text, its value is not interpreted; a folder may begin with `~`, and is relative to the working
+    directory. Other values are read as YAML. `limits` replace `timeout` and `start_timeout` of the profile.
+    Any fault raises a SuiteError that names it.
     """
     entries = read_suite(folder)
     chosen = read_profile(folder, profile)
@@ -173,8 +173,7 @@ def declared_parameters(path: Path) -> dict[str, Any]:
 
     Raises:
         SuiteError: there is not exactly one such cell, it holds more than plain literals, or one of
-            `REQUIRED`
-            is missing.
+            `REQUIRED` is missing.
     """
     if not path.is_file():
         raise SuiteError(f"{path}: there is no such notebook")
@@ -215,7 +214,7 @@ def _literal(path: Path, statement: ast.stmt) -> tuple[str, Any]:
 
 
 def check_value(source: str, name: str, value: Any, declared: Mapping[str, Any]) -> Any:
-    """Return the value of a notebook's parameter, after a check against the defaults that it declares.
+    """Return the value of a notebook's parameter, after comparing it with the declared defaults.
 
     Raises:
         SuiteError: there is no such parameter, or it has another type; the message begins with `source`.
@@ -252,7 +251,7 @@ def _distribute(
     source: str,
     read: Callable[[str, Any, Any], Any] = lambda setting, value, default: value,
 ) -> dict[str, dict[str, Any]]:
-    """Give each setting to every notebook that declares it; `01.name` goes to the notebook that starts so."""
+    """Add each setting to all notebooks that declare it, or `01.name` to the one whose name starts so."""
     given: dict[str, dict[str, Any]] = {notebook: {} for notebook in declared}
     for setting, value in settings:
         prefix, dot, name = setting.rpartition(".")

@@ -1,8 +1,8 @@
-"""What a notebook leaves: numbers, figures and tables, and the record of a run that is complete.
+"""The results of a notebook: numbers, figures and tables, and the record of a complete run.
 
 `metrics.json` holds one row for each number, `figures.json` one for each figure and table, `run.json` the
-record. The runner adds the origin of the numbers (seed, device, commit, versions), and the report shows what
-is marked as a headline first.
+record. The runner adds the origin of the numbers (seed, device, commit, versions). The report shows headlines
+first.
 """
 
 import json
@@ -36,7 +36,7 @@ class NotebookError(ClcaeError):
 
     Args:
         reason: one line for the report.
-        details: the traceback, kept beside the executed copy.
+        details: the traceback, stored next to the executed copy.
     """
 
     def __init__(self, reason: str, *, details: str = "") -> None:
@@ -74,12 +74,12 @@ class Figure(BaseModel, strict=True):
 
     @property
     def title(self) -> str:
-        """The name that people read."""
+        """The name for readers."""
         return Path(self.file).stem.replace("_", " ")
 
 
 class Record(BaseModel, frozen=True):
-    """What is known of a complete run; it is written last, so its presence says that the run is complete."""
+    """The facts of a complete run; the file is written last, so a run that has it is complete."""
 
     notebook: str
     profile: str
@@ -101,8 +101,8 @@ class Recorder:
 
     Args:
         notebook: its name, such as "01_contrastive_alignment".
-        output_dir: the notebook's parameter; a relative path counts from the repository's root. The folder is
-            created; rows that an earlier execution left there are dropped.
+        output_dir: the notebook's parameter; a relative path starts at the repository's root. The folder is
+            created; rows of an earlier execution are removed.
     """
 
     def __init__(self, notebook: str, output_dir: str | Path) -> None:
@@ -134,18 +134,18 @@ class Recorder:
 
         Args:
             metric: the quantity, such as "PSNR".
-            value: a finite number; a tensor or array of one element will do.
-            source: "live" if it comes from this run's own training, "reference" if from shipped weights.
-            subject: what it is of, such as "W+" or "smile".
+            value: a finite number, or a tensor or array of one element.
+            source: "live" if it comes from this run's training, "reference" if from shipped weights.
+            subject: the measured thing, such as "W+" or "smile".
             low: the lower end of its confidence interval.
             high: the upper end of its confidence interval.
             unit: such as "dB" or "%".
-            better: "higher" or "lower", if either is.
+            better: "higher" or "lower", if one of them is better.
             headline: whether it belongs to the report's main table.
 
         Raises:
-            ValueError: a value is not finite, a word is not one of the allowed, or the same run of a cell
-                records the number twice.
+            ValueError: a value is not finite, a word is not allowed, or one run of a cell records the number
+                twice.
         """
         row = {"notebook": self.notebook, "metric": metric, "subject": subject, "value": float(value)}
         row |= {"low": None if low is None else float(low), "high": None if high is None else float(high)}
@@ -154,8 +154,7 @@ class Recorder:
             recorded = Metric(**row)
         except ValidationError as error:
             raise ValueError(
-                f"{metric} is not a valid result ({explain(error)}); look for what went wrong before "
-                "recording it"
+                f"{metric} is not a valid result ({explain(error)}); find the cause before recording it"
             ) from error
         key, execution = (metric, subject, source), _execution()
         if key in self._metrics and self._recorded_in[key] == execution:
@@ -167,7 +166,7 @@ class Recorder:
     def metrics(
         self, frame: "pd.DataFrame", measures: Mapping[str, tuple[str, str, str]], **fields: Any
     ) -> None:
-        """Record the numbers of a table, each row of a tidy one or each row and measure of a wide one.
+        """Record the numbers of a table: each row of a long one, or each row and measure of a wide one.
 
         Args:
             frame: table with the columns `metric`, `value` and perhaps `low` and `high`, as
@@ -179,7 +178,7 @@ class Recorder:
             fields: keywords of `metric`, one value or one for each row; `suffix` is added to the name.
 
         Raises:
-            ValueError: as `metric` raises it.
+            ValueError: as in `metric`.
         """
         for row in frame.assign(**fields).to_dict("records"):
             tidy = "metric" in row
@@ -208,7 +207,7 @@ class Recorder:
             with atomic_path(path) as partial:
                 image.save(partial, format="PNG")
         else:
-            from clcae_lib.images import save_image  # with torch: seconds, for kernels that need none
+            from clcae_lib.images import save_image  # imports torch, which takes seconds
 
             save_image(path, image)
         return self._add(path.name, caption, headline)
@@ -220,7 +219,7 @@ class Recorder:
         return self._add(f"{name}.csv", caption, headline=False)
 
     def records(self, frame: "pd.DataFrame", name: str = "records") -> Path:
-        """Save what was measured of each image as `<name>.parquet` and return its path.
+        """Save the measures of each image as `<name>.parquet` and return its path.
 
         A sweep joins the records of its runs.
         """
@@ -237,7 +236,7 @@ class Recorder:
 
 
 def _execution() -> int | None:
-    """Return the number of the cell's run, as Jupyter counts them; None outside of it."""
+    """Return Jupyter's execution count of the running cell; None outside of Jupyter."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return shell.execution_count if shell else None
 
@@ -263,7 +262,7 @@ def read_metrics(folder: Path) -> list[Metric]:
 
 
 def read_figures(folder: Path) -> list[Figure]:
-    """Return the images and tables in a notebook's folder, as recorded, then the unrecorded by name.
+    """Return the images and tables in a notebook's folder: the recorded ones, then others by name.
 
     Raises:
         NotebookError: `figures.json` is wrong, or a file is outside the folder.
@@ -287,7 +286,7 @@ def _read_list(path: Path, row: type[BaseModel]) -> list[Any]:
 
 
 def check_results(folder: Path) -> None:
-    """Read what a notebook left as the report will read it.
+    """Check a notebook's results by reading them as the report does.
 
     Raises:
         NotebookError: there are no metrics, or metrics, figures or images cannot be read.
@@ -310,7 +309,7 @@ def read_record(folder: Path) -> Record | None:
 
 
 def complete_record(folder: Path) -> Record | None:
-    """Return the record of a folder's complete run; None without one, or if its results are damaged."""
+    """Return the record of a folder's complete run; None if there is none or its results are damaged."""
     record = read_record(folder)
     try:
         if record is not None:

@@ -1,8 +1,8 @@
 """The committed reference: keep a run's report there, and check later runs against it.
 
-A check requires headline measures to stay inside the intervals that were kept. The intervals are over test
-images. A run of the same code, seed and kind of machine gives the same numbers; other hardware moves them by
-far less than an interval; a method that was broken leaves it.
+A check requires that headline measures are inside the committed intervals, which are over test images. A run
+of the same code, seed and kind of machine gives the same numbers; on other hardware they differ by far less
+than an interval; those of a broken method are outside.
 """
 
 import base64
@@ -25,22 +25,22 @@ from clcae_lib.suite.report import read_run, write_report
 
 _KEPT = (".png", ".csv", ".json")
 _LARGEST_NOTEBOOK = 2_000_000
-"""Bytes of a kept notebook; repository pages on the web show larger ones slowly or not at all."""
+"""Largest size of a kept notebook in bytes; web pages of repositories show larger ones slowly or not."""
 _SIZES = ((90, 1), (80, 1), (70, 1), (70, 0.7), (70, 0.5), (70, 0.35))
-"""Quality and scale of a kept notebook's images; the first with which it is small enough is taken."""
+"""Quality and scale of a kept notebook's images; the first pair that makes it small enough is used."""
 _CHART = 0.5
-"""Of 255: mean change by 256 colours, below which an image is a chart."""
+"""An image is a chart if a palette of 256 colours changes it by less than this on average, of 255."""
 _SETTING = "training steps"
 _SLACK = 1e-9
-"""Of a value's size: what printing and reading a number may change."""
+"""Relative change of a number by printing and reading it."""
 
 
 def keep_report(source: Path) -> Path:
     """Copy a complete run's report to results/reference and return the new page.
 
-    The folders of the run's notebooks are replaced, and the executed notebooks are kept in `notebooks`, with
-    smaller images. The runs of sweeps, where there are any, become the committed reference runs. A SuiteError
-    is raised unless every notebook of the run is good.
+    The folders of the run's notebooks are replaced, and the executed notebooks are stored in `notebooks`,
+    with smaller images. Runs of sweeps, if there are any, become the committed reference runs. A SuiteError
+    is raised unless every notebook of the run has results.
     """
     status, _ = read_run(source)
     bad = [outcome.notebook for outcome in status.notebooks if not outcome.good]
@@ -70,8 +70,8 @@ def keep_report(source: Path) -> Path:
 def _keep_notebook(source: Path, target: Path) -> None:
     """Write an executed notebook in at most `_LARGEST_NOTEBOOK` bytes.
 
-    Its widgets, which are dead without a kernel, become a sentence; the cell of parameters that papermill
-    injected is marked as hidden on the website; the places of its files on this machine are left out.
+    Widgets, which do not work without a kernel, are replaced by a sentence; the cell of parameters that
+    papermill injected is hidden on the website; paths of this machine are removed.
     """
     if not source.is_file():
         return
@@ -100,19 +100,19 @@ def _keep_notebook(source: Path, target: Path) -> None:
 def _compact(png: str, quality: int, share: float) -> dict[str, str]:
     """Return an image in base64, by its media type, with this share of its width and height.
 
-    A chart becomes a PNG of 256 colours. Faces, whose eyes and lips such a palette would recolour, become a
-    JPEG of this quality.
+    A chart becomes a PNG of 256 colours. Images of faces become a JPEG of this quality, because such a
+    palette would change the colours of eyes and lips.
     """
     with Image.open(io.BytesIO(base64.b64decode(png))) as image:
         size = tuple(max(1, round(side * share)) for side in image.size)
         scaled = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     reduced, buffer = scaled.quantize(256), io.BytesIO()
-    apart = np.mean(ImageStat.Stat(ImageChops.difference(scaled, reduced.convert("RGB"))).mean)
-    if apart < _CHART:
+    change = np.mean(ImageStat.Stat(ImageChops.difference(scaled, reduced.convert("RGB"))).mean)
+    if change < _CHART:
         reduced.save(buffer, format="PNG", optimize=True)
     else:
         scaled.save(buffer, format="JPEG", quality=quality, subsampling=0)
-    return {"image/png" if apart < _CHART else "image/jpeg": base64.b64encode(buffer.getvalue()).decode()}
+    return {"image/png" if change < _CHART else "image/jpeg": base64.b64encode(buffer.getvalue()).decode()}
 
 
 @dataclass(frozen=True)
@@ -133,10 +133,10 @@ def check_runs(
 ) -> Check:
     """Compare the results of a sweep, or of a run, with those kept in the folder `against`.
 
-    Of a sweep, the named variants and seeds must be there, or if none are named those that both have.
+    In a sweep, the named variants and seeds must exist; if none are named, those that both have are compared.
 
     Raises:
-        SuiteError: a file is missing, nothing can be compared, or the trainings were of other lengths.
+        SuiteError: a file is missing, nothing can be compared, or the trainings have other lengths.
     """
     if (results / "runs.csv").is_file():
         names = ["variant", "seed", "metric", "subject", "source"]
@@ -165,7 +165,7 @@ def check_runs(
 
 
 def _stored_runs(against: Path, fresh: pd.DataFrame) -> pd.DataFrame:
-    """Return the committed ablation whose trainings are as long as the fresh ones, or else the main one."""
+    """Return the committed ablation with trainings of the same length, or else the main one."""
     main, *others = [against / "sweeps" / name for name in COMMITTED.values()]
     stored = [read_runs(folder) for folder in (main, *filter(Path.is_dir, others))]
     return next((runs for runs in stored if _lengths(runs) & _lengths(fresh)), stored[0])

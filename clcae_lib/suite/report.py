@@ -1,4 +1,4 @@
-"""The report: one page that needs nothing else, numbers and images first, the notebooks behind links."""
+"""The report: one page with numbers and images first, and links to the notebooks."""
 
 import base64
 import os
@@ -19,15 +19,15 @@ from clcae_lib.settings import explain
 from clcae_lib.suite.collect import COLUMNS, read_csv, read_table, table
 from clcae_lib.suite.record import Figure, NotebookError, SuiteError, check_results, read_figures
 
-_FIRST = 8  # rows of the main table, where no notebook marked a headline
+_FIRST = 8  # rows of the main table if no notebook marked a headline
 _LONGEST = 200  # rows of a recorded table in a portable page
 
 
 class Outcome(BaseModel, strict=True, frozen=True):
-    """How one notebook fared.
+    """The outcome of one notebook.
 
-    `done`: run now; `unchanged`: nothing it depends on changed; `earlier`: not selected, results from before;
-    `failed`; `stopped`: a notebook it needs failed; `absent`: not selected and never run.
+    `done`: run now; `unchanged`: nothing it depends on changed; `earlier`: not selected, has earlier results;
+    `failed`; `stopped`: a notebook it needs failed; `absent`: not selected, has no results.
     """
 
     notebook: Annotated[str, Field(pattern=f"^{paths.NAME}$")]
@@ -37,18 +37,18 @@ class Outcome(BaseModel, strict=True, frozen=True):
 
     @property
     def good(self) -> bool:
-        """Whether there are results that can be shown."""
+        """Whether the notebook has results."""
         return self.state in ("done", "unchanged", "earlier")
 
     @property
     def note(self) -> str:
-        """The time and the reason, where there are some."""
+        """The time and the reason, if there are any."""
         time_text = f"{self.seconds:.0f} s" if self.state in ("done", "failed") else ""
         return "  ".join(filter(None, [time_text, self.reason]))
 
 
 class Status(BaseModel, strict=True):
-    """How a run fared, as `status.json` holds it; `finished` is a time in UTC."""
+    """The outcome of a run, as `status.json` holds it; `finished` is a time in UTC."""
 
     profile: str
     about: str
@@ -69,7 +69,7 @@ def read_run(source: Path) -> tuple[Status, pd.DataFrame]:
     """Return what `status.json` and `metrics.csv` of a run's folder hold.
 
     Raises:
-        SuiteError: there is no run in `source`, it is damaged, or it leads out of `source`.
+        SuiteError: there is no run in `source`, it is damaged, or a path leads out of `source`.
     """
     files = [source / "status.json", source / "metrics.csv"]
     if not all(map(os.path.isfile, files)):
@@ -92,8 +92,8 @@ def read_run(source: Path) -> tuple[Status, pd.DataFrame]:
 def write_report(source: Path, *, portable: Path | None = None) -> Path:
     """Write `index.html` into a run's folder and return its path.
 
-    With `portable`, another folder for the page, every image and table goes into the page itself, and nothing
-    is linked but `tables.csv` beside it. Without a run in `source`, a SuiteError is raised.
+    With `portable`, another folder for the page, every image and table is embedded in the page, and its only
+    link is to `tables.csv` in the same folder. Without a run in `source`, a SuiteError is raised.
     """
     status, metrics = read_run(source)
     environment = Environment(
@@ -125,7 +125,7 @@ def write_report(source: Path, *, portable: Path | None = None) -> Path:
 
 
 def _chapter(source: Path, outcome: Outcome, metrics: pd.DataFrame, inline: bool) -> dict[str, Any]:
-    """Return what the page shows of one notebook; with `inline` nothing of it is a link."""
+    """Return the content of the page for one notebook; with `inline` it has no links."""
     name, good = outcome.notebook, outcome.good
     figures = read_figures(source / name) if good else []
     images = [_image(source, name, figure, inline) for figure in figures if figure.is_image]
@@ -143,7 +143,7 @@ def _chapter(source: Path, outcome: Outcome, metrics: pd.DataFrame, inline: bool
 
 
 def _image(source: Path, name: str, figure: Figure, inline: bool) -> dict[str, Any]:
-    """Return an image with its file; the bytes of a headline's go into the page itself."""
+    """Return an image with its file; a headline's image is embedded in the page."""
     path = f"{name}/{figure.file}"
     with Image.open(source / path) as image:
         wide = image.width > 1.7 * image.height
@@ -155,7 +155,7 @@ def _image(source: Path, name: str, figure: Figure, inline: bool) -> dict[str, A
 
 
 def _frame(folder: Path, figure: Figure) -> dict[str, Any]:
-    """Return a recorded table for the page; numbers are rounded as they are shown, and sorted as they are."""
+    """Return a recorded table for the page; numbers are rounded for display, and sorted by exact value."""
     frame = read_csv(folder / figure.file)
     rows = [[_plain(value) for value in row] for row in frame.head(_LONGEST).itertuples(index=False)]
     cut = f" The first {_LONGEST} of {len(frame):,} rows." if len(frame) > _LONGEST else ""
@@ -181,7 +181,7 @@ def _links(source: Path, name: str, good: bool) -> list[tuple[str, str]]:
 
 
 def _title(notebook: Path) -> str:
-    """Return the notebook's first heading, or its name; also of what is not a notebook."""
+    """Return the notebook's first heading, or the file's name if it has none or is not a notebook."""
     if not notebook.is_file():
         return notebook.stem
     for cell in nbformat.read(notebook, as_version=4).cells:
@@ -192,7 +192,7 @@ def _title(notebook: Path) -> str:
 
 
 def compare(metrics: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return rows of a table in which live and reference values of one quantity stand side by side."""
+    """Return rows of a table with the live and reference values of each quantity side by side."""
     rows: dict[tuple[str, str, str], dict[str, Any]] = {}
     for record in metrics.to_dict("records"):
         key = (record["notebook"], record["metric"], record["subject"])
@@ -205,7 +205,7 @@ def compare(metrics: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def number(value: float) -> str:
-    """Return a number with the digits that are worth printing: three significant ones, or whole thousands."""
+    """Return a number with three significant digits, or as an integer if it is large."""
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}"
     if abs(value) >= 1000:
@@ -216,8 +216,8 @@ def number(value: float) -> str:
 def portable_report(source: Path, *, target: Path | None = None) -> Path:
     """Write `index.html`, which needs no other file, and `tables.csv`; return the page.
 
-    `tables.csv` holds the metrics and every recorded table, a cell a row: `notebook`, `table`, `row`,
-    `column` and `value`. The folder of the two is `target`, or `report` in the run's folder `source`.
+    `tables.csv` holds the metrics and every recorded table, one row per cell: `notebook`, `table`, `row`,
+    `column` and `value`. Both are written to `target`, or to `report` in the run's folder `source`.
     """
     status, metrics = read_run(source)
     tables = {(name, "metrics"): part for name, part in metrics.groupby("notebook", sort=False)}

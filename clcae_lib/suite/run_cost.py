@@ -1,9 +1,9 @@
-"""The cost of a run of the notebooks, printed before it starts: operations that are counted, times measured.
+"""The cost of a run of the notebooks, printed before it starts: counted operations and measured times.
 
 `suite.yaml` has the work of each notebook: units, such as an image in a training step, and the parameters
-whose product is their number. Each unit is executed in small, with the world's own networks on the device of
-the run: torch counts its operations, and a clock says how long it takes. An estimate is the sum of both over
-a notebook's units. Nothing here is part of a training or of a notebook.
+whose product is their number. A few of each unit are executed with the world's networks on the device of the
+run: torch counts the operations, and a clock measures the time. An estimate is the sum over a notebook's
+units.
 """
 
 import itertools
@@ -37,10 +37,10 @@ from clcae_lib.worlds import World, get_world
 LIMIT = 480.0
 """Seconds that a notebook may take on a GPU."""
 HOST = "host_second"
-"""Unit of what no device shortens: start, figures, statistics and report."""
+"""Unit of work that takes equally long on every device: start, figures, statistics and report."""
 ON_HOST = (HOST, "rendered_image")
 RUNS, BRIEF = 8, 2.0
-"""A unit is timed so often, or for so many seconds; the fastest counts: on a GPU, a recorded step."""
+"""Number of timings of a unit, and seconds after which timing stops; the fastest one counts."""
 
 
 class Cost(NamedTuple):
@@ -51,14 +51,14 @@ class Cost(NamedTuple):
 
 
 Executed = tuple[Callable[[], object], int]
-"""What executes some of a unit, and how many."""
+"""A function that executes a unit several times, and how many times."""
 
 
 def count(job: Job) -> dict[str, float]:
-    """Return how many of each unit a job has.
+    """Return the number of each unit in a job.
 
-    A term is the product of its factors: numbers, and names of parameters, of which lists count by their
-    length. "methods.steps" stands for the optimisation steps that all of `methods` need for one image.
+    A term is the product of its factors: numbers and names of parameters; a list counts as its length.
+    "methods.steps" is the number of optimisation steps that all of `methods` need for one image.
 
     Raises:
         SuiteError: a factor is not a parameter of the notebook, or not a number or a list.
@@ -81,14 +81,14 @@ def count(job: Job) -> dict[str, float]:
 
 
 def run_cost(profile: Profile, jobs: Sequence[Job]) -> list[str]:
-    """Return lines on the work and time of each job, and in all; nothing is written.
+    """Return lines with the work and time of each job and their sum; nothing is written.
 
-    Another process measures the units, in the first job's world and on its device, which it then frees. On a
-    device that cannot be used here, the lines have the rate that `LIMIT` needs in place of times, and end
-    with the reason.
+    Another process measures the units, in the first job's world and on its device, so that the device is free
+    afterwards. If the device cannot be used here, the lines have the rate that `LIMIT` requires instead of
+    times, and end with the reason.
 
     Raises:
-        SuiteError: the table of work is wrong.
+        SuiteError: the work in `suite.yaml` is wrong.
         WorldError: the world lacks weights that a unit needs.
     """
     counts = {job.name: count(job) for job in jobs}
@@ -116,7 +116,7 @@ def lines(
         costs: cost of one unit of each kind.
         place: device that the costs were measured on.
         refusal: why the device of the run cannot be used here; empty if it can.
-        limit: seconds from which on a notebook is named in a warning.
+        limit: seconds above which a notebook is named in a warning.
     """
     rate = f"GFLOP/s for {LIMIT / 60:g} min" if refusal else "GFLOP/s"
     shown, over, total = [f"{'notebook':<28}{'TFLOP':>9}{'minutes':>9}  {rate}"], [], Cost(0.0, 0.0)
@@ -131,16 +131,16 @@ def lines(
         over += [name] if seconds > limit else []
     minutes = "?" if refusal else f"{total.seconds / 60:.1f}"
     shown += [f"{'total':<28}{total.gflop / 1000:>9.1f}{minutes:>9}"]
-    shown += [refusal] if refusal else [f"estimated on {place}; what is unchanged is not run again"]
+    shown += [refusal] if refusal else [f"estimated on {place}; unchanged notebooks are not run again"]
     return shown + ([f"warning: above {limit / 60:g} minutes: {', '.join(over)}"] if over else [])
 
 
 def measure(
     world: str, device: str, names: Sequence[str], *, clock: Callable[[], float] = time.perf_counter
 ) -> tuple[dict[str, Cost], str, str]:
-    """Return the cost of each unit, where it was measured, and why not on the device asked for, if so.
+    """Return the cost of each unit, the device, and the reason if the requested device cannot be used.
 
-    Where the device cannot be used, operations are counted on the CPU, and only `ON_HOST` is timed.
+    In that case operations are counted on the CPU, and only `ON_HOST` is timed.
     """
     try:
         place, refusal = resolve_device(device), ""
@@ -165,10 +165,10 @@ def measure(
 def units(
     world: World, device: torch.device, names: Iterable[str]
 ) -> Iterator[tuple[str, Callable[[], object], int]]:
-    """Yield units by name, each with a function that executes some of it, and how many.
+    """Yield the name of each unit, a function that executes it several times, and how many times.
 
     Raises:
-        SuiteError: there is no such unit.
+        SuiteError: a unit does not exist.
     """
     generator, oracle = world.generator(device), world.oracle("train", device)
     inverter, judges = ClcaeInverter.load(world, device=device, generator=generator), Judges.of(world, device)

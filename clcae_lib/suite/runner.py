@@ -1,8 +1,8 @@
-"""Runs the suite: the notebooks in order, each only if something it depends on changed, then the report.
+"""Run the suite: the notebooks in order, each only if something it depends on changed, then the report.
 
 `results/<profile>/` receives a folder for each notebook (executed copy, HTML, figures, `metrics.json`),
-`metrics.csv`, `index.html`, `status.json` and `run.log`. A notebook that fails stops those that need it, and
-no others.
+`metrics.csv`, `index.html`, `status.json` and `run.log`. If a notebook fails, only those
+that need it are not run.
 """
 
 import json
@@ -29,7 +29,7 @@ logger = logging.getLogger("clcae_lib.suite")
 
 @dataclass(frozen=True)
 class Summary:
-    """How a run fared: its folder and every notebook's outcome."""
+    """The outcome of a run: its folder and the outcome of every notebook."""
 
     folder: Path
     outcomes: tuple[Outcome, ...]
@@ -132,10 +132,10 @@ def _run_jobs(
 
 
 def _estimated(profile: Profile, jobs: Sequence[Job]) -> list[str]:
-    """Return lines on the time of a profile that asks for them; what hinders them hinders no run."""
+    """Return the estimate of a profile with `estimate: true`, or the reason if there is none."""
     if not profile.estimate:
         return []
-    from clcae_lib.suite.run_cost import run_cost  # it imports all that notebooks use
+    from clcae_lib.suite.run_cost import run_cost  # slow import: all that notebooks use
 
     try:
         return run_cost(profile, jobs)

@@ -1,10 +1,10 @@
-"""Runs one notebook for every variant and seed of `notebooks/<sweep>.yaml`, several at a time.
+"""Run one notebook for every variant and seed of `notebooks/<sweep>.yaml`, several at a time.
 
-Dask is the executor, on this machine or at a scheduler that is named: it runs as many notebooks together as
-there are workers, and runs one again whose worker was killed. A run is known by its key (see `digest`): what
-is complete under it is not run again, so an interrupted sweep resumes where it stopped. Results are in
-`results/sweeps/<sweep>/<variant>/seed<k>/`, all of them together in `runs.csv` and `runs.parquet` beside the
-variants. Workers elsewhere need the same checkout and results at the same paths, on a shared file system.
+Dask executes the runs, on this machine or at a given scheduler: as many at a time as there are workers, and
+again if a worker was killed. A run with a complete result of the same key (see `digest`) is not repeated, so
+an interrupted sweep resumes where it stopped. Results are in `results/sweeps/<sweep>/<variant>/seed<k>/`;
+`runs.csv` and `runs.parquet` in the sweep's folder have all of them. Workers on other machines need the same
+checkout and results at the same paths, on a shared file system.
 """
 
 import logging
@@ -33,7 +33,7 @@ from clcae_lib.suite.record import NotebookError, Record, SuiteError, complete_r
 
 logger = logging.getLogger("clcae_lib.suite")
 MAX_RUNS = 10_000
-_VARIANT = re.compile(r"(?!failed$)\w[\w.+-]{0,99}")  # a folder of the results; that of failures is taken
+_VARIANT = re.compile(r"(?!failed$)\w[\w.+-]{0,99}")  # name of a folder of results; `failed` is reserved
 _UNIMPORTANT = ("suite", "cli", "plots", "explorer")
 
 
@@ -46,7 +46,7 @@ class SweepFile(BaseModel, extra="forbid", strict=True):
     seeds: dict[str, Annotated[int, Field(ge=1, le=MAX_RUNS)]] = {}
 
     def seeds_of(self, variant: str, asked: Sequence[int] | None) -> Sequence[int]:
-        """Return the seeds that were asked for, else as many as the file gives the variant, or three."""
+        """Return the requested seeds, else as many as the file has for the variant, or three."""
         return asked if asked is not None else range(self.seeds.get(variant, self.seeds.get("default", 3)))
 
 
@@ -66,7 +66,7 @@ class Run:
         return f"{self.variant}/seed{self.seed}"
 
     def record(self, *, keep: bool) -> Record | None:
-        """Return the folder's complete run if its key, or with `keep` its parameters, are this run's."""
+        """Return the record of the folder's complete run if its key, or with `keep` its parameters, match."""
         found = complete_record(self.target)
         if found is None:
             return None
@@ -76,7 +76,7 @@ class Run:
 
 @dataclass(frozen=True)
 class SweepSummary:
-    """How a sweep fared: its folder, how many runs are complete, and the reason of each that failed."""
+    """The outcome of a sweep: its folder, the number of complete runs, and the reason of each failure."""
 
     folder: Path
     complete: int
@@ -85,7 +85,7 @@ class SweepSummary:
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep that was checked and not started: every known run, those selected and those to do."""
+    """A checked sweep before its start: all runs, the selected ones, and those still to do."""
 
     name: str
     profile: Profile
@@ -106,7 +106,7 @@ def plan_sweep(
     keep: bool = False,
     output: Path | None = None,
 ) -> Plan:
-    """Return what a sweep would do; writes nothing. Arguments and errors are those of `run_sweep`."""
+    """Return the plan of a sweep; nothing is written. Arguments and errors are those of `run_sweep`."""
     folder = paths.notebooks_dir()
     target = _target(name, output)
     sweep = read_sweep(folder, name)
@@ -135,14 +135,14 @@ def run_sweep(
     output: Path | None = None,
     **options: Any,
 ) -> SweepSummary:
-    """Run variants times seeds, except what is complete, and gather everything in one table.
+    """Run all variants and seeds that are not complete, and join the results in one table.
 
-    The arguments are those of `clcae sweep`: by default on this machine, a notebook a GPU or a pair of cores,
-    all variants, and as many seeds as the file says, or three. With `keep`, complete runs with equal
-    parameters stay as they are, although code or weights have changed.
+    The arguments are those of `clcae sweep`. By default it runs on this machine, one notebook per GPU or per
+    two cores, all variants, and as many seeds as the file has, or three. With `keep`, complete runs with
+    equal parameters are not repeated, even if code or weights have changed.
 
     Raises:
-        SuiteError: something is wrong before the first run starts, such as another sweep into the folder.
+        SuiteError: something is wrong before the first run starts, such as another sweep in the folder.
     """
     place = place or Place()
     place.check()
@@ -211,7 +211,7 @@ def _runs(sweep: SweepFile, job: Job, asked: Sequence[int] | None, target: Path)
 def _run_all(
     plan: Plan, place: Place, retries: int, board: Board, gather_now: Callable[[], int]
 ) -> dict[str, str]:
-    """Run what waits, try again what failed, and return what failed for good, and why."""
+    """Run the waiting runs, repeat failed ones, and return the reasons of those that still failed."""
     if not plan.waiting:
         return {}
     from distributed import as_completed
@@ -242,20 +242,20 @@ def _run_all(
 
 
 def _work(run: Run, profile: Profile, threads: int | None, gpus: int) -> str:
-    """Execute one run, in a worker; return why it failed, or nothing.
+    """Execute one run in a worker; return the reason if it failed, else an empty text.
 
-    A worker that its scheduler has given up may still be at it: then this waits, and uses what it made.
+    A worker that its scheduler considers lost may still be executing the run; then wait and use its result.
     """
     from distributed import get_worker
 
-    # Dask has its workers hand freed memory back immediately; a training kernel that inherits this spends
-    # half of its time in page faults.
+    # Dask's workers return freed memory immediately; a training kernel that inherits this setting spends half
+    # of its time in page faults.
     os.environ.pop("MALLOC_TRIM_THRESHOLD_", None)
     state = run.target.with_name(f".{run.target.name}.{run.key[:12]}.state")  # checkpoints of the training
     environment = {paths.STATE: str(state)}
     if threads:
         environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
-    if gpus:  # more workers than GPUs share them
+    if gpus:  # GPUs are shared if there are more workers than GPUs
         names = gpu_names(os.environ.get(VISIBLE), gpus)
         environment[VISIBLE] = names[int(get_worker().name) % len(names)]
     before = read_record(run.target)
@@ -276,8 +276,8 @@ def _work(run: Run, profile: Profile, threads: int | None, gpus: int) -> str:
 def gather(target: Path, runs: Sequence[Run], *, keep: bool) -> int:
     """Write `runs.csv` and `runs.parquet` from the complete runs and return how many there are.
 
-    Tables that the runs have recorded, such as `records.parquet`, are joined, with the variant's name. With
-    `keep`, complete runs with equal parameters count although code or weights have changed.
+    Recorded tables of the runs, such as `records.parquet`, are joined, with the variant's name. With `keep`,
+    complete runs with equal parameters count even if code or weights have changed.
     """
     rows: list[dict[str, Any]] = []
     tables: dict[str, list[pd.DataFrame]] = {}

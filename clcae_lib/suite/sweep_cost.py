@@ -1,4 +1,4 @@
-"""The cost of a sweep, printed before it starts: runs, time from steps that were measured, disk."""
+"""The cost of a sweep, printed before it starts: runs, time from measured steps, and disk space."""
 
 import shutil
 import statistics
@@ -16,15 +16,14 @@ if TYPE_CHECKING:
     from clcae_lib.suite.sweep import Plan, Run
 
 STEPS, TRAINING = "training steps", "training time"
-"""The measures of how long a notebook trained; where it has none, whole runs are compared."""
+"""The metrics of a notebook's training length; without them, the time of whole runs is used."""
 
 
 def sweep_cost(plan: "Plan", jobs: int | None = None) -> list[str]:
-    """Return lines on the runs that a sweep has to do, on their time and on the disk that they need.
+    """Return lines with the number of runs to do, their time, and the disk space that they need.
 
-    The time of a run is that of a measured one outside its training, plus its own steps at the measured pace.
-    The measured ones are those of its variant, or all if there is none. `jobs` is the number of notebooks at
-    a time.
+    The time of a run is the measured time outside of training, plus its steps times the measured time per
+    step, of its variant's runs, or of all if it has none. `jobs` runs are executed at a time.
     """
     jobs, time_text = worker_count(jobs, len(plan.waiting)), "unknown: no run was measured yet"
     kept = paths.results_dir() / "reference" / "sweeps" / plan.name
@@ -51,7 +50,7 @@ def sweep_cost(plan: "Plan", jobs: int | None = None) -> list[str]:
 
 
 def _seconds(run: "Run", frame: pd.DataFrame) -> float:
-    """Return the estimated seconds of a run from a table of runs of which at least one has its time."""
+    """Return the estimated seconds of a run from a table of runs, at least one of which has a time."""
     frame = frame[frame["seconds"].notna()]
     own = frame[frame["variant"] == run.variant]
     outside, step = _pace(frame if own.empty else own)
@@ -59,7 +58,7 @@ def _seconds(run: "Run", frame: pd.DataFrame) -> float:
 
 
 def _pace(frame: pd.DataFrame) -> tuple[float, float]:
-    """Return seconds of a run outside its training, and per step: medians over runs."""
+    """Return the seconds of a run outside of training, and per step: medians over runs."""
     keys = ["variant", "seed"]
     runs = frame.drop_duplicates(keys).set_index(keys)["seconds"].rename("run")
     parts = frame[frame["metric"].isin((STEPS, TRAINING))].drop_duplicates([*keys, "metric"])

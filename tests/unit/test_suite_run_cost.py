@@ -87,7 +87,7 @@ def test_the_lines_have_work_and_time_and_a_warning():
         "01_a                              5.0      0.5      500",
         "02_b                            500.0     17.0      500",
         "total                           505.0     17.5",
-        "estimated on cuda: a card; what is unchanged is not run again",
+        "estimated on cuda: a card; unchanged notebooks are not run again",
         "warning: above 8 minutes: 02_b",
     ]
     assert "warning" not in lines(counts, COSTS, place="cpu: one", limit=math.inf)[-1]

@@ -378,7 +378,9 @@ def test_the_cost_comes_from_measured_steps_and_is_printed_before_the_sweep(swee
     slow = frame[frame["variant"] == "plain"].assign(seconds=80.0)
     fast = frame[frame["variant"] != "plain"].assign(seconds=2.0)
     pd.concat([slow, *[fast.assign(seed=seed) for seed in range(4)]]).to_csv(folder / "runs.csv", index=False)
-    assert sweep_cost(plan_sweep(**options), jobs=1)[1] == "time   80 s (measured here)", "that of its own variant"
+    assert sweep_cost(plan_sweep(**options), jobs=1)[1] == "time   80 s (measured here)", (
+        "that of its own variant"
+    )
 
 
 def test_the_table_shows_what_runs_and_what_ended():
