@@ -214,8 +214,8 @@ def methods_table(labels: dict[str, str]) -> str:
 
 
 def rounded(number: float) -> str:
-    """Return a number with two digits that count, such as 0.6, 3.2 or 1,600."""
-    return f"{number:.1f}" if number < 10 else f"{float(f'{number:.2g}'):,.0f}"
+    """Return a number with one decimal if it is below 10, else with one significant digit: 3.2, 40, 2,000."""
+    return f"{number:.1f}" if number < 10 else f"{float(f'{number:.1g}'):,.0f}"
 
 
 def ablation_means(ablation: str) -> str:
@@ -260,7 +260,10 @@ def findings() -> str:
     f, w_plus = (metric(encoder, "PSNR", space)["value"] for space in ("F", "W+"))
     assert f > w_plus
     ours, theirs = "clcae_few", "optimisation_w_plus"
-    turned = {v: (value(v, "yaw, identity"), value(v, "yaw, distance")) for v in (ours, theirs, "pti")}
+    turned = {
+        v: (value(v, "yaw, identity"), value(v, "yaw, distance"))
+        for v in (ours, theirs, "pti", "clcae_edited")
+    }
     final = gain("PSNR of the final image", "no_alignment")
     with_it, without = (of_variant("code error", v).mean() for v in ("foundation", "no_alignment"))
     attention, nearer = (gain(q, "w_plus_pyramid") for q in ("PSNR of W+", "geometric edits, distance"))
@@ -280,15 +283,9 @@ def findings() -> str:
     times = rounded(value(theirs, "time"))
     as_well = "about as well as" if turned[ours][0] >= turned[theirs][0] else "not quite as well as"
     wins, loses = (short(won[name]) for name in won)
-    (our_identity, our_distance), (their_identity, their_distance), (pti_identity, pti_distance) = (
-        (short(turned[v][0]), short(turned[v][1], 3)) for v in (ours, theirs, "pti")
-    )
-    caveat = f"distances of optimisation to the ground truth are not known yet (CLCAE {our_distance})"
-    if pd.notna(turned[theirs][1]):
-        which = "nearer" if turned[ours][1] < turned[theirs][1] else "not nearer"
-        distances = f"distance {our_distance}, optimisation {their_distance}"
-        caveat = f"the result is {which} to the ground truth ({distances})"
-    pti_distance = "" if pd.isna(turned["pti"][1]) else f" and distance {pti_distance}"
+    said = {
+        v: f"identity {short(identity)}, distance {short(far, 3)}" for v, (identity, far) in turned.items()
+    }
     kept = {v: of_variant("geometric edits, identity", v).mean() for v in ("foundation", "feature_off")}
     lost = {variant: of_variant("identity", variant).mean() - after for variant, after in kept.items()}
     own = metric("03b_measuring_edits", "edit identity similarity, W+", "yaw")["value"]
@@ -298,10 +295,12 @@ def findings() -> str:
         f"{verdicts()[FEATURE]}. It does not judge the identity, of which a geometric edit takes",
         f"{short(lost['foundation'])} from F and {short(lost['feature_off'])} from W+.",
         f"Caveat: on the same {methods().loc[theirs, 'images']} portraits optimisation in W+ reaches",
-        f"{value(theirs, 'psnr'):.1f} dB and F {value(ours, 'psnr'):.1f}; it takes {times} times as long.",
-        f"**F turns a head {as_well} optimisation does**: identity {our_identity} after a yaw of one sd,",
-        f"optimisation in W+ {their_identity}. Caveat: its own W+ has {short(own)}; {caveat}.",
-        f"PTI, which tunes the generator for each image, has identity {pti_identity}{pti_distance}.",
+        f"{value(theirs, 'psnr'):.1f} dB and F {value(ours, 'psnr'):.1f}; it takes about {times} times",
+        "as long.",
+        f"**F turns a head {as_well} optimisation does**: after a yaw of one sd {said[ours]}",
+        f"to the ground truth; optimisation in W+ {said[theirs]}. Caveat: the identity of its own W+ is",
+        f"{short(own)}. With the feature editor, an option: {said['clcae_edited']}; PTI, which tunes the",
+        f"generator for each image: {said['pti']}.",
         f"**That alignment makes w more precise is {verdicts()[ALIGNMENT]}**: code error",
         f"{short(with_it)} sd, without it {short(without)} ({length(LONG)}, {seeds} of {planned} planned",
         f"seeds). Caveat: a guess has about 1 sd, and the final image changes by {final.value:+.2f} dB.",
