@@ -251,7 +251,7 @@ def _distribute(
     source: str,
     read: Callable[[str, Any, Any], Any] = lambda setting, value, default: value,
 ) -> dict[str, dict[str, Any]]:
-    """Add each setting to all notebooks that declare it, or `01.name` to the one whose name starts so."""
+    """Add each setting to all notebooks that declare it, or `01.name` only to notebook 01."""
     given: dict[str, dict[str, Any]] = {notebook: {} for notebook in declared}
     for setting, value in settings:
         prefix, dot, name = setting.rpartition(".")

@@ -1,4 +1,4 @@
-"""Training: one loop (`fit`) over tasks; each module has one task, its settings, and `train`."""
+"""Training: one loop (`fit`) for all tasks; each module has a task, its settings, and `train`."""
 
 from clcae_lib.training.config import ConfigError, TrainConfig, load_config
 from clcae_lib.training.loop import Task, fit, install

@@ -1,12 +1,12 @@
 """Adversarial training of the world's StyleGAN2, from coarse to fine (arXiv 1912.04958 and 1710.10196).
 
 The loss is relativistic pairing with R1 and R2 (arXiv 2501.05441) or the logistic one with R1, the penalties
-every few steps (arXiv 1912.04958, appendix B). Stages of rising resolution train one full generator that
-stops early; each has its own discriminator, which starts from the one before.
+every few steps (arXiv 1912.04958, appendix B). Stages of rising resolution train the full generator with
+`stop_at`; each has its own discriminator, initialised by the previous one.
 
-A discriminator hardly sees that an attribute of few pixels, such as a smile, varies too little. So a stage
-may also compare the distributions of a batch of samples and of one of images, in the features and factors
-that the world's perceptual network, a loss network, reads (`coverage`).
+A discriminator reacts little if an attribute of few pixels, such as a smile, varies too little. So a stage
+may also compare the distributions of a batch of samples and a batch of images (`coverage`), in the features
+and factors that the world's perceptual network (a loss network) computes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ WEIGHTS = "generator.safetensors"
 
 
 class Stage(BaseModel):
-    """One resolution and for how many images it is trained; null means the run's own value."""
+    """One resolution and its number of training images; null means the run's value."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -56,7 +56,9 @@ class Stage(BaseModel):
 class GeneratorConfig(TrainConfig):
     """Settings of the generator's training; the defaults are the recipe of the portraits."""
 
-    steps: int = Field(default=10_000_000, ge=0, description="an early end; the stages give the length")
+    steps: int = Field(
+        default=10_000_000, ge=0, description="largest number of steps; the stages set the length"
+    )
     size: int | None = Field(default=30_000, ge=1, description="number of training images; null takes all")
     resolution: int = 64
     style_dim: int = 128
@@ -72,9 +74,9 @@ class GeneratorConfig(TrainConfig):
     lr: float = Field(default=0.0025, gt=0)
     gamma: float = Field(default=1.0, ge=0, description="weight of R1 and R2")
     coverage: float = Field(default=0.0, ge=0, description="weight of the distance of features")
-    penalty_every: int = Field(default=4, ge=1, description="steps between penalties, which scale with it")
+    penalty_every: int = Field(default=4, ge=1, description="steps between penalties, which it multiplies")
     mixing: float = Field(default=0.25, ge=0, le=1, description="share of samples with two codes")
-    warmup: int = Field(default=2000, ge=0, description="images of a stage's warm-up of the generator's lr")
+    warmup: int = Field(default=2000, ge=0, description="images of the generator's lr warm-up per stage")
     ema_half_life: float = Field(default=5000, gt=0, description="images")
     ema_ramp: float = Field(default=0.05, gt=0, description="largest half life, as a share of the images")
     w_samples: int = Field(default=100_000, ge=2, description="codes from which w_avg and w_std are computed")
@@ -85,7 +87,7 @@ class GeneratorConfig(TrainConfig):
     measure_every: int | None = Field(
         default=100_000,
         ge=1,
-        description="images of the last resolution between measurements; null measures never",
+        description="images of the last resolution between measurements; null: no measurements",
     )
     measure_samples: int = Field(default=10_000, ge=8, description="samples that are measured")
 
@@ -109,7 +111,7 @@ class GeneratorConfig(TrainConfig):
         return [stage.batch_size for stage in self.resolved()]
 
     def resolved(self) -> list[Stage]:
-        """Return the stages, with the run's own values where they have none."""
+        """Return the stages, with the run's values in place of null."""
         own = {name: getattr(self, name) for name in ("batch_size", "lr", "gamma", "coverage")}
         return [stage.model_copy(update=own | stage.model_dump(exclude_none=True)) for stage in self.stages]
 
@@ -134,8 +136,8 @@ class AdversarialTask(Task):
 
     Args:
         images: training images, at the generator's resolution or a multiple of it.
-        measure: generator to its measures; None measures nothing.
-        describe: images to the features whose distribution `coverage` compares, with gradient.
+        measure: function from a generator to its measures; None for no measures.
+        describe: differentiable function from images to the features that `coverage` compares.
 
     Raises:
         ConfigError: a stage has `coverage` and there is no `describe`.
@@ -173,7 +175,7 @@ class AdversarialTask(Task):
         generator = optim.channels_last(
             Generator(config.resolution, config.style_dim, config.mapping_layers, channels=config.channels)
         ).to(fabric.device)
-        with torch.no_grad():  # the image starts grey, and a stage nearly as the one before
+        with torch.no_grad():  # so the image starts grey, and a stage like the one before
             for layer in (generator.to_rgb1, *generator.to_rgbs):
                 layer.conv.weight.mul_(0.1)
         self.generator, self.average = generator, copy.deepcopy(generator).requires_grad_(False).eval()
@@ -182,7 +184,7 @@ class AdversarialTask(Task):
         self._new_discriminator()
 
     def remaining(self, done: int) -> int:
-        """Return the steps until the last stage has had its images, or until `config.steps`."""
+        """Return the steps to the end of the last stage, or to `config.steps`."""
         here = self.stages[self.stage]
         left = -(-max(0, here.images - self.seen_in_stage) // here.batch_size)
         left += sum(-(-stage.images // stage.batch_size) for stage in self.stages[self.stage + 1 :])
@@ -201,13 +203,13 @@ class AdversarialTask(Task):
         """Restore the stage's counters and rebuild that stage's discriminator.
 
         Raises:
-            ConfigError: the stage now has fewer images than it has had.
+            ConfigError: the stage has already used more images than it now has.
         """
         stage, seen = self.stages[state["stage"]], state["seen_in_stage"]
         if seen >= stage.images + stage.batch_size:
             raise ConfigError(
-                f"stages.{state['stage']}.images={stage.images}: the run has had {seen} in this stage; "
-                f"give as many, {START_OVER}"
+                f"stages.{state['stage']}.images={stage.images}: the run has used {seen} in this stage; "
+                f"set at least as many, {START_OVER}"
             )
         self.stage, self.seen, self.seen_in_stage = state["stage"], state["seen"], seen
         self._new_discriminator()
@@ -229,7 +231,7 @@ class AdversarialTask(Task):
         return {**metrics, "resolution": stage.resolution}
 
     def validate(self, index: int) -> dict[str, float]:
-        """Measure the EMA weights after each further `measure_every` images of the last resolution."""
+        """Return measures of the EMA weights after every `measure_every` images of the last resolution."""
         stage, every = self.stages[self.stage], self.config.measure_every
         before = max(0, self.seen_in_stage - self.config.validate_every * stage.batch_size)
         if not self._measured() or self.seen_in_stage // every == before // every:
@@ -237,14 +239,14 @@ class AdversarialTask(Task):
         return dict(_flat(self.measure(self.average)))
 
     def _measured(self) -> bool:
-        """Return whether this process measures what the current stage trains."""
+        """Return whether this process measures the generator in the current stage."""
         wanted = self.measure is not None and self.config.measure_every is not None
         whole = self.stages[self.stage].resolution == self.config.resolution
         return wanted and whole and self.fabric.is_global_zero
 
     @torch.no_grad()
     def sheet(self, index: int) -> Float[Tensor, "3 h w"]:
-        """Return 16 training images above 48 samples of the EMA weights, from the same codes each time."""
+        """Return 16 training images above 48 samples of the EMA weights, always from the same codes."""
         side, full = self.stages[self.stage].resolution, self.config.resolution
         z = torch.randn(48, self.config.style_dim, generator=step_generator(self.config.seed, 0x5EE7))
         with self.fabric.autocast():
@@ -256,7 +258,7 @@ class AdversarialTask(Task):
     def finish(self, folder: Path) -> None:
         """Write the EMA weights as generator.safetensors, with the statistics of w, and its card.
 
-        Where the world's judges are not trained yet, the card has no measures until `clcae measure` is run.
+        If the world's judges are not trained yet, the card has no measures until `clcae measure` is run.
         """
         self.average.measure_w(self.config.w_samples, seed=self.config.seed)
         details = {"world": self.config.world, "seed": self.config.seed, "images_seen": self.seen}
@@ -267,7 +269,7 @@ class AdversarialTask(Task):
         self.write_card(folder / WEIGHTS, measures=measures, **extra)
 
     def _advance(self) -> None:
-        """Go to the next stage with images, and grow the discriminator to its resolution."""
+        """Start the next stage that has images, with a discriminator of its resolution."""
         while self.stage + 1 < len(self.stages) and self.seen_in_stage >= self.stages[self.stage].images:
             before, lower = self.stages[self.stage].resolution, self.modules["discriminator"]
             self.stage, self.seen_in_stage = self.stage + 1, 0
@@ -290,7 +292,7 @@ class AdversarialTask(Task):
         return torch.optim.Adam(network.parameters(), lr=self.config.lr, betas=(0.0, 0.99), fused=True)
 
     def _draw(self, index: int, stage: Stage) -> dict[str, Tensor]:
-        """Return what a step is made from, on the host: images and, for the samples, z and `crossover`."""
+        """Return the inputs of a step, on the host: images and, for the samples, z and `crossover`."""
         start, count = self.share(stage.batch_size)
         mine = slice(start, start + count)
         source = step_generator(self.config.seed, index, 0x2A)
@@ -315,7 +317,7 @@ class AdversarialTask(Task):
         stage: Stage,
         penalise: bool,
     ) -> dict[str, Tensor]:
-        """Update both networks by what `_draw` returned, and return the scalars of the step."""
+        """Update both networks with the result of `_draw`, and return the scalars of the step."""
         real = _shrunk(as_images(images, self.fabric.device), stage.resolution)
         real = real.contiguous(memory_format=torch.channels_last)
         with self.fabric.autocast():
@@ -328,7 +330,7 @@ class AdversarialTask(Task):
         return metrics | self._generator_step(real_scores, fake, distance, stage)
 
     def crossover(self, stage: Stage, source: torch.Generator) -> Int[Tensor, " n"]:
-        """Return the layer from which each sample has its second code: after the last for one code only."""
+        """Return the layer from which each sample uses its second code, or L for samples with one code."""
         cut = torch.randint(1, num_layers(stage.resolution), (stage.batch_size,), generator=source)
         mixed = torch.rand(stage.batch_size, generator=source) < self.config.mixing
         return torch.where(mixed, cut, torch.full_like(cut, self.generator.n_latent))
@@ -356,7 +358,7 @@ class AdversarialTask(Task):
     def _generator_step(
         self, real_scores: Tensor, fake: Tensor, distance: Tensor | None, stage: Stage
     ) -> dict[str, Tensor]:
-        """Update the generator; the real scores, of the discriminator's step, are one update old."""
+        """Update the generator; the real scores are those from before the discriminator's update."""
         network = self.modules["discriminator"].requires_grad_(False)
         with self.fabric.autocast():
             scores = network(fake).float()
@@ -369,7 +371,7 @@ class AdversarialTask(Task):
         return metrics
 
     def _distance(self, real: Tensor, fake: Tensor, directions: Tensor) -> Tensor:
-        """Return the distance of two batches' features: along each feature, and along `directions`."""
+        """Return the distance of two batches' features, along each feature and along `directions`."""
         with self.fabric.autocast():
             found = self.describe.described(fake)
             with torch.no_grad():
@@ -381,7 +383,7 @@ class AdversarialTask(Task):
 def train(config: GeneratorConfig, folder: str | Path, *, resume: bool = True) -> Path:
     """Train the generator of `config.world` on its images, in `folder`; return the folder.
 
-    Nothing is measured as long as the world's judges are missing.
+    Without the world's judges, nothing is measured.
     """
     world = get_world(config.world)
     describe, used = None, None
@@ -402,7 +404,7 @@ def train(config: GeneratorConfig, folder: str | Path, *, resume: bool = True) -
 
 
 def _flat(measures: Mapping[str, Any], prefix: str = "measures/") -> Iterator[tuple[str, float]]:
-    """Yield the numbers of nested measures, each with its path."""
+    """Yield the numbers of nested measures, each with its path of names."""
     for name, value in measures.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}/")

@@ -1,7 +1,7 @@
 """Contrastive alignment of W and images (arXiv 2211.11448, section 3.1).
 
-Pairs (w, G(w)) come from the frozen generator, new at every step or from a fixed number of them. An image
-encoder and a latent encoder learn to give both halves of a pair the same embedding.
+Pairs (w, G(w)) come from the frozen generator: new ones at every step, or a fixed number of them. An image
+encoder and a latent encoder learn to give both parts of a pair the same embedding.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class AlignmentConfig(TrainConfig):
 
     steps: int = Field(default=1500, ge=0)
     batch_size: int = Field(default=128, ge=2)
-    pairs: int | None = Field(default=None, ge=2, description="a fixed number; null samples new ones")
+    pairs: int | None = Field(default=None, ge=2, description="fixed number; null: new pairs at every step")
     loss: Literal["softmax", "sigmoid"] = "softmax"
-    scale: float = Field(default=1 / 0.07, gt=0, description="1 / temperature at the start")
-    max_scale: float = Field(default=100.0, gt=0, description="the scale is clamped to it")
-    learn_scale: bool = Field(default=True, description="false keeps the temperature where it starts")
+    scale: float = Field(default=1 / 0.07, gt=0, description="initial 1 / temperature")
+    max_scale: float = Field(default=100.0, gt=0, description="largest scale")
+    learn_scale: bool = Field(default=True, description="false: the temperature is fixed")
     embedding: int = Field(default=128, ge=2)
     body: str = "small"
     widths: tuple[int, ...] | None = None
@@ -54,7 +54,7 @@ class AlignmentConfig(TrainConfig):
     clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
     validation_pairs: int = Field(default=1000, ge=11)
     final_pairs: int = Field(default=10_000, ge=11, description="pairs of the card's measures")
-    neighbour_codes: int = Field(default=100, ge=1, description="codes whose neighbours are tried")
+    neighbour_codes: int = Field(default=100, ge=1, description="codes of neighbour retrieval")
     checkpoint_every: int = Field(default=250, ge=1)
     validate_every: int = Field(default=250, ge=1)
     log_every: int = Field(default=25, ge=1)
@@ -70,10 +70,10 @@ class AlignmentConfig(TrainConfig):
 
 
 class Pairs:
-    """A fixed number of pairs (w, G(w)); the images are kept as bytes.
+    """A fixed number of pairs (w, G(w)); the images are stored as bytes.
 
     Args:
-        numbers: seed of the codes.
+        numbers: numbers of the seed of the codes.
     """
 
     def __init__(self, generator: Generator, count: int, *numbers: int, batch_size: int = 64) -> None:
@@ -144,10 +144,10 @@ class AlignmentTask(Task):
         return self.graphs("step", self._learn, w=w, images=images)
 
     def _learn(self, w: Float[Tensor, "n d"], images: Float[Tensor, "n 3 h w"]) -> dict[str, Tensor]:
-        """Update both encoders by pairs, and return the scalars of the step."""
+        """Update both encoders with pairs, and return the scalars of the step."""
         with self.fabric.autocast():
             embedded = self.images(images)
-        codes = self.codes(w)  # float32: the network is small, and close codes must stay apart
+        codes = self.codes(w)  # float32, to separate close codes; the network is small
         embedded, codes = optim.gather(self.fabric, embedded), optim.gather(self.fabric, codes)
         loss = self.loss(embedded, codes)
         norm = self.update("adam", loss, *self.modules.values(), clip=self.config.clip)
@@ -163,7 +163,7 @@ class AlignmentTask(Task):
         return {f"validation/{name}": value for name, value in self.measure(self._validation).items()}
 
     def measure(self, pairs: Pairs) -> dict[str, float]:
-        """Return loss in batches as trained, recall among all pairs both ways, recall among neighbours."""
+        """Return loss in batches, recall among all pairs in both directions, recall among neighbours."""
         count, seed = self.config.neighbour_codes, self.config.seed + VALIDATION
         with optim.evaluating(self.images, self.codes):
             images, codes = pairs.embed(self.images, self.codes)

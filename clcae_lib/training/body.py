@@ -1,7 +1,8 @@
 """Pretrain one backbone by factor regression; every compared encoder starts from it.
 
 The published encoders start from a network trained to recognise faces (arXiv 2008.00951, section 4.1). The
-embedded world has no such network, but the factors of its images are known: the backbone learns to read them.
+embedded world has no such network, but the factors of its images are known: the backbone learns to predict
+them.
 """
 
 from pathlib import Path
@@ -29,11 +30,11 @@ WEIGHTS = "body.safetensors"
 
 
 class BodyConfig(TrainConfig):
-    """Settings of the backbone's pretraining; with the defaults it takes some minutes of one core."""
+    """Settings of the backbone's pretraining; the defaults take some minutes on one core."""
 
     steps: int = Field(default=600, ge=0)
     batch_size: int = Field(default=64, ge=1)
-    images: int = Field(default=12_000, ge=1, description="how many training images")
+    images: int = Field(default=12_000, ge=1, description="number of training images")
     validation_images: int = Field(default=500, ge=2)
     body: str = "small"
     widths: tuple[int, ...] | None = None
@@ -44,7 +45,7 @@ class BodyConfig(TrainConfig):
 
 
 class FactorReader(nn.Module):
-    """Images to standardised factors: a backbone, and one style block on its coarsest map."""
+    """Map images to standardised factors: a backbone, and one style block on its coarsest map."""
 
     def __init__(
         self, resolution: int, factors: int, *, body: str = "small", widths: tuple[int, ...] | None = None
@@ -73,7 +74,7 @@ class BodyTask(Task):
         if not world.factor_names:
             raise ConfigError(
                 f"world={world.name!r}: its images have no known factors that a backbone could learn; start "
-                "from the alignment's (init_from_alignment=true) or from random weights (start=fresh)"
+                "from the alignment (init_from_alignment=true) or from random weights (start=fresh)"
             )
         self.world = world
 
@@ -92,7 +93,7 @@ class BodyTask(Task):
         self.order = Shuffled(len(self.images), seed=config.seed)
 
     def step(self, index: int) -> dict[str, float | Tensor]:
-        """Update the network by the smooth L1 of all factors of a batch."""
+        """Update the network by the smooth L1 loss of all factors of a batch."""
         config = self.config
         self.set_lr("adam", config.lr * optim.cosine(index, config.steps, warmup=config.warmup))
         start, count = self.share(config.batch_size)
@@ -114,7 +115,7 @@ class BodyTask(Task):
         return {"validation/r2_mean": float(r_squared(torch.cat(read), factors).mean())}
 
     def finish(self, folder: Path) -> None:
-        """Write the backbone, without the layers that read factors, and its card."""
+        """Write the backbone, without the layers for factors, and its card."""
         config = {"body": self.config.body, "widths": self.config.widths, "world": self.config.world}
         metadata = {"kind": "body", "config": config}
         checkpoints.save_weights(folder / WEIGHTS, self.reader.body.state_dict(), metadata=metadata)
@@ -122,7 +123,7 @@ class BodyTask(Task):
         self.write_card(folder / WEIGHTS, measures=measures, renderer=self.world.renderer)
 
     def _load(self, split: str, count: int) -> tuple[InMemory, Float[Tensor, "n k"]]:
-        """Return images of a split and their factors, standardised by those of the training split."""
+        """Return images of a split and their factors, standardised by the training split's mean and sd."""
         images = self.world.images(split, count)
         factors = images.factors(range(len(images)))
         if split == "train":
@@ -136,11 +137,11 @@ def train(config: BodyConfig, folder: Path | str, *, resume: bool = True, **opti
 
 
 def pretrained_body(world: str | World, *, device: str = "auto", **settings: Any) -> dict[str, Tensor]:
-    """Return the weights of a backbone that reads the world's factors: shipped, cached, or trained now.
+    """Return the weights of a backbone that predicts the world's factors: shipped, cached, or trained now.
 
-    The world's own `body.safetensors` is used if its card names the same settings and the same renderer.
-    Otherwise the backbone is trained once and cached under its settings and the program of the training, of
-    the network and of the renderer; processes that ask at the same time wait for the one that trains.
+    The world's `body.safetensors` is used if its card has the same settings and the same renderer. Otherwise
+    the backbone is trained once and cached; the key has its settings and the programs of training, network
+    and renderer. Other processes that call this wait for the one that trains.
 
     Args:
         settings: fields of `BodyConfig` that differ from the defaults.
@@ -164,7 +165,7 @@ def pretrained_body(world: str | World, *, device: str = "auto", **settings: Any
 
 
 def body_file(config: BodyConfig, world: World) -> Path:
-    """Return the cache's file for a backbone of these settings, trained on this world."""
+    """Return the cache file of a backbone with these settings, trained on this world."""
     key = cache.key(_settings(config), modules=[__name__, type(world).__module__])
     return paths.cache_dir() / "bodies" / key / WEIGHTS
 

@@ -1,4 +1,4 @@
-"""The chain of weights of a world: which links are trained, all of it checked before the first one is."""
+"""Plan the chain of weights of a world, and check all of it before the first training starts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ STAGES: dict[str, tuple[Any, type[TrainConfig]]] = {
     "feature_editor": (feature_editor, feature_editor.FeatureEditorConfig),
     "peer": (peers, peers.PeerConfig),
 }
-"""The trainer of each stage, a module with `train`, and its settings."""
+"""The module with `train` of each stage, and its settings class."""
 
 LINKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "generator": ("generator", ()),
@@ -29,18 +29,18 @@ LINKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "inversion_published": ("inversion", ("preset=published",)),
     "feature_editor": ("feature_editor", ()),
 }
-"""The links in their order: the stage of each, and the settings that make it this link."""
+"""The links in order: the stage of each, and the settings that define the link."""
 
 _OF_ONE_LINK = ("world", "preset", "devices")
 
 
 @dataclass(frozen=True)
 class Chain:
-    """What is trained for a world, and what is not.
+    """The plan of a world's chain: the links that are trained, and the parts that are left out.
 
     Attributes:
         links: settings of each link that is trained, in order.
-        left_out: reason for each other part that is left out: links, `directions` and `measure`.
+        left_out: reasons for the parts that are left out: other links, `directions` and `measure`.
     """
 
     links: Mapping[str, TrainConfig]
@@ -54,14 +54,14 @@ class Chain:
 
 
 def plan_chain(world: str, settings: Sequence[str] = ()) -> Chain:
-    """Return the chain of a world, after checking that everything it needs is there.
+    """Return the chain of a world, after checking that everything it needs exists.
 
     Args:
         settings: `LINK.NAME=VALUE`; "inversion" means both presets.
 
     Raises:
         ConfigError: a setting is wrong, or is for a link that is left out.
-        WorldError: something is missing that could be here; the message says how to get it.
+        WorldError: something is missing; the message says how to get it.
     """
     place = get_world(world)
     left_out = dict(place.untrained)
@@ -81,7 +81,7 @@ def plan_chain(world: str, settings: Sequence[str] = ()) -> Chain:
 
 
 def _share(settings: Sequence[str], left_out: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return the settings of each link."""
+    """Return the settings for each link, by its name."""
     shares: dict[str, list[str]] = {link: [] for link in LINKS}
     for setting in settings:
         name, value = split_setting(setting)
@@ -90,9 +90,9 @@ def _share(settings: Sequence[str], left_out: Mapping[str, str]) -> dict[str, li
         if not dot or not links:
             raise ConfigError(f"--set {setting}: write LINK.NAME=VALUE with a link of {', '.join(LINKS)}")
         if rest in _OF_ONE_LINK:
-            # Each further process of `devices` would run the whole command, with every link of the chain.
+            # Each additional process of `devices` would run the whole command, with every link of the chain.
             raise ConfigError(
-                f"--set {setting}: train this link by itself, `clcae train {LINKS[links[0]][0]}`"
+                f"--set {setting}: train this link separately, `clcae train {LINKS[links[0]][0]}`"
             )
         if all(link in left_out for link in links):
             raise ConfigError(f"--set {setting}: {links[0]} is left out: {left_out[links[0]]}")
@@ -102,7 +102,7 @@ def _share(settings: Sequence[str], left_out: Mapping[str, str]) -> dict[str, li
 
 
 def _check_parts(world: World, links: Mapping[str, Any]) -> None:
-    """Refuse a chain that would stop later: a file is missing, or two links do not fit."""
+    """Raise an error if a training of the chain would fail: a file is missing, or two links do not fit."""
     if "generator" not in links:
         world.generator()
     for link in [link for link in links if link.startswith("inversion")]:
@@ -120,5 +120,5 @@ def _check_parts(world: World, links: Mapping[str, Any]) -> None:
         if config.init_from_alignment and bodies[0] != bodies[1]:
             raise ConfigError(
                 f"{link}: it starts from the alignment's backbone, which is {bodies[0]}, not {bodies[1]}; "
-                f"set body and widths of both alike, or {link}.init_from_alignment=false"
+                f"set the same body and widths for both, or {link}.init_from_alignment=false"
             )

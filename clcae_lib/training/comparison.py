@@ -1,4 +1,4 @@
-"""Training of any encoder of the comparison by its name, in the same number of steps as the others."""
+"""Train any encoder of the comparison by its name, for an equal number of steps."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from clcae_lib.training.peers import PeerConfig, task_of
 
 
 def train_inverter(name: str, folder: Path | str, *, steps: int, **settings: Any) -> Inverter:
-    """Return the inverter of a method after a short training; one in the folder is resumed.
+    """Return the inverter of a method after a short training, which resumes a run in the folder.
 
     Args:
         name: name of an encoder in `clcae_lib.inversion.METHODS`.

@@ -1,6 +1,7 @@
-"""Typed settings of a training run, from one path with one order.
+"""Typed settings of a training run.
 
-Defaults < the world's defaults < the preset's values < a YAML file < `name=value` of the command line.
+Later sources replace earlier ones: defaults, the world's defaults, the preset's values, a YAML file, and
+`name=value` of the command line.
 """
 
 from __future__ import annotations
@@ -29,14 +30,16 @@ class TrainConfig(BaseModel):
     world: str = "portraits"
     seed: int = Field(default=0, ge=0)
     device: str = "auto"
-    devices: int = Field(default=1, ge=1, description="how many devices, one process each")
+    devices: int = Field(default=1, ge=1, description="number of devices, one process for each")
     precision: Literal["32-true", "bf16-mixed", "64-true"] = "bf16-mixed"
     threads: int | None = Field(default=None, ge=1, description="CPU threads; null leaves torch's choice")
     cuda_graphs: bool = Field(default=True, description="record steps and replay them, on a CUDA device")
     compile: bool = Field(default=False, description="compile the trained networks, which takes a minute")
     steps: int = Field(default=1000, ge=0)
-    batch_size: int = Field(default=16, ge=1, description="images per step, over all devices together")
-    max_minutes: float | None = Field(default=None, ge=0, description="stop resumably after this long")
+    batch_size: int = Field(default=16, ge=1, description="images per step, summed over all devices")
+    max_minutes: float | None = Field(
+        default=None, ge=0, description="stop after this time; it can be resumed"
+    )
     checkpoint_every: int = Field(default=500, ge=1, description="steps between resumable states")
     log_every: int = Field(default=50, ge=1, description="steps averaged into one row of metrics.csv")
     validate_every: int = Field(default=500, ge=1, description="steps between validations")
@@ -49,7 +52,7 @@ class TrainConfig(BaseModel):
     )
     """Settings that a resumed run may change."""
     stage: ClassVar[str] = ""
-    """The link of the chain of weights, by which a world gives its defaults."""
+    """The link of the chain of weights, by which a world selects its defaults."""
 
     @classmethod
     def preset_values(cls, preset: Any) -> Mapping[str, Any]:
@@ -57,7 +60,7 @@ class TrainConfig(BaseModel):
         return {}
 
     def fixed(self, progress: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the settings that must match on resume, once the state of the run's task is `progress`."""
+        """Return the settings that must match on resume, if the state of the run's task is `progress`."""
         return self.model_dump(mode="json", exclude=set(self.free))
 
     def batch_sizes(self) -> list[int]:
@@ -72,11 +75,11 @@ class TrainConfig(BaseModel):
 
 
 def load_config(cls: type[Config], file: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
-    """Return a `cls` from, in rising order: its defaults, its world's, its preset's, `file`, and `overrides`.
+    """Return settings from, in rising order: defaults, the world's, the preset's, `file`, and `overrides`.
 
     Args:
         file: YAML, such as a run's own config.yaml.
-        overrides: settings such as "lr=3e-4" or "stages.0.images=100"; text is taken as written.
+        overrides: settings such as "lr=3e-4" or "stages.0.images=100"; text is used as written.
 
     Raises:
         ConfigError: an unreadable file, an unknown parameter or a wrong value; the message names it.
@@ -88,7 +91,7 @@ def load_config(cls: type[Config], file: str | Path | None = None, overrides: It
 def resolve_config(
     cls: type[Config], file: str | Path | None = None, overrides: Iterable[str] = ()
 ) -> tuple[Config, dict[str, str]]:
-    """Return what `load_config` does, and where each field's value comes from, by the field's name."""
+    """Return the result of `load_config`, and the source of each field's value by the field's name."""
     from clcae_lib.worlds import get_world
 
     overrides = [split_setting(override) for override in overrides]
@@ -121,7 +124,7 @@ def resolve_config(
 
 
 def refuse_changes(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Refuse to resume a run whose fixed settings, `TrainConfig.fixed`, were others.
+    """Raise an error if the fixed settings of a run to resume, `TrainConfig.fixed`, differ.
 
     Raises:
         ConfigError: they differ; the message names each difference.
@@ -129,7 +132,7 @@ def refuse_changes(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any])
     if changed := differences(old, new):
         raise ConfigError(
             f"{folder} holds a run with other settings ({'; '.join(changed)}); "
-            f"give the old ones, {START_OVER}"
+            f"use the old settings, {START_OVER}"
         )
 
 
@@ -140,7 +143,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _override(cls: type[TrainConfig], values: dict[str, Any], path: list[str], text: str) -> None:
-    """Set the value at a path of names, numbers of list items and keys; a default is filled in first."""
+    """Set the value at a path of names, list indices and keys; missing parts get their defaults first."""
     name, top = ".".join(path), path[0]
     if len(path) > MAX_PARTS:
         raise ConfigError(f"{name[:80]}: no parameter has more than {MAX_PARTS} parts")
@@ -169,7 +172,7 @@ def _key(place: Any, key: str, name: str) -> Any:
 
 
 def _explain(cls: type[BaseModel], error: ValidationError, sources: Mapping[str, str]) -> str:
-    """Return each problem with the parameter's name and where its value comes from, on one line."""
+    """Return all problems on one line, each with the parameter's name and the source of its value."""
     problems = []
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"])

@@ -1,6 +1,6 @@
-"""What a training step is made from: random numbers by (seed, step), images, and codes of the generator.
+"""The inputs of a training step: random numbers by (seed, step), images, and codes of the generator.
 
-Random numbers are functions of seed and step, so that a resumed run draws what an unbroken one draws.
+Random numbers are functions of seed and step, so that a resumed run draws the same as an uninterrupted one.
 """
 
 import random
@@ -50,7 +50,7 @@ def seed_step(*numbers: int, device: torch.device | str = "cpu") -> None:
 
 @contextmanager
 def randomness_restored(device: torch.device | str = "cpu") -> Iterator[None]:
-    """Restore, at the end, the random states that `seed_step` changes."""
+    """Restore, at the end of the block, the random states that `seed_step` changes."""
     module = torch if torch.device(device).type == "cpu" else torch.get_device_module(device)
     states = random.getstate(), np.random.get_state(), torch.get_rng_state(), module.get_rng_state()
     try:
@@ -63,7 +63,7 @@ def randomness_restored(device: torch.device | str = "cpu") -> Iterator[None]:
 
 
 class Shuffled:
-    """The endless sequence 0..size-1 in a new order in each epoch, addressed by position.
+    """The endless sequence of items 0 to size - 1, shuffled again in each epoch, addressed by position.
 
     Raises:
         ValueError: `size` is below one.
@@ -71,7 +71,7 @@ class Shuffled:
 
     def __init__(self, size: int, *, seed: int = 0) -> None:
         if size < 1:
-            raise ValueError(f"size={size}: there is nothing to shuffle")
+            raise ValueError(f"size={size}: give 1 or more items to shuffle")
         self.size, self.seed = size, seed
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
 
@@ -95,7 +95,7 @@ def from_bytes(images: UInt8[Tensor, "n 3 h w"], device: torch.device | str) -> 
 
 
 class InMemory:
-    """All images of a data set as bytes, rendered first where they are not in the cache."""
+    """All images of a data set as bytes in memory; missing renders are rendered first."""
 
     def __init__(self, source: Any) -> None:
         if hasattr(source, "prepare"):
@@ -112,14 +112,14 @@ class InMemory:
         return from_bytes(self.bytes[indices], device)
 
     def read(self, rows: Tensor, following: Tensor | range = range(0)) -> UInt8[Tensor, "n 3 h w"]:
-        """Return the images of these indices as bytes on the host, as `Ahead.read` does without."""
+        """Return the images of these indices as bytes on the host; `following` is for `Ahead.read` only."""
         return self.bytes[rows]
 
 
 class Ahead:
-    """A data set on disk, whose next images four threads read while a step computes.
+    """A data set on disk; four threads read the next step's images during a step.
 
-    Decoding releases Python's lock, so threads are enough; nothing is kept but what the next step asks for.
+    Decoding releases Python's lock, so threads are enough. Only the next step's images are kept.
 
     Args:
         source: data set with `images(rows)`, which several threads may call.
@@ -133,7 +133,7 @@ class Ahead:
         return len(self.source)
 
     def read(self, rows: Tensor | range, following: Tensor | range = range(0)) -> Float[Tensor, "n 3 h w"]:
-        """Return the images of these indices, in [-1, 1], and begin to read those of `following`."""
+        """Return the images of these indices, in [-1, 1], and start to read those of `following`."""
         now, later = (list(map(int, part)) for part in (rows, following))
         known, submit = self._waiting, self._pool.submit
         asked = dict.fromkeys([*now, *later])
@@ -145,12 +145,12 @@ class Ahead:
 
 
 def as_images(rows: Tensor, device: torch.device | str) -> Float[Tensor, "n 3 h w"]:
-    """Return what `InMemory.read` or `Ahead.read` did, as images in [-1, 1] on a device."""
+    """Return the result of `InMemory.read` or `Ahead.read` as images in [-1, 1] on a device."""
     return from_bytes(rows, device) if rows.dtype == torch.uint8 else to_device(rows, device)
 
 
 def ready_to_train(source: Any) -> InMemory | Ahead:
-    """Load a data set into memory, or read it ahead if it declares `streamed`."""
+    """Return a data set in memory, or one that is read ahead if it declares `streamed`."""
     if isinstance(source, InMemory | Ahead):
         return source
     return Ahead(source) if getattr(source, "streamed", False) else InMemory(source)
@@ -162,7 +162,7 @@ def eval_batch_size(resolution: int) -> int:
 
 
 def synthesise(generator: Generator, w: Float[Tensor, "n d"], *, noise: str) -> Float[Tensor, "n 3 h w"]:
-    """Return the images of codes in evaluation batches, at the side that encoders see (at most 256)."""
+    """Return the images of codes, decoded in batches, at the side of encoders' input (at most 256)."""
     parts = w.split(eval_batch_size(generator.size))
     return torch.cat([to_encoder_side(generator.synthesis(part, noise=noise)) for part in parts])
 
@@ -176,16 +176,16 @@ def noise_mode(generator: Generator, *, training: bool) -> str:
 
 @torch.no_grad()
 def sample_codes(generator: Generator, count: int, *numbers: int) -> Float[Tensor, "n d"]:
-    """Return the codes that a seed of several numbers gives."""
+    """Return `count` codes for a seed of several numbers."""
     return generator.mapping(to_device(draw_z(generator, count, *numbers), generator.w_avg.device))
 
 
 def draw_z(
     generator: Generator, count: int, *numbers: int, start: int = 0, total: int | None = None
 ) -> Float[Tensor, "n d"]:
-    """Return the normal vectors `start` to `start + count` of the `total` that a seed gives, on the host.
+    """Return the normal vectors `start` to `start + count` of the `total` for a seed, on the host.
 
-    Ranks that share a batch ask for different parts of one draw.
+    Ranks that share a batch use different parts of one draw.
     """
     source = step_generator(*numbers)
     return torch.randn(total or count, generator.style_dim, generator=source)[start : start + count]

@@ -1,4 +1,4 @@
-"""A rehearsal of a training at full size: two steps, which show that everything fits; nothing is kept."""
+"""A dry run: two steps of a training at full size, to check that everything fits; nothing is kept."""
 
 import resource
 import sys
@@ -22,7 +22,7 @@ _SHORT: dict[str, Any] = {
     "w_samples": 64,
     "measure_every": None,
 }
-"""Settings that are reduced: none that memory or time of a step depends on."""
+"""Settings that are reduced; memory and time of a step do not depend on them."""
 
 
 def rehearse(module: Any, config: TrainConfig) -> list[str]:
@@ -39,7 +39,7 @@ def rehearse(module: Any, config: TrainConfig) -> list[str]:
     short |= {"tensorboard": False, "checkpoint_every": 10**9}
     short |= {name: config.batch_sizes()[-1] for name in ("images", "size") if name in fields}
     if device.type == "cuda":
-        torch.cuda.init()  # without it, a device with an index is not known yet
+        torch.cuda.init()  # else torch does not know a device with an index yet
         torch.cuda.reset_peak_memory_stats(device)
     with tempfile.TemporaryDirectory(prefix="clcae-dry-") as folder:
         module.train(config.model_copy(update=short), Path(folder), resume=False)
@@ -47,21 +47,21 @@ def rehearse(module: Any, config: TrainConfig) -> list[str]:
     seconds = float(rows.groupby("step")["seconds"].max().diff().iloc[-1])  # the first step is slower
     steps = _steps(config)
     return [
-        f"two steps on {device_label(device)}: everything is there and fits together",
+        f"two steps on {device_label(device)}: nothing is missing, and all parts fit",
         f"memory: {_peak(device):.1f} GB at the peak",
         f"time: {seconds:.2f} s a step, {steps * seconds / 3600:.1f} hours for {steps} steps",
     ]
 
 
 def _steps(config: Any) -> int:
-    """Return how many steps the whole training has."""
+    """Return the number of steps of the whole training."""
     if hasattr(config, "resolved"):
         return min(config.steps, sum(-(-stage.images // stage.batch_size) for stage in config.resolved()))
     return config.steps
 
 
 def _peak(device: torch.device) -> float:
-    """Return the largest memory of the device, or of the process on a CPU, in GB."""
+    """Return the peak memory of the device, or of the process on a CPU, in GB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     unit = 1 if sys.platform == "darwin" else 1024

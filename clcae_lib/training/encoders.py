@@ -1,6 +1,6 @@
-"""What the trainings of CLCAE's encoder and of its peers share: settings, set-up, batches, measures, weights.
+"""Shared parts of training CLCAE's encoder and its peers: settings, set-up, batches, measures, weights.
 
-All encoders learn on top of a frozen generator, from the same images and with the same reconstruction terms.
+All encoders are trained with a frozen generator, on the same images, with the same reconstruction terms.
 """
 
 import copy
@@ -45,10 +45,10 @@ class EncoderConfig(TrainConfig):
     weight_identity: float = Field(default=0.1, ge=0)
     lpips_scales: Literal[1, 3] = 1
 
-    mix: float = Field(default=0.5, ge=0, le=1, description="share of samples; the rest are the world's")
+    mix: float = Field(default=0.5, ge=0, le=1, description="share of samples; others are the world's images")
     images: int | None = Field(default=20_000, ge=1, description="number of training images; null takes all")
     flip: float = Field(default=0.0, ge=0, le=1, description="share of the world's images that are mirrored")
-    lr: float = Field(default=1e-3, gt=0, description="1e-4 at full size; small networks need more")
+    lr: float = Field(default=1e-3, gt=0, description="1e-4 at full size; small networks need a larger one")
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup: int = Field(default=50, ge=0, description="steps of the learning rate's warm-up")
     clip: float | None = Field(default=1.0, gt=0, description="largest norm of the gradient; null: none")
@@ -57,7 +57,7 @@ class EncoderConfig(TrainConfig):
 
     free: ClassVar[frozenset[str]] = TrainConfig.free | {"validation_images"}
     variant_field: ClassVar[str] = ""
-    """The setting that names the encoder among those of its stage, in files and on cards."""
+    """The setting whose value names the encoder of a stage, in file names and on cards."""
 
     @property
     def variant(self) -> str:
@@ -77,19 +77,19 @@ class EncoderConfig(TrainConfig):
 
 @dataclass(frozen=True)
 class Parts:
-    """What an encoder is trained with; several trainings can share it, on any devices.
+    """The inputs of an encoder's training; several trainings can share them, on any devices.
 
     Attributes:
         perceptual: distance of two batches, for the loss; None leaves the term out.
         identity: images to unit vectors, for the loss; None leaves the term out.
-        alignment: image encoder, latent encoder and scale; None where alignment and initialisation are off.
-        start: weights of the backbone, where they are not the aligned image encoder's; None for random ones.
+        alignment: image encoder, latent encoder and scale; None if alignment and initialisation are off.
+        start: initial weights of the backbone, if not the aligned image encoder's; None for random ones.
         judges: networks that measure the finished encoder, by name: for portraits the evaluation networks,
-            for photographs the loss networks, since a world of photographs has one of each kind.
+            for photographs the loss networks, because such a world has one network of each kind.
         trained_on: digests of the weights above by file name, for the card.
-        view: images of the generator to what losses see of them.
-        shown: images, and samples that replace images, to what encoder and losses see of them.
-        height: height of the published encoder's input, where that is not square.
+        view: function from images of the generator to the losses' input.
+        shown: function from images, or samples in their place, to the input of encoder and losses.
+        height: height of the published encoder's input if that is not square.
     """
 
     generator: Generator
@@ -107,7 +107,7 @@ class Parts:
 
 
 class EncoderTask(Task):
-    """Trains an encoder; subclasses define the network, one step, and how an image is reconstructed."""
+    """Trains an encoder; subclasses define the network, a step, and the reconstruction of images."""
 
     config: EncoderConfig
 
@@ -143,12 +143,12 @@ class EncoderTask(Task):
         return torch.optim.Adam(self.encoder.parameters(), lr=self.config.lr, fused=True)
 
     def reconstruct(self, images: Float[Tensor, "n 3 h w"]) -> dict[str, Float[Tensor, "n 3 h w"]]:
-        """Return the reconstructions of images by space, from the encoder that is shipped."""
+        """Return the reconstructions of images by space, with `result`."""
         raise NotImplementedError
 
     @property
     def result(self) -> nn.Module:
-        """The encoder that is validated and shipped: the EMA weights, if there are any."""
+        """The encoder that is validated and saved: the EMA weights, if there are any."""
         return self.modules.get("average", self.encoder)
 
     def state(self) -> dict[str, Any]:
@@ -188,7 +188,7 @@ class EncoderTask(Task):
 
     @torch.no_grad()
     def validation_means(self, measured: Callable[[Tensor], dict[str, Tensor]]) -> dict[str, float]:
-        """Return the means over held-out images of what `measured` gives of each batch, `[N]` by name."""
+        """Return the means over held-out images of the values `[N]` that `measured` returns by name."""
         rows: dict[str, list[Tensor]] = {}
         with optim.evaluating(self.result):
             for batch in self.held_out().split(self.eval_batch_size):
@@ -197,7 +197,7 @@ class EncoderTask(Task):
         return {name: float(torch.cat(values).mean()) for name, values in rows.items()}
 
     def held_out(self) -> Float[Tensor, "n 3 h w"]:
-        """Return the validation images as the encoder sees them; they are read once."""
+        """Return the validation images as the encoder's input; they are read once."""
         if self._held_out is None:
             source, size = self.parts.validation, self.eval_batch_size
             count = min(self.config.validation_images, len(source))
@@ -212,7 +212,7 @@ class EncoderTask(Task):
         return self.targets(**{name: to_device(value, device) for name, value in drawn.items()})
 
     def draw(self, index: int) -> dict[str, Tensor]:
-        """Return what `targets` makes the targets of a step from, on the host."""
+        """Return the arguments of `targets` for a step, on the host."""
         config, size = self.config, self.config.batch_size
         start, count = self.share(size)
         sampled = min(count, round(count * config.mix))
@@ -275,7 +275,7 @@ class EncoderTask(Task):
         return {"loss": total, "gradient": norm, **terms}
 
     def update_ema(self) -> None:
-        """Count a batch, and move the EMA weights toward the encoder's."""
+        """Count the images of a batch, and move the EMA weights toward the encoder's."""
         config = self.config
         self.seen += config.batch_size
         if "average" in self.modules:
@@ -326,7 +326,7 @@ def world_parts(config: EncoderConfig) -> Parts:
 
 
 def _alignment(world: World, config: EncoderConfig) -> tuple[Any, Path]:
-    """Return the alignment trained here or, for `published` without one, the official pair of the world."""
+    """Return the alignment trained here, or for `published` without one the official pair of the world."""
     official = world.folder / "contrastive"
     trained = world.weights("alignment").is_file()
     if config.variant == "published" and not trained and official.is_dir():
@@ -336,7 +336,7 @@ def _alignment(world: World, config: EncoderConfig) -> tuple[Any, Path]:
 
 
 def framing(world: World, config: EncoderConfig) -> dict[str, Any]:
-    """Return what is seen of a world's images: by `published` the official cut, else the whole square."""
+    """Return the views of a world's images: for `published` the official crop, else the whole square."""
     if config.variant != "published":
         return {}
     return {"view": world.view, "shown": world.published_view, "height": world.published_height}

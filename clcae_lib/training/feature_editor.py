@@ -1,9 +1,10 @@
 """Train the feature editor (`models.feature_editor`) on samples of the generator.
 
-A sample's code a and an imprecise code b of its image take the same step d. What F adds to the generator's
-activation of b must become what the F of a + d adds to that of b + d. In a part of the pairs b is a with
-noise, and the F of a code is the generator's own activation; in the others b and both F are the encoder's, of
-the images of a and a + d, so that the editor also carries what only the encoder puts into F.
+The same step d is added to a sample's code a and to an imprecise code b of its image. The residual is F minus
+the generator's activation. From the residual of b, with the F of a, the editor must predict the residual of b
++ d, with the F of a + d. In some of the pairs b is a plus noise, and the F of a code is the generator's
+activation. In the others b and both F are the encoder's, for the images of a and a + d, so that the editor
+also learns what only the encoder's F contains.
 """
 
 from dataclasses import dataclass, replace
@@ -35,11 +36,11 @@ HELD_OUT_SEED = 9_001
 ENCODED, NAMED = 0.5, 0.7
 """Shares of pairs with the encoder's residual, and with a step along a named direction."""
 REACH, SHARE, NOISE = 2.5, 0.6, 0.4
-"""Longest named step, in standard deviations; share of the way to another code; noise of codes, in theirs."""
+"""Longest named step, in sd; share of the way to another code; noise of codes, in their sd."""
 
 
 class FeatureEditorConfig(TrainConfig):
-    """Settings of the feature editor's training; with the defaults it takes some minutes of one core."""
+    """Settings of the feature editor's training; the defaults take some minutes on one core."""
 
     steps: int = Field(default=400, ge=0)
     batch_size: int = Field(default=24, ge=2)
@@ -49,7 +50,9 @@ class FeatureEditorConfig(TrainConfig):
     blocks: int = Field(default=4, ge=0)
     lr: float = Field(default=1.5e-3, gt=0)
     warmup: int = Field(default=50, ge=0)
-    weight_feature: float = Field(default=0.1, ge=0, description="of the residual's error over the formula's")
+    weight_feature: float = Field(
+        default=0.1, ge=0, description="of the residual's error, relative to the formula"
+    )
     weight_perceptual: float = Field(default=0.2, ge=0)
     weight_identity: float = Field(default=0.1, ge=0)
     free: ClassVar[frozenset[str]] = TrainConfig.free | {"validation_pairs"}
@@ -58,13 +61,13 @@ class FeatureEditorConfig(TrainConfig):
 
 @dataclass(frozen=True)
 class Pairs:
-    """Edits of imprecise codes: the editor's arguments, and what must come of them.
+    """Edits of imprecise codes: the editor's arguments and the wanted results.
 
     Attributes:
         given: residual, activation before, activation after.
         codes: edited imprecise codes.
         goal: the wanted residual.
-        images: images of the edited codes with it.
+        images: images of the edited codes with that residual.
     """
 
     given: tuple[Tensor, Tensor, Tensor]
@@ -74,7 +77,7 @@ class Pairs:
 
 
 class FeatureEditorTask(Task):
-    """Trains the editor on top of the world's frozen generator and encoder."""
+    """Trains the editor with the world's frozen generator and encoder."""
 
     config: FeatureEditorConfig
 
@@ -106,7 +109,7 @@ class FeatureEditorTask(Task):
         self.bank = self._inverted(config.samples, config.seed, BANK)
 
     def step(self, index: int) -> dict[str, float | Tensor]:
-        """Update the editor by one batch of pairs."""
+        """Update the editor with one batch of pairs."""
         config = self.config
         self.set_lr("adam", config.lr * optim.cosine(index, config.steps, warmup=config.warmup, floor=0.01))
         count = self.share(config.batch_size)[1]
@@ -122,7 +125,7 @@ class FeatureEditorTask(Task):
 
     @torch.no_grad()
     def pairs(self, bank: Inversion, rows: Tensor, source: torch.Generator) -> Pairs:
-        """Return pairs for these rows of inverted samples, the same step for true and imprecise codes."""
+        """Return pairs for these rows of inverted samples, with one step for true and imprecise codes."""
         generator, count = self.generator, len(rows)
         encoded, device = round(ENCODED * count), self.fabric.device
         with self.fabric.autocast():
@@ -144,9 +147,9 @@ class FeatureEditorTask(Task):
         return Pairs((feature - own, own, moved), after, goal, images)
 
     def compare(self, pairs: Pairs, made: Float[Tensor, "n c h w"]) -> dict[str, Tensor]:
-        """Return the terms of residuals that were made for pairs.
+        """Return the loss terms of predicted residuals.
 
-        `feature` is their squared error over that of the unchanged residuals, the formula's.
+        `feature` is their squared error divided by that of the formula, which does not change residuals.
         """
         residual, _, moved = pairs.given
         with self.fabric.autocast():
@@ -156,7 +159,7 @@ class FeatureEditorTask(Task):
 
     @torch.no_grad()
     def validate(self, index: int) -> dict[str, float]:
-        """Return the terms of held-out pairs with the editor and, as `formula_`, without."""
+        """Return the loss terms of held-out pairs with the editor and, with prefix `formula_`, without."""
         held_out = self._inverted(self.config.validation_pairs, HELD_OUT_SEED, HELD_OUT)
         source = step_generator(HELD_OUT_SEED, PAIRS)
         pairs = self.pairs(held_out, torch.arange(len(held_out)), source)
@@ -197,7 +200,7 @@ class FeatureEditorTask(Task):
 
     @torch.no_grad()
     def _named_steps(self) -> tuple[Float[Tensor, "k l d"], Float[Tensor, "k s"]]:
-        """Return what strength 1 of each named direction adds to W+ and to styles, after a first row of 0."""
+        """Return the steps of the named directions in W+ and in styles, after a first row of zeros."""
         generator, device = self.generator, self.fabric.device
         start = Inversion.from_w(torch.zeros(1, generator.style_dim, device=device), generator)
         start = replace(start, styles=torch.zeros(1, sum(generator.style_sizes), device=device))
@@ -208,7 +211,7 @@ class FeatureEditorTask(Task):
     def _edit(
         self, bank: Inversion, w: Float[Tensor, "n d"], source: torch.Generator
     ) -> tuple[Float[Tensor, "n l d"], Float[Tensor, "n s"]]:
-        """Return random steps of W+ and styles: along a named direction, or part of the way to a code."""
+        """Return random steps of W+ and styles: along a named direction, or toward another code."""
         count, known = len(w), len(self.steps[0]) - 1
         named = (torch.rand(count, generator=source) < NAMED) & (known > 0)
         which = named * (1 + torch.randint(max(1, known), (count,), generator=source))

@@ -1,7 +1,7 @@
 """Steps of a training as CUDA graphs: recorded once, then replayed.
 
-The networks here are small: a step of the inversion launches 3,400 kernels, which takes a host several times
-as long as the GPU needs to run them. A recorded step is a single launch.
+The networks are small: a step of the inversion's training launches 3,400 kernels, and the host needs several
+times as long to launch them as the GPU to run them. A recorded step is a single launch.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,15 +14,15 @@ from clcae_lib.devices import to_device
 
 Step = Callable[..., dict[str, Tensor]]
 WARM_UP = 3
-"""Steps of each kind that run as usual before one is recorded, as torch asks for."""
+"""Steps of each kind that run normally before one is recorded, as torch requires."""
 
 
 class CudaGraphs:
-    """Runs steps on a device: on a CUDA one recorded if `enabled`, elsewhere as they are.
+    """Runs steps on a device; on a CUDA device they are recorded if `enabled`.
 
-    A recorded step must not read a value back to the host, and its Python code runs only while it is
-    recorded. So whatever changes from step to step is one of its inputs, or a tensor that is changed in place
-    as the learning rate is.
+    A recorded step must not copy a value to the host, and its Python code runs only while it is recorded. So
+    everything that changes from step to step must be an input, or a tensor that is changed in place, such as
+    the learning rate.
     """
 
     def __init__(self, device: torch.device | str, *, enabled: bool) -> None:
@@ -32,10 +32,9 @@ class CudaGraphs:
         self._recorded: dict[Any, tuple[Any, dict[str, Tensor], dict[str, Tensor]]] = {}
 
     def prepare(self, optimizer: Any) -> None:
-        """Let an optimizer be recorded, its learning rate a tensor; or not, if steps are not recorded.
+        """Prepare an optimizer for recording (its learning rate becomes a tensor), if steps are recorded.
 
-        An optimizer that cannot be recorded, such as Ranger, which counts its steps in Python, ends the
-        recording of all steps.
+        If it cannot be recorded, such as Ranger, which counts its steps in Python, no step is recorded.
         """
         self.enabled &= all("capturable" in group for group in optimizer.param_groups)
         for group in optimizer.param_groups:
@@ -43,7 +42,7 @@ class CudaGraphs:
                 group["capturable"] = self.enabled
             rate = float(group["lr"])
             group["lr"] = torch.tensor(rate, device=self.device) if self.enabled else rate
-        if self.enabled:  # of a run that was resumed from a state whose steps were not recorded
+        if self.enabled:  # for a run that resumes from a state whose steps were not recorded
             for held in optimizer.state.values():
                 held["step"] = held["step"].to(self.device)
 
@@ -51,7 +50,7 @@ class CudaGraphs:
         """Run a step and return its tensors; those of a recorded step are overwritten by the next one.
 
         Args:
-            kind: what the recording depends on, such as the resolution; each kind is recorded by itself.
+            kind: value that the recording depends on, such as the resolution; each kind has its own.
         """
         if not self.enabled:
             return step(**{name: to_device(value, self.device) for name, value in inputs.items()})

@@ -1,7 +1,7 @@
 """Training of the inversion encoder on top of a frozen generator (arXiv 2211.11448, sections 3.2 and 3.3).
 
-Each step decodes a target from w, from W+ and from W+ with F, and compares all three images with it. The
-alignment compares w with the target, and F is kept near the generator's own activation.
+Each step encodes a target, decodes it from w, from W+ and from W+ with F, and compares all three images with
+it. The alignment compares w with the target, and F is kept near the generator's own activation.
 """
 
 from __future__ import annotations
@@ -70,18 +70,18 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """The values of each preset: `foundation` follows the paper, `published` its code.
 
-Any of them can be set by itself in preset `foundation`, as `clcae train inversion --set ramp=epoch` does:
+In preset `foundation` each can be set separately, such as `clcae train inversion --set ramp=epoch`:
 
 | departure of the code | paper | published code |
 |---|---|---|
 | `wplus_attention` | a layer of W+ attends to the pixels of its level | to one pooled vector: no effect |
-| `feature_attention` | F attends to T3's pixels and to W+ | to one vector, w: the same is added everywhere |
+| `feature_attention` | F attends to T3's pixels and to W+ | to one vector, w: adds the same at every pixel |
 | `alignment_input` | w is compared with the input image | with its own reconstruction |
 | `alignment` | negatives from a bank of random codes | from the rest of the batch: one, at batch size 2 |
-| `init_from_alignment` | the backbone starts from the contrastive encoder | it silently does not |
+| `init_from_alignment` | the backbone starts from the contrastive encoder | it does not, without a warning |
 | `lpips_scales` | perceptual distance summed over three scales | the sum is overwritten by one scale |
 | `weight_feature` | F is held near the generator's activation with weight 1 | with 0.01 |
-| `ramp` | F fades in once, validation uses all of it | again in every epoch, validation as it is then |
+| `ramp` | F is blended in once, validation uses all of it | in every epoch, validation uses the same share |
 
 `lpips_scales` is 1 in both presets: three scales cost a third more and are an option of the published code,
 not of the paper. `published` has its own network, where attention is always `single`.
@@ -91,7 +91,7 @@ SMALL: dict[str, Any] = {"body": "irse_small", "lr": 2e-3}
 
 
 class InversionConfig(EncoderConfig):
-    """Settings of the inversion's training; what is not given follows the preset.
+    """Settings of the inversion's training; missing settings are those of the preset.
 
     The weights are the paper's. Each reconstruction (from F, W+ and w) has L2, perceptual and identity terms.
     """
@@ -104,7 +104,7 @@ class InversionConfig(EncoderConfig):
     alignment_input: Literal["input", "w_reconstruction"]
     init_from_alignment: bool
     ramp: Literal["run", "epoch"]
-    ramp_epoch: int = Field(default=500, ge=2, description="steps of an epoch, of ramp or schedule")
+    ramp_epoch: int = Field(default=500, ge=2, description="steps of an epoch, for ramp or schedule")
 
     units: tuple[int, ...] = Field(default=(1, 1, 2, 1), description="of the published backbone's stages")
     style_hidden: int | None = Field(default=24, description="channels in the published style blocks")
@@ -137,7 +137,7 @@ class InversionConfig(EncoderConfig):
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, values: Any) -> Any:
-        """Take what is not given from the preset, and then from the small defaults."""
+        """Return settings completed by those of the preset, then by the defaults for small networks."""
         if not isinstance(values, dict):
             return values
         preset = values.get("preset")
@@ -155,7 +155,7 @@ class InversionConfig(EncoderConfig):
         wrong = [name for name, value in fixed.items() if published and getattr(self, name) != value]
         if wrong:
             raise ValueError(
-                f"{wrong[0]}: preset=published has only {fixed[wrong[0]]!r}; switch it in foundation"
+                f"{wrong[0]}: preset=published has only {fixed[wrong[0]]!r}; use preset=foundation"
             )
         return self
 
@@ -175,7 +175,7 @@ class AlignmentTerm(nn.Module):
 
     Args:
         alignment: image encoder, latent encoder and the scale that they were trained to; they are copied.
-        bank: codes `[M, D]` whose embeddings are negatives in addition to the batch; None for no others.
+        bank: codes `[M, D]` whose embeddings are additional negatives; None for none.
     """
 
     bank: Tensor | None
@@ -201,14 +201,14 @@ class AlignmentTerm(nn.Module):
     ) -> Float[Tensor, ""]:
         """Return the loss of codes and images, both with gradient, over the batch of all ranks."""
         embedded = optim.gather(fabric, self.image_encoder(images).float())
-        # As in the alignment's own training: bfloat16 cannot separate codes that are close to each other.
+        # As in the alignment's training: bfloat16 cannot separate close codes.
         with torch.autocast(w.device.type, enabled=False):
             codes = optim.gather(fabric, self.latent_encoder(w.float()))
             return self.loss(embedded, codes, negatives=self.bank)
 
 
 class InversionTask(EncoderTask):
-    """Trains CLCAE's encoder of either preset; every departure of the published code is a switch.
+    """Trains CLCAE's encoder of either preset; every departure of the published code is a setting.
 
     Raises:
         ConfigError: the configuration needs an alignment that `parts` lacks.
@@ -227,7 +227,7 @@ class InversionTask(EncoderTask):
         self.plateau = optim.Plateau(config.lr) if config.schedule == "plateau" else None
 
     def setup(self, fabric: Fabric) -> None:
-        """Build the alignment's loss too."""
+        """Build the task and the alignment's loss."""
         super().setup(fabric)
         config = self.config
         self.feature_index = feature_layer(config.feature_side)
@@ -250,7 +250,7 @@ class InversionTask(EncoderTask):
         return scalars
 
     def _learn(self, blend: Tensor, **drawn: Tensor) -> dict[str, Tensor]:
-        """Update the encoder by what `draw` returned, and return the scalars of the step."""
+        """Update the encoder with the result of `draw`, and return the scalars of the step."""
         target, known = self.targets(**drawn)
         with self.fabric.autocast():
             codes = self.encode(target)
@@ -295,7 +295,7 @@ class InversionTask(EncoderTask):
 
     @torch.no_grad()
     def reconstruct(self, images: Float[Tensor, "n 3 h w"]) -> dict[str, Float[Tensor, "n 3 h w"]]:
-        """Return the reconstructions of images from W, W+ and, all of it, F."""
+        """Return the reconstructions of images from W, W+ and F, with a blend of 1."""
         return self.decode(self.result(images), blend=1.0, noise=self.fixed_noise)[0]
 
     def validate(self, index: int) -> dict[str, float]:
@@ -347,10 +347,10 @@ class InversionTask(EncoderTask):
             self.plateau.load_state(state["plateau"])
 
     def build_encoder(self) -> nn.Module:
-        """Return the preset's encoder; its backbone starts from the alignment, the given weights, or fresh.
+        """Return the preset's encoder, with the alignment's, given or random weights of the backbone.
 
         Raises:
-            ConfigError: the images are too small for the preset, or the backbone is another one.
+            ConfigError: the images are too small for the preset, or the backbone does not fit.
         """
         config, parts, generator = self.config, self.parts, self.generator
         published = config.preset == "published"
@@ -376,7 +376,7 @@ class InversionTask(EncoderTask):
         return encoder
 
     def build_optimizer(self) -> torch.optim.Optimizer:
-        """Return Adam, or Ranger as published."""
+        """Return Adam, or the published optimizer, Ranger."""
         if self.config.optimizer == "ranger":
             return optim.make_ranger(self.encoder.parameters(), lr=self.config.lr)
         return super().build_optimizer()
@@ -390,7 +390,7 @@ class InversionTask(EncoderTask):
         return feature_blend(index, config.steps, ramp=config.ramp, epoch=config.ramp_epoch)
 
     def encode(self, target: Tensor) -> Codes:
-        """Return the codes; as published, the mean image of each target is mirrored independently."""
+        """Return the codes; with `average_flip`, mean images are mirrored at random, as published."""
         if not self.config.average_flip or self.config.flip <= 0:
             return self.encoder(target)
         average = self.encoder.average
@@ -399,12 +399,12 @@ class InversionTask(EncoderTask):
 
 
 def _initialise(body: nn.Module, source: Mapping[str, Tensor], setting: str) -> None:
-    """Copy the weights of a backbone that was trained before."""
+    """Copy the weights of a trained backbone."""
     own = body.state_dict()
     misfits = [name for name in source if name not in own or own[name].shape != source[name].shape]
     if misfits:
         raise ConfigError(
-            f"{setting}: that backbone has other layers ({misfits[0]}, ...); set body and widths to its own, "
+            f"{setting}: that backbone has other layers ({misfits[0]}, ...); set its body and widths, "
             "or init_from_alignment=false and start=fresh"
         )
     body.load_state_dict({**own, **source})

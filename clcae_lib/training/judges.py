@@ -1,12 +1,12 @@
 """Training of the judges: attribute regressor (oracle), identity and perceptual networks, two copies of each.
 
-Copy a, the loss network, is trained on the split `judge_a`; copy b, the evaluation network, on `judge_b` and
-from another seed. All learn from renders, whose factors and landmarks are known. The identity network learns
-from the contrast of two images of one person in different states (supervised contrastive learning, Khosla et
-al. 2020, with one positive).
+Copy a, the loss network, is trained on the split `judge_a`; copy b, the evaluation network, on `judge_b` with
+another seed. All are trained on renders, whose factors and landmarks are known. The identity network is
+trained with two images of each person in different states (supervised contrastive learning, Khosla et al.
+2020, with one positive).
 
-The other kinds need what an oracle learns last, features of a few pixels. By default they start from the
-trunk of the oracle of their own copy, which saw the same split, and never from the other copy's.
+Identity and perceptual networks need features of a few pixels, which an oracle learns last. By default they
+start from the trunk of the same copy's oracle, trained on the same split, and never from the other copy's.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class JudgesConfig(TrainConfig):
     kind: Kind | None = Field(default=None, description="null trains the three kinds")
     copy_: Copy | None = Field(default=None, alias="copy", description="null trains both copies")
     start: Literal["oracle", "random"] = Field(
-        default="oracle", description="the trunk of the other kinds: the oracle's of the same copy, or random"
+        default="oracle", description="initial trunk of the other kinds: the same copy's oracle's, or random"
     )
-    size: int = Field(default=12_000, ge=2, description="people; each is drawn in two states")
+    size: int = Field(default=12_000, ge=2, description="number of people; each is rendered in two states")
     validation_size: int = Field(default=2000, ge=2)
     batch_size: int = Field(default=128, ge=2)
-    steps: int | None = Field(default=None, ge=0, description="null: 2700; 500 from an oracle")
+    steps: int | None = Field(default=None, ge=0, description="null: 2700, or 500 with an oracle's trunk")
     lr: float = Field(default=3e-3, gt=0)
     weight_decay: float = Field(default=1e-3, ge=0)
     focus: dict[str, float] = Field(
@@ -72,9 +72,7 @@ class JudgesConfig(TrainConfig):
             raise ValueError(f"devices={self.devices}: a judge trains on one device; use devices=1")
         world = get_world(self.world)
         if not isinstance(world, PortraitsWorld):
-            raise ValueError(
-                f"world={self.world!r}: these judges learn from known factors, as 'portraits' has them"
-            )
+            raise ValueError(f"world={self.world!r}: these judges need known factors, as in 'portraits'")
         if unknown := [name for name in self.focus if name not in world.factor_names]:
             names = ", ".join(world.factor_names)
             raise ValueError(f"focus: no factor is called {unknown[0]!r}; choose from {names}")
@@ -85,7 +83,7 @@ class JudgesConfig(TrainConfig):
 
 
 def augment(images: Float[Tensor, "n 3 h w"], generator: torch.Generator) -> Float[Tensor, "n 3 h w"]:
-    """Return images a little brighter, tinted, blurred and noisy, so that judges also read samples."""
+    """Return images with random brightness, tint, blur and noise, so that judges also work on samples."""
 
     def uniform(*shape: int) -> Tensor:
         return to_device(2 * torch.rand(shape, generator=generator) - 1, images.device)
@@ -109,7 +107,7 @@ class _People:
 
     @staticmethod
     def _landmarks(view: Portraits) -> Float[Tensor, "n k"]:
-        """Return landmarks in half sides of the image from its centre; they need no render at full size."""
+        """Return landmarks relative to the image's centre, in half sides; a small render is enough."""
         small = Portraits(view.split, view.size, resolution=8, view=view.view)
         return (small.landmarks(slice(None)) / 4 - 1).flatten(1)
 
@@ -119,7 +117,7 @@ class JudgeTask(Task):
 
     Args:
         config: settings, with `kind`, `copy_` and `steps`.
-        oracle: file of the oracle whose trunk the judge starts from.
+        oracle: file of the oracle whose trunk initialises the judge.
     """
 
     config: JudgesConfig
@@ -150,7 +148,7 @@ class JudgeTask(Task):
         self.weights = torch.tensor(weights, device=fabric.device)
 
     def step(self, index: int) -> dict[str, float | Tensor]:
-        """Update the judge by a batch: one view of each person, or both views of half as many."""
+        """Update the judge with a batch: one view of each person, or both views of half as many people."""
         config = self.config
         self.set_lr("adam", config.lr * optim.cosine(index, config.steps, warmup=50))
         pairs = config.kind == "identity"
@@ -166,7 +164,7 @@ class JudgeTask(Task):
         return augment(self.people.images[view].images(rows, self.fabric.device), random)
 
     def _regression(self, rows: Tensor, view: int, random: torch.Generator) -> Tensor:
-        """Return the smooth L1 of all standardised factors, and of landmarks for the perceptual network."""
+        """Return the smooth L1 loss of all factors, and of landmarks for the perceptual network."""
         images = self._batch(rows, view, random)
         wanted = self.people.factors[view][rows]
         with self.fabric.autocast():
@@ -180,7 +178,7 @@ class JudgeTask(Task):
         return (loss[:count] * self.weights).mean() + loss[count:].sum() / count
 
     def _contrast(self, rows: Tensor, random: torch.Generator) -> Tensor:
-        """Return the contrast of each person with the others of the batch, plus the identity's factors."""
+        """Return the contrastive loss of the people of a batch, plus the loss of identity factors."""
         images = torch.cat([self._batch(rows, view, random) for view in (0, 1)])
         wanted = self.judge.targets(torch.cat([self.people.factors[view][rows] for view in (0, 1)]))
         with self.fabric.autocast():
@@ -192,7 +190,7 @@ class JudgeTask(Task):
         return contrast + self.config.weight_factors * factors
 
     def validate(self, index: int) -> dict[str, float]:
-        """Return R² of a regressor, or how well the embedding verifies identities, on held-out people."""
+        """Return R² of a regressor, or the verification measures of an embedding, on held-out people."""
         flat = {name: value for name, value in self.measures().items() if isinstance(value, float)}
         return {f"validation/{name}": value for name, value in flat.items()}
 
@@ -223,9 +221,9 @@ class JudgeTask(Task):
 
 
 def verification(first: Float[Tensor, "n d"], second: Float[Tensor, "n d"]) -> dict[str, float]:
-    """Return how well embeddings verify identities.
+    """Return measures of how well embeddings verify identities.
 
-    `verification_auc` is the probability that a pair of one person is more similar than a pair of two.
+    `verification_auc` is the probability that a pair of one person is more similar than a pair of two people.
 
     Args:
         first: unit vectors.
@@ -242,7 +240,7 @@ def verification(first: Float[Tensor, "n d"], second: Float[Tensor, "n d"]) -> d
 
 
 def _oracle(config: JudgesConfig, folder: Path) -> Path | None:
-    """Return the oracle whose trunk a judge starts from: of this run, or else the installed one."""
+    """Return the oracle whose trunk initialises a judge: that of this run, else the installed one."""
     if config.kind == "oracle" or config.start == "random":
         return None
     name = f"oracle_{config.copy_}.safetensors"
@@ -255,7 +253,7 @@ def _oracle(config: JudgesConfig, folder: Path) -> Path | None:
 
 
 def _is_finished(task: JudgeTask, weights: Path) -> bool:
-    """Return whether a judge was trained to its end; refuse one that was trained with other settings."""
+    """Return whether a judge's training is finished; raise an error if it had other settings."""
     if not weights.with_suffix(".json").is_file():
         return False
     card, fixed = checkpoints.read_card(weights), task.config.fixed({})
@@ -267,7 +265,7 @@ def _is_finished(task: JudgeTask, weights: Path) -> bool:
 def train(config: JudgesConfig, folder: Path | str, *, resume: bool = True, **options: Any) -> Path:
     """Train the judges that `config` names, each in a folder of its own; weights and cards go to `folder`.
 
-    A judge that was finished in the folder with the same settings is not trained again, if `resume`.
+    With `resume`, a judge that is finished in the folder with the same settings is not trained again.
 
     Raises:
         ConfigError: a judge in the folder was trained with other settings; the message names each difference.

@@ -1,9 +1,9 @@
-"""One training loop for everything that is trained here: it runs a task's steps, records them, and resumes.
+"""The training loop of all tasks: it runs steps, records them, and resumes interrupted runs.
 
-A run is a folder: config.yaml, versions.json, metrics.csv, tensorboard/, sheets/ and state.pt, the one file
-that a resume needs. Every step seeds all random generators from (seed, step, rank), so that a run that was
-killed and resumed equals an unbroken one: bit for bit on a CPU, with the same machine, versions and threads.
-On a GPU the two are close and not equal: several of torch's CUDA kernels add up in an order of their own.
+A run is a folder: config.yaml, versions.json, metrics.csv, tensorboard/, sheets/ and state.pt, the only file
+that a resume needs. Every step seeds all random generators from (seed, step, rank). So a run that was killed
+and resumed equals an uninterrupted one: bit for bit on a CPU, with the same machine, versions and threads. On
+a GPU the two differ slightly: several of torch's CUDA kernels do not sum in a fixed order.
 """
 
 import json
@@ -39,20 +39,20 @@ STATE = "state.pt"
 
 
 class Task:
-    """What is trained: networks, optimizers and one step. Subclasses define `setup`, `step`, and more.
+    """A training task: networks, optimizers and one step. Subclasses define `setup`, `step`, and more.
 
-    `setup` builds the networks and optimizers (the loop has seeded torch before it) and lists them in
-    `modules` and `optimizers`; what is listed there is saved and restored by name.
+    `setup` builds the networks and optimizers (torch is seeded before it) and adds them to `modules` and
+    `optimizers`, which are saved and restored by name.
 
     Attributes:
-        trained_on: digests by file name of what it is trained on; a run resumes only with the same files.
+        trained_on: digests by file name of the files that it is trained on; a resume needs the same files.
         progress: steps, images and seconds of the finished run, for the card.
     """
 
     fabric: Fabric
     graphs: CudaGraphs
     recorded: ClassVar[bool] = False
-    """Whether `step` runs through `graphs`, so that CUDA can record it."""
+    """Whether `step` is run by `graphs`, so that CUDA can record it."""
 
     def __init__(self, config: TrainConfig, *, trained_on: Mapping[str, str] | None = None) -> None:
         self.config = config
@@ -80,11 +80,11 @@ class Task:
         return None
 
     def state(self) -> dict[str, Any]:
-        """Return what else a resume needs, as plain numbers, strings and tensors; called on every rank."""
+        """Return other values that a resume needs: numbers, strings and tensors; called on every rank."""
         return {}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore `state`; called before the weights are loaded, so that a task may rebuild networks here."""
+        """Restore `state`; called before the weights are loaded, so that networks can be rebuilt."""
 
     def remaining(self, done: int) -> int:
         """Return how many steps are left after `done`."""
@@ -92,14 +92,14 @@ class Task:
 
     @property
     def images_per_step(self) -> int:
-        """Images that the last step used, for the throughput in the metrics."""
+        """The number of images of the last step, for the throughput in the metrics."""
         return self.config.batch_size
 
     def finish(self, folder: Path) -> None:
         """Write the final weights and their card into `folder`."""
 
     def share(self, batch_size: int) -> tuple[int, int]:
-        """Return where this rank's part of a batch starts, and its size."""
+        """Return the start and the size of this rank's part of a batch."""
         local = batch_size // self.fabric.world_size
         return self.fabric.global_rank * local, local
 
@@ -133,7 +133,7 @@ class Task:
         return norm
 
     def write_card(self, weights: Path, *, measures: Mapping[str, Any], **extra: Any) -> None:
-        """Write the card of a weights file: what made it, from what, and how it measures."""
+        """Write the card of a weights file: its training, the files it was trained on, and its measures."""
         made = environment(self.fabric.device)
         card = {"name": weights.stem, "world": self.config.world}
         card |= {fact: made[fact] for fact in ("command", "commit", "device", "threads")}
@@ -151,7 +151,7 @@ def fit(
     fabric: Fabric | None = None,
     progress: bool | None = None,
 ) -> Path:
-    """Train `task` in `folder`, from its last state if there is one and `resume`; return the folder.
+    """Train `task` in `folder`, with `resume` from the last state, if there is one; return the folder.
 
     The run ends when the task has no steps left, or after `config.max_minutes`; both write a state and call
     `task.finish`. SIGTERM and SIGINT write the state after the current step and then end the process
@@ -159,17 +159,18 @@ def fit(
 
     Args:
         fabric: devices to use; by default those of `config`.
-        progress: show a bar (True), print a line each `log_every` (False), or decide by the terminal (None).
+        progress: show a bar (True), print a line every `log_every` steps (False), or a bar in a terminal
+            (None).
 
     Raises:
         ConfigError: the folder holds a run of another configuration; the message names each difference.
-        FloatingPointError: a metric stopped being finite, on whichever rank; the last state is kept.
+        FloatingPointError: a metric is not finite, on any rank; the last state is kept.
     """
     fabric = fabric or make_fabric(config.device, devices=config.devices, precision=config.precision)
     with ExitStack() as stack:
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         fabric.launch()
-        if config.threads is not None:  # after the launch, which sets them for several processes
+        if config.threads is not None:  # after the launch, which changes it if there are several processes
             torch.set_num_threads(config.threads)
         stack.enter_context(randomness_restored(fabric.device))
         run = _Run(task, config, Path(folder), fabric, progress=progress)
@@ -185,7 +186,7 @@ def fit(
 
 
 def install(folder: str | Path, world: str) -> list[Path]:
-    """Copy a finished run's weights and cards into the world's data folder; return the files written there.
+    """Copy a finished run's weights and cards into the world's data folder; return the new files.
 
     Raises:
         FileNotFoundError: the run has written no weights yet.
@@ -204,7 +205,7 @@ def install(folder: str | Path, world: str) -> list[Path]:
 
 
 class _Counted(BaseModel, strict=True):
-    """What a state says of the steps that were done."""
+    """The counters of a state."""
 
     step: int = Field(ge=0)
     seconds: FiniteFloat = Field(ge=0)
@@ -234,7 +235,7 @@ class _Run:
         self.window_images = 0
 
     def begin(self, *, resume: bool) -> None:
-        """Build the task, then either restore the saved state or open a fresh folder."""
+        """Build the task, then restore the saved state or start in an empty folder."""
         seed_step(self.config.seed, 0, 0, device=self.fabric.device)
         self.task.setup(self.fabric)
         resumed = resume and (self.folder / STATE).is_file()
@@ -247,7 +248,7 @@ class _Run:
         self.fabric.barrier()
 
     def train(self, stop: list[int]) -> None:
-        """Run steps until none is left, time is up or a signal came; write a state in each case."""
+        """Run steps to the end, to the time limit or to a signal; write a state in each case."""
         self._start_clock()
         saved = self.step
         hidden = not (self.bar_wanted and self.fabric.is_global_zero)
@@ -268,8 +269,8 @@ class _Run:
 
     def _one_step(self) -> None:
         for network in self.task.modules.values() if self.config.compile else ():
-            trained = any(weight.requires_grad for weight in network.parameters())  # EMA weights only measure
-            if trained and network not in self.compiled:  # a task may build others for a later stage
+            trained = any(weight.requires_grad for weight in network.parameters())  # EMA weights are not
+            if trained and network not in self.compiled:  # a task may build new networks for a later stage
                 network.compile()
                 self.compiled.add(network)
         rank, device = self.fabric.global_rank, self.fabric.device
@@ -282,7 +283,7 @@ class _Run:
         self.window_images += self.task.images_per_step
 
     def _record(self, bar: tqdm) -> None:
-        """Write what is due after this step: a row of means, a validation, a sample sheet."""
+        """Write the records that are due after this step: a row of means, a validation, a sample sheet."""
         config, row = self.config, {}
         if self.step % config.log_every == 0 or self.task.remaining(self.step) == 0:
             row = self._means()
@@ -310,7 +311,7 @@ class _Run:
         return row
 
     def _sums(self) -> dict[str, float]:
-        """Return the sums since the last row, averaged over the ranks, so that all ranks decide alike."""
+        """Return the sums since the last row, averaged over the ranks, so that all ranks decide the same."""
         sums = {name: float(total) for name, total in self.sums.items()}
         if self.fabric.world_size == 1 or not sums:
             return sums
@@ -331,14 +332,14 @@ class _Run:
 
     def _open(self, *, fresh: bool) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        for partial in self.folder.rglob(f"{files.PARTIAL}*"):  # of a run that was killed while it wrote
+        for partial in self.folder.rglob(f"{files.PARTIAL}*"):  # left by a run that was killed while writing
             partial.unlink()
         if fresh:
             for name in ("tensorboard", "sheets"):
                 shutil.rmtree(self.folder / name, ignore_errors=True)
             (self.folder / STATE).unlink(missing_ok=True)
         (self.folder / "sheets").mkdir(exist_ok=True)
-        precision = self.fabric.strategy.precision.precision  # may be another than was asked for
+        precision = self.fabric.strategy.precision.precision  # may differ from the requested one
         versions = environment(self.fabric.device) | {"seed": self.config.seed, "precision": precision}
         config = dump_yaml(self.config.model_dump(mode="json", by_alias=True))
         for name, text in {"config.yaml": config, "versions.json": json.dumps(versions, indent=1)}.items():
@@ -360,7 +361,7 @@ class _Run:
         if any(self._largest([float(len(bad))])):
             names = ", ".join(bad) or "a network of another process"
             raise FloatingPointError(
-                f"step {self.step}: weights of {names} are not finite; state kept as it was"
+                f"step {self.step}: weights of {names} are not finite; the saved state is unchanged"
             )
         self.seconds, self.started = self._elapsed(), time.perf_counter()
         own, sums = self.task.state(), self._sums()
@@ -370,7 +371,7 @@ class _Run:
             state |= {"trained_on": dict(self.task.trained_on), "task": own}
             state["modules"] = {name: module.state_dict() for name, module in self.task.modules.items()}
             optimizers = {name: item.state_dict() for name, item in self.task.optimizers.items()}
-            for optimizer in optimizers.values():  # rates as numbers, whether or not steps are recorded
+            for optimizer in optimizers.values():  # rates as numbers, also if steps are recorded
                 groups = optimizer["param_groups"]
                 optimizer["param_groups"] = [{**group, "lr": float(group["lr"])} for group in groups]
             checkpoints.save_state(self.folder / STATE, state | {"optimizers": optimizers})
@@ -378,7 +379,7 @@ class _Run:
         return self.step
 
     def _resume(self) -> None:
-        """Restore the folder's state, or refuse it in one sentence if it is not of this training."""
+        """Restore the folder's state; raise an error if it does not belong to this training."""
         state = checkpoints.load_state(self.folder / STATE)
         try:
             self._restore(state)
@@ -387,7 +388,7 @@ class _Run:
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
             raise ConfigError(
-                f"{self.folder / STATE} is not a state of this training ({reason}); give {START_OVER}"
+                f"{self.folder / STATE} is not a state of this training ({reason}); use {START_OVER}"
             ) from error
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -406,7 +407,7 @@ class _Run:
         if self.config.steps < counted.step:
             raise ConfigError(
                 f"{self.folder} holds a run of {counted.step} steps, more than steps={self.config.steps}; "
-                f"give as many, {START_OVER}"
+                f"set at least as many, {START_OVER}"
             )
         self.step, self.seconds, self.images = counted.step, counted.seconds, counted.images
         self.sums, self.counts = dict(counted.sums), {name: counted.counts[name] for name in counted.sums}
@@ -417,7 +418,7 @@ class _Run:
             restore(optimizer, state["optimizers"][name])
 
     def _over(self, stop: list[int]) -> bool:
-        """Return whether time is up or a signal came, on whichever rank; note the signal on all of them."""
+        """Return whether any rank has reached the time limit or a signal, which all ranks then store."""
         limit = self.config.max_minutes
         late = limit is not None and time.perf_counter() - self.begun >= 60 * limit
         votes = self._largest([float(stop[0]) if stop else 0.0, float(late)])
@@ -437,7 +438,7 @@ class _Run:
 
 
 def _short(digests: Mapping[str, str]) -> dict[str, str]:
-    """Return digests of files as messages show them."""
+    """Return shortened digests of files, for messages."""
     return {name: digest[:12] for name, digest in digests.items()}
 
 
@@ -454,7 +455,7 @@ def _stop_signals() -> Iterator[list[int]]:
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
             old[number] = signal.signal(number, note)
-    except ValueError:  # not the main thread: signals go elsewhere
+    except ValueError:  # only the main thread receives signals
         old = {}
     try:
         yield received

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 
 def channels_last(network: nn.Module) -> nn.Module:
-    """Return the network with its 4-D weights in the memory order that convolutions are fastest in."""
+    """Return the network with its 4-D weights in channels-last order, the fastest for convolutions."""
     for weight in network.parameters():
         if weight.ndim == 4:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)
@@ -29,7 +29,7 @@ def placed(network: nn.Module, device: torch.device | str) -> nn.Module:
 
 @contextmanager
 def evaluating(*networks: nn.Module) -> Iterator[None]:
-    """Put networks into evaluation mode, and back into their own at the end."""
+    """Put networks into evaluation mode, and restore their mode at the end."""
     modes = [network.training for network in networks]
     for network in networks:
         network.eval()
@@ -51,7 +51,7 @@ def cosine(step: int, steps: int, *, warmup: int, floor: float = 0.0) -> float:
 class Plateau:
     """The published schedule: a tenth of the learning rate after ten epochs without a better validation loss.
 
-    torch's rule drives an optimizer of its own, so that the trained one may be wrapped in any way.
+    torch's scheduler is applied to a separate optimizer, because the trained one may be wrapped.
     """
 
     def __init__(self, lr: float) -> None:
@@ -61,15 +61,15 @@ class Plateau:
 
     @property
     def factor(self) -> float:
-        """The present learning rate as a share of the first."""
+        """The current learning rate as a share of the initial one."""
         return self._rates.param_groups[0]["lr"] / self.start
 
     def step(self, loss: float) -> None:
-        """Take an epoch's mean validation loss into account."""
+        """Update the schedule with an epoch's mean validation loss."""
         self._rule.step(loss)
 
     def state(self) -> dict[str, Any]:
-        """Return what a resume needs."""
+        """Return the state for a resume."""
         rule, rate = self._rule, self._rates.param_groups[0]["lr"]
         counts = {"num_bad_epochs": rule.num_bad_epochs, "last_epoch": rule.last_epoch}
         return {"rate": rate, "best": float(rule.best), **counts}
@@ -84,8 +84,8 @@ class Plateau:
 def make_ranger(parameters: Iterable[nn.Parameter], *, lr: float) -> torch.optim.Optimizer:
     """Return the published optimizer: rectified Adam with centred gradients and look-ahead.
 
-    `degenerated_to_sgd` gives the published first five steps, momentum without normalisation; without it
-    this package's Ranger ascends in them.
+    `degenerated_to_sgd` gives the published first five steps, momentum without normalisation; without it,
+    this package's Ranger increases the loss in these steps.
     """
     from pytorch_optimizer import Ranger
 
@@ -93,13 +93,13 @@ def make_ranger(parameters: Iterable[nn.Parameter], *, lr: float) -> torch.optim
 
 
 def refuse_unlike(saved: Any, own: Any, *, name: str) -> None:
-    """Refuse a saved value that is of another kind than a training's own, before anything is restored.
+    """Raise an error if a saved value differs in structure from a training's, before anything is restored.
 
-    Mappings must have the training's names at least (some optimizers add theirs in the first step), sequences
-    its length, and so on inside them; what is None in the training may be anything.
+    Mappings must have at least the training's names (some optimizers add names in the first step), sequences
+    its length, and so on inside them. A value that is None in the training may be saved as anything.
 
     Raises:
-        ValueError: names the first value that differs.
+        ValueError: they differ; the message names the first value.
     """
     if own is None:
         return
@@ -122,7 +122,7 @@ def restore(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
     """Load the state of an optimizer of the Adam family.
 
     Raises:
-        ValueError: a learning rate or the like is of another kind, or a moment of another shape than its
+        ValueError: a setting such as the learning rate has another type, or a moment another shape than its
             weights.
     """
     groups = optimizer.state_dict()["param_groups"]
@@ -140,15 +140,15 @@ def restore(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
 
 
 def half_life(seen: int, *, target: float, ramp: float) -> float:
-    """Return the EMA's half life in images after `seen` images: a share `ramp` of them, at most `target`."""
+    """Return the EMA's half life in images after `seen` images: `ramp` times `seen`, at most `target`."""
     return max(min(target, ramp * seen), 1e-8)
 
 
 @torch.no_grad()
 def update_ema(ema: nn.Module, model: nn.Module, *, images: int, half_life: float) -> None:
-    """Move the EMA weights toward those of `model` by the share of `images` images at this half life.
+    """Move the EMA weights toward those of `model`, by the share for `images` images at this half life.
 
-    The share changes from step to step, and states of runs hold the EMA under the model's own names; torch's
+    The share changes from step to step, and states store the EMA under the model's names; torch's
     AveragedModel would rename them.
     """
     weight = 1 - 0.5 ** (images / half_life)
@@ -161,11 +161,11 @@ def update_ema(ema: nn.Module, model: nn.Module, *, images: int, half_life: floa
 def average_gradients(fabric: Fabric, *networks: nn.Module) -> None:
     """Replace gradients, and the statistics of batch normalisation, by their means over the ranks.
 
-    Fabric's wrapping (DistributedDataParallel) is not used: it averages only what passes through `forward`,
-    and trainings call `mapping`, `synthesis` and `offsets`; it must search the graph of every step for the
-    layers that coarse stages of the generator and frozen halves of encoders leave unused; and it gives all
-    ranks the statistics of the first. Gradient penalties would work: measured with two processes, its
-    gradients of one equal these.
+    Fabric's wrapping (DistributedDataParallel) is not used, for three reasons. It averages only gradients of
+    `forward`, but trainings call `mapping`, `synthesis` and `offsets`. It must search the graph of every step
+    for layers that coarse stages of the generator and frozen parts of encoders do not use. It copies the
+    statistics of the first rank to all others. (With two processes, its gradients of a gradient penalty equal
+    these.)
     """
     shared = [p.grad for network in networks for p in network.parameters() if p.grad is not None]
     if fabric.world_size == 1 or not shared:

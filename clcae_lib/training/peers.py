@@ -1,8 +1,8 @@
-"""Training of the encoders that CLCAE is compared with, all on the same images, from the same backbone.
+"""Train the encoders that CLCAE is compared with, all on the same images, from the same backbone.
 
-pSp (arXiv 2008.00951), e4e (2102.02766), ReStyle over either (2104.02699) and HFGI over e4e (2109.06590)
-keep the form of their papers' objectives. The reconstruction terms have the same weights for all of them and
-for CLCAE, so that methods are compared and not weightings.
+pSp (arXiv 2008.00951), e4e (2102.02766), ReStyle with either (2104.02699) and HFGI with e4e (2109.06590) keep
+the form of their papers' objectives. The reconstruction terms have the same weights for all of them and for
+CLCAE, so that the methods are compared, not the weights.
 """
 
 from collections.abc import Callable, Mapping
@@ -34,7 +34,7 @@ Terms = dict[str, Tensor]
 
 
 class PeerConfig(EncoderConfig):
-    """Settings of a peer's training; those that CLCAE has too have the same defaults."""
+    """Settings of a peer's training; settings shared with CLCAE have the same defaults."""
 
     method: Literal["psp", "e4e", "restyle_psp", "restyle_e4e", "hfgi"] = "psp"
     start: Literal["pretrained", "fresh"] = "pretrained"
@@ -53,9 +53,9 @@ class PeerConfig(EncoderConfig):
 
 
 class PeerTask(EncoderTask):
-    """Trains pSp, and is the base of the other peers: W+ from an encoder, compared as CLCAE's images are.
+    """Trains pSp, and is the base of the other peers: W+ from an encoder, with CLCAE's reconstruction terms.
 
-    The measures of a peer are PSNR only; the judges compare methods after the training.
+    The only measure of a peer is PSNR; the judges compare methods after the training.
     """
 
     config: PeerConfig
@@ -67,14 +67,14 @@ class PeerTask(EncoderTask):
         super().__init__(config, replace(parts, judges={}))
 
     def step(self, index: int) -> dict[str, float | Tensor]:
-        """Learn from one batch as the method's paper does."""
+        """Update the networks with one batch, as in the method's paper."""
         self.set_lr("optimizer", self.config.lr * self.lr_factor(index))
         scalars = self.learn(index, self.batch(index)[0])
         self.update_ema()
         return scalars
 
     def learn(self, index: int, target: Float[Tensor, "n 3 h w"]) -> Terms:
-        """Update the encoder by one batch and return the scalars of the step."""
+        """Update the encoder with one batch, and return the scalars of the step."""
         with self.fabric.autocast():
             offsets = self.encoder.offsets(target)
             terms, total = self._compare(offsets + self.encoder.w_avg, target)
@@ -94,7 +94,7 @@ class PeerTask(EncoderTask):
         return self.inverter(encoder, self.generator)
 
     def build_encoder(self) -> nn.Module:
-        """Return the method's encoder, its backbone pretrained if the weights are given."""
+        """Return the method's encoder, with a pretrained backbone if its weights are given."""
         config, width = self.config, self.generator.style_dim
         sizes = {"style_dim": width, "body": config.body, "widths": config.widths}
         encoder = self.network(self.generator.size, **sizes, **self.options)
@@ -103,7 +103,7 @@ class PeerTask(EncoderTask):
         return encoder
 
     def _compare(self, w_plus: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the terms of the image of W+, and their weighted sum."""
+        """Return the reconstruction terms of the image of W+, and their weighted sum."""
         image = self.parts.view(self.generator.synthesis(w_plus, noise=self.noise))
         return self.reconstruction_terms({"w_plus": image}, target)
 
@@ -119,7 +119,7 @@ class E4eTask(PeerTask):
     network, inverter = E4eEncoder, E4eInverter
 
     def setup(self, fabric: Fabric) -> None:
-        """Build the discriminator too."""
+        """Build the encoder and the discriminator."""
         super().setup(fabric)
         self.discriminator = LatentDiscriminator(self.generator.style_dim).to(fabric.device)
         self.discriminator.attach(self.generator)
@@ -129,7 +129,7 @@ class E4eTask(PeerTask):
         self.pool = CodePool()
 
     def state(self) -> dict[str, Any]:
-        """Return the count of images and the pools of codes, one rank's after another's."""
+        """Return the count of images and the pools of codes of all ranks, in order."""
         return {**super().state(), "pool": optim.gather(self.fabric, self.pool.codes)}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -157,7 +157,7 @@ class E4eTask(PeerTask):
     def _as_codes(
         self, index: int, terms: Terms, total: Tensor, w_plus: Tensor, deltas: Tensor
     ) -> tuple[Terms, Tensor]:
-        """Update the discriminator, then add the terms that keep codes near W."""
+        """Update the discriminator, then return the terms with those that keep codes near W."""
         config, w_plus = self.config, w_plus.float()
         terms["delta"] = delta_loss(deltas)
         terms["discriminator"] = self._discriminate(index, w_plus.detach())
@@ -187,13 +187,13 @@ class E4eTask(PeerTask):
 
 
 class RestyleTask(PeerTask):
-    """Trains ReStyle over pSp: several corrections of each batch, an update after each."""
+    """Trains ReStyle with pSp: several corrections of each batch, with an update after each."""
 
     inverter = RestyleInverter
     options: ClassVar[dict[str, Any]] = {"pictures": 2, "pyramid": False}
 
     def made(self, encoder: nn.Module) -> PeerInverter:
-        """Return the inverter with as many corrections as in the training."""
+        """Return the inverter with the training's number of corrections."""
         return RestyleInverter(encoder, self.generator, steps=self.config.iterations)
 
     def learn(self, index: int, target: Float[Tensor, "n 3 h w"]) -> dict[str, Tensor]:
@@ -213,7 +213,7 @@ class RestyleTask(PeerTask):
 
 
 class RestyleE4eTask(RestyleTask, E4eTask):
-    """Trains ReStyle over e4e: its offsets and its discriminator, at every correction."""
+    """Trains ReStyle with e4e: its offsets and its discriminator, at every correction."""
 
     network, inverter = E4eEncoder, RestyleInverter
 
@@ -227,7 +227,7 @@ class RestyleE4eTask(RestyleTask, E4eTask):
 
 
 class HfgiTask(E4eTask):
-    """Trains HFGI: first its e4e encoder, then, with that frozen, aligner and consultant."""
+    """Trains HFGI: first its e4e encoder, then aligner and consultant with the encoder frozen."""
 
     network, inverter = HfgiEncoder, HfgiInverter
 

@@ -1,4 +1,4 @@
-"""The records of a run: metrics.csv, the versions that made it, sample sheets."""
+"""The records of a run: metrics.csv, versions, and sample sheets."""
 
 import csv
 import platform
@@ -20,10 +20,10 @@ _PACKAGES = ("torch", "lightning-fabric", "numpy", "pydantic", "safetensors", "t
 
 
 class MetricsFile:
-    """A CSV with one row per record; a new metric adds a column, a resumed run drops the rows it repeats.
+    """A CSV with one row per record; a new metric adds a column, a resume removes rows after its state.
 
     Args:
-        until: last step whose row is kept; 0 for a fresh file.
+        until: last step whose row is kept; 0 for a new file.
 
     Raises:
         ConfigError: the file is not such a CSV.
@@ -59,7 +59,7 @@ class MetricsFile:
 
 
 def _read(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV; ValueError where one has more or fewer fields than the file has columns."""
+    """Return the rows of a CSV; raise ValueError if the fields of one do not match the columns."""
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     if any(None in row or None in row.values() for row in rows):
@@ -68,7 +68,7 @@ def _read(path: Path) -> list[dict[str, str]]:
 
 
 def environment(device: torch.device | str) -> dict[str, Any]:
-    """Return what made a run: packages, Python, platform, commit, device, threads and the command line."""
+    """Return the environment of a run: packages, Python, platform, commit, device, threads, command line."""
     return {
         "packages": {name: version(name) or "absent" for name in _PACKAGES},
         "python": platform.python_version(),
