@@ -1,4 +1,4 @@
-"""Weights files: fetched, read without running them, recognised, built into networks, converted."""
+"""Weights files: fetch, read without running code, recognise, build into networks, and convert them."""
 
 from clcae_lib.weights.build import (
     ENCODERS,

@@ -1,6 +1,6 @@
 """Stand-ins for the names in a pickle: classes that only store their arguments.
 
-A file can call these classes, and set the state of their instances. It cannot change the classes, because
+A file can call these classes and set the state of their instances. It cannot change the classes, because
 setting the state of a class is an error.
 """
 
@@ -45,7 +45,7 @@ class Mapping(dict):
 
 
 class Record(Inert):
-    """An object without a meaning here: its arguments and its state."""
+    """An object that is not used: its arguments and its state."""
 
     def __new__(cls, *args: Any) -> "Record":
         made = super().__new__(cls)
@@ -57,14 +57,14 @@ class Record(Inert):
 
 
 class Plain(Inert):
-    """A parameter, a size or a set: its first argument."""
+    """A parameter, a size or a set, reduced to its first argument."""
 
     def __new__(cls, data: Any = (), *_: Any) -> Any:
         return data
 
 
 class Bytes(Inert):
-    """Bytes, which protocol 2 writes as a text."""
+    """Bytes, which protocol 2 stores as text."""
 
     def __new__(cls, text: Any = "", encoding: Any = "latin1") -> Any:
         if not isinstance(text, str) or encoding != "latin1":
@@ -82,9 +82,9 @@ class Storage:
         self.data = data
 
     def attach(self, data: memoryview) -> None:
-        """Set the bytes, whose number must be the storage's."""
+        """Set the bytes; their number must be that of the storage."""
         if len(data) != self.size:
-            raise UnsafeFileError("it gives a false size of its data, or was cut off")
+            raise UnsafeFileError("it gives a false size of its data, or is cut short")
         self.data = data
 
 
@@ -110,7 +110,7 @@ class View(Inert):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tensor's numbers, each counted."""
+        """The size of the tensor's numbers in bytes."""
         return math.prod(self.shape) * self.storage.dtype.itemsize
 
     def tensor(self) -> Tensor:
@@ -119,7 +119,7 @@ class View(Inert):
         if not self.span:
             return torch.empty(self.shape, dtype=dtype)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the bytes of a pickle cannot be written to
+            warnings.simplefilter("ignore")  # the bytes of a pickle are read-only
             read = torch.uint8 if dtype == torch.bool else dtype
             start = self.offset * dtype.itemsize
             flat = torch.frombuffer(self.storage.data, dtype=read, count=self.span, offset=start)
@@ -132,13 +132,13 @@ class Dtype(Record):
 
     @property
     def torch(self) -> torch.dtype | None:
-        """The torch type of the same numbers, if there is one."""
+        """The equal torch type, if there is one."""
         known = not (self.state and ">" in self.state)
         return _NUMPY.get(str(self.args[0])[-2:]) if known else None
 
 
 class Array(View):
-    """A numpy array in C order, whose state is its shape and numbers; one of other data has no storage."""
+    """A numpy array in C order, with its shape and numbers as state; without storage for other data."""
 
     def __new__(cls, *_: Any) -> "Array":
         return Inert.__new__(cls)
@@ -166,7 +166,7 @@ class Scalar(Inert):
 class Module(Inert):
     """A network in a snapshot: its tensors and sub-networks by name, and its settings.
 
-    The official loader executes the source of the network's class, which the file holds too; here it is
+    The official loader executes the source code of the network's class, which is in the file; here it is
     ignored.
     """
 
@@ -222,4 +222,4 @@ NAMES: dict[str, Any] = {
     **{"torch_utils.persistence._reconstruct_persistent_obj": Module, "dnnlib.util.EasyDict": Mapping},
     "dnnlib.tflib.network.Network": Network,
 }
-"""The names that a file may use: each stands for a class, a function, or nothing that can be called."""
+"""The names that a file may use, each with its stand-in: a class, a function, or a value."""

@@ -1,9 +1,9 @@
-"""Read pickles as data: torch's files and NVIDIA's snapshots are pickles, programs that Python would run.
+"""Read pickles as data. torch's files and NVIDIA's snapshots are pickles, which Python would run as programs.
 
-A pickle is read in two passes. `Reader.check` decodes its instructions without executing any, and refuses
-those that data do not need, and work that the size of the file does not justify. Then `pickle.Unpickler` runs
-it with a `find_class` that has a table of allowed names: each stands for a class that only stores its
-arguments (`_inert`). Any other name is refused before anything could be called.
+A pickle is read in two passes. `Reader.check` decodes its instructions without executing any. It refuses
+instructions that data do not need, and more work than the size of the file justifies. Then `pickle.Unpickler`
+runs it with a `find_class` that has a table of allowed names, whose stand-ins only store their arguments
+(`_inert`). Any other name is refused before anything could be called.
 
 `torch.load(weights_only=True)` is not used for files from elsewhere. It calls functions for which 1 kB of
 pickle can allocate gigabytes (`bytearray(n)`, `codecs.encode(..., "hex")` over and over: a file of 1.7 kB
@@ -26,9 +26,9 @@ from clcae_lib.weights._inert import NAMES, Call, Module, Storage, View
 from clcae_lib.weights.checkpoints import UnsafeFileError, WeightsError
 
 WORK = 1_000_000
-"""Instructions, and items that they copy, that any file may have: ten times those of NVIDIA's snapshots."""
+"""Allowed number of instructions and copied items of any file, ten times that of NVIDIA's snapshots."""
 MEMBERS = 50_000
-"""Members of an archive: an object of 500 bytes is made of each, whose entry may have as few as 46."""
+"""Largest number of members of an archive; an entry of 46 bytes can need an object of 500 bytes."""
 DEEPEST = 100
 _OTHER_WAYS_TO_CALL = {"INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"}
 _OTHER_OBJECTS = {"PERSID", "DUP", "NEXT_BUFFER", "READONLY_BUFFER", "BYTEARRAY8"}
@@ -47,7 +47,7 @@ class _Unpickler(pickle.Unpickler):
         self.names, self.storage = names, storage
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return the stand-in of a name; nothing is imported."""
+        """Return the stand-in for a name; nothing is imported."""
         full = f"{module}.{name}"
         if full not in self.names:
             shown = "".join(filter(str.isprintable, full[:100]))
@@ -55,20 +55,20 @@ class _Unpickler(pickle.Unpickler):
         return self.names[full]
 
     def persistent_load(self, identity: Any) -> Storage:
-        """Return the storage of torch's persistent id."""
+        """Return the storage with one of torch's persistent ids."""
         if self.storage is None or type(identity) is not tuple or identity[:1] != ("storage",):
             raise UnsafeFileError("it refers to an object outside itself (a persistent id)")
         return self.storage(*identity[1:])
 
 
 class Reader:
-    """Reads the pickles of one file; the work that they may ask for grows with its size in bytes."""
+    """Reads the pickles of one file; the allowed work grows with its size in bytes."""
 
     def __init__(self, size: int) -> None:
         self.left = WORK + size // 16
 
     def load(self, file: Any, storage: Callable[..., Storage] | None = None, *, inside: bool = False) -> Any:
-        """Return the content of the pickle at the position of a file, which is then behind it."""
+        """Return the content of the pickle at a file's position, and move the position to its end."""
         start = file.tell()
         self.check(file)
         file.seek(start)
@@ -78,8 +78,8 @@ class Reader:
     def check(self, file: Any) -> None:
         """Decode the instructions of a pickle, and refuse those that data do not need.
 
-        The unpickler's stack is followed as pairs: an item's size, in which shared content counts as often as
-        it occurs, because hashing or copying the item takes as long, and its depth.
+        The unpickler's stack is simulated with pairs of each item's size and depth. Shared content is counted
+        at every occurrence, because hashing or copying the item takes that long.
         """
         stack: list[list[int]] = []
         marks: list[int] = []
@@ -109,7 +109,7 @@ class Reader:
                 raise UnsafeFileError(f"it asks for more work than {WORK:,} steps and its size justify")
 
     def _load_from_bytes(self, data: Any) -> Storage:
-        """Return the storage of a tensor in a snapshot, which is a torch stream of its own."""
+        """Return the storage of a tensor in a snapshot, which is a separate torch stream."""
         if not isinstance(data, bytes):
             raise UnsafeFileError("it reads a tensor from something other than bytes")
         found = self.load_stream(memoryview(data), io.BytesIO(data), inside=True)
@@ -118,12 +118,12 @@ class Reader:
         return found
 
     def load_stream(self, view: memoryview, file: io.BytesIO | mmap, *, inside: bool = False) -> Any:
-        """Return the content of a torch file without an archive: five pickles, then the storages' numbers."""
+        """Return the content of an old torch file (not a zip): five pickles, then the storages' numbers."""
         storages: dict[str, Storage] = {}
 
         def storage(dtype: Any, key: str, _: Any, count: Any, part: Any = None) -> Storage:
             if part is not None:
-                raise WeightsError("has a layout of torch 0.3; load and save it with a later one")
+                raise WeightsError("has a layout of torch 0.3; load and save it with a later version")
             return storages.setdefault(key, Storage(dtype, count))
 
         magic, protocol, _, tree, keys = (self.load(file, storage, inside=inside) for _ in range(5))
@@ -142,7 +142,7 @@ class Reader:
     def load_archive(self, view: memoryview, file: mmap) -> tuple[Any, Callable[[], None]]:
         """Return the content of torch's zip archive, and a function that compares its members' checksums.
 
-        Sizes are checked before anything is read: no member is compressed or outside the file.
+        Sizes are checked before anything is read; members must be uncompressed and inside the file.
         """
         require_few_members(file)
         infos = zipfile.ZipFile(file).infolist()
@@ -152,7 +152,7 @@ class Reader:
             raise UnsafeFileError(_LIES)
         roots = [name.removesuffix("data.pkl") for name in members if name.split("/", 1)[-1] == "data.pkl"]
         if len(roots) != 1:
-            raise WeightsError("is a zip archive without weights; give the file that was packed into it")
+            raise WeightsError("is a zip archive without weights; unpack it and give the file inside")
         root = roots[0]
         if any(name.startswith((f"{root}code/", f"{root}constants.pkl")) for name in members):
             raise UnsafeFileError("it is a TorchScript program")
@@ -173,7 +173,7 @@ class Reader:
 
 
 def _follow(opcode: Any, argument: Any, stack: list[list[int]], marks: list[int]) -> None:
-    """Replace the operands of an instruction on the stack by its results."""
+    """Replace the operands of an instruction on the simulated stack by its results."""
     changes = opcode.name in _CHANGE_WHAT_IS_BELOW
     marked = pickletools.markobject in opcode.stack_before
     first = marks.pop() if marked else len(stack) - len(opcode.stack_before) + changes
@@ -192,7 +192,7 @@ def _follow(opcode: Any, argument: Any, stack: list[list[int]], marks: list[int]
 
 
 def require_few_members(file: mmap) -> None:
-    """Read the size of the directory at the end of an archive."""
+    """Raise an error if the directory at the end of an archive has too many members."""
     end = file.rfind(b"PK\x05\x06")
     if end < 0:
         raise WeightsError("is damaged (a zip archive without an end); fetch it again")
@@ -204,11 +204,11 @@ def require_few_members(file: mmap) -> None:
 
 
 def _member(view: memoryview, info: zipfile.ZipInfo) -> memoryview:
-    """Return the bytes of a member, on which its own header and the directory must agree."""
+    """Return the bytes of a member, after checking that its header and the directory agree."""
     header = _LOCAL_HEADER.unpack_from(view, info.header_offset)
     start = info.header_offset + _LOCAL_HEADER.size + header[9] + header[10]
     data = view[start : start + info.file_size]
-    deferred = header[2] & 8 or header[8] == 0xFFFFFFFF  # the sizes follow the data, or have 64 bits
+    deferred = header[2] & 8 or header[8] == 0xFFFFFFFF  # the sizes are after the data, or have 64 bits
     honest = deferred or header[7] == header[8] == info.file_size
     if header[0] != b"PK\x03\x04" or header[3] or not honest or len(data) != info.file_size:
         raise UnsafeFileError(_LIES)
@@ -218,7 +218,7 @@ def _member(view: memoryview, info: zipfile.ZipInfo) -> memoryview:
 def walk(
     tree: Any, name: str = "", seen: set[int] | None = None, depth: int = 0
 ) -> Iterator[tuple[str, View]]:
-    """Yield every tensor in nested containers with its dotted name; a container is visited once."""
+    """Yield every tensor in nested containers with its dotted name; each container is visited once."""
     seen = set() if seen is None else seen
     if isinstance(tree, View) and tree.storage:
         yield name, tree

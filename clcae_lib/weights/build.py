@@ -1,8 +1,8 @@
-"""Build networks from weights files of every known layout, and write this project's own.
+"""Build networks from weights files of all known layouts, and write files in this project's layout.
 
 Networks are frozen and in evaluation mode. Sizes are read from the tensors and checked on the device `meta`
-before a network needs memory. Each function that reads raises FileNotFoundError or `WeightsError` where a
-file is missing, unsafe, damaged, or does not fit.
+before memory is allocated. Functions that read raise FileNotFoundError or `WeightsError` if a file is
+missing, unsafe, damaged, or does not fit.
 """
 
 import logging
@@ -49,11 +49,11 @@ ENCODERS: dict[str, type[nn.Module]] = {"foundation": FoundationEncoder, "publis
 def load_generator(path: Path | str, device: torch.device | str = "cpu") -> Generator:
     """Return the StyleGAN2 generator of a file, with the mean `w_avg` and the spread `w_std` of its codes.
 
-    Both are the file's own, or measured if it has none.
+    Both are read from the file, or measured if it has none.
 
     Args:
-        path: this project's safetensors, a file of the PyTorch layout, a snapshot of NVIDIA's, or a CLCAE
-            checkpoint, which has a generator.
+        path: this project's safetensors, a file in the PyTorch layout, a snapshot of NVIDIA's, or a CLCAE
+            checkpoint, which contains a generator.
     """
     contents = read_weights(path)
     with naming(path):
@@ -106,7 +106,7 @@ def _generator(
 
 
 def _require_supported(tensors: Tensors) -> None:
-    """Refuse generators that this project does not have; the message names their kind."""
+    """Raise an error for kinds of generators that this project does not have; the message names the kind."""
     channels, (height, width) = tensors["to_rgb1.bias"].numel(), tensors["input.input"].shape[-2:]
     if channels != 3:
         kind = {1: "grey images (1 channel)", 4: "RGBA images (4 channels)"}.get(
@@ -121,7 +121,7 @@ def _require_supported(tensors: Tensors) -> None:
 
 
 def _noise_maps(size: int) -> dict[str, Tensor]:
-    """Return noise maps of a fixed seed for a file without: they never decide what an image shows."""
+    """Return noise maps of a fixed seed, for a file without; they change only fine details of images."""
     draw = torch.Generator().manual_seed(0)
     sides = [4 << (index + 1) // 2 for index in range(num_layers(size) - 1)]
     return {f"noises.noise_{i}": torch.randn(1, 1, n, n, generator=draw) for i, n in enumerate(sides)}
@@ -136,7 +136,7 @@ def mean_code(value: Tensor) -> Tensor:
 
 
 def require(contents: Contents, kind: str) -> Recognised:
-    """Return the network of an official layout, which must be of this kind."""
+    """Return the network of an official layout; raise an error if it is of another kind."""
     found = find_network(contents)
     if found is None or found.kind != kind:
         title = (found or recognise(contents)).title
@@ -151,11 +151,11 @@ def load_inversion(
 ) -> tuple[nn.Module, Generator]:
     """Return the inversion encoder of a file, attached to its generator, and that generator.
 
-    A CLCAE checkpoint holds a generator of its own, without the mean code: that of `generator` is used.
+    A CLCAE checkpoint contains its generator without the mean code; the mean code of `generator` is used.
 
     Args:
         path: weights that were trained here, or a CLCAE checkpoint.
-        domain: "faces", whose encoder reads squares, or "cars", whose encoder reads images of 4 to 3.
+        domain: "faces", with square encoder input, or "cars", with input of 4:3.
     """
     contents = read_weights(path)
     if contents.metadata.get("kind") == "inversion":
@@ -174,7 +174,7 @@ def load_inversion(
 
 
 def encoder_of(found: Recognised, domain: str, *, source: Path | str) -> PublishedEncoder:
-    """Return the encoder of an inversion checkpoint; no generator is attached to it yet."""
+    """Return the encoder of an inversion checkpoint, without an attached generator."""
     config = found.facts["config"]
     if domain == "cars":
         config = config | {"height": CAR_HEIGHT * min(config["resolution"], 256) // 256}
@@ -193,10 +193,10 @@ def _load(path: Path | str, kind: str, network: type[nn.Module]) -> Any:
 def load_contrastive(
     folder: Path | str, generator: Generator, *, height: int | None = None
 ) -> tuple[PublishedImageEncoder, PublishedLatentEncoder, float]:
-    """Return the contrastive pair of a folder for a training: two encoders and their scale.
+    """Return the contrastive pair in a folder, for training: two encoders and their scale.
 
     Args:
-        folder: folder with the two files, of any names.
+        folder: folder with the two files, which may have any name.
         height: height of the encoder's input if that is not square: 192 for cars.
     """
     kinds = {"contrastive_image": PublishedImageEncoder, "contrastive_latent": PublishedLatentEncoder}
@@ -209,7 +209,7 @@ def load_contrastive(
             found[network.kind].append(path)
     if any(len(paths) != 1 for paths in found.values()):
         raise WeightsError(
-            f"{folder} has to hold the official image encoder and latent encoder, one file each; it has "
+            f"{folder} must hold the official image encoder and latent encoder, one file each; it has "
             f"{', '.join(path.name for path in files) or 'none'}"
         )
     image, latent = (_load(found[kind][0], kind, network) for kind, network in kinds.items())
@@ -250,7 +250,7 @@ def load_encoder(
 def load_feature_editor(
     path: Path | str, generator: Generator, *, device: torch.device | str = "cpu"
 ) -> FeatureEditor:
-    """Return the feature editor of a world, which must be for F of this generator."""
+    """Return the feature editor of a world; raise an error if its F is not that of this generator."""
     tensors, metadata = checkpoints.load_weights(path, kind="feature_editor")
     network = build(lambda: FeatureEditor(**metadata["config"]), tensors, source=path)
     if network.config["channels"] != generator.channels.get(network.config["side"]):
@@ -283,14 +283,14 @@ def load_alignment(
         both = build(make, tensors, source=path).to(device)
         scale = float(metadata["config"]["scale"])
         if not math.isfinite(scale):
-            raise WeightsError(f"has the scale {scale}; take another file")
+            raise WeightsError(f"has the scale {scale}; use another file")
     return both["image_encoder"], both["latent_encoder"], scale
 
 
 def export_generator(path: Path | str, generator: Generator) -> Path:
     """Write a generator as a torch file in the PyTorch (rosinality) layout: `g_ema` and `latent_avg`.
 
-    The layout does not state `lr_mlp`, and its readers take 0.01: the mapping network is scaled to that.
+    The layout has no `lr_mlp`, and its readers assume 0.01, so the mapping network is scaled to that value.
     """
     gain = generator.config["lr_mlp"] / 0.01
     tensors = {

@@ -29,7 +29,7 @@ from clcae_lib.errors import ClcaeError, MissingFileError
 from clcae_lib.files import atomic_path, sha256
 
 KEY = "clcae"
-#: Errors of the libraries that read a damaged file.
+#: Errors that libraries raise for a damaged file.
 DAMAGE = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError),
     *(TypeError, ValueError, pickle.UnpicklingError, struct.error, zipfile.BadZipFile),
@@ -37,7 +37,7 @@ DAMAGE = (
 Network = TypeVar("Network", bound=nn.Module)
 _FACTORIES = (torch.empty, torch.zeros, torch.ones, torch.randn)
 _MADE = 10
-"""Tensors, per tensor of its file, that building a network may make; the networks here make 1 to 2."""
+"""Largest number of created tensors per tensor of the file; this project's networks create 1 to 2."""
 
 
 class WeightsError(ClcaeError, ValueError):
@@ -45,11 +45,11 @@ class WeightsError(ClcaeError, ValueError):
 
 
 class UnsafeFileError(WeightsError):
-    """A file asks for more than data, or for more memory than its size justifies; nothing in it was run."""
+    """A file needs more than data, or more memory than its size justifies; no code in it was run."""
 
 
 def _narrow(name: str, tensor: Tensor, path: Path | str) -> Tensor:
-    """Return matrices and larger in half precision; vectors (biases, means) are small and stay."""
+    """Return tensors of two or more dimensions in half precision, and vectors, which are small, unchanged."""
     if not tensor.is_floating_point() or tensor.ndim < 2:
         return tensor
     narrow = tensor.half()
@@ -64,8 +64,8 @@ def save_weights(
     """Write tensors and metadata as one safetensors file, completely or not at all, and return its path.
 
     Args:
-        metadata: JSON values; by custom `kind` and `config` among them.
-        half: whether tensors of two and more dimensions are stored as float16.
+        metadata: JSON values, usually including `kind` and `config`.
+        half: whether tensors of two or more dimensions are stored as float16.
 
     Raises:
         ValueError: a value does not fit half precision.
@@ -74,7 +74,7 @@ def save_weights(
     for name, tensor in tensors.items():
         tensor = tensor.detach().cpu()
         ready[name] = (_narrow(name, tensor, path) if half else tensor).contiguous().clone()
-    with atomic_path(path) as partial:  # `save_file` would make a file that only its owner may read
+    with atomic_path(path) as partial:  # `save_file` would create a file that only its owner may read
         partial.write_bytes(safetensors.torch.save(ready, metadata={KEY: json.dumps(metadata)}))
     return Path(path)
 
@@ -83,7 +83,7 @@ def load_weights(path: Path | str, *, kind: str | None = None) -> tuple[dict[str
     """Return the tensors of a safetensors file, in float32, and its metadata.
 
     Args:
-        kind: kind that its metadata must state; None accepts any.
+        kind: required kind in its metadata; None accepts any.
     """
     tensors, metadata = read_safetensors(path)
     found = metadata.get("kind")
@@ -94,12 +94,12 @@ def load_weights(path: Path | str, *, kind: str | None = None) -> tuple[dict[str
 
 
 def read_metadata(path: Path | str) -> dict[str, Any]:
-    """Return the metadata of a safetensors file; none if `save_weights` did not write it."""
+    """Return the metadata of a safetensors file; empty if `save_weights` did not write it."""
     return read_safetensors(path, tensors=False)[1]
 
 
 def read_safetensors(path: Path | str, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors of a safetensors file as they are stored, and its metadata."""
+    """Return the tensors of a safetensors file, in their stored types, and its metadata."""
     _require(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -119,15 +119,15 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Path 
     """Copy tensors into a module whose names and shapes must agree exactly.
 
     Raises:
-        ValueError: tensors are missing, unexpected, of another shape, of whole numbers where weights belong,
-            or not finite; the message names them, and the module does not change.
+        ValueError: tensors are missing, unexpected, of another shape, integers instead of weights, or not
+            finite; the message names them, and the module does not change.
     """
     _require_fit(module, tensors, source=source)
     module.load_state_dict(tensors)
 
 
 def _require_fit(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Path | str) -> None:
-    """Refuse tensors that a module (it may be on the device `meta`) cannot load, or that are not finite."""
+    """Raise an error for tensors that a module, which may be on the device `meta`, cannot load."""
     own = module.state_dict()
     differing = [
         f"{name}: {_shape(tensors.get(name))} in the file, {_shape(own.get(name))} expected"
@@ -142,16 +142,16 @@ def _require_fit(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Pa
         )
     for name, tensor in tensors.items():
         if own[name].is_floating_point() and not tensor.is_floating_point():
-            kind = f"{source} has whole numbers ({tensor.dtype}) in {name}"
-            raise WeightsError(f"{kind}, where weights belong; save them in float32")
+            kind = f"{source} has integers ({tensor.dtype}) in {name}"
+            raise WeightsError(f"{kind} instead of weights; save them in float32")
     require_finite(tensors, source=source)
 
 
 def require_finite(tensors: Mapping[str, Tensor], *, source: Path | str) -> None:
-    """Refuse tensors with a number that is not finite; the message names `source` and the tensor."""
+    """Raise an error for tensors with values that are not finite; it names `source` and the tensor."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise WeightsError(f"{source} has numbers that are not finite in {name}; take another file")
+            raise WeightsError(f"{source} has values that are not finite in {name}; use another file")
 
 
 def _shape(tensor: Tensor | None) -> str:
@@ -161,9 +161,9 @@ def _shape(tensor: Tensor | None) -> str:
 def build(make: Callable[[], Network], tensors: Mapping[str, Tensor], *, source: Path | str) -> Network:
     """Return the network that `make` builds, with copies of these tensors, frozen, in evaluation mode.
 
-    It is first built on the device `meta` and compared with the tensors, so that a file cannot ask for more
-    memory than its tensors have, nor for many more layers. No initial weights are drawn, so that the random
-    state of the process does not change.
+    It is first built on the device `meta` and compared with the tensors, so that a file cannot cause the
+    allocation of more memory than its tensors have, or of many more layers. No initial weights are drawn, so
+    the random state of the process does not change.
 
     Args:
         make: function that builds the network on the default device.
@@ -187,7 +187,7 @@ def build(make: Callable[[], Network], tensors: Mapping[str, Tensor], *, source:
 
 
 class _FewTensors(TorchFunctionMode):
-    """Refuse a network that makes more tensors than `limit`: a config may name a million layers."""
+    """Refuses networks that create more tensors than `limit`, since a config could have a million layers."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
@@ -197,15 +197,15 @@ class _FewTensors(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         self.left -= func in _FACTORIES
-        if func in _FACTORIES and self.left < 0:  # at no other call: the end of torch.no_grad is one
-            raise ValueError("it names many more layers than the file has")
+        if func in _FACTORIES and self.left < 0:  # not at other calls, such as the end of torch.no_grad
+            raise ValueError("it has many more layers than the file")
         return func(*args, **(kwargs or {}))
 
 
 class Undrawn(TorchFunctionMode):
-    """Return zeros in the place of random numbers, in this thread only.
+    """Returns zeros instead of random numbers, in this thread only.
 
-    Uninitialised memory would not do: `trunc_normal_` draws again until all numbers are within its bounds.
+    Uninitialised memory is not enough: `trunc_normal_` draws again until all numbers are within its bounds.
     """
 
     def __torch_function__(
@@ -222,16 +222,16 @@ class Undrawn(TorchFunctionMode):
 
 
 def save_state(path: Path | str, state: dict[str, Any]) -> Path:
-    """Write the state of a training: tensors, numbers, texts and containers of them; all or nothing.
+    """Write a training's state (tensors, numbers, texts and containers of them) completely or not at all.
 
     Raises:
-        OSError: the disk is full, for example; the message names the file, which is as it was.
+        OSError: for example, the disk is full; the message names the file, which is unchanged.
     """
     with atomic_path(path) as partial:
         try:
             with partial.open("wb") as file:
                 torch.save(state, file)
-        except RuntimeError as error:  # torch's writer fails again when it is closed
+        except RuntimeError as error:  # torch's writer fails a second time when it is closed
             if isinstance(disk := error.__context__, OSError):
                 raise OSError(disk.errno, disk.strerror, str(path)) from error
             raise
@@ -241,7 +241,7 @@ def save_state(path: Path | str, state: dict[str, Any]) -> Path:
 def load_state(path: Path | str) -> dict[str, Any]:
     """Return a state that `save_state` wrote, on the CPU.
 
-    torch does not compare an archive with its checksums; this function does.
+    In contrast to torch, this function verifies the checksums of the archive.
     """
     _require(path)
     try:
@@ -255,7 +255,7 @@ def load_state(path: Path | str) -> dict[str, Any]:
             raise TypeError(f"it is a {type(state).__name__}")
         return state
     except (*DAMAGE, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place before the file's start
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: a negative position
             raise
         refusal = f"{path} is damaged or holds more than plain data; delete it to start from scratch"
         raise WeightsError(f"{refusal} ({str(error).partition(chr(10))[0][:200]})") from error
@@ -266,10 +266,10 @@ def _card_path(weights_path: Path | str) -> Path:
 
 
 def write_card(weights_path: Path | str, card: dict[str, Any]) -> Path:
-    """Write the card of a weights file beside it, with the file's digest added, and return the card's path.
+    """Write the card of a weights file to its folder, with the file's digest added, and return its path.
 
-    By custom `card["trained_on"]` maps the names of the files that this one was trained on to their digests,
-    which `check_chain` verifies.
+    `card["trained_on"]` maps the names of the files that this one was trained on to their digests, which
+    `check_chain` verifies.
     """
     _require(weights_path)
     path = _card_path(weights_path)
@@ -290,36 +290,36 @@ def read_card(weights_path: Path | str) -> dict[str, Any]:
     if not isinstance(card, dict) or not isinstance(card.get("trained_on", {}), dict):
         raise WeightsError(f"{path} is not a card, a JSON object; write it again with write_card")
     if any(len(name) > 100 or Path(name).name != name for name in card.get("trained_on", {})):
-        raise WeightsError(f"{path} was trained on what is not a file name; write it again with write_card")
+        raise WeightsError(f"{path}: trained_on has an invalid file name; write it again with write_card")
     return card
 
 
 def trained_on(card: dict[str, Any]) -> dict[str, str]:
     """Return the digests of the files that a card's weights were trained on, by file name.
 
-    Older cards name this project's own files without `.safetensors`.
+    Older cards name this project's files without `.safetensors`.
     """
     parents = card.get("trained_on", {})
     return {name if Path(name).suffix else f"{name}.safetensors": digest for name, digest in parents.items()}
 
 
 def check_chain(folder: Path | str) -> list[str]:
-    """Return the faults of the cards of a folder's weights; an empty list if there is none.
+    """Return the faults of the cards of a folder's weights; empty if there are none.
 
-    Every `.safetensors` file needs a card with its own digest, and every file in the card's `trained_on` must
-    be there with that digest: in the folder, or in that of the networks that worlds share.
+    Every `.safetensors` file needs a card with its digest. Every file in the card's `trained_on` must exist
+    with the given digest, in the folder or in that of the networks that worlds share.
     """
     problems = []
     for weights in sorted(Path(folder).glob("*.safetensors")):
         try:
             problems += _faults(weights)
-        except (WeightsError, OSError) as error:  # the others are checked all the same
+        except (WeightsError, OSError) as error:  # the other cards are still checked
             problems.append(str(error))
     return problems
 
 
 def _faults(weights: Path) -> Iterator[str]:
-    """Yield what is wrong with the card of a weights file."""
+    """Yield the faults of the card of a weights file."""
     _require(weights)
     if not _card_path(weights).is_file():
         yield f"{weights.name} has no card"
@@ -336,7 +336,7 @@ def _faults(weights: Path) -> Iterator[str]:
 
 
 def _places(folder: Path, name: str) -> list[Path]:
-    """Return the possible places of a file that weights in `folder` were trained on."""
+    """Return the possible paths of a file that weights in `folder` were trained on."""
     if (folder / name).is_file():
         return [folder / name]
     if name.endswith(".safetensors"):  # an older card's "stylegan2" is stylegan2.pt

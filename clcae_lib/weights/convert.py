@@ -1,4 +1,4 @@
-"""Inspect weights files, and convert networks and published directions to this project's own format.
+"""Inspect weights files, and convert networks and published directions to this project's format.
 
 Published directions are InterFaceGAN's arrays, SeFa's factors and GANSpace's components.
 """
@@ -31,11 +31,11 @@ Parts = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 def inspect_file(path: Path | str) -> dict[str, Any]:
-    """Return a description of a weights file in JSON values; nothing in it is run, no number is read.
+    """Return a description of a weights file in JSON values, without running code or reading its numbers.
 
-    `kind` is a name for programs, `what` the same for people, `container` the format of the file, and `fits`
-    the commands and functions that use it. `resolution` is the side of the images in pixels, `style_dim` the
-    length of a code, if it has one; `details` are the settings and sizes of its kind.
+    `kind` is the kind's name for programs and `what` its name for people, `container` the format of the file,
+    and `fits` the commands and functions that use it. `resolution` is the side of the images in pixels and
+    `style_dim` the length of a code, if the kind has them; `details` has other settings and sizes.
     """
     contents = read_weights(path)
     found = recognise(contents)
@@ -66,7 +66,7 @@ def convert_file(
 ) -> Path:
     """Write a weights file of a known layout as this project's safetensors, with a card; return its path.
 
-    The new file is read again and compared before it takes the target's place.
+    The new file is read again and compared before it replaces the target.
 
     Args:
         source: StyleGAN2 `.pt` or `.pkl`, a CLCAE checkpoint, an encoder of alignment, IR-SE50, MoCo v2, or
@@ -75,8 +75,8 @@ def convert_file(
         part: part of a checkpoint with an encoder and a generator: "encoder" (the default) or "generator".
 
     Raises:
-        FileNotFoundError: there is no such source.
-        WeightsError: it is unsafe, damaged, or of a kind that is not converted; or the target is taken.
+        FileNotFoundError: the source does not exist.
+        WeightsError: it is unsafe, damaged, or of a kind that is not converted; or the target exists.
     """
     source, target = Path(source), Path(target)
     _require_target(source, target, force=force)
@@ -107,12 +107,12 @@ def _require_target(source: Path, target: Path, *, force: bool) -> None:
 
 
 def _verify(path: Path, tensors: dict[str, Tensor], *, half: bool) -> None:
-    """Read a written file again and compare every number."""
+    """Read a written file again, and raise an error if a number differs."""
     with safetensors.safe_open(path, framework="pt") as file:
         for name, tensor in tensors.items():
             narrow = half and tensor.is_floating_point() and tensor.ndim > 1
             if not torch.equal(file.get_tensor(name), tensor.half() if narrow else tensor):
-                raise WeightsError(f"{path}: {name} was not written as it should be; check the disk")
+                raise WeightsError(f"{path}: {name} was not written correctly; check the disk")
 
 
 def _convert(contents: Contents, part: str | None) -> Parts:
@@ -152,7 +152,7 @@ def _peer(contents: Contents, found: Recognised) -> Parts:
             "has an encoder whose backbone is neither IR-SE nor a ResNet; only its generator is used here"
         )
     if "latent_avg" not in contents.tensors:
-        raise WeightsError("has no latent_avg, the mean code of its encoder; take a complete checkpoint")
+        raise WeightsError("has no latent_avg, the mean code of its encoder; use a complete checkpoint")
     tensors = peer_encoder(found.tensors) | {"w_avg": mean_code(contents.tensors["latent_avg"])}
     config, kind = found.facts["config"], PublishedPeer
     if found.facts["method"] == "hfgi":
@@ -176,7 +176,7 @@ def _plain(network: Any) -> Callable[[Contents, Recognised], Parts]:
 
 
 def _moco(contents: Contents, found: Recognised) -> Parts:
-    """Return the query encoder under torchvision's names; key encoder and queue serve training only."""
+    """Return the query encoder in torchvision's names; key encoder and queue are only for training."""
     tensors = {name: tensor.float() for name, tensor in under(found.tensors, "encoder_q.").items()}
     return tensors, {"kind": "moco", "config": found.facts["config"]}
 
@@ -184,7 +184,8 @@ def _moco(contents: Contents, found: Recognised) -> Parts:
 def _directions(contents: Contents, found: Recognised) -> Parts:
     """Return directions `[D]` or `[L, D]` with the other fields of an `editing.Direction`.
 
-    Equal rows become one vector: the published code of InterFaceGAN reads row 0 only, which is then the same.
+    Equal rows become one vector. The published code of InterFaceGAN reads only row 0, so its result is the
+    same.
     """
     rows = {
         name: tensor.float().reshape(-1, tensor.shape[-1]).clone() for name, tensor in found.tensors.items()
@@ -209,13 +210,13 @@ def _require_components(tensors: Mapping[str, Tensor]) -> None:
 
 
 def read_as(path: Path | str, kind: str) -> Parts:
-    """Return a file of one of this project's kinds, such as "directions", as `clcae convert` would write it.
+    """Return the content of a file, converted as by `clcae convert` to this kind, such as "directions".
 
     Floating-point tensors are in float32.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        WeightsError: it is unsafe or damaged, holds something else, or has numbers that are not finite.
+        FileNotFoundError: the file does not exist.
+        WeightsError: it is unsafe, damaged or of another kind, or has numbers that are not finite.
     """
     contents = read_weights(path)
     with naming(path):

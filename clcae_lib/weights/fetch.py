@@ -1,7 +1,7 @@
-"""Fetch the published files of `data/manifest.yaml`, and check those that are there.
+"""Fetch the published files of `data/manifest.yaml`, and check existing ones.
 
-pooch downloads to a temporary name, checks a known SHA-256 and renames the file. It restarts an interrupted
-download from the first byte, and the files have up to 1.4 GB, so that `Resumable` replaces its downloader.
+pooch downloads to a temporary name, checks a known SHA-256 and renames the file. It would restart an
+interrupted download at the first byte. Because files have up to 1.4 GB, `Resumable` replaces its downloader.
 """
 
 import os
@@ -22,14 +22,14 @@ from urllib3.util import Retry
 from clcae_lib.files import atomic_path, sha256
 from clcae_lib.weights.manifest import Asset, AssetError, Manifest
 
-_TIMEOUT = (15.0, 30.0)  # seconds to connect, and without a byte
+_TIMEOUT = (15.0, 30.0)  # seconds to connect, and to wait for data
 
 
 def https_session() -> requests.Session:
-    """Return a session that repeats a request after a passing failure and follows only https addresses."""
+    """Return a session that repeats requests after temporary failures and follows only https addresses."""
     passing = (408, 425, 429, 500, 502, 503, 504)
     retry = Retry(3, status_forcelist=passing, backoff_factor=1.0, raise_on_status=False)
-    retry.respect_retry_after_header = False  # some servers ask for hours
+    retry.respect_retry_after_header = False  # some servers request hours
     session = requests.Session()
     session.headers.update({"User-Agent": "clcae", "Accept-Encoding": "identity"})
     session.max_redirects = 8
@@ -43,8 +43,8 @@ class Resumable:
     """Downloader for pooch that continues an interrupted download with a `Range` request.
 
     Args:
-        part: file for the received bytes, kept until the file is complete. `PART.txt` holds their address and
-            the server's mark of their version (ETag or date): bytes of another version are not appended.
+        part: file for the received bytes, kept until the download is complete. `PART.txt` has their address
+            and version (ETag or date), so that bytes of another version are not appended.
     """
 
     session: requests.Session
@@ -91,7 +91,7 @@ class Resumable:
             if not (start and response.status_code in (206, 416)):
                 return self._receive(response, 0, self._begin(url, response))
             continued = response.headers.get("Content-Range", "")
-            if continued == f"bytes */{start}":  # the last byte had come before
+            if continued == f"bytes */{start}":  # all bytes were received before
                 return True
             found = re.fullmatch(rf"bytes {start}-(\d{{1,18}})/(\d{{1,18}})", continued)
             if found and int(found[1]) + 1 == int(found[2]) and note == _version(url, response):
@@ -100,20 +100,20 @@ class Resumable:
         return self._connect(url)
 
     def _begin(self, url: str, response: requests.Response) -> int | None:
-        """Start at no bytes; return the size if the server announces it."""
+        """Prepare a download from the first byte; return the size if the server announces it."""
         if response.status_code != 200 or "html" in response.headers.get("Content-Type", "").lower():
             raise AssetError(_refusal(response))
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise AssetError("the server compresses the file, although it was asked not to")
         length = response.headers.get("Content-Length", "")
         if not (length.isdecimal() or response.raw.chunked or self.asset.digest):
-            raise AssetError("the server does not announce the size, so that a cut would not be noticed")
+            raise AssetError("the server does not announce the size, so a lost part would not be noticed")
         self._discard()
         self._note.write_text(_version(url, response), encoding="utf-8")
         return int(length) if length.isdecimal() else None
 
     def _receive(self, response: requests.Response, start: int, total: int | None) -> bool:
-        """Append the body to the part and return whether it came completely."""
+        """Append the response to the part, and return whether it was complete."""
         limit, count = self.asset.max_bytes, start
         if total and (total > limit or self.asset.size not in ("unknown", total)):
             raise AssetError(f"the server offers {total} bytes; size is {self.asset.size}, max_bytes {limit}")
@@ -132,19 +132,19 @@ class Resumable:
             os.fsync(file.fileno())
         if count > limit:
             self._discard()
-            raise AssetError(f"more than max_bytes, {limit}, came; nothing of it is kept")
+            raise AssetError(f"the server sent more than max_bytes, {limit}; nothing of it is kept")
         return True
 
 
 def _version(url: str, response: requests.Response) -> str:
-    """Return the address and the mark of a file's version; empty if the server gives no mark."""
+    """Return the address and the version of a file; empty if the server gives no version."""
     tag = response.headers.get("ETag", "")
     mark = tag if tag.startswith('"') else response.headers.get("Last-Modified")
     return f"{url} {mark}" if mark else ""
 
 
 def _refusal(response: requests.Response) -> str:
-    """Return why a response is not the file, by its status and the page that it holds."""
+    """Return the reason why a response is not the file, from its status and its page."""
     page = next(response.iter_content(2**16), b"").decode("utf-8", "replace")
     if re.search("quota exceeded|download quota|too many users have", page, re.IGNORECASE):
         return "the download quota of Google Drive for this file is used up: try again in 24 hours"
@@ -154,7 +154,7 @@ def _refusal(response: requests.Response) -> str:
 
 
 def _verify(path: Path, asset: Asset) -> str:
-    """Return the SHA-256 of a file, or raise an AssetError if it is not the asset."""
+    """Return the SHA-256 of a file; raise an AssetError if the file is not the asset."""
     found, size = sha256(path), path.stat().st_size
     if not size or asset.size not in ("unknown", size):
         raise AssetError(f"it has {size} bytes, not {asset.size if size else 'some'}")
@@ -167,7 +167,7 @@ def _verify(path: Path, asset: Asset) -> str:
 
 
 class Recorded(BaseModel, extra="forbid"):
-    """Size (bytes) and digest at its first use of a file whose publisher printed no digest."""
+    """Size (bytes) and digest of a file without a published digest, recorded at its first use."""
 
     sha256: str
     size: int
@@ -183,7 +183,7 @@ class Fetcher:
     """Fetches and checks the files of a manifest.
 
     Args:
-        report: function that prints a sentence when a digest is recorded, or another process is waited for.
+        report: function for messages: a digest was recorded, or another process is fetching the file.
     """
 
     manifest: Manifest
@@ -192,10 +192,10 @@ class Fetcher:
     report: Callable[[str], None] = warnings.warn
 
     def place(self, name: str) -> Path:
-        """Return the place of an asset, whether it is there or not.
+        """Return the path of an asset, which need not exist.
 
         Raises:
-            AssetError: there is no such asset, or its folder is a link out of the data folder.
+            AssetError: the asset is unknown, or its folder is a link to a place outside of the data folder.
         """
         if name not in self.manifest.assets:
             raise AssetError(f"the manifest has no asset {name!r}: see `clcae fetch --list`")
@@ -203,19 +203,19 @@ class Fetcher:
         path = home / self.manifest.assets[name].place
         if not path.parent.resolve().is_relative_to(home):
             hint = "remove the link, or set CLCAE_DATA to keep all data elsewhere"
-            raise AssetError(f"{path} is behind a link out of {home}: {hint}")
+            raise AssetError(f"{path} is behind a link to a place outside of {home}: {hint}")
         return path
 
     def is_there(self, name: str) -> bool:
-        """Return whether an asset's place holds something."""
+        """Return whether an asset's path exists."""
         path = self.place(name)
         return any(path.glob("*")) if self.manifest.assets[name].is_folder else path.exists()
 
     def check(self, name: str) -> Path:
-        """Return the place of an asset after checking its digest, which is recorded if none was published.
+        """Return the path of an asset after checking its digest, which is recorded if none was published.
 
         Raises:
-            AssetError: the asset is not there, or is not the expected file.
+            AssetError: the asset does not exist, or is not the expected file.
         """
         path, asset = self.place(name), self._expected(name)
         if not self.is_there(name):
@@ -223,7 +223,7 @@ class Fetcher:
         if asset.is_folder:
             return path
         if path.is_dir():
-            raise AssetError(f"{name}: {path} is a folder where a file belongs: move it away")
+            raise AssetError(f"{name}: {path} is a folder instead of a file: move it away")
         try:
             digest = _verify(path, asset)
         except AssetError as error:
@@ -234,9 +234,9 @@ class Fetcher:
         return path
 
     def fetch(self, name: str) -> tuple[Path, bool]:
-        """Fetch an asset unless it is there, and return its checked place and whether it was fetched.
+        """Fetch an asset unless it exists; return its checked path and whether it was fetched.
 
-        Two processes do not fetch the same file: the second one waits and finds it.
+        If another process is fetching the same file, this one waits and uses it.
 
         Raises:
             AssetError: it cannot be fetched; the message says how to do it by hand.
@@ -254,7 +254,7 @@ class Fetcher:
                     self._download(name, path)
                 return self.check(name), fetched
         except OSError as error:
-            hint = "make room or change its permissions, or keep the data elsewhere (CLCAE_DATA)"
+            hint = "free some space or change its permissions, or keep the data elsewhere (CLCAE_DATA)"
             raise AssetError(f"{name}: {path.parent} cannot be written ({error.strerror}): {hint}") from error
 
     def _lock(self, name: str, path: Path) -> AcquireReturnProxy:
@@ -272,11 +272,11 @@ class Fetcher:
         downloader = Resumable(self.session, path.with_name(f"{path.name}.part"), asset)
         try:
             pooch.Pooch(path.parent, "", **files, allow_updates=False).fetch(path.name, downloader=downloader)
-        except ValueError as error:  # AssetError, and pooch's error about a digest
+        except ValueError as error:  # AssetError, or pooch's error about a digest
             raise AssetError(f"{name}: {error}. {self._by_hand(name)}") from error
 
     def _expected(self, name: str) -> Asset:
-        """Return an asset with the recorded size and digest, if the manifest has no digest."""
+        """Return an asset, with the recorded size and digest if the manifest has no digest."""
         asset, recorded = self.manifest.assets[name], self._records().get(name)
         if asset.sha256 != "unknown" or not recorded or not recorded.sha256.startswith(asset.digest):
             return asset

@@ -1,7 +1,7 @@
 """Recognise a weights file by its metadata or by the names of its tensors, and read its sizes.
 
 The official layouts are those that the published code reads (arXiv 2211.11448 and the projects it builds on).
-No width is assumed: a smaller network of the same layout is recognised as well.
+Widths do not matter: a smaller network of the same layout is recognised too.
 """
 
 import math
@@ -20,35 +20,33 @@ from clcae_lib.weights.read import Contents, naming
 Tensors = Mapping[str, Tensor]
 Facts = dict[str, Any]
 
-_WORLD = (
-    "a world's generator (`clcae world add`); `clcae convert` makes data/WORLD/generator.safetensors of it"
-)
+_WORLD = "a world's generator (`clcae world add`); `clcae convert` writes data/WORLD/generator.safetensors"
 _ALIGNMENT = "the alignment term of preset published"
-_SAFE = "; `clcae convert` makes safetensors of it"
+_SAFE = "; `clcae convert` writes safetensors"
 _EDITS = "edits (`load_directions`), the explorer's sliders" + _SAFE
-_LPIPS = "nothing: the lpips package brings its heads, the trunk is torchvision's AlexNet"
+_LPIPS = "nothing: the lpips package contains its heads, the trunk is torchvision's AlexNet"
 
 
 class Kind(NamedTuple):
-    """A kind of file: its title, its use, and the names of tensors by which it is recognised."""
+    """A kind of file: its title, its use, and the tensor names that identify it."""
 
     title: str
     fits: str
     needs: str = ""
 
 
-#: The official kinds; the first one of which a file has all the needed tensors is chosen.
+#: The official kinds; the first one whose tensors are all in the file is chosen.
 KINDS: dict[str, Kind] = {
     "inversion_checkpoint": Kind(
         "CLCAE inversion checkpoint (encoder and generator)",
-        "`clcae invert` with preset published; `clcae convert` makes the encoder, or with --part the "
-        "generator, of it",
+        "`clcae invert` with preset published; `clcae convert` extracts the encoder, or with --part the "
+        "generator",
         "encoder.input_layer.0.weight encoder.styles_others.0.linear.weight decoder.input.input",
     ),
     "peer_checkpoint": Kind(
         "checkpoint of pSp, e4e, ReStyle or HFGI (encoder and StyleGAN2 generator)",
         "a world's generator (`clcae world add`), and with that world `clcae invert --method NAME --weights "
-        "FILE`; `clcae convert` makes the encoder, or with --part the generator, of it",
+        "FILE`; `clcae convert` extracts the encoder, or with --part the generator",
         "encoder.styles.0.linear.weight encoder.styles.0.convs.0.weight decoder.input.input",
     ),
     "generator": Kind(
@@ -83,7 +81,7 @@ KINDS: dict[str, Kind] = {
     ),
     "alexnet": Kind(
         "AlexNet of torchvision (the trunk of LPIPS)",
-        "LPIPS, as it is: put it into data/networks/ under torchvision's name",
+        "LPIPS, unchanged: put it into data/networks/ under torchvision's name",
         "features.0.weight features.3.weight features.10.weight classifier.1.weight",
     ),
     "lpips": Kind("LPIPS with AlexNet", _LPIPS, "net.layers.0.weight lin.0.1.weight"),
@@ -95,9 +93,9 @@ KINDS: dict[str, Kind] = {
     "sefa": Kind("SeFa factors (closed-form factorisation)", _EDITS),
     "components": Kind("GANSpace components", "edits (`load_ganspace`), the explorer's sliders" + _SAFE),
     "training": Kind("state of an unfinished training", "the command that wrote it, to resume"),
-    "unknown": Kind("unknown", "nothing that is known here"),
+    "unknown": Kind("unknown", "nothing in this project"),
 }
-#: The use of this project's own files, by the kind that they state.
+#: The use of this project's files, by the kind in their metadata.
 OWN = {
     "generator": "a world's generator (`load_generator`)",
     "inversion": "`clcae invert`, notebooks (`load_encoder`)",
@@ -114,17 +112,17 @@ OWN = {
 }
 
 
-#: Names of mean, components and deviations: as published, and in the cache of GANSpace's own code.
+#: Names of mean, components and deviations: in published files, and in the cache of GANSpace's code.
 _COMPONENTS = (("mean", "comp", "std"), ("lat_mean", "lat_comp", "lat_stdev"))
 _DOMAINS = {"car": "cars", "ffhq": "faces", "celeb": "faces", "face": "faces"}
-"""Domain of a data set by a part of the name that the official training codes give it."""
+"""Domain of a data set by a part of its name in the official training code."""
 _EIGENVECTORS = 20
-"""Eigenvectors of a file of SeFa's that become directions, the most amplified first."""
+"""Number of eigenvectors of a SeFa file that become directions, the most amplified first."""
 HFGI = ("residue.", "grid_align.")
-"""Prefixes of the consultation branch in a checkpoint of HFGI."""
+"""Prefixes of the tensors of the consultation branch in an HFGI checkpoint."""
 _BRANCH = ("residue.condition_scale3.2.weight", "grid_align.conv_layer1.0.weight")
 _LAYERS = range(4, 21, 2)
-"""Rows of W+ of generators of 8 to 2048 pixels."""
+"""Numbers of rows of W+ of generators of 8 to 2048 pixels."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +130,9 @@ class Recognised:
     """A file's kind with its sizes.
 
     Attributes:
-        kind: key of `KINDS`, or "own:" and the kind that a file of this project states.
-        tensors: tensors of the network, by their official names without wrappers; none of a snapshot's.
-        facts: `resolution`, `style_dim`, `config` and others, as far as the kind has them.
+        kind: key of `KINDS`, or "own:" and the kind in the metadata of this project's file.
+        tensors: tensors of the network, by their official names without wrappers; empty for a snapshot.
+        facts: `resolution`, `style_dim`, `config` and others, if the kind has them.
     """
 
     kind: str
@@ -143,14 +141,14 @@ class Recognised:
 
     @property
     def title(self) -> str:
-        """Title of the kind, for people."""
+        """The title of the kind, for people."""
         own = f"this project's weights of kind {self.kind.removeprefix('own:')!r}"
         return KINDS[self.kind].title if self.kind in KINDS else own
 
     @property
     def fits(self) -> str:
-        """Commands and functions that use the file."""
-        own = OWN.get(self.kind.removeprefix("own:"), "the code that wrote it")
+        """The commands and functions that use the file."""
+        own = OWN.get(self.kind.removeprefix("own:"), "the program that wrote it")
         return KINDS[self.kind].fits if self.kind in KINDS else own
 
 
@@ -158,7 +156,7 @@ def recognise(contents: Contents) -> Recognised:
     """Return the kind of a file; "unknown" if nothing fits.
 
     Raises:
-        WeightsError: it has the names of a kind, and tensors that do not belong together.
+        WeightsError: it has the tensor names of a kind, but tensors that do not belong together.
     """
     attempts = (_own, _snapshot, find_network, _training, _edit)
     with naming(contents.path):
@@ -187,7 +185,7 @@ def _snapshot(contents: Contents) -> Recognised | None:
 
 
 def find_network(contents: Contents) -> Recognised | None:
-    """Return the network of an official layout, by the names of its tensors; None if there is none.
+    """Return the network of an official layout, found by tensor names; None if there is none.
 
     State dicts may be nested in any way and have any prefix, such as that of DataParallel. Of several
     networks of a kind, the one with EMA weights is returned, else the first.
@@ -204,19 +202,19 @@ def find_network(contents: Contents) -> Recognised | None:
 
 
 def under(tensors: Tensors, prefix: str) -> dict[str, Tensor]:
-    """Return the tensors under a prefix, without it."""
+    """Return the tensors whose names have a prefix, by their names without it."""
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
 def _options(tree: Any) -> Facts:
-    """Return the options of a checkpoint's training; none if it states none."""
+    """Return the training options in a checkpoint; empty if it has none."""
     options = tree.get("opts") if isinstance(tree, dict) else None
     options = options.state if isinstance(options, Record) else options
     return options if isinstance(options, dict) else {}
 
 
 def _settings(tree: Any, options: Facts) -> Facts:
-    """Return the steps of a checkpoint's training, and whether its images are faces or cars, if they are."""
+    """Return a checkpoint's training steps, and its domain if that is faces or cars."""
     steps = tree.get("iter") if isinstance(tree, dict) else None
     facts = {"steps": steps} if isinstance(steps, int) else {}
     trained = str(options.get("dataset_type")).lower()
@@ -244,7 +242,7 @@ def _edit(contents: Contents) -> Recognised | None:
 
 
 def _is_direction(tensor: Tensor) -> bool:
-    """Return whether a tensor is `[D]`, `[1, D]`, `[L, D]` or `[1, L, D]`, L the layers of some generator."""
+    """Return whether a tensor is `[D]`, `[1, D]`, `[L, D]` or `[1, L, D]`, with L rows of W+."""
     rows, shape = math.prod(tensor.shape[:-1]), tensor.shape
     layers = rows == 1 or (rows == shape[-2] and rows in _LAYERS)
     return 1 <= tensor.ndim <= 3 and shape[-1] > 3 and layers and tensor.is_floating_point()
@@ -301,7 +299,7 @@ def _encoder_config(tensors: Tensors) -> Facts:
 
 
 def _backbone_config(tensors: Tensors, *, first: str = "res_layer.1") -> Facts:
-    """Return the widths and units of a backbone: a stage begins where the width changes.
+    """Return the widths and numbers of units of a backbone; a stage begins where the width changes.
 
     Args:
         first: name of a unit's first convolution.
@@ -315,7 +313,7 @@ def _backbone_config(tensors: Tensors, *, first: str = "res_layer.1") -> Facts:
             units.append(0)
         units[-1] += 1
     if len(units) != 4:
-        raise WeightsError(f"has a backbone of {len(units)} stages of different width, where 4 are expected")
+        raise WeightsError(f"has a backbone of {len(units)} stages of different width; 4 are expected")
     return {"widths": widths, "units": units}
 
 
@@ -325,7 +323,7 @@ def _generator_facts(tensors: Tensors, _: Facts) -> Facts:
 
 
 def peer_encoder(tensors: Tensors) -> dict[str, Tensor]:
-    """Return the encoder of an official pSp, e4e or ReStyle; a ResNet's stem has the names of IR-SE's."""
+    """Return the encoder of an official pSp, e4e or ReStyle, with a ResNet's stem renamed as in IR-SE."""
     stem = {"conv1.": "input_layer.0.", "bn1.": "input_layer.1.", "relu.": "input_layer.2."}
     encoder = under(tensors, "encoder.")
     first = {name: name.partition(".")[0] + "." for name in encoder}
@@ -333,7 +331,7 @@ def peer_encoder(tensors: Tensors) -> dict[str, Tensor]:
 
 
 def _peer_facts(tensors: Tensors, options: Facts) -> Facts:
-    """Return the sizes of an official peer; `config` only of one whose encoder is used."""
+    """Return the sizes of an official peer, with `config` only if its encoder is used."""
     facts, encoder = _generator_facts(under(tensors, "decoder."), options), peer_encoder(tensors)
     stem, name = encoder.get("input_layer.0.weight"), str(options.get("encoder_type", ""))
     hfgi = any(part.startswith(HFGI) for part in tensors)  # its encoder is e4e's

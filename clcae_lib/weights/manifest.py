@@ -1,4 +1,4 @@
-"""Read `data/manifest.yaml`, the list of published files; what was not published is `unknown` in it."""
+"""Read `data/manifest.yaml`, the list of published files, in which unpublished facts are `unknown`."""
 
 import difflib
 import re
@@ -11,13 +11,13 @@ from clcae_lib import paths
 from clcae_lib.errors import ClcaeError
 from clcae_lib.settings import read_yaml, validated
 
-#: Google Drive's addresses of a file. The first one downloads it: `confirm=t` is the answer to the question
-#: whether to download a file that is too large for the virus scan.
+#: Google Drive's addresses of a file. The first one downloads it: `confirm=t` confirms the download of a file
+#: that is too large for the virus scan.
 DRIVE_DOWNLOAD = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="
 DRIVE_BROWSER = "https://drive.google.com/open?id="
 
 _ADDRESS = r"^(unknown|https://[^\s/@]+/\S*|drive(-folder)?:[A-Za-z0-9_-]{20,})$"
-# Valid on every system: no hidden file, no trailing dot or space, no Windows device; portraits is shipped.
+# Valid on every system: no hidden file, no dot or space at the end, no Windows device; not portraits.
 _PART = r"(?!(?:con|prn|aux|nul|com\d|lpt\d)(?:[./]|$))\w(?:[\w .-]*[\w-])?"
 _PLACE = re.compile(rf"(?!portraits/){_PART}(?:/{_PART})+", re.ASCII | re.IGNORECASE)
 
@@ -31,13 +31,13 @@ class AssetError(ClcaeError, ValueError):
 class Asset(BaseModel, extra="forbid", frozen=True, strict=True):
     """One published file, or one folder of files that has to be fetched by hand."""
 
-    about: str = Field(min_length=1, description="what it is, in a few words")
+    about: str = Field(min_length=1, description="short description")
     address: str = Field(pattern=_ADDRESS, description="https://..., drive:ID, drive-folder:ID, or unknown")
     place: str = Field(max_length=200, description="path below data/")
     licence: str = Field(min_length=1, description="its name, or unknown")
     size: Annotated[int, Field(gt=0)] | Literal["unknown"] = Field(description="bytes")
     sha256: str = Field(pattern="^([0-9a-f]{64}|unknown)$", description="hexadecimal digits, or unknown")
-    sha256_begins: str | None = Field(None, pattern="^[0-9a-f]{8,63}$", description="if no more is known")
+    sha256_begins: str | None = Field(None, pattern="^[0-9a-f]{8,63}$", description="if only these are known")
     max_bytes: int = Field(2 * 2**30, gt=0, description="largest size that is accepted")
     note: str | None = Field(None, description="why it has to be fetched by hand")
 
@@ -50,22 +50,22 @@ class Asset(BaseModel, extra="forbid", frozen=True, strict=True):
 
     @property
     def digest(self) -> str:
-        """What is known of the SHA-256: all of it, its first digits, or nothing."""
+        """The known digits of the SHA-256: all, the first ones, or none."""
         return self.sha256_begins or "" if self.sha256 == "unknown" else self.sha256
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is a folder of Google Drive, not a file."""
+        """Whether it is a folder of Google Drive instead of a file."""
         return self.address.startswith("drive-folder:")
 
     @property
     def by_hand(self) -> bool:
-        """Whether it cannot be fetched by a program: its address is unknown, or it is a folder."""
+        """Whether no program can fetch it, because its address is unknown or it is a folder."""
         return self.address == "unknown" or self.is_folder
 
     @property
     def download_address(self) -> str:
-        """The address to send the request to."""
+        """The address of the download request."""
         return re.sub("^drive:", DRIVE_DOWNLOAD, self.address)
 
     @property
@@ -86,17 +86,17 @@ class Manifest(BaseModel, extra="forbid", frozen=True, strict=True):
             strangers = [member for member in members if member not in self.assets]
             if strangers or name in self.assets:
                 raise ValueError(f"sets.{name}: {strangers or name} is not an asset, or is an asset's name")
-        places = [asset.place.lower() for asset in self.assets.values()]  # on some systems case is ignored
+        places = [asset.place.lower() for asset in self.assets.values()]  # some systems ignore case
         for place in places:
             if places.count(place) > 1:
                 raise ValueError(f"several assets have the place {place}")
         return self
 
     def select(self, names: list[str]) -> list[str]:
-        """Return the assets that names of assets and sets stand for, each once, in order.
+        """Return the names of all assets in these assets and sets, each once, in order.
 
         Raises:
-            AssetError: there is no such asset or set.
+            AssetError: an asset or set is unknown.
         """
         known = [*self.sets, *self.assets]
         for name in names:

@@ -1,9 +1,9 @@
 """Rename the tensors of a StyleGAN2 generator of NVIDIA's repositories to this project's names.
 
-The PyTorch repositories (StyleGAN2-ADA, StyleGAN3) store it alike (arXiv 1912.04958, 2006.06676). The
-arithmetic is the same: the `conv_clamp` that guards their half precision has no counterpart here, and matters
-only where an activation exceeds it. The TensorFlow code stores weights with the output channels last, kernels
-of upsampling convolutions rotated by 180 degrees, and biases of modulations without the 1 that it adds.
+The PyTorch repositories (StyleGAN2-ADA, StyleGAN3) store it in the same way (arXiv 1912.04958, 2006.06676).
+The arithmetic is the same, except for `conv_clamp`, which limits activations in half precision and has no
+counterpart here. The TensorFlow code stores weights with the output channels last, kernels of upsampling
+convolutions rotated by 180 degrees, and biases of modulations without the 1 that it adds.
 """
 
 import re
@@ -27,13 +27,13 @@ _TENSORFLOW_NAMES = {"mod_weight": "affine.weight", "mod_bias": "affine.bias"}
 
 
 def find_generator(tree: Any) -> Module | None:
-    """Return the generator with EMA weights of a snapshot, its only one, or the network of the file."""
+    """Return a snapshot's generator with EMA weights, else its only generator, else the file's network."""
     found = [tree.get(name) for name in ("G_ema", "Gs", "G")] if isinstance(tree, dict) else [tree]
     return next((network for network in found if isinstance(network, Module)), None)
 
 
 def family(network: Module) -> str:
-    """Return "stylegan3", whose synthesis starts from Fourier features, "tensorflow" or "stylegan2"."""
+    """Return "stylegan3" if synthesis starts from Fourier features, "tensorflow" or "stylegan2"."""
     if "input" in _child(network, "synthesis").children:
         return "stylegan3"
     return "tensorflow" if "dlatent_avg" in network.children else "stylegan2"
@@ -47,7 +47,7 @@ def _child(network: Module, *names: str) -> Module:
 
 
 def facts(network: Module) -> dict[str, Any]:
-    """Return the sizes of a generator that its file states."""
+    """Return the sizes of a generator that are in its file."""
     names = ("img_resolution", "z_dim", "w_dim", "c_dim", "img_channels")
     found = {name: network.settings.get(name) for name in names}
     if family(network) == "tensorflow":
@@ -67,7 +67,7 @@ def mapping_rate(network: Module) -> float:
 
 
 def generator_tensors(network: Module) -> dict[str, Tensor]:
-    """Return a generator's tensors under the names, and in the shapes, of this project's; `w_avg` among them.
+    """Return a generator's tensors, including `w_avg`, with this project's names and shapes.
 
     A tensor without a counterpart keeps its name, and is then reported as unexpected.
 
@@ -121,7 +121,7 @@ def _place(name: str, tensor: Tensor) -> tuple[str, tuple[int, ...]]:
 
 
 def _from_tensorflow(arrays: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return a generator's arrays under the names, and in the layout, of NVIDIA's PyTorch code."""
+    """Return a generator's arrays with the names and layout of NVIDIA's PyTorch code."""
     tensors = {}
     for name, array in arrays.items():
         if name == "dlatent_avg":
@@ -154,7 +154,7 @@ def _turned(array: Tensor, layer: str, rest: str) -> Tensor:
 
 
 def _require_supported(network: Module, tensors: dict[str, Tensor]) -> None:
-    """Refuse generators that this project does not have; the message names their kind."""
+    """Raise an error for kinds of generators that this project does not have; the message names the kind."""
     if family(network) == "stylegan3":
         raise WeightsError(
             "holds a StyleGAN3 generator; only StyleGAN2 is converted, give a StyleGAN2 pickle"

@@ -1,4 +1,4 @@
-"""Open any weights file: its content by name, shape and type; nothing in it is run, no number is read."""
+"""Open any weights file: names, shapes and types of its content, without running code or reading numbers."""
 
 import io
 import mmap
@@ -23,7 +23,7 @@ _PAGE = re.compile(rb"\s*<(!doctype|html|\?xml|head|body)", re.IGNORECASE)
 
 
 def _unverified() -> None:
-    """Compare nothing: the container has no checksums."""
+    """Do nothing, because the container has no checksums."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Contents:
 
     Attributes:
         container: format: "safetensors", "torch archive", "torch stream", "pickle", "npy" or "npz".
-        tree: containers as they are nested in the file.
+        tree: the nested containers of the file.
         tensors: tensors by dotted name; their numbers are read from the file when they are used.
         metadata: metadata of a safetensors file of this project.
-        verify: function that compares the file with its own checksums, if its container has some.
+        verify: function that verifies the file's checksums, if its container has any.
     """
 
     path: Path
@@ -48,7 +48,7 @@ class Contents:
 
 @contextmanager
 def naming(path: Path | str) -> Iterator[None]:
-    """Name the file and a remedy in every error that is raised inside the block."""
+    """Add the file and a remedy to every error that is raised inside the block."""
     try:
         yield
     except UnsafeFileError as error:
@@ -66,8 +66,8 @@ def read_weights(path: Path | str) -> Contents:
     """Return the content of a safetensors, torch (`.pt`, `.pth`), NVIDIA (`.pkl`) or numpy file of any name.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        UnsafeFileError: it asks for more than data, or more memory than its size justifies.
+        FileNotFoundError: the file does not exist.
+        UnsafeFileError: it needs more than data, or more memory than its size justifies.
         WeightsError: it is damaged, or not a weights file.
     """
     path = Path(path)
@@ -103,13 +103,11 @@ def read_weights(path: Path | str) -> Contents:
 def _container(path: Path, head: bytes) -> str:
     """Return the format of a file by its first bytes."""
     if head.startswith(b"version https://git-lfs"):
-        raise WeightsError(
-            "is a pointer of Git LFS and not the weights: run `git lfs pull` where it comes from"
-        )
+        raise WeightsError("is a Git LFS pointer instead of weights: run `git lfs pull` in its repository")
     if _PAGE.match(head):
         raise WeightsError(
-            "is a web page instead of weights: the server answered with a page (Google Drive's question or "
-            "quota) in place of the file; fetch it again, or with a browser"
+            "is a web page instead of weights: the server sent a page (Google Drive's question or quota) "
+            "instead of the file; fetch it again, or with a browser"
         )
     if head.startswith(b"PK\x03\x04"):
         return "torch archive"
@@ -125,7 +123,7 @@ def _container(path: Path, head: bytes) -> str:
 
 
 def _read_arrays(path: Path, mapped: mmap.mmap) -> dict[str, Tensor]:
-    """Return the arrays of an `.npz` file; none of another zip archive."""
+    """Return the arrays of an `.npz` file; empty for another zip archive."""
     require_few_members(mapped)
     with zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
@@ -149,7 +147,7 @@ def _read_pickle(mapped: mmap.mmap, reader: Reader) -> Any:
     except UnsafeFileError:
         raise
     except Exception as error:
-        if mapped[:1] != b"\x80":  # the oldest pickles are text, and so are many other files
+        if mapped[:1] != b"\x80":  # the oldest pickles are text, as are many other files
             raise WeightsError("is text instead of weights; fetch it again") from error
         raise
     if isinstance(tree, tuple) and any(isinstance(item, Network) for item in tree):

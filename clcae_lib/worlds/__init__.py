@@ -1,4 +1,4 @@
-"""What is inverted: worlds by name; importing a world lists it in `WORLDS`."""
+"""Worlds by name; importing a world's module adds it to `WORLDS`."""
 
 from clcae_lib.worlds.adding import add_world, remove_world
 from clcae_lib.worlds.perceptual import LpipsAlex, distance_name, find_alexnet

@@ -1,4 +1,4 @@
-"""Make a world of a folder of photographs and a StyleGAN2, and remove one."""
+"""Create a world from a folder of photographs and a StyleGAN2, and remove a world."""
 
 import shutil
 import tempfile
@@ -29,15 +29,15 @@ def add_world(
     """Write a world of photographs into the data folder; the photographs stay where they are.
 
     The arguments are those of `clcae world add`; `options` are further fields of `WorldSettings`. A generator
-    may have any layout that `clcae inspect` recognises; another than this project's is converted, and nothing
-    in it is run.
+    may have any layout that `clcae inspect` recognises. Other layouts than this project's are converted,
+    without running code of the file.
 
     Raises:
         WorldError: a name, folder or file cannot be used, or the folder has no photograph.
     """
     folder, base = paths.world_dir(check_name(name)), BUILT_IN.get(name)
     if (folder / FILE).exists() and not replace:
-        raise WorldError(f"there is a world {name!r} already; take another name, or say --replace")
+        raise WorldError(f"the world {name!r} exists already; use another name, or add --replace")
     if not Path(images).is_dir():
         raise WorldError(f"{images} is not a folder; name one that holds photographs")
     _check_photographs(Path(images), recursive=bool(options.get("recursive")))
@@ -64,12 +64,12 @@ def add_world(
 
 
 def remove_world(name: str, *, weights: bool = False) -> list[Path]:
-    """Remove a user's world, its `world.yaml` or with `weights` all of its folder; return what was removed.
+    """Remove a user's world: its `world.yaml`, or with `weights` its whole folder; return the removed paths.
 
-    Photographs are never touched, unless they are in the world's folder and `weights` is given.
+    Photographs are kept, unless they are in the world's folder and `weights` is given.
 
     Raises:
-        WorldError: there is no such world of a user's.
+        WorldError: the user has no world of this name.
     """
     folder = paths.world_dir(check_name(name))
     if not (folder / FILE).is_file() or folder.is_symlink():
@@ -84,7 +84,7 @@ def remove_world(name: str, *, weights: bool = False) -> list[Path]:
 
 
 def _check_photographs(folder: Path, *, recursive: bool) -> None:
-    """Refuse a folder in which no file has the header of a photograph that can be used."""
+    """Raise an error for a folder in which no file has the header of a usable photograph."""
     try:
         if not any(map(has_header, list_files(folder, recursive=recursive)[0])):
             refused = read_folder(folder, recursive=recursive, decode=False)[1]
@@ -94,7 +94,7 @@ def _check_photographs(folder: Path, *, recursive: bool) -> None:
 
 
 def _in_own_format(source: Path, target: Path) -> tuple[Path, int]:
-    """Return a generator's file in this project's format, converted if needed, and its side in pixels."""
+    """Return a generator's file in this project's format, converted if needed, and its resolution."""
     try:
         if recognise(read_weights(source)).kind != "own:generator":
             source = convert_file(source, target, part="generator")

@@ -1,7 +1,7 @@
 """LPIPS with AlexNet: the perceptual distance of the paper's objective and of its tables (section 4.1).
 
-Its AlexNet trunk is a download. Worlds of photographs use LPIPS for losses and measures; the portraits have a
-perceptual network of their own. Every table prints the `name` of its distance.
+Its AlexNet trunk must be downloaded. Worlds of photographs use LPIPS for losses and measures; the portraits
+have their own perceptual network. Every table has the `name` of its distance.
 """
 
 import warnings
@@ -15,13 +15,13 @@ from clcae_lib import paths, vision_repair
 from clcae_lib.files import sha256
 from clcae_lib.weights import checkpoints, read_weights
 
-#: The file as torchvision publishes it; the name ends in the first digits of its SHA-256.
+#: torchvision's file; its name ends in the first digits of its SHA-256.
 ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
 _DIGEST_START = "7be5be79"
 
 
 def find_alexnet() -> Path | None:
-    """Return the file of AlexNet's weights, where `clcae fetch lpips` places it; None if it is not there."""
+    """Return the file of AlexNet's weights from `clcae fetch lpips`; None if it does not exist."""
     path = paths.data_dir() / "networks" / ALEXNET_FILE
     return path if path.is_file() else None
 
@@ -32,9 +32,9 @@ def distance_name(distance: Callable[[Tensor, Tensor], Tensor]) -> str:
 
 
 class LpipsAlex(nn.Module):
-    """LPIPS with AlexNet (version 0.1, its linear heads come with the package), frozen.
+    """LPIPS with AlexNet (version 0.1, with the linear heads of the lpips package), frozen.
 
-    A file that is not torchvision's AlexNet is a ValueError.
+    A file that is not torchvision's AlexNet raises a ValueError.
     """
 
     name = "LPIPS-Alex"
@@ -58,10 +58,10 @@ class LpipsAlex(nn.Module):
 
 
 def empty_lpips() -> nn.Module:
-    """Return the lpips package's network with its heads and an AlexNet of zeros; nothing is fetched."""
+    """Return the lpips package's network with its heads and an AlexNet of zeros, without a download."""
     vision_repair.ensure_torchvision()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the package uses former names of torchvision's
+        warnings.simplefilter("ignore")  # the package uses old names of torchvision
         import lpips
 
         with checkpoints.Undrawn():

@@ -1,8 +1,8 @@
 """Worlds of photographs: `ffhq`, `cars`, and a user's own, each a folder of photographs and a StyleGAN2.
 
-The settings of a world are in `data/<name>/world.yaml`. Photographs are cut as the generator's were (FFHQ's
-square for faces, 4:3 with black bars for cars). Splits depend on content: disjoint, and the same on every
-machine.
+The settings of a world are in `data/<name>/world.yaml`. Photographs are cut like the generator's training
+images (FFHQ's square for faces, 4:3 with black bars for cars). Splits depend on the photographs' content:
+they are disjoint, and the same on every machine.
 """
 
 import os
@@ -28,7 +28,7 @@ from clcae_lib.worlds.settings import BUILT_IN, FILE, WorldSettings, is_free, re
 from clcae_lib.worlds.world import SOURCES, WORLDS, Role, World, WorldError
 
 OFFICIAL = "clcae.pt"
-"""The official inversion checkpoint, as `clcae fetch` places it."""
+"""File name of the official inversion checkpoint, which `clcae fetch` downloads."""
 _FRAMINGS = {"faces": "face", "cars": "wide", "other": "middle"}
 
 
@@ -47,7 +47,7 @@ class PhotoWorld(World):
 
     @cached_property
     def cutter(self) -> Cutter:
-        """The cutter of its photographs."""
+        """The cutter of the world's photographs."""
         aligned, kind = self.settings.already_aligned, self.settings.kind
         framing = "middle" if aligned and kind == "faces" else _FRAMINGS[kind]
         return Cutter(self.name, self.resolution, framing, self.settings.widen, self.face)
@@ -62,12 +62,12 @@ class PhotoWorld(World):
 
     @property
     def images_folder(self) -> Path:
-        """The folder of its photographs."""
+        """The folder of the world's photographs."""
         return self.folder / os.path.expanduser(self.settings.images)
 
     @property
     def missing(self) -> list[str]:
-        """What the world needs and does not have: its photographs' folder, its generator."""
+        """The missing parts of the world: its folder of photographs, its generator."""
         lacks = [] if os.path.isdir(self.images_folder) else [f"its photographs ({self.images_folder})"]
         try:
             _ = self.generator_file
@@ -76,10 +76,10 @@ class PhotoWorld(World):
         return lacks
 
     def images(self, split: str, size: int | None = None) -> CroppedPhotos:
-        """Return the first `size` aligned photographs of a split, in [-1, 1]; all of them if None or fewer.
+        """Return the first `size` aligned photographs of a split, in [-1, 1]; all if None or fewer exist.
 
         Raises:
-            WorldError: there is no such split, no folder, or nothing usable in it.
+            WorldError: the split is unknown, the folder is missing, or it has no usable photograph.
         """
         if split not in self.splits:
             raise WorldError(f"split: {self.name!r} has {', '.join(self.splits)}, not {split!r}")
@@ -95,11 +95,11 @@ class PhotoWorld(World):
 
     @cached_property
     def _cut(self) -> tuple[dict[Path, str], list[Refusal]]:
-        """The digest of each usable photograph, and the other files."""
+        """The digest of each usable photograph, and the unusable files."""
         if not os.path.isdir(self.images_folder):
             raise WorldError(
-                f"{self.images_folder} is missing: put the photographs of {self.name!r} there, or say where "
-                f"they are, `clcae world add {self.name} --images DIR`"
+                f"{self.images_folder} is missing: put the photographs of {self.name!r} there, or set their "
+                f"folder: `clcae world add {self.name} --images DIR`"
             )
         files, unreadable = list_files(self.images_folder, recursive=self.settings.recursive)
         title = f"photographs of {self.name}"
@@ -113,9 +113,9 @@ class PhotoWorld(World):
 
     @cached_property
     def split_files(self) -> dict[str, list[Path]]:
-        """The usable photographs of each split, in the order of their contents' digests or of their list.
+        """The usable photographs of each split, in the order of their digests or of their list.
 
-        In an album so small that validation or test would be empty, each takes the last one of training.
+        If there are so few that validation or test would be empty, each gets the last one of training.
         """
         digests = self._cut[0]
         found: dict[str, list[Path]] = {name: [] for name in self.splits}
@@ -140,12 +140,12 @@ class PhotoWorld(World):
                     raise WorldError(f"{place}: {name!r} is not a usable photograph of {self.images_folder}")
                 owner = seen.setdefault(digests[by_name[name]], split)
                 if owner != split:
-                    raise WorldError(f"{place}: {name!r} is in {owner!r} already; splits may share nothing")
+                    raise WorldError(f"{place}: {name!r} is already in {owner!r}; splits must be disjoint")
             found[split] = [by_name[name] for name in names]
         return found
 
     def generator(self, device="cpu") -> nn.Module:
-        """Return the world's StyleGAN2, frozen, in evaluation mode, if its images have the world's size."""
+        """Return the world's StyleGAN2, frozen, in evaluation mode, after checking its resolution."""
         path = self.generator_file
         network = load_generator(path, device=device)
         if network.size != self.resolution:
@@ -156,48 +156,48 @@ class PhotoWorld(World):
         return network
 
     def inversion(self, preset: str) -> Path | None:
-        """Return the encoder trained here, or, for `published`, the official `clcae.pt`; None without."""
+        """Return the file of the encoder trained here, or, for `published`, `clcae.pt`; None without one."""
         official = self.folder / OFFICIAL
         trained = super().inversion(preset)
         return official if trained is None and preset == "published" and official.is_file() else trained
 
     def require(self, name: str, *, command: str) -> Path:
-        """Return the file of weights; see `World.require`. For published ones, fetching is named first."""
+        """Return a weights file; see `World.require`. The error for published ones names `clcae fetch`."""
         if name == "inversion_published" and self.name in BUILT_IN and not self.has(name):
             raise WorldError(
-                f"{self.folder / OFFICIAL} is missing: `clcae fetch {self.name}` brings it, or make one of "
-                f"your own with `{command} --install`, or set CLCAE_DATA to the folder that has it"
+                f"{self.folder / OFFICIAL} is missing: `clcae fetch {self.name}` downloads it, or train one "
+                f"with `{command} --install`, or set CLCAE_DATA to the folder that has it"
                 f"{self._other_preset(name)}"
             )
         return super().require(name, command=command)
 
     def _other_preset(self, name: str) -> str:
-        """Return the end of the message on a missing encoder, which methods without one end too."""
-        without = ", or do without an encoder: `clcae invert --method optimisation_w_plus`"
+        """Return the end of the message about a missing encoder, with methods that need none."""
+        without = ", or use a method without an encoder: `clcae invert --method optimisation_w_plus`"
         return super()._other_preset(name) or (without if name.startswith("inversion_") else "")
 
     @property
     def generator_file(self) -> Path:
-        """The generator's file: the named one, `generator.safetensors`, or the official one."""
+        """The generator's file: the one in the settings, `generator.safetensors`, or the official one."""
         named, official = self.settings.generator, "stylegan2.pt"
         for name in [named] if named else ["generator.safetensors", official]:
             if os.path.isfile(self.folder / name):
                 return self.folder / name
-        remedy = f"`clcae fetch {self.name}` brings it" if self.name in BUILT_IN else "add it"
+        remedy = f"`clcae fetch {self.name}` downloads it" if self.name in BUILT_IN else "add it"
         remedy += f", or name your own with `clcae world add {self.name} --images DIR --generator FILE`"
         raise WorldError(f"{self.folder / (named or official)} is missing: {remedy}")
 
     def identity(self, role: Role, device="cpu") -> nn.Module:
-        """Return IR-SE50 for faces, MoCo's features for others; one network for losses and measures."""
+        """Return IR-SE50 for faces, else MoCo's features; one network for losses and measures."""
         load = load_arcface if self.settings.kind == "faces" else load_moco
         return load(self._checked("identity")).to(device)
 
     def perceptual(self, role: Role, device="cpu") -> nn.Module:
-        """Return LPIPS, which compares any images; the portraits' own distance is for drawn faces only."""
+        """Return LPIPS, which can compare all images, in contrast to the portraits' own distance."""
         return LpipsAlex(self._checked("perceptual")).to(device)
 
     def judge_path(self, judge: str) -> Path:
-        """Return the place of the shared "identity" or "perceptual" network; the file need not exist."""
+        """Return the path of the shared "identity" or "perceptual" network; the file need not exist."""
         identity = "ir_se50.pth" if self.settings.kind == "faces" else "moco_v2_resnet50.pt"
         return paths.data_dir() / "networks" / {"identity": identity, "perceptual": ALEXNET_FILE}[judge]
 
@@ -208,12 +208,12 @@ class PhotoWorld(World):
 
     @property
     def untrained(self) -> dict[str, str]:
-        """The generator, which is given, and the networks that learn from factors."""
+        """The generator, which is given, and the networks that need factors."""
         given = f"the world has one, {self.generator_file}"
         return {"generator": given} | super().untrained
 
     def lend(self, data: Path) -> None:
-        """Write the settings into another data folder, and links to the generator and the networks."""
+        """Write the settings, and links to the generator and the networks, into another data folder."""
         home, generator = data / self.name, self.generator_file
         given = [generator, generator.with_suffix(".json")]
         given += [self.folder / name for name in self.settings.lists.values()]
@@ -229,12 +229,12 @@ class PhotoWorld(World):
             partial.write_text(dump_yaml(self.settings.model_dump() | settings), encoding="utf-8")
 
     def view(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 rows columns"]:
-        """Return what an encoder sees: at most 256 pixels per side, of cars without the black rows."""
+        """Return an encoder's view of images: at most 256 pixels per side, cars without black rows."""
         images = super().view(images)
         return images[:, :, CAR_ROWS] if self._has_bars(images, ENCODER_SIDE) else images
 
     def published_view(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 rows columns"]:
-        """Return what preset `published` sees of photographs: of cars the rows between the black ones."""
+        """Return the view of photographs of preset `published`: cars without black rows."""
         if self._has_bars(images, images.shape[-1]):
             scale = images.shape[-1] // ENCODER_SIDE
             images = images[:, :, scale * CAR_ROWS.start : scale * CAR_ROWS.stop]
@@ -249,7 +249,7 @@ class PhotoWorld(World):
         path, faces = self.judge_path(judge), self.settings.kind == "faces"
         asset = "alexnet" if judge == "perceptual" else "ir-se50" if faces else "moco"
         if not path.is_file():
-            raise WorldError(f"{path} is missing: `clcae fetch {asset}` brings it, or put it there by hand")
+            raise WorldError(f"{path} is missing: `clcae fetch {asset}` downloads it, or add it by hand")
         try:
             return Fetcher(read_manifest(), paths.data_dir()).check(asset)
         except AssetError as error:
@@ -263,7 +263,7 @@ class PhotoWorld(World):
 
 
 def _share_last(found: dict[str, list[Path]], digests: Mapping[Path, str]) -> None:
-    """Give each empty split training's last photograph, with all copies of it, while training keeps one."""
+    """Move training's last photograph, with its copies, to each empty split; training keeps one."""
     for split in [name for name, files in found.items() if not files and name != "train"]:
         last = [path for path in found["train"] if digests[path] == digests[found["train"][-1]]]
         if len(last) < len(found["train"]):

@@ -1,4 +1,4 @@
-"""Settings of a world of photographs: the content of its `world.yaml`, and the worlds that need none."""
+"""Settings of a world of photographs: the content of its `world.yaml`, and those of built-in worlds."""
 
 import re
 from pathlib import Path
@@ -13,12 +13,12 @@ from clcae_lib.worlds.world import WorldError
 FILE = "world.yaml"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-#: Names that mean something else below `data/`, or are not valid folders on some system.
+#: Names with another meaning in `data/`, or that are not valid folder names on some systems.
 _RESERVED = {"portraits", "networks", "con", "prn", "aux", "nul", "com1", "com2", "lpt1", "lpt2"}
 
 
 def _check_face(value: Any) -> int | str:
-    """Return a choice of `choose_face`; the message names all of them, which that of a union does not."""
+    """Return a choice of `choose_face`; the error names all choices, which pydantic's own does not."""
     if value in ("largest", "middle"):
         return str(value)
     if not re.fullmatch("0*[1-9][0-9]{0,8}", str(value)):
@@ -33,16 +33,16 @@ class WorldSettings(BaseModel, extra="forbid", frozen=True):
         default="faces", description="how photographs are cut, and which networks measure them"
     )
     images: str = Field(default="images", description="the folder; relative to the world's")
-    recursive: bool = Field(default=False, description="whether its folders are searched too")
+    recursive: bool = Field(default=False, description="whether subfolders are searched too")
     generator: str | None = Field(default=None, description="a file in the world's folder")
     resolution: int = Field(ge=32, le=2048, description="side of the generator's images")
-    already_aligned: bool = Field(default=False, description="the images are cut as the generator's were")
+    already_aligned: bool = Field(default=False, description="images are already cut like the generator's")
     widen: Annotated[float, Field(ge=0.5, le=3)] = 1.0
     face: Annotated[int | str, BeforeValidator(_check_face)] = Field(
         default="largest", description="the face of several, or its number from the left"
     )
     lists: dict[Literal["train", "validation", "test"], str] = Field(
-        default={}, description="files of names, one per line, in the place of shares"
+        default={}, description="files of names, one per line, instead of shares"
     )
 
     @model_validator(mode="after")
@@ -65,10 +65,11 @@ BUILT_IN: dict[str, WorldSettings] = {
 
 
 def training_defaults(stage: str, resolution: int) -> dict[str, Any]:
-    """Return the settings of a stage of training, such as "inversion", for photographs of a side in pixels.
+    """Return the settings of a stage of training, such as "inversion", for photographs of this resolution.
 
     From 128 pixels on the sizes are the published ones: IR-SE50, batches of two, a learning rate of 1e-4.
-    Below, the portraits' own fit. No backbone is pretrained: the factors of a photograph are not known.
+    Below, they are those of the portraits. No backbone is pretrained, because the factors of photographs are
+    unknown.
     """
     fresh: dict[str, Any] = {"start": "fresh"} if stage == "peer" else {}
     if resolution < 128:
@@ -97,10 +98,10 @@ def is_free(name: str) -> bool:
 
 
 def check_name(name: str) -> str:
-    """Return `name`; a WorldError if no user's world may have it, as it could leave the data folder."""
+    """Return `name`; raise a WorldError if it is reserved or could lead out of the data folder."""
     if not is_free(name):
         raise WorldError(
-            f"{name!r} cannot be a world's name: take up to 40 of a-z, 0-9, - and _, none of "
+            f"{name!r} cannot be a world's name: use up to 40 of a-z, 0-9, - and _, none of "
             f"{', '.join(sorted(_RESERVED))}"
         )
     return name

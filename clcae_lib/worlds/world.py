@@ -1,7 +1,7 @@
 """The interface of a world: images, a generator, and the networks that measure an edit.
 
-Notebooks and trainers call `get_world(name)` and do not look at the name again. What a world cannot do (a
-folder of photographs has no attribute regressor) is a `WorldError` that says so.
+Notebooks and trainers call `get_world(name)` and do not use the name again. If a world lacks something (a
+folder of photographs has no attribute regressor), it raises a `WorldError`.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,16 +21,16 @@ from clcae_lib.photos import Crop, face_crop
 from clcae_lib.weights import load_generator
 
 Role = Literal["train", "measure"]
-#: Loss network and evaluation network by role; photographs have one network for both.
+#: The copy by role: loss network or evaluation network; photographs have one network for both.
 COPIES: dict[str, str] = {"train": "a", "measure": "b"}
 
 
 class WorldError(ClcaeError, RuntimeError):
-    """The world lacks what was asked of it; the message names it and the remedy."""
+    """The world lacks something; the message names it and the remedy."""
 
 
 class UnknownWorldError(WorldError, ValueError):
-    """There is no world of the name."""
+    """No world has this name."""
 
 
 @runtime_checkable
@@ -44,19 +44,19 @@ class Images(Protocol):
 
 
 def copy_of(role: str) -> str:
-    """Return the copy of a network, "a" or "b", for a role; a ValueError if it is neither."""
+    """Return the copy of a network, "a" or "b", for a role; raise a ValueError for an unknown role."""
     if role not in COPIES:
-        raise ValueError(f"role: 'train' (losses and labels) or 'measure', got {role!r}")
+        raise ValueError(f"role={role!r}: use 'train' (losses and labels) or 'measure'")
     return COPIES[role]
 
 
 def _of_factors(field: str) -> cached_property[Tensor]:
-    """Return the property of a world that has this field of each factor."""
+    """Return a property with this field of all factors."""
     return cached_property(lambda world: torch.tensor([float(getattr(f, field)) for f in world.factors]))
 
 
 class World:
-    """A world's images, generator and networks. Subclasses provide what they have."""
+    """A world's images, generator and networks. Subclasses implement those that they have."""
 
     name: str = ""
     resolution: int = 0
@@ -65,9 +65,9 @@ class World:
     factors: Sequence[Any] = ()
     #: Side of the world's images relative to FFHQ's square around a face.
     widen: float = 1.0
-    #: The face of several in a photograph: "largest", "middle", or its number from the left.
+    #: The face that is cut out of a photograph: "largest", "middle", or its number from the left.
     face: int | str = "largest"
-    #: Height of the input of preset `published`; None where it is square.
+    #: Height of the input of preset `published`; None if it is square.
     published_height: int | None = None
     #: Mean, standard deviation, smallest and largest value of each factor, in its unit, `[K]`.
     factor_mean, factor_std = _of_factors("mean"), _of_factors("std")
@@ -80,7 +80,7 @@ class World:
 
     @cached_property
     def state_names(self) -> tuple[str, ...]:
-        """The factors that say how an image shows a person, and not who is shown: what edits may change."""
+        """The factors of how a person is shown, not of who is shown; edits change these."""
         return tuple(factor.name for factor in self.factors if factor.group == "state")
 
     @cached_property
@@ -103,7 +103,7 @@ class World:
         return self.folder / f"{name}.safetensors"
 
     def has(self, name: str) -> bool:
-        """Return whether the weights called `name` are there."""
+        """Return whether the weights called `name` exist."""
         return self.weights(name).is_file()
 
     @property
@@ -112,11 +112,11 @@ class World:
         return self.weights("generator")
 
     def measures_with(self, judge: str) -> bool:
-        """Return whether the evaluation network "identity" or "perceptual" is there."""
+        """Return whether the evaluation network "identity" or "perceptual" exists."""
         return self.judge_file(judge, "measure") is not None
 
     def require(self, name: str, *, command: str) -> Path:
-        """Return the file of the weights called `name`; a WorldError names the command that makes it."""
+        """Return the file of the weights called `name`; the WorldError names the command that makes it."""
         if not self.has(name):
             raise WorldError(
                 f"{self.weights(name)} is missing: make it with `{command} --install`, "
@@ -125,9 +125,9 @@ class World:
         return self.weights(name)
 
     def _other_preset(self, name: str) -> str:
-        """Return the end of the message on a missing encoder: the preset whose encoder is here, if any."""
+        """Return the end of the message about a missing encoder: the preset that has one, if any."""
         other = {"inversion_foundation": "published", "inversion_published": "foundation"}.get(name)
-        return f", or take preset={other}, which is here" if other and self.inversion(other) else ""
+        return f", or use preset={other}, which is here" if other and self.inversion(other) else ""
 
     def judge_file(self, judge: str, role: Role) -> Path | None:
         """Return the file of `identity`, `perceptual` or `oracle` in this role; None if there is none."""
@@ -146,7 +146,7 @@ class World:
         return {"inversion_published": needs} if self.resolution < MIN_SIDE else {}
 
     def lend(self, data: Path) -> None:
-        """Put what the world was given, and is not trained, into another data folder as well."""
+        """Copy or link the given parts of the world, which are not trained, into another data folder."""
         del data
 
     def inversion(self, preset: str) -> Path | None:
@@ -154,7 +154,7 @@ class World:
         return self.weights(f"inversion_{preset}") if self.has(f"inversion_{preset}") else None
 
     def training_defaults(self, stage: str) -> dict[str, Any]:
-        """Return the settings of a stage of training, such as "inversion", that differ from its defaults."""
+        """Return the settings of a stage of training, such as "inversion", that replace its defaults."""
         del stage
         return {}
 
@@ -163,9 +163,9 @@ class World:
         raise self._lacks("images")
 
     def find_crop(self, path: Path, image: Any) -> Crop:
-        """Return the place of the world's crop in a photograph: around the face that `face` says.
+        """Return the place of the world's crop in a photograph: around the face that `face` selects.
 
-        Landmarks may be in a file beside `path`; `image` is what `read_image` returns for it.
+        `path` may have a landmarks file; `image` is the result of `read_image`.
 
         Raises:
             PhotoError: no face is known; the message says how to give one.
@@ -199,20 +199,20 @@ class World:
         raise self._lacks("renderer")
 
     def view(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 rows columns"]:
-        """Return what an encoder sees and a loss compares: at most 256 pixels per side."""
+        """Return the view of images for encoders and losses: at most 256 pixels per side."""
         return to_encoder_side(images)
 
     def published_view(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 rows columns"]:
-        """Return what preset `published` sees of photographs: reduced as by PIL where they are larger."""
+        """Return the view of photographs of preset `published`: larger ones are reduced as by PIL."""
         return to_published_side(images)
 
     def _lacks(self, what: str) -> WorldError:
         return WorldError(f"the world {self.name!r} has no {what}; the world 'portraits' has one")
 
 
-#: Makes the world of each name; add a `World` class here to use it by name.
+#: The class of each world by name; add a `World` class here to use it by name.
 WORLDS: dict[str, Callable[[], World]] = {}
-#: Further worlds: a function that returns their names, and one that makes the world of a name.
+#: Further worlds: a function that returns their names, and one that returns the world of a name.
 SOURCES: list[tuple[Callable[[], Sequence[str]], Callable[[str], World]]] = []
 
 
@@ -222,10 +222,10 @@ def world_names() -> tuple[str, ...]:
 
 
 def get_world(name: str | World) -> World:
-    """Return the world of this name; a world itself is returned as it is.
+    """Return the world of this name; a `World` is returned unchanged.
 
     Raises:
-        UnknownWorldError: there is none.
+        UnknownWorldError: no world has this name.
         WorldError: its `world.yaml` is damaged.
     """
     if isinstance(name, World):

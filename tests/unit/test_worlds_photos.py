@@ -299,13 +299,15 @@ def test_a_missing_encoder_names_the_preset_that_is_here(tmp_path):
     """After `clcae fetch ffhq` there is only the published encoder."""
     world = get_world("ffhq")
     world.folder.mkdir(parents=True)
-    with pytest.raises(WorldError, match=r"the folder that has it, or do without an encoder: `clcae invert"):
+    with pytest.raises(
+        WorldError, match=r"the folder that has it, or use a method without an encoder: `clcae invert"
+    ):
         ClcaeInverter.load(world, "foundation", "cpu")
     (world.folder / "clcae.pt").touch()
-    with pytest.raises(WorldError, match=r"or take preset=published, which is here$"):
+    with pytest.raises(WorldError, match=r"or use preset=published, which is here$"):
         ClcaeInverter.load(world, "foundation", "cpu")
     (world.folder / "clcae.pt").rename(world.folder / "inversion_foundation.safetensors")
-    with pytest.raises(WorldError, match=r"or take preset=foundation, which is here$"):
+    with pytest.raises(WorldError, match=r"or use preset=foundation, which is here$"):
         ClcaeInverter.load(world, "published", "cpu")
 
 

@@ -24,19 +24,19 @@ class PortraitsWorld(World):
 
     @property
     def renderer(self) -> str:
-        """Digest of the program that draws the images: the renderer and all that it imports."""
+        """Digest of the program that draws the images: the renderer and all modules that it imports."""
         return cache.program(render.__module__)[:12]
 
     @property
     def untrained(self) -> dict[str, str]:
-        """Nothing: all links of the chain of weights are trained."""
+        """Empty: all links of the chain of weights are trained."""
         return {}
 
     def images(self, split: str, size: int | None = None, *, view: int = 0) -> Portraits:
         """Return the first `size` renders of a split; `view` 1, 2, ... shows the same people in other states.
 
         Raises:
-            WorldError: there is no such split, or it has fewer images.
+            WorldError: the split is unknown, or has fewer images.
         """
         try:
             return Portraits(split, size, resolution=self.resolution, view=view)

@@ -3,7 +3,7 @@
 Every image is a function of its split, its index and its view. Rendered images are stored under
 `paths.cache_dir()` in blocks of consecutive images. Each block is one memory-mapped uint8 file that is
 renamed into place when it is complete, so that two processes may fill the same folder. The folder's name is a
-key of the program that draws, so that a changed renderer does not find images of the old one.
+key of the renderer's program, so that a changed renderer does not use images of the old one.
 """
 
 from collections.abc import Sequence
@@ -38,13 +38,13 @@ def renderer_digest() -> str:
 class Portraits(torch.utils.data.Dataset):
     """A split of the `portraits` world: images in [-1, 1] with their true factors.
 
-    Indices are local to the split, from 0 to `len(self)`; views of one index are the same person in
-    other states.
+    Indices are local to the split, from 0 to `len(self) - 1`; views of one index are the same person in
+    different states.
 
     Args:
-        split: name in `factors.SPLITS`; only the split `accessories` wears accessories.
+        split: name in `factors.SPLITS`; only the people of the split `accessories` wear accessories.
         size: number of images, all of the split if None.
-        view: 0 for the image of the index, 1, 2, ... for the same people in other states.
+        view: 0 for the index's own image, 1, 2, ... for the same people in other states.
 
     Raises:
         ValueError: an unknown split, a size beyond it, a resolution or a view out of range.
@@ -87,12 +87,12 @@ class Portraits(torch.utils.data.Dataset):
         return sample_factors(who, state_indices=state)
 
     def landmarks(self, indices: Indices) -> Float[Tensor, "n p 2"]:
-        """Return the landmarks of these local indices in pixels, x then y; rendered, never cached."""
+        """Return the landmarks of these local indices in pixels, x then y; they are not cached."""
         local = self._local(indices)
         return self._draw(local, self.factors(local)).landmarks
 
     def with_factors(self, indices: Indices, factors: Float[Tensor, "n k"]) -> Float[Tensor, "n 3 h w"]:
-        """Return the people of these indices with other factors and their own accessories; never cached."""
+        """Return images of these people with other factors and the same accessories; they are not cached."""
         return self._draw(self._local(indices), factors).image
 
     def prepare(self) -> "Portraits":
@@ -106,7 +106,7 @@ class Portraits(torch.utils.data.Dataset):
 
     @property
     def block_size(self) -> int:
-        """Images in a block of the cache, a power of two that shrinks with the resolution."""
+        """Number of images in a block of the cache, a power of two that is smaller for higher resolutions."""
         scaled = _BLOCK_AT_64 * (64 / self.resolution) ** 2
         return 2 ** int(np.clip(np.log2(scaled), 2, 10))
 
@@ -120,7 +120,7 @@ class Portraits(torch.utils.data.Dataset):
         return self.folder / f"{block:05d}.npy"
 
     def _block(self, block: int) -> np.ndarray:
-        """Return a block's pixels, mapped from disk, rendered first where they are missing or damaged."""
+        """Return a block's pixels, mapped from disk; a missing or damaged block is rendered first."""
         if block not in self._mapped:
             mapped = self._read_block(block)
             if mapped is None:

@@ -1,7 +1,7 @@
 """The networks that measure portraits: attribute regressor (oracle), identity and perceptual network.
 
 They replace the pretrained networks of the paper's objective and measures (section 3.3: LPIPS and the face
-network), and the regressor estimates every factor. Each exists in two copies that never swap: copy a, the
+network), and the regressor estimates every factor. Each exists in two copies with fixed roles: copy a, the
 loss network, gives losses and labels (role "train"), copy b, the evaluation network, measures.
 
 All have the same small residual trunk and different heads. The trunk's input has 64x64 pixels; other sizes
@@ -34,7 +34,7 @@ def resize(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 64 64"]:
 
 
 class _Residual(nn.Module):
-    """Two 3x3 convolutions around a skip, with batch normalisation."""
+    """Two 3x3 convolutions with batch normalisation and a skip connection."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -51,7 +51,7 @@ class _Residual(nn.Module):
 
 
 def _down(inputs: int, outputs: int) -> nn.Sequential:
-    """Halve the resolution."""
+    """Return a layer that halves the resolution."""
     convolution = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
 
@@ -82,7 +82,7 @@ class Trunk(nn.Module):
 
 
 class _Head(nn.Module):
-    """The 4x4 features of every position to a vector."""
+    """Maps the 4x4 features to a vector."""
 
     def __init__(self, width: int, hidden: int, outputs: int):
         super().__init__()

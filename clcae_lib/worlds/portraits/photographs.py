@@ -1,7 +1,7 @@
-"""Portraits as a camera would have taken them: larger, rotated, off centre, saved as JPEG.
+"""Portraits that look like photographs: larger, rotated, off centre, saved as JPEG.
 
-They replace a reader's own photographs where there are none. The renderer's landmarks are in a file beside
-each, so that the whole path from a folder to an edited photograph can be run.
+They replace a reader's own photographs if there are none. Each has a landmarks file from the renderer, so
+that the whole way from a folder to an edited photograph can be run.
 """
 
 import math
@@ -20,7 +20,7 @@ from clcae_lib.worlds.portraits.factors import INDEX, SPLITS, sample_factors
 from clcae_lib.worlds.portraits.renderer import render
 
 _SIDE = 256  # side of the render that is photographed
-_MOST_YAW = 12.0  # degrees: FFHQ's square follows the eyes, and so moves aside on a turned head
+_MOST_YAW = 12.0  # degrees: FFHQ's square depends on the eyes, so it is off centre for a turned head
 
 
 def write_photographs(
@@ -35,7 +35,7 @@ def write_photographs(
 
     Args:
         size: width and height in pixels.
-        seed: seed of the people and of their places.
+        seed: seed of the people and of their positions.
         degrees: largest rotation of a photograph.
     """
     source = torch.Generator().manual_seed(seed)
