@@ -1,13 +1,13 @@
 """Read and write this project's weights, cards and training states.
 
-Weights are safetensors files: numbers and one JSON text, never code. The text holds the network's `kind` and
-`config`, its constructor's arguments, so that the file is enough to rebuild the network. A card beside the
-file records how it was made and names, by digest, the files that it was trained on. The state of an
-unfinished training is a torch file, read with `weights_only=True`, which refuses anything but tensors and
-plain containers. (The published code's format is a pickle.)
+Weights are safetensors files: numbers and one JSON text, no code. The text has the network's `kind` and
+`config`, its constructor's arguments, so that the file is enough to rebuild the network. A card in the same
+folder records the training and the digests of the files that it was trained on. The state of an unfinished
+training is a torch file, read with `weights_only=True`, which refuses everything except tensors and plain
+containers. (The published code's format is a pickle.)
 
-Whatever reads a file raises FileNotFoundError if it is missing, and `WeightsError` if it is damaged or does
-not fit.
+Functions that read a file raise FileNotFoundError if it is missing, and `WeightsError` if it is damaged or
+does not fit.
 """
 
 import errno

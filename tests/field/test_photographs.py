@@ -150,7 +150,7 @@ def test_43_a_replaced_photograph_is_inverted_again(family, album, tmp_path):  #
 def test_65_train_all_of_a_world_of_ones_own_finds_it_and_says_what_to_fetch(family):
     done = call("train", "all", "--world", "family", "--show-config")
     assert done.exit_code == 2
-    assert "`clcae fetch alexnet` brings it" in done.output
+    assert "`clcae fetch alexnet` downloads it" in done.output
 
 
 def test_66_directions_of_a_world_without_factors_say_what_is_there_instead(family):
@@ -163,7 +163,7 @@ def test_66_directions_of_a_world_without_factors_say_what_is_there_instead(fami
 def test_67_missing_published_weights_name_the_command_that_brings_them(album, tmp_path):  # noqa: F811
     done = call("invert", "--input", album, "--output", tmp_path / "out")
     assert done.exit_code == 2
-    assert "`clcae fetch ffhq` brings it" in done.output
+    assert "`clcae fetch ffhq` downloads it" in done.output
 
 
 @torch.no_grad()

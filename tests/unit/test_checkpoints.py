@@ -199,7 +199,7 @@ def test_cards(weights):
         checkpoints.read_card(path)
     for name in ("a" * 5000, "../../generator"):
         card_path.write_text(json.dumps({"trained_on": {name: "0"}}))
-        with pytest.raises(ValueError, match=r"oracle\.json was trained on what is not a file name"):
+        with pytest.raises(ValueError, match=r"oracle\.json: trained_on has an invalid file name"):
             checkpoints.read_card(path)
 
 

@@ -148,7 +148,7 @@ def test_wrong_bytes_and_wrong_sizes_leave_nothing_behind(server, fetcher, folde
         (whole(CONTENT), {"size": SIZE + 1}, f"offers {SIZE} bytes; size is {SIZE + 1}"),
         (whole(CONTENT), {"max_bytes": SIZE - 1}, f"offers {SIZE} bytes; .*max_bytes {SIZE - 1}"),
         (raw(200, CONTENT, Content_Length=1000), {"size": SIZE}, f"offers 1000 bytes; size is {SIZE}"),
-        (endless, {"max_bytes": 10**6}, "more than max_bytes, 1000000, came"),
+        (endless, {"max_bytes": 10**6}, "sent more than max_bytes, 1000000"),
         (raw(200, CONTENT, Content_Length=None), {}, "does not announce the size"),
     ]:
         server.serve("/a", answer)
@@ -210,7 +210,7 @@ def test_a_full_disk_and_a_folder_that_cannot_be_made_are_named(server, fetcher,
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (STEP, hard))
     try:
-        refused(fetcher(), r"world cannot be written \(File too large\): make room .*\(CLCAE_DATA\)")
+        refused(fetcher(), r"world cannot be written \(File too large\): free some space .*\(CLCAE_DATA\)")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     (tmp_path / "elsewhere").write_text("a file")

@@ -374,7 +374,7 @@ def test_weights_that_are_not_finite_or_not_floating_are_refused(tmp_path, suffi
     weight, path = tensors["conv1.conv.weight"], tmp_path / f"generator{suffix}"
     for odd, message in (
         (weight * float("nan"), "not finite in conv1"),
-        (weight.to(torch.int8), "whole numbers .torch.int8. in conv1"),
+        (weight.to(torch.int8), "integers .torch.int8. in conv1"),
     ):
         save(tensors | {"conv1.conv.weight": odd}, path)
         for ask in (load_generator, lambda p: convert_file(p, tmp_path / "out.safetensors")):
