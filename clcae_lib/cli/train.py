@@ -18,7 +18,7 @@ _STAGES = {
     "body": "The backbone that compared encoders start from, trained to read the world's factors.",
     "alignment": "The two encoders that align images and W.",
     "inversion": "The encoder from image to w, W+ and F (--set preset=foundation or published).",
-    "feature_editor": "The network that carries F along edits of the shipped encoder's codes.",
+    "feature_editor": "The network that adapts F to edits of the shipped encoder's codes.",
     "peer": "A method to compare with (--set method=psp, e4e, restyle_psp, restyle_e4e or hfgi).",
 }
 
@@ -124,7 +124,7 @@ def train_all(
 
 
 def _train(stage: str, config: Any, folder: Path, *, resume: bool, install: bool) -> None:
-    """Train one link in a folder and, if asked, put its weights into the world's data."""
+    """Train one link in a folder and, with `install` copy its weights into the world's data."""
     from clcae_lib import training
     from clcae_lib.training.chain import STAGES
 

@@ -116,7 +116,7 @@ def stylespace(
         layers: rows of W+ whose channels may be chosen; None for all.
 
     Raises:
-        ValueError: there are fewer channels than asked for.
+        ValueError: `channels` is greater than the number of channels that may be chosen.
     """
     allowed = torch.tensor([layers is None or row in layers for row in rows], device=effects.device)
     if not 0 < channels <= int(allowed.sum()):

@@ -6,7 +6,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from clcae_lib.plots.theme import BESIDE, PALETTE, new_figure
+from clcae_lib.plots.theme import LEGEND_RIGHT, PALETTE, new_figure
 
 
 def heatmap(
@@ -74,7 +74,7 @@ def show_intervals(
     axis.set(yticks=range(len(names)), yticklabels=names, xlabel=unit, ylim=(len(names) - 0.5, -0.5))
     axis.grid(visible=False, axis="y")
     if hue:
-        axis.legend(title=hue, **BESIDE)
+        axis.legend(title=hue, **LEGEND_RIGHT)
     return figure
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
-from clcae_lib.plots.theme import BESIDE, PALETTE, new_figure, titled
+from clcae_lib.plots.theme import LEGEND_RIGHT, PALETTE, new_figure, titled
 
 KIND_COLOURS = {
     "encoder": PALETTE[0],
@@ -63,7 +63,7 @@ def show_methods(
         axis.set_xscale("log")
     shown = [name for name in KIND_COLOURS if name in set(table["kind"])]
     handles = [axis.plot([], [], "o", color=KIND_COLOURS[name], label=name)[0] for name in shown]
-    axis.legend(handles=handles, **BESIDE)
+    axis.legend(handles=handles, **LEGEND_RIGHT)
     axis.set_title(title or "", loc="left")
     names = list(known["method"])
     if numbered:
@@ -147,7 +147,7 @@ def show_verdicts(judged: pd.DataFrame) -> Figure:
         axis.plot([], [], "s", color=colour, markersize=10, label=name)[0]
         for name, colour in VERDICT_COLOURS.items()
     ]
-    axis.legend(handles=handles, **BESIDE)
+    axis.legend(handles=handles, **LEGEND_RIGHT)
     return figure
 
 

@@ -84,12 +84,12 @@ def perform(
         _remove(failed)
         return record
     except NotebookError as error:
-        _set_aside(job, staging, target, failed, error)
+        _keep_failed(job, staging, target, failed, error)
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         failure = NotebookError(reason, details=traceback.format_exc())
-        _set_aside(job, staging, target, failed, failure)
+        _keep_failed(job, staging, target, failed, failure)
         raise failure from error
     finally:
         _remove(staging)
@@ -113,7 +113,7 @@ def _finish(job: Job, staging: Path, target: Path) -> None:
         executed.write_text(text.replace("](figures/", f"]({away}/"), encoding="utf-8")
 
 
-def _set_aside(job: Job, staging: Path, target: Path, failed: Path, error: NotebookError) -> None:
+def _keep_failed(job: Job, staging: Path, target: Path, failed: Path, error: NotebookError) -> None:
     """Move the files and the traceback of a failed run to `failed`; add errors of this to the details."""
     try:
         _finish(job, staging, target)

@@ -95,8 +95,8 @@ def run_cost(profile: Profile, jobs: Sequence[Job]) -> list[str]:
     names = sorted({unit for units_of in counts.values() for unit in units_of} - {HOST})
     world, device = (str(jobs[0].parameters[name]) for name in ("world", "device"))
     context, quiet = multiprocessing.get_context("spawn"), {"initializer": logging.disable}
-    with ProcessPoolExecutor(1, mp_context=context, initargs=(logging.INFO,), **quiet) as aside:
-        costs, place, refusal = aside.submit(measure, world, device, names).result()
+    with ProcessPoolExecutor(1, mp_context=context, initargs=(logging.INFO,), **quiet) as process:
+        costs, place, refusal = process.submit(measure, world, device, names).result()
     limits = [limit for limit in (profile.timeout, None if place.startswith("cpu") else LIMIT) if limit]
     return lines(counts, costs, place=place, refusal=refusal, limit=min(limits, default=math.inf))
 

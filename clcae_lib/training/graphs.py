@@ -58,7 +58,7 @@ class CudaGraphs:
             self._runs[kind] = self._runs.get(kind, 0) + 1
             placed = {name: to_device(value, self.device).clone() for name, value in inputs.items()}
             if self._runs[kind] <= WARM_UP:
-                return self._aside(step, placed)
+                return self._run_on_side_stream(step, placed)
             self._record(kind, step, placed)
         else:
             for name, place in self._recorded[kind][1].items():
@@ -67,13 +67,13 @@ class CudaGraphs:
         graph.replay()
         return outputs
 
-    def _aside(self, step: Step, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Run a step on a stream of its own."""
-        here, aside = torch.cuda.current_stream(self.device), torch.cuda.Stream(self.device)
-        aside.wait_stream(here)
-        with torch.cuda.stream(aside):
+    def _run_on_side_stream(self, step: Step, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run a step on a separate stream."""
+        here, side = torch.cuda.current_stream(self.device), torch.cuda.Stream(self.device)
+        side.wait_stream(here)
+        with torch.cuda.stream(side):
             outputs = step(**inputs)
-        here.wait_stream(aside)
+        here.wait_stream(side)
         return outputs
 
     def _record(self, kind: Any, step: Step, inputs: dict[str, Tensor]) -> None:

@@ -51,7 +51,7 @@ class _Unpickler(pickle.Unpickler):
         full = f"{module}.{name}"
         if full not in self.names:
             shown = "".join(filter(str.isprintable, full[:100]))
-            raise UnsafeFileError(f"it names {shown}, which does not belong into such a file")
+            raise UnsafeFileError(f"it names {shown}, which weights do not need")
         return self.names[full]
 
     def persistent_load(self, identity: Any) -> Storage:
@@ -96,7 +96,7 @@ class Reader:
             elif name == "MEMOIZE" or name.endswith("PUT"):
                 index = len(memo) if name == "MEMOIZE" else argument
                 if index > count:  # the unpickler allocates memory up to the index
-                    raise UnsafeFileError(f"its instruction {count} asks for place {index} of the memo")
+                    raise UnsafeFileError(f"its instruction {count} uses place {index} of the memo")
                 memo[index] = stack[-1]
             elif name == "MARK":
                 marks.append(len(stack))
@@ -106,7 +106,7 @@ class Reader:
                 _follow(opcode, argument, stack, marks)
             self.left -= work
             if self.left < 0:
-                raise UnsafeFileError(f"it asks for more work than {WORK:,} steps and its size justify")
+                raise UnsafeFileError(f"it needs more work than {WORK:,} steps and its size justify")
 
     def _load_from_bytes(self, data: Any) -> Storage:
         """Return the storage of a tensor in a snapshot, which is a separate torch stream."""
@@ -114,7 +114,7 @@ class Reader:
             raise UnsafeFileError("it reads a tensor from something other than bytes")
         found = self.load_stream(memoryview(data), io.BytesIO(data), inside=True)
         if not isinstance(found, Storage):
-            raise UnsafeFileError("it has something other than numbers where a tensor's belong")
+            raise UnsafeFileError("it has something other than numbers in a tensor")
         return found
 
     def load_stream(self, view: memoryview, file: io.BytesIO | mmap, *, inside: bool = False) -> Any:

@@ -104,7 +104,7 @@ class Resumable:
         if response.status_code != 200 or "html" in response.headers.get("Content-Type", "").lower():
             raise AssetError(_refusal(response))
         if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise AssetError("the server compresses the file, although it was asked not to")
+            raise AssetError("the server compresses the file, although the request forbids it")
         length = response.headers.get("Content-Length", "")
         if not (length.isdecimal() or response.raw.chunked or self.asset.digest):
             raise AssetError("the server does not announce the size, so a lost part would not be noticed")

@@ -1,6 +1,6 @@
 """Painting on the front of the head: eyes, brows, cheeks, mouth, beard and the lines of age.
 
-Both halves of a face are alike, so what exists twice is painted once, over `side` = |u|.
+Both halves of a face are equal, so parts that exist twice are painted once, over `side` = |u|.
 """
 
 import torch
@@ -24,12 +24,12 @@ class Face:
         return self.canvas.edge(distance, self.scale)
 
     def blob(self, du: Tensor, dv: Tensor, width, height) -> Tensor:
-        """Coverage of an ellipse with these half axes around du = dv = 0."""
+        """Return the coverage of an ellipse with these half axes around du = dv = 0."""
         radius = ((du / width) ** 2 + (dv / height) ** 2).clamp(min=1e-6).sqrt()
         return self.edge((1 / radius - 1) * (du * du + dv * dv).sqrt())
 
     def stroke(self, du: Tensor, dv: Tensor, half_length, half_width) -> Tensor:
-        """Coverage of a tapering stroke along u whose centre line is dv = 0."""
+        """Return the coverage of a tapering stroke along u whose centre line is dv = 0."""
         along = 1 - (du / half_length) ** 2
         return self.edge(half_width * along.clamp(min=0).sqrt() - dv.abs()) * (along > 0)
 
@@ -38,7 +38,7 @@ class Face:
 
 
 def paint_eyes(face: Face, v: Values, colours: dict[str, Tensor], lit: Tensor) -> None:
-    """Eyes whose outer corners sink with age and whose lower lids rise with a smile; brows."""
+    """Paint brows, and eyes whose outer corners sink with age and whose lower lids rise with a smile."""
     size = 1 + 0.19 * v["eye_size"]
     upper = 0.122 * size * (0.16 + 1.0 * v["eye_open"])
     lower = 0.108 * size * (0.25 + 0.75 * v["eye_open"]) * (1 - 0.62 * v.happy)
@@ -67,7 +67,7 @@ def paint_eyes(face: Face, v: Values, colours: dict[str, Tensor], lit: Tensor) -
 
 
 def paint_cheeks(face: Face, v: Values, colours: dict[str, Tensor], lit: Tensor) -> None:
-    """Blush, and the round cheeks of a smile with the shadow under them."""
+    """Paint blush, and the round cheeks of a smile with the shadow under them."""
     du, dv = face.side - 0.275, face.v + 0.185 - 0.05 * v.happy
     round_ = face.blob(du, dv, 0.115 + 0.02 * v.happy, 0.095 + 0.015 * v.happy)
     under = face.blob(du, dv + 0.035, 0.125, 0.10) * v.happy * 0.45
@@ -79,7 +79,7 @@ def paint_cheeks(face: Face, v: Values, colours: dict[str, Tensor], lit: Tensor)
 
 
 def paint_age(face: Face, v: Values, colours: dict[str, Tensor], lit: Tensor) -> None:
-    """Lines on the forehead and beside the eyes, bags, folds beside the mouth, hollow cheeks."""
+    """Paint lines on the forehead and next to the eyes, bags, folds next to the mouth, hollow cheeks."""
     u, side = face.u, face.side
     line = face.stroke(u, face.v - 0.345 + 0.12 * u * u, 0.27, 0.020)
     line = torch.maximum(line, face.stroke(u, face.v - 0.425 + 0.12 * u * u, 0.22, 0.020))
@@ -103,7 +103,7 @@ def paint_beard(face: Face, v: Values, colours: dict[str, Tensor], lit: Tensor) 
 
 
 def paint_mouth(face: Face, v: Values, colours: dict[str, Tensor], lit: Tensor) -> None:
-    """Lips around an opening with teeth; the corners rise and part with a smile."""
+    """Paint lips around an opening with teeth; a smile raises and widens the corners."""
     du = face.u / v.mouth_w
     square = du * du
     profile = (1 - square).clamp(min=0)

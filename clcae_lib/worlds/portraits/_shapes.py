@@ -17,7 +17,7 @@ ZOOM = 1.3
 
 
 def clip01(x: Tensor) -> Tensor:
-    """`x` limited to [0, 1]."""
+    """Return `x` limited to [0, 1]."""
     return x.clamp(0.0, 1.0)
 
 
@@ -27,13 +27,13 @@ def per_image(values: Tensor) -> Tensor:
 
 
 def smoothstep(x: Tensor, low, high) -> Tensor:
-    """0 below `low`, 1 above `high`, a cubic between."""
+    """Return 0 below `low`, 1 above `high`, and a cubic between."""
     t = clip01((x - low) / (high - low))
     return t * t * (3 - 2 * t)
 
 
 def rotation(yaw: Tensor, pitch: Tensor) -> Tensor:
-    """Rotation matrices `[n, 3, 3]` from head to world; angles in radians `[n]`."""
+    """Return rotation matrices `[n, 3, 3]` from head to world; angles are in radians, `[n]`."""
     zero, one = torch.zeros_like(yaw), torch.ones_like(yaw)
     cy, sy, cp, sp = yaw.cos(), yaw.sin(), pitch.cos(), pitch.sin()
     turn = torch.stack([cy, zero, sy, zero, one, zero, -sy, zero, cy], -1).view(-1, 3, 3)
@@ -63,11 +63,11 @@ class Canvas:
         self.depth = torch.full((n, resolution, resolution), -9.0, device=device)
 
     def edge(self, distance: Tensor, scale=1.0) -> Tensor:
-        """Coverage from a signed distance (positive inside); `scale` widens the edge."""
+        """Return the coverage from a signed distance (positive inside); `scale` widens the edge."""
         return clip01(0.5 + distance / (self.pixel * scale))
 
     def paint(self, colour: Tensor, coverage: Tensor, z: Tensor | None = None) -> None:
-        """Paint over what is there; with `z`, only where it is nearer."""
+        """Paint over the image; with `z`, only where `z` is nearer than the last paint."""
         if z is not None:
             coverage = coverage * clip01((z - self.depth) * 40 + 0.5)
             self.depth = torch.where(coverage > 0.5, z, self.depth)
@@ -82,7 +82,7 @@ class Canvas:
         profile: Callable[[Tensor], Tensor] | None = None,
         far: bool = False,
     ) -> Hit:
-        """Cast the rays at an ellipsoid.
+        """Return the points at which the rays meet an ellipsoid.
 
         Args:
             centre: `[n, 3]` in world coordinates.
@@ -117,7 +117,7 @@ class Canvas:
 
 
 def _normal(local, inverse, narrow: Tensor, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Unit normals in the world of the points `local` of an ellipsoid."""
+    """Return unit normals, in the world, of the points `local` of an ellipsoid."""
     g = [
         local[0] * (inverse[0] * narrow) ** 2,
         local[1] * inverse[1] ** 2,

@@ -1,4 +1,4 @@
-"""Lengths, positions and colours that a portrait's factors stand for, and its light."""
+"""Lengths, positions, colours and light of a portrait, computed from its factors."""
 
 import torch
 from torch import Tensor
@@ -49,16 +49,16 @@ class Values:
         return self._factors[:, INDEX[name]]
 
     def profile(self, low: Tensor) -> Tensor:
-        """Width of the lower half of the head: a jaw that tapers, cheeks that sag with age."""
+        """Return the width of the lower half of the head: a tapering jaw, cheeks that sag with age."""
         return 1 - low * (self.taper - self.jowl * (1 - low))
 
     def in_world(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-        """World coordinates `[n, 3]` of points of the head's frame."""
+        """Return world coordinates `[n, 3]` of points in the head's frame."""
         point = torch.stack([x.reshape(-1), y.reshape(-1), z.reshape(-1)], 1)
         return (self.turn @ point.unsqueeze(2)).squeeze(2) + self.centre
 
     def on_surface(self, x: Tensor, y: Tensor) -> Tensor:
-        """World coordinates `[n, 3]` of the front surface of the head at (x, y) of its frame."""
+        """Return world coordinates `[n, 3]` of the front surface of the head at (x, y) of its frame."""
         narrow = self.profile(clip01(-y / self.b) ** 2)
         rest = 1 - (y / self.b) ** 2 - (x / (self.a * narrow)) ** 2
         return self.in_world(x, y, self.c * narrow * rest.clamp(min=0).sqrt())
@@ -69,14 +69,14 @@ def rgb(values: list[list[float]], device: torch.device) -> Tensor:
 
 
 def _blend(stops: Tensor, t: Tensor) -> Tensor:
-    """Colour `[n, 3, 1, 1]` at `t` in [0, 1] along evenly spaced colour stops."""
+    """Return the colour `[n, 3, 1, 1]` at `t` in [0, 1] along evenly spaced colour stops."""
     position = clip01(t.view(-1)) * (len(stops) - 1)
     low = position.floor().clamp(max=len(stops) - 2).long()
     return torch.lerp(stops[low], stops[low + 1], (position - low).unsqueeze(1)).view(-1, 3, 1, 1)
 
 
 def palette(v: Values) -> dict[str, Tensor]:
-    """The colours of each portrait, `[n, 3, 1, 1]` in [0, 1]."""
+    """Return the colours of each portrait, `[n, 3, 1, 1]` in [0, 1]."""
     d = v.device
     skin = _blend(
         rgb([[0.99, 0.85, 0.76], [0.90, 0.69, 0.54], [0.66, 0.45, 0.32], [0.44, 0.29, 0.21]], d),
@@ -104,7 +104,7 @@ def palette(v: Values) -> dict[str, Tensor]:
 
 
 def light(v: Values, hit: Hit) -> Tensor:
-    """Brightness `[n, 1, R, R]`: softened Lambert, from flat to hard light."""
+    """Return the brightness `[n, 1, R, R]`: softened Lambert, from flat to hard light."""
     azimuth = v["light_azimuth"] * (65 * torch.pi / 180)
     direction = (0.86 * azimuth.sin(), torch.full_like(azimuth, 0.51), 0.86 * azimuth.cos())
     lambert = sum(n * d for n, d in zip(hit.normal, direction, strict=True))
