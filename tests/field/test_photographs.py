@@ -110,7 +110,7 @@ def test_47_a_folder_of_folders_names_them(tmp_path, places):  # noqa: F811
     options = ["--images", tmp_path / "album", "--generator", tmp_path / "g.safetensors"]
     done = call("world", "add", "w", *options)
     assert done.exit_code == 2
-    assert "say --recursive" in done.output
+    assert "add --recursive" in done.output
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ def test_the_middle_of_an_image_that_is_square_already():
 
 
 def test_no_face():
-    with pytest.raises(LandmarksError, match="within a pixel"):
+    with pytest.raises(LandmarksError, match="less than a pixel apart"):
         align(Landmarks(torch.ones(5, 2)), (100, 100), side=64)
     with pytest.raises(LandmarksError, match="outside the image"):
         align(Landmarks(FIVE + 500), (100, 100), side=64)
