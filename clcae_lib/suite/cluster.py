@@ -64,8 +64,8 @@ def gpu_names(visible: str | None, count: int) -> list[str]:
     """Return the GPUs that this process was given, each as `CUDA_VISIBLE_DEVICES` names it.
 
     `visible` is the value of that variable: indices, UUIDs or MIG names; None if it is not set. `count` is
-    the number of GPUs that torch finds. CUDA ignores an unknown name and all names after it. Of several MIG
-    names it uses only the first, so all of them are returned.
+    the number of GPUs that torch finds. CUDA ignores an unknown name and all names after it. A process
+    uses only the first of several MIG names, so `count` is then too small, and all names are returned.
     """
     if visible is None or not count:
         return [str(index) for index in range(count)]
