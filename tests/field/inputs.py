@@ -138,8 +138,8 @@ REFUSED: dict[str, tuple[Make, str]] = {
         lambda p: snapshot(p, {"synthesis.input.freqs": torch.zeros(4, 2), "mapping.w_avg": MEAN}),
         "StyleGAN3",
     ),
-    "22 lfs.pt": (lambda p: text(p, LFS), "pointer of Git LFS.*git lfs pull"),
-    "22 lfs.safetensors": (lambda p: text(p, LFS), "pointer of Git LFS.*git lfs pull"),
+    "22 lfs.pt": (lambda p: text(p, LFS), "Git LFS pointer.*git lfs pull"),
+    "22 lfs.safetensors": (lambda p: text(p, LFS), "Git LFS pointer.*git lfs pull"),
     "23 drive.pt": (lambda p: text(p, DRIVE), "web page.*quota"),
 }
 

@@ -85,7 +85,7 @@ def test_every_image_and_space_is_a_row_with_its_origin(judges, monkeypatch):
     means = frame.groupby("space")[["mse", "ms_ssim", "perceptual", "identity"]].mean()
     assert means.loc["f"].tolist() == pytest.approx([0, 1, 0, 1], abs=1e-5)
     assert means.loc["w_plus", "mse"] == pytest.approx((0.1 * STD / SCALE).square().mean().item(), rel=1e-4)
-    with pytest.raises(ValueError, match="each one needed once"):
+    with pytest.raises(ValueError, match="give one different name"):
         records(judges, image_ids=["a"] * 5)
 
 

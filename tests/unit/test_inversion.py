@@ -67,5 +67,5 @@ def test_what_is_missing_is_explained(generator):
     assert found[0].feature is None
     with pytest.raises(ValueError, match="space='f': this inversion can be decoded from 'w', 'w_plus'"):
         found.decode(generator, "f")
-    with pytest.raises(ValueError, match="images: there are none"):
+    with pytest.raises(ValueError, match="images: none were given"):
         Inversion.cat([])

@@ -385,7 +385,7 @@ def test_what_is_written_wrongly_never_takes_its_place(write, tmp_path, monkeypa
         return real(path, tensors | {"w_avg": tensors["w_avg"] + 1}, **options)
 
     monkeypatch.setattr(checkpoints, "save_weights", careless)
-    with pytest.raises(WeightsError, match="w_avg was not written as it should be"):
+    with pytest.raises(WeightsError, match="w_avg was not written correctly"):
         convert_file(source, target)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["official.pt"]
 

@@ -169,7 +169,7 @@ def test_moco_leaves_its_head_and_its_key_encoder_out(tmp_path):
 def test_the_official_pair_is_an_alignment(tmp_path):
     generator = tiny_inversion().decoder.eval()
     pair = PublishedImageEncoder(64, dim=DIM, **BODY).eval(), PublishedLatentEncoder(DIM).eval()
-    with pytest.raises(WeightsError, match="has to hold the official"):
+    with pytest.raises(WeightsError, match="must hold the official"):
         load_contrastive(tmp_path, generator)
     written(tmp_path / "b.pt", {"state_dict": pair[0].state_dict()})
     written(tmp_path / "a.pt", state(pair[1], "module."), _use_new_zipfile_serialization=False)

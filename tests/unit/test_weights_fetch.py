@@ -225,7 +225,7 @@ def test_links_are_not_written_through(server, fetcher, folder, tmp_path):
     (folder / f"{NAME}.part").symlink_to(tmp_path / "victim")
     (tmp_path / "linked").symlink_to("/")
     server.serve("/a", whole(CONTENT))
-    refused(fetcher(place="linked/weights.pt"), "behind a link out of .*: remove the link")
+    refused(fetcher(place="linked/weights.pt"), "behind a link to a place outside of .*: remove the link")
     assert fetcher().fetch("weights")[1]
     assert (tmp_path / "victim").read_bytes() == CONTENT[:STEP]
     assert not (folder / NAME).is_symlink()
@@ -291,7 +291,7 @@ def test_what_no_program_can_fetch_is_named_and_taken_when_it_is_there(fetcher, 
     (folder / NAME).write_bytes(CONTENT)
     assert unknown.fetch("weights") == (folder / NAME, False)
     (folder / "odd").mkdir()
-    with pytest.raises(AssetError, match="is a folder where a file belongs"):
+    with pytest.raises(AssetError, match="is a folder instead of a file"):
         fetcher(place="world/odd").fetch("weights")
 
 

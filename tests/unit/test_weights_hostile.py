@@ -316,7 +316,7 @@ CONTENTS = {
     "empty": (b"", "is empty; fetch it again"),
     "text": (b"Hello, this is not a pickle.\nReally.\n", "is text instead of weights; fetch it again"),
     "page": (b"\n<!DOCTYPE html><html><title>Google Drive - Quota</title>", "is a web page"),
-    "pointer": (b"version https://git-lfs.github.com/spec/v1\noid", "is a pointer of Git LFS.*git lfs pull"),
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\noid", "is a Git LFS pointer.*git lfs pull"),
     "noise": (bytes(range(255, 0, -1)), "is text instead|is damaged|is not a weights file"),
     "frame": (b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f}", r"is damaged \(.*\); fetch it again"),
     "zip": (b"PK\x03\x04 and nothing more", r"is damaged \(.*\); fetch it again"),

@@ -110,7 +110,7 @@ def test_lists_of_names_in_place_of_shares(album):
     with pytest.raises(WorldError, match="'validation'"):
         world.images("validation")
     (folder / "b.txt").write_text("p03.jpg\n")
-    with pytest.raises(WorldError, match="share nothing"):
+    with pytest.raises(WorldError, match="must be disjoint"):
         get_world("own").images("train")
     (folder / "b.txt").write_text("../p03.jpg\n")
     with pytest.raises(WorldError, match="not a usable photograph"):
