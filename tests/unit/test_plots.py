@@ -187,7 +187,7 @@ def test_every_curve_is_named_in_its_colour_in_one_legend():
     for axis in figure.axes:
         assert [line.get_color() for line in axis.lines] == [PALETTE[0], PALETTE[1]]
     many = pd.concat([table.assign(method=str(i)) for i in range(len(PALETTE) + 1)])
-    with pytest.raises(ValueError, match="choose some"):
+    with pytest.raises(ValueError, match="choose fewer"):
         show_method_curves(many, x="x", measures={"up": "rises"})
 
 
