@@ -127,7 +127,7 @@ def test_methods_are_compared_at_equal_response():
     missed = at_equal_response(weak, by=["method"], n=20).iloc[0]
     assert missed["reached"] == 0
     assert missed[["leakage", "leakage_low"]].isna().all()
-    with pytest.raises(ValueError, match="rise"):
+    with pytest.raises(ValueError, match="rising"):
         measure_curve(bench, {}, strengths=[1, 0.5])
 
 
