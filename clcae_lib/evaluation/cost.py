@@ -71,9 +71,8 @@ def peak_memory(invert: Invert, images: Float[Tensor, "n 3 h w"]) -> float:
         return (torch.cuda.max_memory_allocated(images.device) - held) / 1e6
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(
-            0
-        )  # else the call would reuse memory that was freed before (glibc only)
+        # Else the call would reuse memory that was freed before (glibc only).
+        ctypes.CDLL(None).malloc_trim(0)
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the peak
         held = _resident("VmRSS")

@@ -36,8 +36,7 @@ def at_equal_response(
 
     Returns:
         One row for each group: `by`, `response`, `strength`, `reached` (the share of resamples that reached
-            the
-        response; intervals are over those), `images`, and for each of `READ` its value, `..._low`,
+        the response; intervals are over those), `images`, and for each of `READ` its value, `..._low`,
         `..._high`.
 
     Raises:

@@ -208,8 +208,7 @@ class Studio:
         """Return the codes after mixing, truncation and edits.
 
         They decode to the image: from "f" if there is a feature, else from "w_plus". In the space "w", the
-            rows
-        of `w_plus` start as copies of `w`.
+        rows of `w_plus` start as copies of `w`.
         """
         codes = self._edited(state)
         styles = codes.styles if codes.styles.any() else None
