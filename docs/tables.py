@@ -60,12 +60,6 @@ ATTENTION = "attention raises the PSNR of W+; its edits are not farther from the
 FEATURE = "F adds fidelity; its edits are not farther from the truth"
 CLAIMS = {ALIGNMENT: "no_alignment", ATTENTION: "w_plus_pyramid", FEATURE: "feature_off"}
 """Claims of the paper, named by what is tested, and the variant without the part."""
-FORMER = {
-    "alignment in W improves w": ALIGNMENT,
-    "attention improves W+ at equal editability": ATTENTION,
-    "F adds fidelity without losing the edit": FEATURE,
-}
-"""Names of the same claims in results that were committed before the names said what is tested."""
 
 
 @cache
@@ -163,7 +157,7 @@ def fewest(metric_name: str, ablation: str = LONG) -> int:
 def verdicts() -> pd.Series:
     """Return the verdict of notebook 06 on each claim of the paper."""
     table = pd.read_csv(REFERENCE / "06_ablation_report" / "paper.csv")
-    return table.assign(claim=table["claim"].replace(FORMER)).set_index("claim")["verdict"]
+    return table.set_index("claim")["verdict"]
 
 
 def length(ablation: str) -> str:
