@@ -96,7 +96,7 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
+        x, weight = (saved.to(grad.dtype) for saved in ctx.saved_tensors)  # autocast is over
         stride, padding = ctx.stride, ctx.padding
         if torch.is_grad_enabled():
             spare = x.shape[2] + 2 * padding - weight.shape[2] - stride * (grad.shape[2] - 1)
@@ -148,9 +148,6 @@ class EqualConv2d(nn.Module):
         """Return `gain` times the convolution of `x` plus bias."""
         weight = self.weight * (self.scale * gain)
         bias = None if bias is None else bias * gain
-        if torch.is_autocast_enabled(x.device.type):
-            dtype = torch.get_autocast_dtype(x.device.type)
-            x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
         return _Convolution.apply(x, weight, bias, self.stride, self.padding)
 
 
