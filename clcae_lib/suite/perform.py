@@ -106,11 +106,15 @@ def _finish(job: Job, staging: Path, target: Path) -> None:
     executed, folder = staging / job.path.name, job.path.parent
     if executed.is_file():
         text = executed.read_text(encoding="utf-8").replace(_shown(staging), _shown(target))
+        docs, figures = (
+            Path(os.path.relpath(place, target)).as_posix()
+            for place in (folder.parent / "docs", folder / "figures")
+        )
+        text = text.replace("](../docs/", f"]({docs}/")
         html = to_html(nbformat.reads(text, as_version=4), str(folder))
         html = re.sub(r'href="(\d\d\w+)\.ipynb"', r'href="../\1/\1.html"', html)
         executed.with_suffix(".html").write_text(html, encoding="utf-8")
-        away = Path(os.path.relpath(folder / "figures", target)).as_posix()
-        executed.write_text(text.replace("](figures/", f"]({away}/"), encoding="utf-8")
+        executed.write_text(text.replace("](figures/", f"]({figures}/"), encoding="utf-8")
 
 
 def _keep_failed(job: Job, staging: Path, target: Path, failed: Path, error: NotebookError) -> None:

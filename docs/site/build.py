@@ -28,6 +28,7 @@ def gather() -> None:
     shutil.copytree(reference, SOURCE / "results" / "reference", ignore=without)
     for executed in sorted((reference / "notebooks").glob("*.ipynb")):
         text = executed.read_text(encoding="utf-8").replace("](../../../notebooks/figures/", "](figures/")
+        text = text.replace("](../../../docs/", "](../docs/")
         (SOURCE / "notebooks" / executed.name).write_text(text, encoding="utf-8")
     for page in (ROOT / "docs" / "site").glob("*.md"):
         shutil.copyfile(page, SOURCE / page.name)

@@ -36,11 +36,11 @@ DIAGRAM = '<svg xmlns="http://www.w3.org/2000/svg"/>'
 
 
 def show_diagram(path):
-    """Let a notebook end with a link to another one, and a diagram from the folder beside it."""
+    """Let a notebook end with links to another one and to a page, and a diagram from the folder beside it."""
     (path.parent / "figures").mkdir()
     (path.parent / "figures" / "line.svg").write_text(DIAGRAM)
     node = nbformat.read(path, as_version=4)
-    node.cells.append(nbformat.v4.new_markdown_cell("[Next](02_b.ipynb)."))
+    node.cells.append(nbformat.v4.new_markdown_cell("[Next](02_b.ipynb), [more](../docs/more.md)."))
     node.cells.append(nbformat.v4.new_markdown_cell("![A line.](figures/line.svg)"))
     nbformat.write(node, path)
 
@@ -96,6 +96,7 @@ def test_a_run_leaves_report_table_images_and_copies(suite, capsys):
     html = (summary.folder / "01_a" / "01_a.html").read_text()
     assert base64.b64encode(DIAGRAM.encode()).decode() in html
     assert 'href="../02_b/02_b.html"' in html
+    assert 'href="../../../docs/more.md"' in html
     assert not list(summary.folder.glob(".*")), "nothing temporary is left"
     log = (summary.folder / "run.log").read_text()
     assert " device cpu: " in log.splitlines()[0]
