@@ -105,7 +105,9 @@ def _finish(job: Job, staging: Path, target: Path) -> None:
     """Write final paths into the executed copy, and write its HTML, with links to the others' HTML."""
     executed, folder = staging / job.path.name, job.path.parent
     if executed.is_file():
-        text = executed.read_text(encoding="utf-8").replace(_shown(staging), _shown(target))
+        text = executed.read_text(encoding="utf-8")
+        for written in (str(staging), _shown(staging)):  # absolute first: it contains the other
+            text = text.replace(written, _shown(target))
         docs, figures = (
             Path(os.path.relpath(place, target)).as_posix()
             for place in (folder.parent / "docs", folder / "figures")

@@ -40,6 +40,7 @@ def show_diagram(path):
     (path.parent / "figures").mkdir()
     (path.parent / "figures" / "line.svg").write_text(DIAGRAM)
     node = nbformat.read(path, as_version=4)
+    node.cells.append(nbformat.v4.new_code_cell("import os; os.path.abspath(output_dir + '/x.csv')"))
     node.cells.append(nbformat.v4.new_markdown_cell("[Next](02_b.ipynb), [more](../docs/more.md)."))
     node.cells.append(nbformat.v4.new_markdown_cell("![A line.](figures/line.svg)"))
     nbformat.write(node, path)
@@ -90,6 +91,7 @@ def test_a_run_leaves_report_table_images_and_copies(suite, capsys):
         assert (summary.folder / "01_a" / file).is_file(), file
     executed = nbformat.read(summary.folder / "01_a" / "01_a.ipynb", as_version=4)
     assert '"results/quick/01_a"' in "".join(cell.source for cell in executed.cells)
+    assert "'results/quick/01_a/x.csv'" in executed.cells[-3].outputs[0]["data"]["text/plain"]
     assert (
         summary.folder / "01_a" / executed.cells[-1].source[len("![A line.](") : -1]
     ).read_text() == DIAGRAM
