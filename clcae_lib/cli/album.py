@@ -37,7 +37,6 @@ class Album:
 
     Args:
         world: the world that cuts photographs; its judges measure if they are installed.
-        inverter: the inverter that finds the codes.
         made_by: files of weights that the result depends on.
         spaces: spaces that are decoded to images: `w`, `w_plus`, `f`.
         method: name of the inverter's method.

@@ -39,13 +39,8 @@ def expand_lists(
     """Return arguments with `--only 01 02` replaced by `--only 01 --only 02`, which the parser needs.
 
     A list of whole numbers ends at the first other value. If positional arguments are missing, the last
-    values of lists of texts are used for them, but never the first value of a list.
-
-    Args:
-        arguments: those of the command.
-        lists: the options that have several values, and whether the values are whole numbers.
-        valued: other options that have a value.
-        positional: number of positional arguments that the command needs.
+    values of lists of texts are used for them, but never the first value of a list. `lists` is such as
+    `_LISTS`; `valued` are the other options with a value, `positional` is the number of other arguments.
     """
     expanded: list[str] = []
     spare: list[int] = []

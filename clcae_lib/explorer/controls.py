@@ -80,11 +80,9 @@ def find_controls(
     InterFaceGAN, SeFa or GANSpace (of these two, the first components).
 
     Args:
-        world: the world; without an attribute regressor it has only components and its folder's files.
         generator: the world's own, if it is loaded already.
         factors: factors that get a named direction; a choice of the world's state factors if None.
         samples: number of codes that each method uses.
-        device: device of the networks.
         report: called with a sentence for each file of directions that cannot be used.
 
     Raises:

@@ -18,6 +18,7 @@ from clcae_lib.explorer.studio import Frame, Studio
 from clcae_lib.explorer.uploads import as_png
 
 MAX_FRAMES = 120
+_MILLISECONDS = 80
 _TEMPLATE = """\
 from clcae_lib.explorer import State, Studio
 
@@ -35,11 +36,11 @@ def png(frame: Frame) -> bytes:
     return as_png(frame.after)
 
 
-def gif(studio: Studio, state: State, *, frames: int = 24, milliseconds: int = 80) -> bytes:
+def gif(studio: Studio, state: State, *, frames: int = 24) -> bytes:
     """Return an endless animation, forward and backward, as a GIF file.
 
     It shows the range of the strip's control; without a strip, the way from no edits to all of them. There
-    are `frames` images (2 to 120, else a ValueError) in each direction, each shown for `milliseconds`.
+    are `frames` images (2 to 120, else a ValueError) in each direction, each shown for 80 ms.
     """
     if not 2 <= frames <= MAX_FRAMES:
         raise ValueError(f"frames must be 2 to {MAX_FRAMES}, not {frames}")
@@ -50,7 +51,7 @@ def gif(studio: Studio, state: State, *, frames: int = 24, milliseconds: int = 8
         sweep = [state.with_edit(state.strip, (2 * t - 1) * state.strip_range) for t in shares]
     there = [Image.fromarray(studio.image(s)) for s in sweep]
     file, others = io.BytesIO(), [*there[1:], *there[-2:0:-1]]
-    there[0].save(file, "GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)
+    there[0].save(file, "GIF", save_all=True, append_images=others, duration=_MILLISECONDS, loop=0)
     return file.getvalue()
 
 

@@ -92,11 +92,8 @@ class Studio:
     `Studio.open` makes one. A request for something that the world does not have raises an ExplorerError.
 
     Args:
-        world: the world shown.
-        generator: the world's generator, on the device.
         controls: the sliders by key, see `find_controls`.
         left_out: why files of directions give no slider, a sentence each.
-        device: device of the networks.
 
     Attributes:
         methods: presets of encoders that the world has weights of.
@@ -146,8 +143,7 @@ class Studio:
         """Return the studio of a world, in a second; a minute if directions must be found first.
 
         Args:
-            world: the world shown, or its name; it must have a generator.
-            device: device of the networks.
+            world: the world, or its name; it must have a generator.
             samples: number of codes that directions are found from, if they must be found first.
         """
         world, device, left_out = get_world(world), resolve_device(device), []

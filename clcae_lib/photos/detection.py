@@ -49,12 +49,12 @@ def detect_faces(image: Image.Image) -> list[Landmarks]:
     size = (max(1, round(image.width * shrink)), max(1, round(image.height * shrink)))
     small = image.resize(size, Image.Resampling.LANCZOS) if shrink < 1 else image
     pixels = np.asarray(small.convert("RGB"))
-    boxes, scores, _ = find.run(pixels, 1, _SURE)
+    boxes = find.run(pixels, 1, _SURE)[0]
     scale = torch.tensor([image.width / size[0], image.height / size[1]], dtype=torch.float64)
     faces = []
-    for box, score in zip(boxes, scores, strict=True):
+    for box in boxes:
         points = [(point.x + 0.5, point.y + 0.5) for point in mark(pixels, box).parts()]
-        faces.append(Landmarks(torch.tensor(points, dtype=torch.float64) * scale, min(1.0, score)))
+        faces.append(Landmarks(torch.tensor(points, dtype=torch.float64) * scale))
     return by_size(faces)
 
 

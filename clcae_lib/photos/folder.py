@@ -1,7 +1,7 @@
 """List the photographs in a folder, and the reason for each file that cannot be used."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -68,10 +68,22 @@ def list_files(folder: Path | str, *, recursive: bool = False) -> tuple[list[Pat
     Raises:
         PhotoError: `folder` is not a folder, or may not be read.
     """
-    folder = Path(folder)
-    refused: list[Refusal] = []
-    found = sorted(_files(folder, recursive, refused), key=lambda path: path.relative_to(folder).parts)
-    return found, refused
+    folder, found, refused = Path(folder), list[Path](), list[Refusal]()
+    if not os.path.isdir(folder):  # also False for a folder without read permission
+        raise PhotoError(f"{shown(folder)} is not a folder; name one that holds photographs.")
+
+    def unreadable(error: OSError) -> None:
+        place = Path(error.filename)
+        sentence = f"{shown(place)} cannot be read ({error.strerror}); change its permissions."
+        if place == folder:
+            raise PhotoError(sentence) from error
+        refused.append(Refusal(place, sentence))
+
+    for place, folders, names in os.walk(folder, onerror=unreadable):
+        folders[:] = [name for name in folders if recursive and not _left_out(name)]
+        written = _written(set(names))
+        found += [Path(place) / name for name in names if not _left_out(name) and name not in written]
+    return sorted(found, key=lambda path: path.relative_to(folder).parts), refused
 
 
 def none_usable(folder: Path | str, refused: Sequence[Refusal] = ()) -> str:
@@ -97,24 +109,6 @@ def has_header(path: Path) -> bool:
         return bool(check_image(path))
     except PhotoError:
         return False
-
-
-def _files(folder: Path, recursive: bool, refused: list[Refusal]) -> Iterator[Path]:
-    """Yield every file that is not left out; append folders that cannot be read to `refused`."""
-    if not os.path.isdir(folder):  # also False for a folder without read permission
-        raise PhotoError(f"{shown(folder)} is not a folder; name one that holds photographs.")
-
-    def unreadable(error: OSError) -> None:
-        place = Path(error.filename)
-        sentence = f"{shown(place)} cannot be read ({error.strerror}); change its permissions."
-        if place == folder:
-            raise PhotoError(sentence) from error
-        refused.append(Refusal(place, sentence))
-
-    for place, folders, names in os.walk(folder, onerror=unreadable):
-        folders[:] = [name for name in folders if recursive and not _left_out(name)]
-        written = _written(set(names))
-        yield from (Path(place) / name for name in names if not _left_out(name) and name not in written)
 
 
 def _written(names: set[str]) -> set[str]:

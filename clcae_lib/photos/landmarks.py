@@ -38,14 +38,12 @@ class Landmarks:
 
     Attributes:
         points: five or 68 points, float64, in pixels.
-        score: confidence of a detector, 0 to 1; 1 for points set by hand.
 
     Raises:
         LandmarksError: another number of points, or one that is not finite.
     """
 
     points: Float[Tensor, "n 2"]
-    score: float = 1.0
 
     def __post_init__(self) -> None:
         points = torch.as_tensor(self.points, dtype=torch.float64)

@@ -98,7 +98,6 @@ def decode_image(data: bytes, *, name: str, limits: Limits = LIMITS, profile: bo
     of an animation the first frame is returned.
 
     Args:
-        data: the content.
         name: the file's name in messages.
         limits: sizes, which are checked before anything is decoded.
         profile: whether an embedded colour profile is used; the published code ignores it.

@@ -8,7 +8,6 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,6 @@ from clcae_lib.evaluation import (
 from clcae_lib.files import atomic_path, sha256
 from clcae_lib.inversion import METHODS, ClcaeInverter, Inverter, make_inverter
 from clcae_lib.plots import show_grid
-from clcae_lib.provenance import commit, device_text, versions
 from clcae_lib.suite.collect import provenance_rows, sweep_tables
 from clcae_lib.suite.guests import CheckedInverter, find_checked, load_guest
 from clcae_lib.suite.record import Record, Recorder, SuiteError
@@ -54,6 +52,7 @@ PROTOCOL = 2
 """Version of the measures; it is increased when they change."""
 INVERSION = FIDELITY | CODES | DETAILS | SETS
 COST = ("relative", "peak_mb", "parameters", "images_seen")
+_ORIGIN = ("device", "commit", "versions", "seconds", "started", "profile")
 
 
 @dataclass(frozen=True)
@@ -323,14 +322,13 @@ def _write(
     if faces:
         figure = show_grid(list(faces.values()), list(faces), size=1.0)
         recorder.figure(figure, "faces", caption="Reconstructions, and edits of yaw.", headline=True)
-    seconds, when = round(time.time() - started, 1), datetime.now(UTC).isoformat(timespec="seconds")
     parameters = {"seed": 0, "world": bench.world.name, "name": name, **facts, **asdict(bench.sizes)}
-    origin = {"device": device_text("cpu"), "commit": commit(), "versions": versions(), "seconds": seconds}
-    origin |= {"started": when, "profile": "bench"}
-    record = Record(notebook="bench", key=bench.version, parameters=parameters, **origin)
+    run = {"notebook": "bench", "profile": "bench", "key": bench.version, "parameters": parameters}
+    record = Record.of_run(started, device="cpu", **run)
     about = f"{name} on version {bench.version} of the bench"
-    outcome = Outcome(notebook="bench", state="done", seconds=seconds, reason=remark)
+    outcome = Outcome(notebook="bench", state="done", seconds=record.seconds, reason=remark)
     record.write(folder / "bench")
+    origin = {fact: getattr(record, fact) for fact in _ORIGIN}
     row = rows.iloc[[0]].drop(columns="origin").assign(bench=bench.version, **parameters, **origin)
     with atomic_path(folder / "row.csv") as partial:
         row.rename_axis("variant").to_csv(partial)

@@ -76,8 +76,8 @@ def ablation_runs(output_dir: str | Path) -> pd.DataFrame:
     committed runs of fewer steps and more variants, "sweep" for this machine's sweep, "live" for the current
     run's ablation, whose folder is next to `output_dir`, the report notebook's output folder.
     """
-    folders = {origin: _sweep_folders(name)["reference"] for origin, name in COMMITTED.items()}
-    folders["sweep"] = _sweep_folders("ablations")["sweep"]
+    folders = {origin: _sweep_folder("reference", name) for origin, name in COMMITTED.items()}
+    folders["sweep"] = _sweep_folder("sweep", "ablations")
     there = {origin: folder for origin, folder in folders.items() if (folder / "runs.csv").is_file()}
     frames = [read_runs(folder).assign(origin=origin) for origin, folder in there.items()]
     own = paths.root() / Path(output_dir).parent / "05_metric_ablations"
@@ -94,14 +94,13 @@ def sweep_tables(name: str, *, origins: Sequence[str] = ("sweep", "reference")) 
     Each has the column `origin`, "sweep" or "reference"; the first of `origins` with tables is used. The
     result may be empty.
     """
-    folders = _sweep_folders(name)
-    for origin in [origin for origin in origins if origin in folders]:
-        found = [path for path in sorted(folders[origin].glob("*.parquet")) if path.stem != "runs"]
+    for origin in origins:
+        files = sorted(_sweep_folder(origin, name).glob("*.parquet"))
+        found = [path for path in files if path.stem != "runs"]
         if found:
             return {path.stem: pd.read_parquet(path).assign(origin=origin) for path in found}
     return {}
 
 
-def _sweep_folders(name: str) -> dict[str, Path]:
-    results = paths.results_dir()
-    return {"sweep": results / "sweeps" / name, "reference": results / "reference" / "sweeps" / name}
+def _sweep_folder(origin: str, name: str) -> Path:
+    return paths.results_dir() / ("" if origin == "sweep" else origin) / "sweeps" / name

@@ -33,12 +33,8 @@ def job_key(
 ) -> str:
     """Return the key of one run, in hexadecimal.
 
-    Args:
-        job: the notebook and its parameters.
-        code: digest of the library, from `code_digest`.
-        upstream: digest of the results of each notebook that it needs, from `result_digest`.
-        world: digest of the world, from `world_digest`; computed if None.
-        device: the kind of device if results depend on it, else empty.
+    `code`, `upstream` (of the notebooks that it needs) and `world` (computed if None) are digests of this
+    module; `device` is the kind of device if results depend on it, else empty.
     """
     entry, parameters = job.entry, dict(job.parameters)
     folders = {name: parameters[name] for name in entry.folders if parameters.get(name)}

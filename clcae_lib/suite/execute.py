@@ -150,15 +150,16 @@ def execute(
         client.watch = watch
         kernel = {**os.environ, **(environment or {}), faults.FILE: str(fault_file.resolve())}
         node = client.execute(env=kernel, stdout=log, stderr=log)
-        if client.captured is not None:
-            raise _callback_error(client.captured)
+        if (error := client.captured) is not None:
+            reason = f"in a widget's callback: {error.ename}: {error.evalue}"
+            raise NotebookError(reason, details=_plain(error.traceback))
         return node
 
     names = {"engine_name": "clcae", "kernel_name": "python3", "language": "python"}
     log_file, fault_file = (executed.parent / name for name in ("kernel.log", "faults.txt"))
     with tempfile.TemporaryDirectory(prefix="clcae-") as sockets, log_file.open("wb") as log:
         try:
-            node = execute_notebook(
+            execute_notebook(
                 str(notebook),
                 str(executed),
                 parameters=dict(parameters),
@@ -172,7 +173,6 @@ def execute(
             raise NotebookError(f"did not end within {limit:.0f} s", details=str(error)) from error
         except DeadKernelError as error:
             raise NotebookError(f"its kernel died or did not start: {error}", details=str(error)) from error
-    _check_widgets(node)
     if fault_file.is_file():
         text = fault_file.read_text(encoding="utf-8", errors="replace")
         raise NotebookError(text.partition("\n")[0], details=text)
@@ -184,20 +184,6 @@ def _connection(sockets: Path) -> Config:
     longest = len(os.fsencode(file.with_name("kernel-ipc-5")))
     transport = "ipc" if longest <= zmq.IPC_PATH_MAX_LEN else "tcp"
     return Config({"KernelManager": {"transport": transport, "connection_file": str(file)}})
-
-
-def _check_widgets(node: nbformat.NotebookNode) -> None:
-    """Raise the first exception of a widget's callback, which the widget's state stores as an output."""
-    for view in node.metadata.get("widgets", {}).values():
-        for widget in view.get("state", {}).values():
-            for output in widget.get("state", {}).get("outputs", []):
-                if output.get("output_type") == "error":
-                    raise _callback_error(output)
-
-
-def _callback_error(output: Mapping[str, Any]) -> NotebookError:
-    reason = f"in a widget's callback: {output.get('ename')}: {output.get('evalue')}"
-    return NotebookError(reason, details=_plain(output.get("traceback", [])))
 
 
 def _plain(traceback: list[str]) -> str:

@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import traceback
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -21,14 +22,25 @@ def load_ipython_extension(shell: Any) -> None:
     """Watch the kernel of `shell` from now on."""
     for name in ("asyncio", "concurrent.futures", "tornado.application"):
         logging.getLogger(name).addHandler(_OfTasks(logging.ERROR))
-    threading.excepthook = _followed_by(threading.excepthook, lambda args: _note("thread", args.exc_value))
+    show, store = threading.excepthook, Future.set_exception
     unseen: dict[Future[Any], BaseException] = {}
+
+    def in_thread(args: Any) -> None:
+        _note("thread", args.exc_value)
+        show(args)
 
     def set_exception(future: Future[Any], exception: BaseException) -> None:
         unseen[future] = exception
+        store(future, exception)
 
-    def seen(future: Future[Any], *_: Any, **__: Any) -> None:
-        unseen.pop(future, None)
+    def seeing(read: Callable[..., Any]) -> Callable[..., Any]:
+        def both(future: Future[Any], *arguments: Any, **options: Any) -> Any:
+            try:
+                return read(future, *arguments, **options)
+            finally:
+                unseen.pop(future, None)
+
+        return both
 
     def finish() -> None:
         shell.reset(new_session=False)  # asyncio reports a task's exception when the task is collected
@@ -36,9 +48,8 @@ def load_ipython_extension(shell: Any) -> None:
         for error in unseen.values():
             _note("future", error)
 
-    Future.set_exception = _followed_by(Future.set_exception, set_exception)
-    Future.result = _preceded_by(Future.result, seen)
-    Future.exception = _preceded_by(Future.exception, seen)
+    threading.excepthook, Future.set_exception = in_thread, set_exception
+    Future.result, Future.exception = seeing(Future.result), seeing(Future.exception)
     atexit.register(finish)
 
 
@@ -57,21 +68,3 @@ def _note(place: str, error: BaseException | None) -> None:
         )
         with open(os.environ[FILE], "a", encoding="utf-8", errors="replace") as file:
             file.write(text)
-
-
-def _followed_by(function: Any, then: Any) -> Any:
-    def both(*arguments: Any, **options: Any) -> Any:
-        then(*arguments, **options)
-        return function(*arguments, **options)
-
-    return both
-
-
-def _preceded_by(function: Any, first: Any) -> Any:
-    def both(*arguments: Any, **options: Any) -> Any:
-        try:
-            return function(*arguments, **options)
-        finally:
-            first(*arguments)
-
-    return both

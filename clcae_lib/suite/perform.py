@@ -12,7 +12,6 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
@@ -20,7 +19,6 @@ import nbformat
 from filelock import FileLock, Timeout
 
 from clcae_lib import paths
-from clcae_lib.provenance import commit, device_text, versions
 from clcae_lib.suite.execute import Watch, execute
 from clcae_lib.suite.export import to_html
 from clcae_lib.suite.plan import Job, Profile
@@ -55,7 +53,7 @@ def perform(
     # A new name, because the kernel of a killed run may still be writing to the previous folder.
     staging = target.with_name(f".{target.name}.{uuid4().hex[:8]}{_RUNNING}")
     staging.mkdir()
-    started, clock = datetime.now(UTC), time.monotonic()
+    began = time.time()
     try:
         execute(
             job.path,
@@ -66,17 +64,9 @@ def perform(
             watch=watch,
         )
         check_results(staging)
-        record = Record(
-            notebook=job.name,
-            profile=profile.name,
-            key=key,
-            parameters=dict(job.parameters),
-            started=started.isoformat(timespec="seconds"),
-            seconds=round(time.monotonic() - clock, 1),
-            device=device_text(str(job.parameters["device"])),
-            commit=commit(),
-            versions=versions(),
-        )
+        facts = {"notebook": job.name, "profile": profile.name, "key": key}
+        parameters, device = dict(job.parameters), str(job.parameters["device"])
+        record = Record.of_run(began, device=device, parameters=parameters, **facts)
         _finish(job, staging, target)
         (staging / "kernel.log").unlink(missing_ok=True)
         record.write(staging)

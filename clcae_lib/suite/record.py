@@ -8,7 +8,9 @@ first.
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, SupportsFloat
 
@@ -18,6 +20,7 @@ from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
 from clcae_lib import paths
 from clcae_lib.errors import ClcaeError
 from clcae_lib.files import atomic_path
+from clcae_lib.provenance import commit, device_text, versions
 from clcae_lib.settings import explain
 
 if TYPE_CHECKING:
@@ -90,6 +93,18 @@ class Record(BaseModel, frozen=True):
     device: str
     commit: str
     versions: str
+
+    @classmethod
+    def of_run(cls, began: float, *, device: str, **facts: Any) -> "Record":
+        """Return the record of a run that began at `began` (`time.time()`) and ends now."""
+        return cls(
+            started=datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"),
+            seconds=round(time.time() - began, 1),
+            device=device_text(device),
+            commit=commit(),
+            versions=versions(),
+            **facts,
+        )
 
     def write(self, folder: Path) -> None:
         """Write the record of a complete run into its folder."""
@@ -199,18 +214,6 @@ class Recorder:
         with atomic_path(self.folder / f"{name}.png") as partial:
             figure.savefig(partial, dpi=dpi, bbox_inches="tight", facecolor="white", format="png")
         return self._add(f"{name}.png", caption, headline)
-
-    def image(self, image: Any, name: str, *, caption: str = "", headline: bool = False) -> Path:
-        """Save an image, a `[3, H, W]` tensor in [-1, 1] or a PIL image, as `<name>.png`; return its path."""
-        path = self.folder / f"{name}.png"
-        if hasattr(image, "save"):
-            with atomic_path(path) as partial:
-                image.save(partial, format="PNG")
-        else:
-            from clcae_lib.images import save_image  # imports torch, which takes seconds
-
-            save_image(path, image)
-        return self._add(path.name, caption, headline)
 
     def table(self, frame: "pd.DataFrame", name: str, *, caption: str = "") -> Path:
         """Save a table as `<name>.csv`, linked in the report, and return its path."""

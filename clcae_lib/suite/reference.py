@@ -141,7 +141,7 @@ def check_runs(
     if (results / "runs.csv").is_file():
         names = ["variant", "seed", "metric", "subject", "source"]
         fresh = read_runs(results)
-        stored = _asked(_stored_runs(against, fresh), fresh, variants, seeds)
+        stored = _stored_runs(against, fresh, variants, seeds)
     else:
         names = ["notebook", "metric", "subject", "source"]
         stored, fresh = _read_metrics(against), _read_metrics(results)
@@ -164,27 +164,18 @@ def check_runs(
     return Check(len(headlines), deviations)
 
 
-def _stored_runs(against: Path, fresh: pd.DataFrame) -> pd.DataFrame:
-    """Return the committed ablation with trainings of the same length, or else the main one."""
-    main, *others = [against / "sweeps" / name for name in COMMITTED.values()]
-    stored = [read_runs(folder) for folder in (main, *filter(Path.is_dir, others))]
-    return next((runs for runs in stored if _lengths(runs) & _lengths(fresh)), stored[0])
-
-
-def _lengths(runs: pd.DataFrame) -> set[float]:
-    return set(runs.loc[runs["metric"] == _SETTING, "value"])
-
-
-def _asked(
-    stored: pd.DataFrame, fresh: pd.DataFrame, variants: Sequence[str], seeds: Sequence[int]
+def _stored_runs(
+    against: Path, fresh: pd.DataFrame, variants: Sequence[str], seeds: Sequence[int]
 ) -> pd.DataFrame:
-    if variants or seeds:
-        kept = stored["variant"].isin(variants or stored["variant"]) & stored["seed"].isin(
-            seeds or stored["seed"]
-        )
-        return stored[kept]
-    there = set(zip(fresh["variant"], fresh["seed"], strict=True))
-    return stored[[pair in there for pair in zip(stored["variant"], stored["seed"], strict=True)]]
+    """Return runs of the committed ablation with trainings of the same length, or else of the main one."""
+    lengths = fresh.loc[fresh["metric"] == _SETTING, ["metric", "value"]].drop_duplicates()
+    main, *others = [against / "sweeps" / name for name in COMMITTED.values()]
+    kept = [read_runs(folder) for folder in (main, *filter(Path.is_dir, others))]
+    stored = next((runs for runs in kept if len(runs.merge(lengths))), kept[0])
+    if not (variants or seeds):
+        return stored.merge(fresh[["variant", "seed"]].drop_duplicates())
+    of_variants = stored["variant"].isin(variants) | (not variants)
+    return stored[of_variants & (stored["seed"].isin(seeds) | (not seeds))]
 
 
 def _check_lengths(stored: pd.DataFrame, fresh: pd.DataFrame, names: Sequence[str]) -> None:

@@ -109,14 +109,10 @@ def lines(
     refusal: str = "",
     limit: float = LIMIT,
 ) -> list[str]:
-    """Return the lines of `run_cost`.
+    """Return the lines of `run_cost` from numbers of units, by notebook, and the cost of one unit.
 
-    Args:
-        counts: numbers of units, by notebook.
-        costs: cost of one unit of each kind.
-        place: device that the costs were measured on.
-        refusal: why the device of the run cannot be used here; empty if it can.
-        limit: seconds above which a notebook is named in a warning.
+    `refusal` is why the device of the run cannot be used here, empty if it can; a notebook that takes more
+    than `limit` seconds is named in a warning.
     """
     rate = f"GFLOP/s for {LIMIT / 60:g} min" if refusal else "GFLOP/s"
     shown, over, total = [f"{'notebook':<28}{'TFLOP':>9}{'minutes':>9}  {rate}"], [], Cost(0.0, 0.0)

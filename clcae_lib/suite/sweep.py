@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -155,8 +155,8 @@ def run_sweep(
             for run in plan.selected:
                 if run not in plan.waiting:
                     board.end(run.name, "unchanged")
-            failed = _run_all(plan, place, retries, board, lambda: gather(target, plan.runs, keep=keep))
-            complete = gather(target, plan.runs, keep=keep)
+            join = partial(gather, target, plan.runs, keep=keep)
+            failed, complete = _run_all(plan, place, retries, board, join), join()
     return SweepSummary(target, complete, failed)
 
 
@@ -281,21 +281,18 @@ def gather(target: Path, runs: Sequence[Run], *, keep: bool) -> int:
     """
     rows: list[dict[str, Any]] = []
     tables: dict[str, list[pd.DataFrame]] = {}
-    complete = 0
-    for run in runs:
-        record = run.record(keep=keep)
-        if record is not None:
-            rows += provenance_rows(run.target, record, variant=run.variant)
-            complete += 1
-            for path in sorted(run.target.glob("*.parquet")):
-                frame = pd.read_parquet(path).assign(variant=run.variant, seed=run.seed)
-                tables.setdefault(path.name, []).append(frame)
+    complete = [(run, record) for run in runs if (record := run.record(keep=keep)) is not None]
+    for run, record in complete:
+        rows += provenance_rows(run.target, record, variant=run.variant)
+        for path in sorted(run.target.glob("*.parquet")):
+            frame = pd.read_parquet(path).assign(variant=run.variant, seed=run.seed)
+            tables.setdefault(path.name, []).append(frame)
     frame = table(rows, SWEEP_COLUMNS)
-    with atomic_path(target / "runs.csv") as partial:
-        frame.to_csv(partial, index=False)
+    with atomic_path(target / "runs.csv") as file:
+        frame.to_csv(file, index=False)
     joined = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
     joined["runs.parquet"] = frame.astype({"headline": bool, "seed": "int64"})
     for name, content in joined.items():
-        with atomic_path(target / name) as partial:
-            content.to_parquet(partial, index=False)
-    return complete
+        with atomic_path(target / name) as file:
+            content.to_parquet(file, index=False)
+    return len(complete)

@@ -119,13 +119,11 @@ def _convert(contents: Contents, part: str | None) -> Parts:
     found = recognise(contents)
     if found.kind not in _CONVERTERS:
         raise WeightsError(f"is {found.title}, which is not converted; it fits {found.fits}")
-    convert = _CONVERTERS[found.kind]
-    parts = {"generator": _generator} if convert is _generator else {}
-    if convert in (_inversion, _peer):
-        parts = {"encoder": convert, "generator": _generator}
-    if part is not None and part not in parts:
+    parts = _CONVERTERS[found.kind]
+    part = next(iter(parts)) if part is None else part
+    if part not in parts:
         raise WeightsError(f"is {found.title} and has no part {part!r}; leave --part out")
-    return parts.get(part or "", convert)(contents, found)
+    return parts[part](contents, found)
 
 
 def _generator(contents: Contents, found: Recognised) -> Parts:
@@ -232,14 +230,16 @@ def read_as(path: Path | str, kind: str) -> Parts:
     return tensors, metadata
 
 
-_CONVERTERS: dict[str, Callable[[Contents, Recognised], Parts]] = {
-    **dict.fromkeys(("generator", "nvidia", "nvidia_tensorflow", "nvidia_stylegan3"), _generator),
-    "inversion_checkpoint": _inversion,
-    "peer_checkpoint": _peer,
-    "contrastive_image": _plain(PublishedImageEncoder),
-    "contrastive_latent": _plain(PublishedLatentEncoder),
-    "arcface": _plain(ArcFace),
-    "moco": _moco,
-    **dict.fromkeys(("direction", "sefa"), _directions),
-    "components": _components,
+_WHOLE = {"generator": _generator}
+_CONVERTERS: dict[str, dict[str | None, Callable[[Contents, Recognised], Parts]]] = {
+    **dict.fromkeys(("generator", "nvidia", "nvidia_tensorflow", "nvidia_stylegan3"), _WHOLE),
+    "inversion_checkpoint": {"encoder": _inversion, **_WHOLE},
+    "peer_checkpoint": {"encoder": _peer, **_WHOLE},
+    "contrastive_image": {None: _plain(PublishedImageEncoder)},
+    "contrastive_latent": {None: _plain(PublishedLatentEncoder)},
+    "arcface": {None: _plain(ArcFace)},
+    "moco": {None: _moco},
+    **{kind: {None: _directions} for kind in ("direction", "sefa")},
+    "components": {None: _components},
 }
+"""The parts of each kind of file, by name, the default first; a file of one part has no name for it."""

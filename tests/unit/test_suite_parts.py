@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from PIL import Image
+from matplotlib.figure import Figure
 
 from clcae_lib.evaluation import FIDELITY
 from clcae_lib.settings import parse_yaml
@@ -283,14 +283,13 @@ def test_the_recorder_writes_what_the_collector_reads(tmp_path, monkeypatch):
         "PSNR", np.float32(20), subject="W+", low=19, high=torch.tensor(21.0), unit="dB", source="live"
     )
     recorder.metric("PSNR", 25, subject="W+", source="reference", headline=True, better="higher")
-    recorder.image(torch.zeros(3, 4, 4), "tensor")
-    recorder.image(Image.new("RGB", (4, 4)), "black", caption="Black.", headline=True)
+    recorder.figure(Figure(figsize=(1, 1)), "black", caption="Black.", headline=True)
     recorder.table(pd.DataFrame({"a": [1]}), "numbers")
     rows = read_metrics(tmp_path / "results" / "x")
     assert [(row.value, row.source) for row in rows] == [(20.0, "live"), (25.0, "reference")]
     assert rows[0].high == 21.0
     files = [figure.file for figure in read_figures(recorder.folder)]
-    assert files == ["tensor.png", "black.png", "numbers.csv"]
+    assert files == ["black.png", "numbers.csv"]
     assert table([row.model_dump() for row in rows])["value"].sum() == 45
 
 
