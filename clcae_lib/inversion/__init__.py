@@ -1,7 +1,6 @@
 """Invert images into codes, with CLCAE and with the methods it is compared with, and decode them."""
 
-from clcae_lib.inversion.decoder import Plain, Restoring, Tuned
-from clcae_lib.inversion.inversion import Inversion
+from clcae_lib.inversion.inversion import Inversion, Plain, Restoring, Tuned
 from clcae_lib.inversion.inverter import ClcaeInverter, Inverter
 from clcae_lib.inversion.methods import METHODS, Method, make_inverter
 from clcae_lib.inversion.nearest import MeanFaceInverter, NearestCodeInverter

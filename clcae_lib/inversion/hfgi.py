@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample, interpolate, leaky_relu
 
 from clcae_lib.devices import to_device
-from clcae_lib.inversion.decoder import Restoring
 from clcae_lib.inversion.e4e import E4eEncoder
-from clcae_lib.inversion.inversion import Inversion
+from clcae_lib.inversion.inversion import Inversion, Restoring
 from clcae_lib.inversion.psp import PeerInverter
-from clcae_lib.models.backbone import Codes, ResidualBlock, to_encoder_side
+from clcae_lib.models.backbone import ResidualBlock, to_encoder_side
+from clcae_lib.models.published_hfgi import Hfgi
 from clcae_lib.spaces import feature_layer
 
 
@@ -93,7 +93,7 @@ class Consultant(nn.Module):
         return activation * (1 + self.scale(x)) + self.shift(x)
 
 
-class HfgiEncoder(nn.Module):
+class HfgiEncoder(Hfgi):
     """An e4e encoder with aligner and consultant.
 
     Args:
@@ -116,10 +116,7 @@ class HfgiEncoder(nn.Module):
         self.config = {**self.base.config, **own}
         self.aligner = Aligner()
         self.consultant = Consultant(feature_channels, side=feature_side)
-
-    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Codes:
-        """Return the low-rate codes, e4e's."""
-        return self.base(images)
+        self.feature_index = feature_layer(feature_side)
 
     def attach(self, generator: nn.Module) -> None:
         """Set the mean code to that of the generator."""
@@ -129,18 +126,11 @@ class HfgiEncoder(nn.Module):
         """Return images at the size of the aligner's input."""
         return to_encoder_side(images)
 
-    def feature(
-        self,
-        generator: nn.Module,
-        distortion: Float[Tensor, "n 3 h w"],
-        w_plus: Float[Tensor, "n l d"],
-        *,
-        styles: Float[Tensor, "n s"] | None = None,
+    def correct(
+        self, activation: Float[Tensor, "n c s s"], distortion: Tensor, image: Tensor
     ) -> Float[Tensor, "n c s s"]:
-        """Return F: the generator's activation, corrected by the map aligned to the codes' image."""
-        image, activations = generator.run_with_activations(w_plus, style_offsets=styles)
-        aligned = self.aligner(self.see(image), distortion)
-        return self.consultant(aligned, activations[feature_layer(self.consultant.side)])
+        """Return the activation, corrected by the distortion map aligned to `image`."""
+        return self.consultant(self.aligner(image, distortion), activation)
 
 
 def moved(
@@ -164,5 +154,6 @@ class HfgiInverter(PeerInverter):
         lost = self.encoder.see(images) - self.encoder.see(self.generator.synthesis(codes.w_plus))
         feature = self.encoder.feature(self.generator, lost, codes.w_plus)
         parts = [part.detach().float() for part in (codes.w, codes.w_plus, feature)]
-        index = getattr(self.encoder, "feature_index", None)
+        index = self.encoder.feature_index
+        index = None if index == feature_layer(feature.shape[-1]) else index  # the second one at its side
         return Inversion(*parts, decoder=Restoring(self.encoder, lost.float(), index=index))

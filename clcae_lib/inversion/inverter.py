@@ -12,8 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clcae_lib.devices import resolve_device
-from clcae_lib.inversion.decoder import Editing, Plain
-from clcae_lib.inversion.inversion import Inversion
+from clcae_lib.inversion.inversion import Editing, Inversion, Plain
 from clcae_lib.models import Generator, PublishedEncoder
 from clcae_lib.weights import load_feature_editor, load_inversion
 from clcae_lib.worlds import World, get_world

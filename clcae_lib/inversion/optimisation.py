@@ -16,8 +16,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 from tqdm.auto import tqdm
 
-from clcae_lib.inversion.decoder import Plain
-from clcae_lib.inversion.inversion import Inversion
+from clcae_lib.inversion.inversion import Inversion, Plain
 from clcae_lib.inversion.inverter import Inverter
 from clcae_lib.models import Generator
 from clcae_lib.models.backbone import to_encoder_side

@@ -109,7 +109,31 @@ class PublishedConsultant(nn.Module):
         return self.condition_scale3(x), self.condition_shift3(x)
 
 
-class PublishedHfgi(nn.Module):
+class Hfgi(nn.Module):
+    """Encoder `base`, and a branch with `see` (its view of images) and `correct` (of an activation)."""
+
+    base: nn.Module
+    feature_index: int
+    """Number of the generator's activation that is corrected."""
+
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Codes:
+        """Return the codes, e4e's."""
+        return self.base(images)
+
+    def feature(
+        self,
+        generator: Generator,
+        distortion: Float[Tensor, "n 3 h w"],
+        w_plus: Float[Tensor, "n l d"],
+        *,
+        styles: Float[Tensor, "n s"] | None = None,
+    ) -> Float[Tensor, "n c s s"]:
+        """Return F: the generator's activation, corrected by the map aligned to the codes' image."""
+        image, activations = generator.run_with_activations(w_plus, style_offsets=styles)
+        return self.correct(activations[self.feature_index], distortion, self.see(image))
+
+
+class PublishedHfgi(Hfgi):
     """e4e's encoder `base`, with the consultation branch.
 
     Args:
@@ -130,23 +154,13 @@ class PublishedHfgi(nn.Module):
         self.feature_index = feature_layer(self.side // 4) - 1
         self.grid_align, self.residue = PublishedAligner(), PublishedConsultant(feature_channels)
 
-    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Codes:
-        """Return the codes, e4e's."""
-        return self.base(images)
-
     def see(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h2 w2"]:
         """Return images in [-1, 1] at the side of the branch; larger ones are subsampled, not averaged."""
         return interpolate(images.clamp(-1, 1), (self.side, self.side), mode="bilinear")
 
-    def feature(
-        self,
-        generator: Generator,
-        distortion: Float[Tensor, "n 3 h w"],
-        w_plus: Float[Tensor, "n l d"],
-        *,
-        styles: Float[Tensor, "n s"] | None = None,
+    def correct(
+        self, activation: Float[Tensor, "n c s s"], distortion: Tensor, image: Tensor
     ) -> Float[Tensor, "n c s s"]:
-        """Return F: the generator's activation, corrected by the map aligned to the codes' image."""
-        image, activations = generator.run_with_activations(w_plus, style_offsets=styles)
-        scale, shift = self.residue(self.grid_align(distortion, self.see(image)))
-        return activations[self.feature_index] * (1 + scale) + shift
+        """Return the activation scaled and shifted by the distortion map aligned to `image`."""
+        scale, shift = self.residue(self.grid_align(distortion, image))
+        return activation * (1 + scale) + shift

@@ -23,14 +23,21 @@ COVER = 0.7
 
 def show_images(images: Float[Tensor, "n 3 h w"], *, columns: int = 8, size: float = 1.1) -> Figure:
     """Return a figure of images in rows."""
+    return _in_rows(list(to_array(images)), columns, size=size, height=size + 0.05)[0]
+
+
+def _in_rows(
+    images: Sequence[np.ndarray], columns: int, *, size: float, height: float
+) -> tuple[Figure, np.ndarray]:
+    """Return a figure of images, at most `columns` in a row of this height, and its axes."""
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
-    figure, axes = new_figure(rows, columns, width=columns * (size + 0.05), height=rows * (size + 0.05))
+    figure, axes = new_figure(rows, columns, width=columns * (size + 0.05), height=rows * height)
     for axis in axes.flat:
         bare(axis)
-    for axis, pixels in zip(axes.flat, to_array(images), strict=False):
+    for axis, pixels in zip(axes.flat, images, strict=False):
         axis.imshow(pixels, interpolation="nearest")
-    return figure
+    return figure, axes
 
 
 def show_grid(
@@ -92,13 +99,8 @@ def show_attention(
     if not bool(torch.isfinite(maps).all()) or bool((maps < 0).any()):
         raise ValueError("show_attention: attention weights must be finite and not negative")
     images = [to_array(image), *(_overlay(image, weights) for weights in maps)]
-    columns = min(columns, len(images))
-    rows = math.ceil(len(images) / columns)
-    figure, axes = new_figure(rows, columns, width=columns * (size + 0.05), height=rows * (size + 0.3))
-    for axis in axes.flat:
-        bare(axis)
-    for axis, pixels, name in zip(axes.flat, images, ["image", *titles], strict=False):
-        axis.imshow(pixels, interpolation="nearest")
+    figure, axes = _in_rows(images, columns, size=size, height=size + 0.3)
+    for axis, name in zip(axes.flat, ["image", *titles], strict=False):
         axis.set_title(name, fontsize=10, loc="center")
     return figure
 

@@ -12,11 +12,12 @@ and factors that the world's perceptual network (a loss network) computes.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from lightning_fabric import Fabric
@@ -236,7 +237,8 @@ class AdversarialTask(Task):
         before = max(0, self.seen_in_stage - self.config.validate_every * stage.batch_size)
         if not self._measured() or self.seen_in_stage // every == before // every:
             return {}
-        return dict(_flat(self.measure(self.average)))
+        measures = pd.json_normalize(self.measure(self.average), sep="/").select_dtypes("number")
+        return {f"measures/{name}": float(column[0]) for name, column in measures.items()}
 
     def _measured(self) -> bool:
         """Return whether this process measures the generator in the current stage."""
@@ -401,15 +403,6 @@ def train(config: GeneratorConfig, folder: str | Path, *, resume: bool = True) -
     images = world.images("train", config.size)
     task = AdversarialTask(config, images, measure=measure, describe=describe, trained_on=used)
     return fit(task, config, folder, resume=resume)
-
-
-def _flat(measures: Mapping[str, Any], prefix: str = "measures/") -> Iterator[tuple[str, float]]:
-    """Yield the numbers of nested measures, each with its path of names."""
-    for name, value in measures.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}/")
-        elif isinstance(value, (int, float)):
-            yield prefix + name, float(value)
 
 
 def _shrunk(images: Float[Tensor, "n 3 h w"], side: int) -> Float[Tensor, "n 3 s s"]:

@@ -167,12 +167,10 @@ class JudgeTask(Task):
         """Return the smooth L1 loss of all factors, and of landmarks for the perceptual network."""
         images = self._batch(rows, view, random)
         wanted = self.people.factors[view][rows]
+        if self.config.kind == "perceptual":
+            wanted = torch.cat([wanted, 3 * self.people.landmarks[view][rows]], 1)
         with self.fabric.autocast():
-            if self.config.kind == "oracle":
-                found = self.judge.standardised(images)
-            else:
-                found = self.judge.predictions(images)
-                wanted = torch.cat([wanted, 3 * self.people.landmarks[view][rows]], 1)
+            found = self.judge.predictions(images)
         loss = smooth_l1_loss(found, to_device(wanted, found.device), beta=0.5, reduction="none").mean(0)
         count = len(self.names)
         return (loss[:count] * self.weights).mean() + loss[count:].sum() / count
@@ -197,15 +195,15 @@ class JudgeTask(Task):
     @torch.no_grad()
     def measures(self) -> dict[str, Any]:
         """Return the card's measures of the judge, on held-out people."""
-        method = {"oracle": "standardised", "perceptual": "predictions", "identity": "forward"}
-        read, device = getattr(self.judge, method[str(self.config.kind)]), self.fabric.device
+        identity, device = self.config.kind == "identity", self.fabric.device
+        read = self.judge if identity else self.judge.predictions
         with optim.evaluating(self.judge):
             first, second = (
                 torch.cat([read(view.images(part, device)).float().cpu() for part in rows.split(250)])
                 for view in self.held_out.images
                 for rows in [torch.arange(len(view))]
             )
-        if self.config.kind == "identity":
+        if identity:
             return verification(first, second)
         r2 = r_squared(first[:, : len(self.names)], self.held_out.factors[0])
         named = {name: round(float(value), 4) for name, value in zip(self.names, r2, strict=True)}

@@ -9,7 +9,7 @@ import torch
 from clcae_lib import paths
 from clcae_lib.editing import Direction, apply
 from clcae_lib.inversion import ClcaeInverter, Inversion, make_inverter
-from clcae_lib.inversion.decoder import Editing, Plain
+from clcae_lib.inversion.inversion import Editing, Plain
 from clcae_lib.models import FeatureEditor
 from clcae_lib.training import ConfigError, fit
 from clcae_lib.training.feature_editor import FeatureEditorConfig, FeatureEditorTask

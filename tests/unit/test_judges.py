@@ -41,7 +41,7 @@ def test_shapes_and_units():
     images, others = (torch.rand(2, 3, 64, 64) * 2 - 1 for _ in range(2))
     oracle, identity, perceptual = (JUDGES[kind]().eval() for kind in ("oracle", "identity", "perceptual"))
     assert oracle(images).shape == (2, len(NAMES))
-    assert torch.allclose((oracle(images) - MEAN) / STD, oracle.standardised(images), atol=1e-5)
+    assert torch.allclose((oracle(images) - MEAN) / STD, oracle.predictions(images), atol=1e-5)
     assert torch.allclose(identity(images).norm(dim=1), torch.ones(2), atol=1e-5)
     assert torch.allclose(identity.similarity(images, images), torch.ones(2), atol=1e-5)
     assert torch.equal(perceptual(images, images), torch.zeros(2))

@@ -100,13 +100,18 @@ class _Head(nn.Module):
 
 
 class Judge(nn.Module):
-    """Base class of the networks: a trunk."""
+    """Base class of the networks: a trunk, and a head on its last level."""
 
     kind: str
 
-    def __init__(self, widths):
+    def __init__(self, widths, hidden: int, outputs: int):
         super().__init__()
         self.trunk = Trunk(tuple(widths))
+        self.head = _Head(widths[-1], hidden, outputs)
+
+    def predictions(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n k"]:
+        """Return the head's output: standardised factors, for the perceptual network then landmarks."""
+        return self.head(self.trunk(images)[-1]).float()
 
 
 class Oracle(Judge):
@@ -116,18 +121,13 @@ class Oracle(Judge):
 
     @configured
     def __init__(self, widths=WIDTHS, hidden: int = 128):
-        super().__init__(widths)
-        self.head = _Head(widths[-1], hidden, len(FACTORS))
+        super().__init__(widths, hidden, len(FACTORS))
         self.register_buffer("mean", torch.tensor([f.mean for f in FACTORS]), persistent=False)
         self.register_buffer("std", torch.tensor([f.std for f in FACTORS]), persistent=False)
 
-    def standardised(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n k"]:
-        """Return factors in standard deviations from the mean of their distribution."""
-        return self.head(self.trunk(images)[-1]).float()
-
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n k"]:
         """Return factors in their own units (degrees, shares, ...)."""
-        return self.standardised(images) * self.std + self.mean
+        return self.predictions(images) * self.std + self.mean
 
 
 class IdentityEmbedding(Judge):
@@ -138,15 +138,14 @@ class IdentityEmbedding(Judge):
 
     @configured
     def __init__(self, widths=WIDTHS, hidden: int = 128, outputs: int = 64):
-        super().__init__(widths)
-        self.head = _Head(widths[-1], hidden, outputs)
+        super().__init__(widths, hidden, outputs)
         self.columns = [i for i, factor in enumerate(FACTORS) if factor.group == "identity"]
         self.features = nn.Linear(outputs, len(self.columns))
         self.log_scale = nn.Parameter(torch.tensor(2.3))
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         """Return unit vectors."""
-        return nnf.normalize(self.head(self.trunk(images)[-1]).float(), dim=1)
+        return nnf.normalize(self.predictions(images), dim=1)
 
     def similarity(self, x: Float[Tensor, "n 3 h w"], y: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
         """Return the cosine similarities of pairs of images, -1 to 1."""
@@ -170,16 +169,11 @@ class Perceptual(Judge):
 
     @configured
     def __init__(self, widths=WIDTHS, hidden: int = 128, landmarks: int = 0):
-        super().__init__(widths)
-        self.head = _Head(widths[-1], hidden, len(FACTORS) + 2 * landmarks)
+        super().__init__(widths, hidden, len(FACTORS) + 2 * landmarks)
 
     def pooled(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n f"]:
         """Return one vector per image, for Fréchet distances: the last level's mean over positions."""
         return self.trunk(images)[-1].float().mean((2, 3))
-
-    def predictions(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n k"]:
-        """Return the predictions of the training: standardised factors, then landmarks."""
-        return self.head(self.trunk(images)[-1]).float()
 
     def described(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n k"]:
         """Return `predictions`, then `pooled`, of one pass."""
