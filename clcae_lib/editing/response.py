@@ -139,9 +139,7 @@ def calibrate(
 
     codes, vector = generator.styles(w) if direction.space == "s" else w, direction.vector.to(w)
     vector = vector if vector.ndim == 1 else vector.mean(dim=0)
-    along = (codes @ vector).std() / vector.norm().clamp(
-        min=1e-12
-    ) ** 2  # one standard deviation of the codes
+    along = (codes @ vector).std() / vector.norm().clamp(min=1e-12) ** 2  # one sd of the codes
     trial = replace(direction, unit=along.item())
     moved = moved_by(trial)
     if moved < 0:

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import special, stats
 
-from clcae_lib.evaluation.statistics import Interval, finite, student_ci
+from clcae_lib.evaluation.statistics import Interval, finite, percentiles, student_ci
 
 Verdict = Literal["supported", "refuted", "undecided", "too early", "invalid measure"]
 LEAST_STEPS = 3000
@@ -138,19 +138,15 @@ def gain_over_seeds(differences: ArrayLike, *, margin: float = 0.0, level: float
     return Gain(**asdict(interval), effect=effect_size(values), p=p, seeds=len(values))
 
 
-def gain_over_images(
-    differences: ArrayLike, *, margin: float = 0.0, n: int = 2000, level: float = 0.95, seed: int = 0
-) -> Gain:
+def gain_over_images(differences: ArrayLike, *, n: int = 2000, seed: int = 0) -> Gain:
     """Return the gain from a table of differences, by hierarchical bootstrap over seeds and images.
 
-    The p-value is twice the share of resampled means on the other side of `-margin`, plus one in both counts,
-    so never 0. The effect size is over images, each averaged over seeds. With one seed the gain says nothing
+    The p-value is twice the share of resampled means on the other side of 0, plus one in both counts, so
+    never 0. The effect size is over images, each averaged over seeds. With one seed the gain says nothing
     about retraining; with two to four the interval is too narrow: use `gain_over_seeds` of the rows' means.
 
     Args:
         differences: one row per training seed, one column per image.
-        margin: margin that the p-value tests against, as in `verdict`.
-        level: confidence level, between 0 and 1.
 
     Raises:
         ValueError: `differences` is not such a table, or a value is not finite.
@@ -162,11 +158,10 @@ def gain_over_images(
     for i in range(n):
         row, column = rng.integers(rows, size=rows), rng.integers(columns, size=columns)
         means[i] = values[np.ix_(row, column)].mean()
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    tail = min((means <= -margin).sum(), (means >= -margin).sum())
+    tail = min((means <= 0).sum(), (means >= 0).sum())
     p = min(1.0, 2 * (tail + 1) / (n + 1))
     effect = effect_size(values.mean(axis=0))
-    return Gain(float(values.mean()), float(low), float(high), effect, float(p), rows, columns)
+    return Gain(float(values.mean()), *percentiles(means), effect, float(p), rows, columns)
 
 
 def judge_table(
@@ -209,7 +204,6 @@ def compare_methods(
     better: Literal["higher", "lower"],
     by: str = "method",
     n: int = 2000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Return every method's gain over the baseline on the same seeds and images, with Holm's correction.
@@ -236,10 +230,10 @@ def compare_methods(
     for name, table in tables.items():
         differences = sign * _paired(table, base, str(name))
         if 2 <= len(differences) < 5:
-            gains[str(name)] = gain_over_seeds(differences.mean(axis=1), level=level)
+            gains[str(name)] = gain_over_seeds(differences.mean(axis=1))
         else:
-            gains[str(name)] = gain_over_images(differences, n=n, level=level, seed=seed)
-    return compare_gains(gains, level=level).rename_axis(by)
+            gains[str(name)] = gain_over_images(differences, n=n, seed=seed)
+    return compare_gains(gains).rename_axis(by)
 
 
 def _paired(table: pd.DataFrame, base: pd.DataFrame, name: str) -> np.ndarray:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from clcae_lib.evaluation.statistics import percentiles
+
 READ = ("leakage", "identity", "truth_distance")
 """Measures that are read at equal response."""
 
@@ -20,7 +22,6 @@ def at_equal_response(
     response: float = 1.0,
     by: Sequence[str] = ("factor",),
     n: int = 1000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Return the mean cost of an edit at the strength where the factor has moved by `response` on average.
@@ -32,7 +33,6 @@ def at_equal_response(
     Args:
         curve: result of `measure_curve`, or several of them joined.
         response: wanted movement, in standard deviations of the factor.
-        level: confidence level, between 0 and 1.
 
     Returns:
         One row for each group: `by`, `response`, `strength`, `reached` (the share of resamples that reached
@@ -53,9 +53,7 @@ def at_equal_response(
         row = named | {"response": response, "strength": found[0], "reached": len(met) / n, "images": count}
         for i, name in enumerate(READ, start=1):
             known = len(met) and not np.isnan(found[i])
-            low, high = (
-                np.quantile(met[:, i], [(1 - level) / 2, (1 + level) / 2]) if known else (np.nan, np.nan)
-            )
+            low, high = percentiles(met[:, i]) if known else (np.nan, np.nan)
             row |= {name: found[i], f"{name}_low": low, f"{name}_high": high}
         rows.append(row)
     return pd.DataFrame(rows)

@@ -72,9 +72,8 @@ class EditBench:
 
     def edited(self, direction: Direction, strength: Strength) -> Float[Tensor, "n 3 h w"]:
         """Return the images of an edit, one strength for all images or one for each."""
-        return decode(
-            self.inverter, apply(self.inverter.generator, self.codes, direction, strength), self.space
-        )
+        codes = apply(self.inverter.generator, self.codes, direction, strength)
+        return decode(self.inverter, codes, self.space)
 
 
 def true_edit(

@@ -40,8 +40,13 @@ def bootstrap_ci(
     values = finite(values)
     rng = np.random.default_rng(seed)
     resampled = [statistic(values[rng.integers(len(values), size=len(values))]) for _ in range(n)]
+    return Interval(float(statistic(values)), *percentiles(resampled, level=level))
+
+
+def percentiles(resampled: ArrayLike, *, level: float = 0.95) -> tuple[float, float]:
+    """Return the ends of the percentile interval of a statistic, from its values on resampled data."""
     low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(statistic(values)), float(low), float(high))
+    return float(low), float(high)
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, **options: Any) -> Interval:
@@ -56,9 +61,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, **options: Any) -> Interval:
     Raises:
         ValueError: the two differ in length, are empty, or have a value that is not finite.
     """
-    a, b = finite(a), finite(b)
-    if len(a) != len(b):
-        raise ValueError(f"paired_difference: {len(a)} values against {len(b)}: pairs are needed")
+    a, b = _pairs(a, b)
     return bootstrap_ci(a - b, **options)
 
 
@@ -71,12 +74,17 @@ def paired_correlation(a: ArrayLike, b: ArrayLike) -> float:
     Raises:
         ValueError: the two differ in length, are empty, or have a value that is not finite.
     """
-    a, b = finite(a), finite(b)
-    if len(a) != len(b):
-        raise ValueError(f"paired_correlation: {len(a)} values against {len(b)}: pairs are needed")
+    a, b = _pairs(a, b)
     if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
     return float(np.corrcoef(a, b)[0, 1])
+
+
+def _pairs(a: ArrayLike, b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    a, b = finite(a), finite(b)
+    if len(a) != len(b):
+        raise ValueError(f"{len(a)} values against {len(b)}: pairs are needed")
+    return a, b
 
 
 def student_ci(values: ArrayLike, *, level: float = 0.95) -> Interval:
@@ -97,13 +105,7 @@ def student_ci(values: ArrayLike, *, level: float = 0.95) -> Interval:
 
 
 def summarise(
-    frame: pd.DataFrame,
-    *,
-    by: Sequence[str],
-    columns: Sequence[str],
-    n: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
+    frame: pd.DataFrame, *, by: Sequence[str], columns: Sequence[str], seed: int = 0
 ) -> pd.DataFrame:
     """Return one row for each group and column: `metric`, the mean as `value`, `low`, `high`, and `count`.
 
@@ -117,7 +119,7 @@ def summarise(
         for column in columns:
             values = group[column].dropna().to_numpy(float)
             if len(values):
-                mean = bootstrap_ci(values, n=n, level=level, seed=seed)
+                mean = bootstrap_ci(values, seed=seed)
                 row = dict(zip(by, key, strict=True))
                 rows.append(row | {"metric": column, **vars(mean), "count": len(values)})
     return pd.DataFrame(rows, columns=[*by, "metric", "value", "low", "high", "count"])

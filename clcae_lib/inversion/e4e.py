@@ -114,7 +114,7 @@ class CodePool:
         return given
 
 
-def stage_at(step: int, steps: int, layers: int, *, begin: float = 0.1, end: float = 0.5) -> int:
-    """Return the last layer with an offset at a step: 0 up to the share `begin`, all layers from `end` on."""
-    done = (step / max(1, steps) - begin) / (end - begin)
+def stage_at(step: int, steps: int, layers: int) -> int:
+    """Return the last layer with an offset at a step: 0 up to a tenth of the steps, all from half of them."""
+    done = (step / max(1, steps) - 0.1) / (0.5 - 0.1)
     return max(0, min(layers - 1, int(done * (layers - 1)) + (done >= 0)))
