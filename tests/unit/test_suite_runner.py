@@ -141,6 +141,7 @@ def test_a_failure_stops_dependants_only_and_keeps_copy_and_traceback(suite):
     assert not left.exists(), "a success clears the failure"
 
 
+@pytest.mark.usefixtures("_in_process")
 def test_a_failure_leaves_earlier_results_as_they_were(suite):
     folder = suite({"01_a": [GOOD]})
     earlier = (run_suite("quick").folder / "01_a" / "metrics.json").read_text()
@@ -202,16 +203,19 @@ def test_an_exception_that_no_cell_sees_fails_the_notebook(suite):
 
 #: Cells that spoil a notebook's results, and the reason that the report gives.
 SPOILED = {
+    "01_metrics": ("pathlib.Path(output_dir, 'metrics.json').write_text('[1]')", r"metrics\.json"),
+    "02_figures": ("pathlib.Path(output_dir, 'figures.json').write_text('[1]')", r"figures\.json"),
+    "03_image": ("pathlib.Path(output_dir, 'a.png').write_bytes(b'no image')", r"a\.png"),
+    "04_nothing": ("pathlib.Path(output_dir, 'metrics.json').unlink()", "it recorded no metrics"),
+}
+#: The same of a kernel and of what it shows.
+SPOILED_BY_A_KERNEL = {
     "01_output": ("display({'text/html': 5}, raw=True)", "NotebookValidationError: 5 is not valid"),
     "02_html": (
         "display({'application/vnd.jupyter.widget-view+json': 5}, raw=True)",
         "TypeError: 'int' object is not subscriptable",
     ),
-    "03_metrics": ("pathlib.Path(output_dir, 'metrics.json').write_text('[1]')", r"metrics\.json"),
-    "04_figures": ("pathlib.Path(output_dir, 'figures.json').write_text('[1]')", r"figures\.json"),
-    "05_image": ("pathlib.Path(output_dir, 'a.png').write_bytes(b'no image')", r"a\.png"),
-    "06_nothing": ("pathlib.Path(output_dir, 'metrics.json').unlink()", "it recorded no metrics"),
-    "07_kernel": ("import os; os._exit(3)", "kernel died"),
+    "03_kernel": ("import os; os._exit(3)", "kernel died"),
 }
 
 
@@ -221,18 +225,26 @@ def test_a_notebook_without_an_end_is_stopped(suite):
     assert (outcome.state, outcome.reason) == ("failed", "did not end within 8 s")
 
 
-def test_whatever_is_wrong_with_a_notebook_the_others_run_and_a_report_is_written(suite):
-    suite({name: [GOOD, cell] for name, (cell, _) in SPOILED.items()} | {"09_good": [GOOD]})
+@pytest.fixture(params=[SPOILED, SPOILED_BY_A_KERNEL], ids=["results", "kernel"])
+def spoiled(request):
+    """Notebooks that end badly: cells and reasons by name; where no kernel is needed, in this process."""
+    if request.param is SPOILED:
+        request.getfixturevalue("_in_process")
+    return request.param
+
+
+def test_whatever_is_wrong_with_a_notebook_the_others_run_and_a_report_is_written(suite, spoiled):
+    suite({name: [GOOD, cell] for name, (cell, _) in spoiled.items()} | {"09_good": [GOOD]})
     done = CliRunner().invoke(app, ["run"])
     assert done.exit_code == 1
-    assert f"failed: {', '.join(SPOILED)}" in done.output
+    assert f"failed: {', '.join(spoiled)}" in done.output
     assert "index.html" in done.output
     results = paths.results_dir() / "quick"
     status = json.loads((results / "status.json").read_text())["notebooks"]
-    assert [outcome["state"] for outcome in status] == ["failed"] * len(SPOILED) + ["done"]
+    assert [outcome["state"] for outcome in status] == ["failed"] * len(spoiled) + ["done"]
     assert "Title of 09_good" in (results / "index.html").read_text()
     for outcome in status[:-1]:
-        reason = SPOILED[outcome["notebook"]][1]
+        reason = spoiled[outcome["notebook"]][1]
         left = results / "failed" / outcome["notebook"]
         assert re.search(reason, outcome["reason"])
         assert (left / f"{outcome['notebook']}.ipynb").is_file()

@@ -386,9 +386,10 @@ def psp(path):
     return PspInverter.load("portraits", path=path, generator=tiny_generator(), device="cpu")
 
 
-@pytest.fixture
-def own_files(tmp_path):
+@pytest.fixture(scope="module")
+def own_files(tmp_path_factory):
     """Files whose config builds a network, by kind: the path, the metadata, and what loads it."""
+    folder = tmp_path_factory.mktemp("own")
     images, codes, scale = parts_of().alignment
     oracle, encoder = JUDGES["oracle"](), PspEncoder(32, style_dim=8, widths=WIDTHS)
     inversion = FoundationEncoder(32, style_dim=8, feature_channels=6, widths=WIDTHS)
@@ -407,10 +408,10 @@ def own_files(tmp_path):
             lambda path: load_encoder(path, tiny_generator(64)),
         ),
     }
-    path = save_alignment(tmp_path / "alignment.safetensors", images, codes, scale=scale, metadata={})
+    path = save_alignment(folder / "alignment.safetensors", images, codes, scale=scale, metadata={})
     files = {"alignment": (path, read_metadata(path), load_alignment)}
     for kind, (network, details, load) in made.items():
-        path, metadata = tmp_path / f"{kind}.safetensors", {"kind": kind, **details}
+        path, metadata = folder / f"{kind}.safetensors", {"kind": kind, **details}
         save_weights(path, network.state_dict(), metadata=metadata)
         files[kind] = path, metadata, load
     return files
