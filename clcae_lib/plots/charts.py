@@ -84,7 +84,6 @@ def show_curves(
     x: str,
     hue: str | None = None,
     y_label: str = "",
-    x_label: str | None = None,
     title: str | None = None,
 ) -> Figure:
     """Return a figure of curves of `value` over `x`, with known intervals as bands.
@@ -103,7 +102,7 @@ def show_curves(
         axis.plot(part[x], part["value"], line, color=colour, linewidth=2, label=name)
         if {"low", "high"} <= set(part.columns):
             axis.fill_between(part[x], part["low"], part["high"], color=colour, alpha=0.18, linewidth=0)
-    axis.set(xlabel=x if x_label is None else x_label, ylabel=y_label)
+    axis.set(xlabel=x, ylabel=y_label)
     if hue:
         axis.legend(title=hue, frameon=False)
     axis.set_title(title or "", loc="left")

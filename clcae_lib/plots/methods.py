@@ -31,7 +31,6 @@ def show_methods(
     x: str,
     y: str,
     labels: Mapping[str, str] | None = None,
-    log_x: bool = False,
     title: str | None = None,
 ) -> Figure:
     """Return a figure with one point per method, lines for its intervals, and the front if known.
@@ -59,8 +58,6 @@ def show_methods(
         axis.plot(row[x], row[y], "o", color=colour, markersize=8, markerfacecolor=face)
     axis.set(xlabel=labels.get(x, x), ylabel=labels.get(y, y))
     axis.margins(x=0.16, y=0.10)
-    if log_x:
-        axis.set_xscale("log")
     shown = [name for name in KIND_COLOURS if name in set(table["kind"])]
     handles = [axis.plot([], [], "o", color=KIND_COLOURS[name], label=name)[0] for name in shown]
     axis.legend(handles=handles, **LEGEND_RIGHT)

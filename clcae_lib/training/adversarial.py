@@ -253,7 +253,8 @@ class AdversarialTask(Task):
         z = torch.randn(48, self.config.style_dim, generator=step_generator(self.config.seed, 0x5EE7))
         with self.fabric.autocast():
             fake = self.average(z.to(self.fabric.device), noise="none", stop_at=side).float()
-        real = _shrunk(self.images.images(torch.arange(min(16, len(self.images)))), side).to(fake)
+        real = self.images.read(torch.arange(min(16, len(self.images))))
+        real = _shrunk(as_images(real, "cpu"), side).to(fake)
         images = torch.cat([real, fake])
         return tile(interpolate(images, size=(full, full)).clamp(-1, 1).cpu())
 

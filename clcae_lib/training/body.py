@@ -21,7 +21,7 @@ from clcae_lib.metrics import r_squared
 from clcae_lib.models.backbone import StyleBlock, make_backbone, to_encoder_side
 from clcae_lib.training import optim
 from clcae_lib.training.config import ConfigError, TrainConfig
-from clcae_lib.training.data import InMemory, Shuffled
+from clcae_lib.training.data import InMemory, Shuffled, as_images
 from clcae_lib.training.loop import Task, fit
 from clcae_lib.weights import checkpoints
 from clcae_lib.worlds import World, get_world
@@ -98,7 +98,7 @@ class BodyTask(Task):
         self.set_lr("adam", config.lr * optim.cosine(index, config.steps, warmup=config.warmup))
         start, count = self.share(config.batch_size)
         rows = self.order.take(index * config.batch_size + start, count)
-        images = self.images.images(rows, self.fabric.device)
+        images = as_images(self.images.read(rows), self.fabric.device)
         with self.fabric.autocast():
             found = self.reader(images)
         loss = smooth_l1_loss(found.float(), to_device(self.factors[rows], found.device), beta=0.5)
@@ -109,9 +109,9 @@ class BodyTask(Task):
     def validate(self, index: int) -> dict[str, float]:
         """Return the mean R² of the factors of held-out images."""
         images, factors = self._load("validation", self.config.validation_images)
-        parts = torch.arange(len(images)).split(250)
+        batches = (as_images(part, self.fabric.device) for part in images.bytes.split(250))
         with optim.evaluating(self.reader):
-            read = [self.reader(images.images(part, self.fabric.device)).float().cpu() for part in parts]
+            read = [self.reader(batch).float().cpu() for batch in batches]
         return {"validation/r2_mean": float(r_squared(torch.cat(read), factors).mean())}
 
     def finish(self, folder: Path) -> None:

@@ -107,10 +107,6 @@ class InMemory:
     def __len__(self) -> int:
         return len(self.bytes)
 
-    def images(self, indices: Tensor, device: torch.device | str = "cpu") -> Float[Tensor, "n 3 h w"]:
-        """Return the images of these indices, in [-1, 1]."""
-        return from_bytes(self.bytes[indices], device)
-
     def read(self, rows: Tensor, following: Tensor | range = range(0)) -> UInt8[Tensor, "n 3 h w"]:
         """Return the images of these indices as bytes on the host; `following` is for `Ahead.read` only."""
         return self.bytes[rows]
@@ -140,8 +136,6 @@ class Ahead:
         wanted = {row: known.get(row) or submit(self.source.images, [row]) for row in asked}
         self._waiting = {row: wanted[row] for row in later}
         return torch.cat([wanted[row].result() for row in now]) if now else self.source.images(now)
-
-    images = read
 
 
 def as_images(rows: Tensor, device: torch.device | str) -> Float[Tensor, "n 3 h w"]:

@@ -30,7 +30,7 @@ from clcae_lib.losses import contrastive_loss
 from clcae_lib.metrics import r_squared
 from clcae_lib.training import optim
 from clcae_lib.training.config import ConfigError, TrainConfig, refuse_changes
-from clcae_lib.training.data import InMemory, Shuffled, step_generator
+from clcae_lib.training.data import InMemory, Shuffled, as_images, step_generator
 from clcae_lib.training.loop import Task, fit
 from clcae_lib.training.records import digests
 from clcae_lib.weights import checkpoints
@@ -161,7 +161,7 @@ class JudgeTask(Task):
         return {"loss": loss}
 
     def _batch(self, rows: Tensor, view: int, random: torch.Generator) -> Float[Tensor, "n 3 h w"]:
-        return augment(self.people.images[view].images(rows, self.fabric.device), random)
+        return augment(as_images(self.people.images[view].read(rows), self.fabric.device), random)
 
     def _regression(self, rows: Tensor, view: int, random: torch.Generator) -> Tensor:
         """Return the smooth L1 loss of all factors, and of landmarks for the perceptual network."""
@@ -199,9 +199,8 @@ class JudgeTask(Task):
         read = self.judge if identity else self.judge.predictions
         with optim.evaluating(self.judge):
             first, second = (
-                torch.cat([read(view.images(part, device)).float().cpu() for part in rows.split(250)])
+                torch.cat([read(as_images(part, device)).float().cpu() for part in view.bytes.split(250)])
                 for view in self.held_out.images
-                for rows in [torch.arange(len(view))]
             )
         if identity:
             return verification(first, second)

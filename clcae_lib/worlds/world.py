@@ -138,12 +138,9 @@ class World:
     def untrained(self) -> dict[str, str]:
         """The links of the chain of weights that are not trained for this world, each with the reason."""
         factors = "it learns from factors, which rendered worlds such as 'portraits' have"
-        return dict.fromkeys(("judges", "body", "feature_editor"), factors) | self._too_small
-
-    @property
-    def _too_small(self) -> dict[str, str]:
+        reasons = dict.fromkeys(("judges", "body", "feature_editor"), factors)
         needs = f"it needs images of {MIN_SIDE} pixels or more, these have {self.resolution}"
-        return {"inversion_published": needs} if self.resolution < MIN_SIDE else {}
+        return reasons | ({"inversion_published": needs} if self.resolution < MIN_SIDE else {})
 
     def lend(self, data: Path) -> None:
         """Copy or link the given parts of the world, which are not trained, into another data folder."""

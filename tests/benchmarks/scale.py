@@ -75,7 +75,7 @@ def photographs(folder: Path, small: bool) -> Rows:
         for start in range(0, len(source), batch):
             following = order.take(start + batch, batch)
             if isinstance(source, Ahead):
-                source.images(order.take(start, batch), following)
+                source.read(order.take(start, batch), following)
 
     took, _ = timed(lambda: read(Ahead(source)))
     yield "an epoch after the first, only reading", f"{len(source) / took:.0f} images/s"

@@ -50,7 +50,7 @@ def test_ranks_share_one_draw():
 def test_images_are_kept_as_bytes():
     images = SampleImages(tiny_generator(), 5, seed=0)
     memory = data.InMemory(images)
-    found = memory.images(torch.tensor([4, 0]))
+    found = data.as_images(memory.read(torch.tensor([4, 0])), "cpu")
     torch.testing.assert_close(found, images.images([4, 0]), atol=1 / 255 + 1e-6, rtol=0)
 
 
@@ -85,7 +85,7 @@ def test_images_on_disk_are_read_once_and_the_next_ones_while_a_step_computes():
     assert sorted(source.read)[:4] == [0, 1, 2, 3]
     with pytest.raises(OSError, match=r"9\.png"):
         ahead.read(torch.tensor([9]))
-    assert ahead.images(range(4, 6)).shape == (2, 3, 2, 2)
+    assert ahead.read(range(4, 6)).shape == (2, 3, 2, 2)
 
 
 def test_evaluation_ends_even_after_an_error():
