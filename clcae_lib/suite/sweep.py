@@ -38,10 +38,11 @@ _UNIMPORTANT = ("suite", "cli", "plots", "explorer")
 
 
 class SweepFile(BaseModel, extra="forbid", strict=True):
-    """The content of `<sweep>.yaml`: the notebook, each variant's parameters, and counts of seeds."""
+    """The content of `<sweep>.yaml`: the notebook, the parameters of all variants and of each, and seeds."""
 
     notebook: str
     variants: dict[str, Values]
+    common: Values = {}
     inputs: list[str] = ["*"]
     seeds: dict[str, Annotated[int, Field(ge=1, le=MAX_RUNS)]] = {}
 
@@ -186,7 +187,7 @@ def read_sweep(folder: Path, name: str = "ablations") -> SweepFile:
             f"{path}: variants with their seeds are {count} runs; a sweep has at most {MAX_RUNS}"
         )
     declared = declared_parameters(folder / f"{sweep.notebook}.ipynb")
-    for variant, values in sweep.variants.items():
+    for variant, values in {"common": sweep.common, **sweep.variants}.items():
         for parameter, value in values.items():
             check_value(f"{path}, {variant}: {sweep.notebook}", parameter, value, declared)
     return sweep
@@ -199,7 +200,7 @@ def _runs(sweep: SweepFile, job: Job, asked: Sequence[int] | None, target: Path)
         earlier = {path.name.removeprefix("seed") for path in (target / variant).glob("seed*")}
         seeds = {int(seed) for seed in earlier if seed.isdigit()}.union(sweep.seeds_of(variant, asked))
         for seed in sorted(seeds):
-            values = {**job.parameters, **overrides, "seed": seed}
+            values = {**job.parameters, **sweep.common, **overrides, "seed": seed}
             if "variant" in values:
                 values["variant"] = variant
             own = Job(job.entry, job.path, values)

@@ -95,6 +95,12 @@ def drive(tmp_path):
     return subprocess.Popen([sys.executable, str(script)], **options)
 
 
+def test_common_parameters_are_those_of_every_variant_that_sets_no_other(ablation):
+    ablation(COUNT, common={"factor": 3})
+    runs = plan_sweep("ablations", seeds=[0]).runs
+    assert {run.variant: run.job.parameters["factor"] for run in runs} == {"plain": 3, "ten": 10}
+
+
 def test_variants_times_seeds_in_one_table_and_resumed(sweep, tmp_path):
     first = sweep(variants=["ten"])
     assert (first.complete, first.failed) == (1, {})
