@@ -41,6 +41,13 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def write_text(path: Path | str, text: str) -> Path:
+    """Write a text in UTF-8, completely or not at all, and return its path."""
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
 def _flush(path: Path) -> None:
     """Make sure that the content reaches the disk before the name does."""
     with path.open("rb") as file:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clcae_lib import cache
-from clcae_lib.files import atomic_path
+from clcae_lib.files import write_text
 from clcae_lib.images import save_image
 from clcae_lib.inversion import Inverter, Tuned
 from clcae_lib.metrics import psnr, ssim
@@ -94,8 +94,8 @@ class Album:
                 found = [{"file": path.name, "error": " ".join(str(error).split())}]
             rows += found
             report(f"{path.name}: {found[0].get('error') or 'inverted'}")
-            _write(target / TABLE, rows)
-        _write(target / TABLE, rows)
+            write_text(target / TABLE, _table(rows))
+        write_text(target / TABLE, _table(rows))
         return rows
 
     def _key(self, path: Path) -> str:
@@ -159,6 +159,5 @@ def tune(generator: nn.Module, path: Path) -> None:
     checkpoints.load_into(generator, {**generator.state_dict(), **found}, source=path)
 
 
-def _write(path: Path, rows: list[Row]) -> None:
-    with atomic_path(path) as partial:
-        pd.DataFrame(rows, columns=_COLUMNS).to_csv(partial, index=False)
+def _table(rows: list[Row]) -> str:
+    return pd.DataFrame(rows, columns=_COLUMNS).to_csv(index=False)

@@ -21,7 +21,7 @@ def fetch(
 ) -> None:
     """Fetch published files into data/ and check them, or print how to fetch them by hand."""
     from clcae_lib.weights.fetch import Fetcher
-    from clcae_lib.weights.manifest import read_manifest
+    from clcae_lib.weights.manifest import AssetError, read_manifest
 
     fetcher = Fetcher(read_manifest(), paths.data_dir(), report=lambda text: typer.echo(text, err=True))
     if listed:
@@ -29,24 +29,19 @@ def fetch(
         return
     if not names:
         raise RequestError(f"name what to fetch: {', '.join(fetcher.manifest.sets)}, or see --list")
-    missing = [name for name in fetcher.manifest.select(names) if not _fetch_one(fetcher, name)]
+    missing = []
+    for name in fetcher.manifest.select(names):
+        try:
+            path, fetched = fetcher.fetch(name)
+        except AssetError as error:
+            typer.echo(f"error: {error}", err=True)
+            missing.append(name)
+        else:
+            licence = fetcher.manifest.assets[name].licence
+            typer.echo(f"{name}: {'fetched to' if fetched else 'already'} {path} (licence {licence})")
     if missing:
         typer.echo(f"not there: {', '.join(missing)}", err=True)
         raise typer.Exit(1)
-
-
-def _fetch_one(fetcher: Any, name: str) -> bool:
-    """Fetch an asset, print the result, and return whether the file is now there."""
-    from clcae_lib.weights.manifest import AssetError
-
-    try:
-        path, fetched = fetcher.fetch(name)
-    except AssetError as error:
-        typer.echo(f"error: {error}", err=True)
-        return False
-    licence = fetcher.manifest.assets[name].licence
-    typer.echo(f"{name}: {'fetched to' if fetched else 'already'} {path} (licence {licence})")
-    return True
 
 
 def _asset_lines(fetcher: Any) -> list[str]:

@@ -69,7 +69,8 @@ def _add_stage(stage: str, text: str) -> None:
 
             typer.echo("\n".join(rehearse(trainer, resolved)))
             return
-        folder = out or paths.root() / "runs" / resolved.world / _link(stage, resolved)
+        link = f"{stage}_{resolved.variant}" if hasattr(resolved, "variant") else stage
+        folder = out or paths.root() / "runs" / resolved.world / link
         _train(stage, resolved, folder, resume=not no_resume, install=install)
 
 
@@ -132,11 +133,6 @@ def _train(stage: str, config: Any, folder: Path, *, resume: bool, install: bool
     typer.echo(f"trained: {folder}")
     for path in training.install(folder, config.world) if install else []:
         typer.echo(f"installed: {path}")
-
-
-def _link(stage: str, config: Any) -> str:
-    """Return the link's name: the stage, with the preset or method where there are several."""
-    return f"{stage}_{config.variant}" if hasattr(config, "variant") else stage
 
 
 def _as_yaml(config: Any, sources: Mapping[str, str]) -> str:

@@ -49,6 +49,7 @@ def apply_all(
     w, w_plus, styles = inversion.w, inversion.w_plus, inversion.styles
     for direction, strength in edits:
         chosen = direction if layers is None else direction.restricted(layers)
+        _require_layers(chosen, w_plus.shape[1])
         step = chosen.to(w.device).step(strength)
         if chosen.space == "s":
             styles = _per_channel(generator, chosen, step, count=len(w)) + (0 if styles is None else styles)
@@ -73,6 +74,13 @@ def _require(direction: Direction, found: int, own: int, what: str) -> None:
         raise ValueError(f"{direction.name}: made for {found} {what}; this generator has {own}")
 
 
+def _require_layers(direction: Direction, rows: int) -> None:
+    """Refuse a direction that acts on rows which W+ does not have."""
+    if not all(0 <= layer < rows for layer in direction.layers or ()):
+        acts = f"{direction.name}: acts on layers {list(direction.layers)}"
+        raise ValueError(f"{acts}; the rows of this generator's W+ are 0 to {rows - 1}")
+
+
 def _per_channel(generator: nn.Module, direction: Direction, step: Tensor, *, count: int) -> Tensor:
     """Return a step in StyleSpace for each of `count` images, zero where the direction does not act."""
     rows = torch.tensor(generator.style_rows, device=step.device)
@@ -91,9 +99,6 @@ def _per_row(direction: Direction, step: Tensor, *, like: Float[Tensor, "n l d"]
     _require(direction, step.shape[-2], rows, "rows of W+")
     if direction.layers is None:
         return step
-    if not all(0 <= layer < rows for layer in direction.layers):
-        acts = f"{direction.name}: acts on layers {list(direction.layers)}"
-        raise ValueError(f"{acts}; the rows of this generator's W+ are 0 to {rows - 1}")
     mask = torch.zeros(rows, 1, device=step.device, dtype=step.dtype)
     mask[list(direction.layers)] = 1
     return step * mask

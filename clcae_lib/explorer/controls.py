@@ -18,6 +18,7 @@ import torch
 from clcae_lib.devices import resolve_device
 from clcae_lib.editing import (
     Direction,
+    apply_all,
     ganspace,
     load_directions,
     load_ganspace,
@@ -28,6 +29,7 @@ from clcae_lib.editing import (
 from clcae_lib.editing.named import SAMPLES
 from clcae_lib.errors import ClcaeError
 from clcae_lib.explorer.state import ExplorerError
+from clcae_lib.inversion import Inversion
 from clcae_lib.models import Generator
 from clcae_lib.weights import read_weights, recognise
 from clcae_lib.worlds import World, WorldError
@@ -147,18 +149,10 @@ def _read(path: Path, generator: Generator, codes: torch.Tensor) -> list[tuple[G
             )
         if all(direction.provenance.get("method") == "sefa" for _, direction in found):
             found = [("SeFa", _in_deviations(direction, codes)) for _, direction in found[:COMPONENTS]]
-    rows, width = generator.n_latent, generator.style_dim
-    shapes = {"w": [(width,)], "w_plus": [(width,), (rows, width)], "s": [(sum(generator.style_sizes),)]}
-    for _, direction in found:
-        if (shape := tuple(direction.vector.shape)) not in shapes[direction.space]:
-            raise ExplorerError(
-                f"{path}: {direction.name} has shape {list(shape)}, made for another generator; remove it"
-            )
-        if max(direction.layers or (0,)) >= rows:
-            raise ExplorerError(
-                f"{path}: {direction.name} acts on row {max(direction.layers)} of W+, made for another "
-                "generator; remove it"
-            )
+    try:
+        apply_all(generator, Inversion.from_w(codes[:1], generator), [(one, 1.0) for _, one in found])
+    except ValueError as error:
+        raise ExplorerError(f"{path}: {error}: it is of another generator; remove it") from error
     return found
 
 

@@ -51,7 +51,7 @@ def serve(
     port: int = 8866,
     **options: Any,
 ) -> None:
-    """Serve the explorer until interrupted; the arguments are the options of `clcae explore`.
+    """Serve the explorer at a free port until interrupted; the arguments are options of `clcae explore`.
 
     Directions are found before the first visitor comes, so that no visitor waits for them. Put a proxy with
     authentication in front of any host other than 127.0.0.1. Each visitor has a kernel of about 600 MB, which
@@ -63,7 +63,6 @@ def serve(
 
     from clcae_lib.explorer.studio import Studio
 
-    require_port(host, port)
     for sentence in Studio.open(world, device=device).left_out:
         _log.warning("not used: %s", sentence)
     places = filter(None, [str(_TEMPLATES.parent), os.environ.get("JUPYTER_PATH")])

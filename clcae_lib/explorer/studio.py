@@ -4,7 +4,7 @@ It inverts (arXiv 2211.11448, section 3), edits W+ and adapts F (section 3.4), a
 changed in addition to its target (section 4.3).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from types import MappingProxyType
@@ -20,13 +20,12 @@ from clcae_lib.devices import resolve_device
 from clcae_lib.editing import Direction, apply_all, channel_spread, sample_codes
 from clcae_lib.editing.named import SAMPLES
 from clcae_lib.evaluation import Judges
-from clcae_lib.explorer.controls import Control, find_controls
+from clcae_lib.explorer.controls import find_controls
 from clcae_lib.explorer.identity import identity_basis, project_off
 from clcae_lib.explorer.state import ExplorerError, State
 from clcae_lib.explorer.uploads import from_text
 from clcae_lib.images import from_array, to_array
 from clcae_lib.inversion import ClcaeInverter, Inversion
-from clcae_lib.models import Generator
 from clcae_lib.spaces import broadcast_w
 from clcae_lib.weights import ENCODERS
 from clcae_lib.worlds import World, WorldError, get_world
@@ -92,27 +91,23 @@ class Studio:
     `Studio.open` makes one. A request for something that the world does not have raises an ExplorerError.
 
     Args:
-        controls: the sliders by key, see `find_controls`.
-        left_out: why files of directions give no slider, a sentence each.
+        world: the world, or its name; it must have a generator.
+        samples: number of codes that directions are found from, if they must be found first.
 
     Attributes:
+        controls: the sliders by key, see `find_controls`.
+        left_out: why files of directions give no slider, a sentence each.
         methods: presets of encoders that the world has weights of.
         gallery_size: number of images in the gallery.
         rows: L, rows of W+.
         side: height and width of the images, in pixels.
     """
 
-    def __init__(
-        self,
-        world: World,
-        generator: Generator,
-        controls: Mapping[str, Control],
-        left_out: Sequence[str],
-        *,
-        device: torch.device,
-    ) -> None:
-        self.world, self.generator, self.device = world, generator, device
-        self.controls, self.left_out = MappingProxyType(dict(controls)), list(left_out)
+    def __init__(self, world: str | World, *, device: torch.device | str, samples: int) -> None:
+        self.world, self.device, self.left_out = get_world(world), resolve_device(device), list[str]()
+        self.generator = generator = self.world.generator(self.device)
+        options = {"samples": samples, "device": self.device, "report": self.left_out.append}
+        self.controls = MappingProxyType(find_controls(self.world, generator, **options))
         self.methods = tuple(name for name in ENCODERS if self.world.inversion(name) is not None)
         self.rows, self.side = generator.n_latent, generator.size
         splits = self.world.splits
@@ -140,16 +135,8 @@ class Studio:
         device: torch.device | str = "auto",
         samples: int = SAMPLES,
     ) -> "Studio":
-        """Return the studio of a world, in a second; a minute if directions must be found first.
-
-        Args:
-            world: the world, or its name; it must have a generator.
-            samples: number of codes that directions are found from, if they must be found first.
-        """
-        world, device, left_out = get_world(world), resolve_device(device), []
-        generator = world.generator(device)
-        options = {"samples": samples, "device": device, "report": left_out.append}
-        return cls(world, generator, find_controls(world, generator, **options), left_out, device=device)
+        """Return the studio of a world, in a second; a minute if directions must be found first."""
+        return cls(world, device=device, samples=samples)
 
     @property
     def first(self) -> State:

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -45,12 +46,8 @@ def face_crop(
 
 def split_of(digest: str) -> str:
     """Return the split of a photograph by its content's SHA-256, the same on every machine."""
-    place, edge = int(digest[:12], 16) / 16**12, 0.0
-    for name, share in SHARES.items():
-        edge += share
-        if place < edge:
-            return name
-    return next(reversed(SHARES))
+    place, edges = int(digest[:12], 16) / 16**12, accumulate(SHARES.values())
+    return next(name for name, edge in zip(SHARES, edges, strict=True) if place < edge)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from pydantic import AfterValidator, BaseModel, Field, FiniteFloat, ValidationError
 from torch import Tensor
 
-from clcae_lib.files import atomic_path
+from clcae_lib.files import write_text
 from clcae_lib.photos.reading import PhotoError, shown
 from clcae_lib.settings import explain
 
@@ -130,9 +130,7 @@ def save_landmarks(photograph: Path | str, faces: Sequence[Landmarks], *, size: 
     """Write the landmarks file of a photograph of this width and height, and return its path."""
     full, short = landmarks_files(photograph)
     path = full if full.is_file() or _of_the_same_stem(Path(photograph)) else short
-    with atomic_path(path) as partial:
-        partial.write_text(landmarks_text(faces, size=size), encoding="utf-8")
-    return path
+    return write_text(path, landmarks_text(faces, size=size))
 
 
 def landmarks_text(faces: Sequence[Landmarks], *, size: tuple[int, int]) -> str:

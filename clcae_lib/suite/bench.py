@@ -33,7 +33,7 @@ from clcae_lib.evaluation import (
     edit_kind,
     measure_curve,
 )
-from clcae_lib.files import atomic_path, sha256
+from clcae_lib.files import sha256, write_text
 from clcae_lib.inversion import METHODS, ClcaeInverter, Inverter, make_inverter
 from clcae_lib.plots import show_grid
 from clcae_lib.suite.collect import provenance_rows, sweep_tables
@@ -330,8 +330,7 @@ def _write(
     record.write(folder / "bench")
     origin = {fact: getattr(record, fact) for fact in _ORIGIN}
     row = rows.iloc[[0]].drop(columns="origin").assign(bench=bench.version, **parameters, **origin)
-    with atomic_path(folder / "row.csv") as partial:
-        row.rename_axis("variant").to_csv(partial)
+    write_text(folder / "row.csv", row.rename_axis("variant").to_csv())
     status = Status(profile="bench", about=about, notebooks=[outcome])
     write_run(folder, status, provenance_rows(folder / "bench", record))
     page = portable_report(folder, target=folder)

@@ -45,8 +45,8 @@ def read_csv(path: Path, **options: Any) -> pd.DataFrame:
         raise SuiteError(f"{path}: cannot be read as a table ({reason}); make it again") from error
 
 
-def read_table(path: Path, *, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """Return a table that `table` made and that was written as CSV.
+def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Return these columns of a table that `table` made and that was written as CSV.
 
     Raises:
         SuiteError: it is damaged, a column is missing, or a value is not a finite number.
@@ -56,9 +56,9 @@ def read_table(path: Path, *, columns: Sequence[str] = ()) -> pd.DataFrame:
     frame = read_csv(path, keep_default_na=False, na_values=empty, dtype=numbers)
     if missing := [name for name in columns if name not in frame.columns]:
         raise SuiteError(f"{path} lacks the columns {', '.join(missing)}; make it again with --force")
-    if not np.isfinite(frame.get("value", np.zeros(0))).all():
+    if not np.isfinite(frame["value"]).all():
         raise SuiteError(f"{path}: a value is not a finite number; make it again")
-    return frame
+    return frame[list(columns)]
 
 
 def read_runs(folder: str | Path) -> pd.DataFrame:
@@ -66,7 +66,7 @@ def read_runs(folder: str | Path) -> pd.DataFrame:
     path = Path(folder) / "runs.csv"
     if not path.is_file():
         raise SuiteError(f"{path} does not exist; `clcae sweep ablations` makes it")
-    return read_table(path, columns=SWEEP_COLUMNS)[list(SWEEP_COLUMNS)]
+    return read_table(path, SWEEP_COLUMNS)
 
 
 def ablation_runs(output_dir: str | Path) -> pd.DataFrame:

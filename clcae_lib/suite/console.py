@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,21 +19,18 @@ _ORDER = ("running", "failed", "stopped", "done", "waiting", "unchanged")
 class Board:
     """The progress of a run or a sweep: a live table in a terminal, elsewhere a line for each finished part.
 
-    `what` is the name of the run or sweep, `parts` the names of its notebooks or runs.
+    `what` is the name of the run or sweep, `parts` the names of its notebooks or runs, and `running` returns
+    those that are running.
     """
 
-    def __init__(self, what: str, parts: Sequence[str]) -> None:
+    def __init__(self, what: str, parts: Sequence[str], running: Callable[[], Collection[str]]) -> None:
         self._console = Console(highlight=False)
         self._what = what
         self._states = dict.fromkeys(parts, "waiting")
         self._notes: dict[str, str] = {}
         self._since: dict[str, float] = {}
-        self._running: Callable[[], set[str]] = set
-        self._live = Live(console=self._console, get_renderable=self.table, refresh_per_second=1)
-
-    def watch(self, running: Callable[[], set[str]]) -> None:
-        """Set the function that returns the parts that are running."""
         self._running = running
+        self._live = Live(console=self._console, get_renderable=self.table, refresh_per_second=1)
 
     def print(self, line: str) -> None:
         """Print a line unchanged."""

@@ -9,7 +9,7 @@ import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clcae_lib.editing import Direction
+from clcae_lib.editing import Direction, apply_all
 from clcae_lib.errors import ClcaeError
 from clcae_lib.inversion import Inversion
 from clcae_lib.models import Generator
@@ -34,24 +34,21 @@ def load_guest(name: str, group: str) -> Any:
     Raises:
         GuestError: nothing has this name.
     """
-    if not re.fullmatch(r"[\w.]+:\w+", name):
-        found = {entry.name: f"{entry.module}:{entry.attr}" for entry in entry_points(group=group)}
-        if name not in found:
-            known = ", ".join(found) or "none is installed"
-            raise GuestError(
-                f"{name!r} is neither package.module:Name nor an entry point of {group} ({known})"
-            )
-        name = found[name]
-    module, _, attribute = name.partition(":")
+    found = {entry.name: entry for entry in entry_points(group=group)}
+    if re.fullmatch(r"[\w.]+:\w+", name):
+        found[name] = EntryPoint(name, name, group)
+    if name not in found:
+        known = ", ".join(found) or "none is installed"
+        raise GuestError(f"{name!r} is neither package.module:Name nor an entry point of {group} ({known})")
+    entry = found[name]
     try:
-        imported = importlib.import_module(module)
+        imported = importlib.import_module(entry.module)
     except ModuleNotFoundError as error:
-        raise GuestError(
-            f"{name}: there is no module {error.name!r}: install it, or run the command in its folder"
-        ) from error
-    if not hasattr(imported, attribute):
-        raise GuestError(f"{name}: {imported.__file__} does not define {attribute!r}")
-    return getattr(imported, attribute)
+        remedy = "install it, or run the command in its folder"
+        raise GuestError(f"{entry.value}: there is no module {error.name!r}: {remedy}") from error
+    if not hasattr(imported, entry.attr):
+        raise GuestError(f"{entry.value}: {imported.__file__} does not define {entry.attr!r}")
+    return getattr(imported, entry.attr)
 
 
 @dataclass(frozen=True)
@@ -135,17 +132,15 @@ def find_checked(find: Any, name: str, world: World, factors: Sequence[str]) -> 
     if not isinstance(found, Mapping):
         raise GuestError(f"{name}: returns {type(found).__name__}; return a dict of directions by factor")
     net = world.generator("cpu")
-    shapes = {"w": (net.style_dim,), "w_plus": (net.n_latent, net.style_dim), "s": (sum(net.style_sizes),)}
+    still = Inversion.from_w(net.w_avg[None], net)
     for factor in factors:
         one = found.get(factor)
         if not isinstance(one, Direction):
             raise GuestError(f"{name}: returns no clcae_lib.editing.Direction for {factor!r}")
-        shape, right = tuple(one.vector.shape), {shapes[one.space]}
-        right |= {shapes["w"]} if one.space == "w_plus" else set()
-        if shape not in right:
-            raise GuestError(
-                f"{name}: {factor}: the vector has shape {shape}, not {' or '.join(map(str, right))}"
-            )
+        try:
+            apply_all(net, still, [(one, 1.0)])
+        except ValueError as error:
+            raise GuestError(f"{name}: {factor}: {error}") from error
         if not torch.isfinite(one.vector).all() or not one.vector.any():
             raise GuestError(f"{name}: {factor}: the vector is zero or has values that are not finite")
         if not torch.allclose(one.vector, again[factor].vector, rtol=1e-3, atol=1e-4):

@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from clcae_lib import paths
 from clcae_lib.errors import ClcaeError
-from clcae_lib.files import atomic_path
+from clcae_lib.files import atomic_path, write_text
 from clcae_lib.provenance import commit, device_text, versions
 from clcae_lib.settings import explain
 
@@ -108,7 +108,7 @@ class Record(BaseModel, frozen=True):
 
     def write(self, folder: Path) -> None:
         """Write the record of a complete run into its folder."""
-        _write(folder / RECORD, self.model_dump())
+        _write(folder / RECORD, self)
 
 
 class Recorder:
@@ -124,8 +124,7 @@ class Recorder:
         self.notebook = notebook
         self.folder = paths.root() / Path(output_dir).expanduser()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._metrics: dict[tuple[str, str, str], Metric] = {}
-        self._recorded_in: dict[tuple[str, str, str], int | None] = {}
+        self._metrics: dict[tuple[str, str, str], tuple[Metric, int | None]] = {}
         self._figures: dict[str, Figure] = {}
         for stale in ("metrics.json", "figures.json"):
             (self.folder / stale).unlink(missing_ok=True)
@@ -172,10 +171,10 @@ class Recorder:
                 f"{metric} is not a valid result ({explain(error)}); find the cause before recording it"
             ) from error
         key, execution = (metric, subject, source), _execution()
-        if key in self._metrics and self._recorded_in[key] == execution:
+        if key in self._metrics and self._metrics[key][1] == execution:
             raise ValueError(f"{metric} of {subject!r} ({source}) is recorded already; give another subject")
-        self._metrics[key], self._recorded_in[key] = recorded, execution
-        _write(self.folder / "metrics.json", [found.model_dump() for found in self._metrics.values()])
+        self._metrics[key] = recorded, execution
+        _write(self.folder / "metrics.json", [found for found, _ in self._metrics.values()])
         return recorded.value
 
     def metrics(
@@ -217,8 +216,7 @@ class Recorder:
 
     def table(self, frame: "pd.DataFrame", name: str, *, caption: str = "") -> Path:
         """Save a table as `<name>.csv`, linked in the report, and return its path."""
-        with atomic_path(self.folder / f"{name}.csv") as partial:
-            frame.to_csv(partial, index=frame.index.name is not None)
+        write_text(self.folder / f"{name}.csv", frame.to_csv(index=frame.index.name is not None))
         return self._add(f"{name}.csv", caption, headline=False)
 
     def records(self, frame: "pd.DataFrame", name: str = "records") -> Path:
@@ -234,7 +232,7 @@ class Recorder:
     def _add(self, file: str, caption: str, headline: bool) -> Path:
         self._figures.pop(file, None)
         self._figures[file] = Figure(file=file, caption=caption, headline=bool(headline))
-        _write(self.folder / "figures.json", [figure.model_dump() for figure in self._figures.values()])
+        _write(self.folder / "figures.json", list(self._figures.values()))
         return self.folder / file
 
 
@@ -244,9 +242,8 @@ def _execution() -> int | None:
     return shell.execution_count if shell else None
 
 
-def _write(path: Path, content: Any) -> None:
-    with atomic_path(path) as partial:
-        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+def _write(path: Path, content: BaseModel | list[Any]) -> None:
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, default=BaseModel.model_dump) + "\n")
 
 
 def read_metrics(folder: Path) -> list[Metric]:

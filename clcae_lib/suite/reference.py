@@ -18,7 +18,7 @@ import pandas as pd
 from PIL import Image, ImageChops, ImageStat
 
 from clcae_lib import paths
-from clcae_lib.files import atomic_path
+from clcae_lib.files import atomic_path, write_text
 from clcae_lib.suite.collect import COLUMNS, COMMITTED, read_runs, read_table
 from clcae_lib.suite.record import SuiteError
 from clcae_lib.suite.report import read_run, write_report
@@ -93,8 +93,7 @@ def _keep_notebook(source: Path, target: Path) -> None:
         small = nbformat.writes(notebook)
         if len(small) <= _LARGEST_NOTEBOOK:
             break
-    with atomic_path(target) as partial:
-        partial.write_text(small + "\n", encoding="utf-8")
+    write_text(target, small + "\n")
 
 
 def _compact(png: str, quality: int, share: float) -> dict[str, str]:
@@ -194,4 +193,4 @@ def _read_metrics(folder: Path) -> pd.DataFrame:
         raise SuiteError(
             f"{folder} holds neither runs.csv nor metrics.csv; `clcae run` or `clcae sweep` makes them"
         )
-    return read_table(folder / "metrics.csv", columns=COLUMNS)
+    return read_table(folder / "metrics.csv", COLUMNS)

@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from clcae_lib import paths
-from clcae_lib.files import atomic_path
+from clcae_lib.files import write_text
 from clcae_lib.settings import explain
 from clcae_lib.suite.collect import COLUMNS, read_csv, read_table, table
 from clcae_lib.suite.record import Figure, NotebookError, SuiteError, check_results, read_figures
@@ -58,11 +58,8 @@ class Status(BaseModel, strict=True):
 
 def write_run(folder: Path, status: Status, rows: list[dict[str, Any]]) -> None:
     """Write `metrics.csv`, of rows with their provenance, and `status.json` into a run's folder."""
-    texts = {"metrics.csv": table(rows).to_csv(index=False)}
-    texts["status.json"] = status.model_dump_json(indent=1) + "\n"
-    for name, text in texts.items():
-        with atomic_path(folder / name) as partial:
-            partial.write_text(text, encoding="utf-8")
+    write_text(folder / "metrics.csv", table(rows).to_csv(index=False))
+    write_text(folder / "status.json", status.model_dump_json(indent=1) + "\n")
 
 
 def read_run(source: Path) -> tuple[Status, pd.DataFrame]:
@@ -86,7 +83,7 @@ def read_run(source: Path) -> tuple[Status, pd.DataFrame]:
             check_results(folder)
         except NotebookError as error:
             raise SuiteError(f"{folder}: {error}") from error
-    return status, read_table(files[1], columns=COLUMNS)
+    return status, read_table(files[1], COLUMNS)
 
 
 def write_report(source: Path, *, portable: Path | None = None) -> Path:
@@ -118,10 +115,7 @@ def write_report(source: Path, *, portable: Path | None = None) -> Path:
         log=not inline and (source / "run.log").is_file(),
         minutes=sum(outcome.seconds for outcome in status.notebooks) / 60,
     )
-    place = (portable or source) / "index.html"
-    with atomic_path(place) as partial:
-        partial.write_text(page, encoding="utf-8")
-    return place
+    return write_text((portable or source) / "index.html", page)
 
 
 def _chapter(source: Path, outcome: Outcome, metrics: pd.DataFrame, inline: bool) -> dict[str, Any]:
@@ -239,6 +233,5 @@ def portable_report(source: Path, *, target: Path | None = None) -> Path:
     columns = ["notebook", "table", "row", "column", "value"]
     cells = pd.concat(parts)[columns] if parts else pd.DataFrame(columns=columns)
     target = target or source / "report"
-    with atomic_path(target / "tables.csv") as partial:
-        cells.to_csv(partial, index=False)
+    write_text(target / "tables.csv", cells.to_csv(index=False))
     return write_report(source, portable=target)

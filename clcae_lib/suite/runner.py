@@ -100,8 +100,9 @@ def _run_jobs(
 ) -> list[Outcome]:
     by_name = {job.name: job for job in jobs}
     outcomes: dict[str, Outcome] = {}
+    name = ""
     code = digest.code_digest(without=("suite", "cli"))
-    with Board(profile.name, [job.name for job in jobs]) as board:
+    with Board(profile.name, list(by_name), lambda: {name} & by_name.keys()) as board:
         for device in sorted(set(devices.values())):
             logger.info("device %s", device)
             board.print(f"device {device}")
@@ -115,7 +116,6 @@ def _run_jobs(
                 outcomes[name] = Outcome(notebook=name, **earlier)
                 continue
             job = by_name[name]
-            board.watch(lambda current={name}: current)
             broken = [need for need in job.entry.needs if not outcomes[need].good]
             if broken:
                 outcomes[name] = Outcome(notebook=name, state="stopped", reason=f"needs {', '.join(broken)}")

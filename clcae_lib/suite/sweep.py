@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +21,7 @@ import pandas as pd
 from pydantic import BaseModel, Field
 
 from clcae_lib import paths
-from clcae_lib.files import atomic_path
+from clcae_lib.files import atomic_path, write_text
 from clcae_lib.settings import read_yaml, validated
 from clcae_lib.suite import digest
 from clcae_lib.suite.cluster import VISIBLE, Place, connect, gpu_names
@@ -86,14 +86,20 @@ class SweepSummary:
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked sweep before its start: all runs, the selected ones, and those still to do."""
+    """A checked sweep before its start, with all runs and the selected ones."""
 
     name: str
     profile: Profile
     target: Path
     runs: Sequence[Run]
     selected: Sequence[Run]
-    waiting: Sequence[Run]
+    force: bool
+    keep: bool
+
+    @cached_property
+    def waiting(self) -> list[Run]:
+        """The selected runs that are still to do, found out once."""
+        return [run for run in self.selected if self.force or run.record(keep=self.keep) is None]
 
 
 def plan_sweep(
@@ -123,8 +129,7 @@ def plan_sweep(
         for run in runs
         if run.variant in (variants or sweep.variants) and run.seed in sweep.seeds_of(run.variant, seeds)
     ]
-    waiting = [run for run in selected if force or run.record(keep=keep) is None]
-    return Plan(name, chosen, target, runs, selected, waiting)
+    return Plan(name, chosen, target, runs, selected, force, keep)
 
 
 def run_sweep(
@@ -149,10 +154,12 @@ def run_sweep(
     place.check()
     target = _target(name, output)
     with only_writer(target):
-        for run in plan_sweep(name, keep=keep, output=output, **options).runs:
-            restore(run.target)
         plan = plan_sweep(name, keep=keep, output=output, **options)
-        with log_to(target / "sweep.log"), Board(name, [run.name for run in plan.selected]) as board:
+        for run in plan.runs:
+            restore(run.target)
+        names = [run.name for run in plan.selected]
+        board = Board(name, names, lambda: {run.name for run in plan.waiting if running(run.target)})
+        with log_to(target / "sweep.log"), board:
             for run in plan.selected:
                 if run not in plan.waiting:
                     board.end(run.name, "unchanged")
@@ -221,7 +228,6 @@ def _run_all(
     tries = {run.name: 1 for run in plan.waiting}
     with connect(place, runs=len(plan.waiting)) as submit:
         futures = {submit(_work, run, plan.profile): run for run in plan.waiting}
-        board.watch(lambda: {run.name for run in plan.waiting if running(run.target)})
         queue = as_completed(futures)
         for future in queue:
             run, error = futures.pop(future), future.exception()
@@ -289,8 +295,7 @@ def gather(target: Path, runs: Sequence[Run], *, keep: bool) -> int:
             frame = pd.read_parquet(path).assign(variant=run.variant, seed=run.seed)
             tables.setdefault(path.name, []).append(frame)
     frame = table(rows, SWEEP_COLUMNS)
-    with atomic_path(target / "runs.csv") as file:
-        frame.to_csv(file, index=False)
+    write_text(target / "runs.csv", frame.to_csv(index=False))
     joined = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
     joined["runs.parquet"] = frame.astype({"headline": bool, "seed": "int64"})
     for name, content in joined.items():

@@ -139,7 +139,7 @@ def require(contents: Contents, kind: str) -> Recognised:
     """Return the network of an official layout; raise an error if it is of another kind."""
     found = find_network(contents)
     if found is None or found.kind != kind:
-        title = (found or recognise(contents)).title
+        title = (found or recognise(contents)).about.title
         if title == "unknown":
             title += f" (tensors: {', '.join(sorted(contents.tensors)[:3]) or 'none'})"
         raise WeightsError(f"is {title}; give a file of this kind: {KINDS[kind].title}")

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from clcae_lib.errors import ClcaeError, MissingFileError
-from clcae_lib.files import atomic_path, sha256
+from clcae_lib.files import atomic_path, sha256, write_text
 
 KEY = "clcae"
 #: Errors that libraries raise for a damaged file.
@@ -274,9 +274,7 @@ def write_card(weights_path: Path | str, card: dict[str, Any]) -> Path:
     _require(weights_path)
     path = _card_path(weights_path)
     text = json.dumps({**card, "sha256": sha256(weights_path)}, indent=2, sort_keys=True)
-    with atomic_path(path) as partial:
-        partial.write_text(text + "\n", encoding="utf-8")
-    return path
+    return write_text(path, text + "\n")
 
 
 def read_card(weights_path: Path | str) -> dict[str, Any]:

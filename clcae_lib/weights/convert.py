@@ -43,7 +43,7 @@ def inspect_file(path: Path | str) -> dict[str, Any]:
     return {
         "file": str(path),
         "kind": found.kind,
-        "what": found.title,
+        "what": found.about.title,
         "container": contents.container,
         "tensors": len(contents.tensors),
         "parameters": sum(math.prod(tensor.shape) for tensor in contents.tensors.values()),
@@ -51,7 +51,7 @@ def inspect_file(path: Path | str) -> dict[str, Any]:
         "sha256": sha256(path),
         "resolution": facts.pop("resolution", None),
         "style_dim": facts.pop("style_dim", None),
-        "fits": found.fits,
+        "fits": found.about.fits,
         "details": facts,
     }
 
@@ -118,11 +118,11 @@ def _verify(path: Path, tensors: dict[str, Tensor], *, half: bool) -> None:
 def _convert(contents: Contents, part: str | None) -> Parts:
     found = recognise(contents)
     if found.kind not in _CONVERTERS:
-        raise WeightsError(f"is {found.title}, which is not converted; it fits {found.fits}")
+        raise WeightsError(f"is {found.about.title}, which is not converted; it fits {found.about.fits}")
     parts = _CONVERTERS[found.kind]
     part = next(iter(parts)) if part is None else part
     if part not in parts:
-        raise WeightsError(f"is {found.title} and has no part {part!r}; leave --part out")
+        raise WeightsError(f"is {found.about.title} and has no part {part!r}; leave --part out")
     return parts[part](contents, found)
 
 

@@ -140,16 +140,11 @@ class Recognised:
     facts: Facts = field(default_factory=dict)
 
     @property
-    def title(self) -> str:
-        """The title of the kind, for people."""
-        own = f"this project's weights of kind {self.kind.removeprefix('own:')!r}"
-        return KINDS[self.kind].title if self.kind in KINDS else own
-
-    @property
-    def fits(self) -> str:
-        """The commands and functions that use the file."""
-        own = OWN.get(self.kind.removeprefix("own:"), "the program that wrote it")
-        return KINDS[self.kind].fits if self.kind in KINDS else own
+    def about(self) -> Kind:
+        """The kind's title, for people, and the commands and functions that use the file."""
+        own = self.kind.removeprefix("own:")
+        ours = Kind(f"this project's weights of kind {own!r}", OWN.get(own, "the program that wrote it"))
+        return KINDS.get(self.kind, ours)
 
 
 def recognise(contents: Contents) -> Recognised:

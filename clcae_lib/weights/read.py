@@ -22,10 +22,6 @@ from clcae_lib.weights.checkpoints import DAMAGE, UnsafeFileError, WeightsError,
 _PAGE = re.compile(rb"\s*<(!doctype|html|\?xml|head|body)", re.IGNORECASE)
 
 
-def _unverified() -> None:
-    """Do nothing, because the container has no checksums."""
-
-
 @dataclass(frozen=True)
 class Contents:
     """The content of a weights file.
@@ -43,7 +39,7 @@ class Contents:
     tree: Any
     tensors: dict[str, Tensor] = field(repr=False)
     metadata: dict[str, Any] = field(default_factory=dict)
-    verify: Callable[[], None] = field(default=_unverified, repr=False)
+    verify: Callable[[], None] = field(default=lambda: None, repr=False)
 
 
 @contextmanager
@@ -74,7 +70,7 @@ def read_weights(path: Path | str) -> Contents:
     if not path.is_file():
         raise MissingFileError(f"{path} does not exist; give the path of a weights file")
     with naming(path), path.open("rb") as file:
-        size, verify = path.stat().st_size, _unverified
+        size, checks = path.stat().st_size, {}
         if not size:
             raise WeightsError("is empty; fetch it again")
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
@@ -89,7 +85,7 @@ def read_weights(path: Path | str) -> Contents:
             return Contents(path, "npz", arrays, arrays)
         view, reader = memoryview(mapped), Reader(size)
         if container == "torch archive":
-            tree, verify = reader.load_archive(view, mapped)
+            tree, checks["verify"] = reader.load_archive(view, mapped)
         elif container == "torch stream":
             tree = reader.load_stream(view, mapped)
         else:
@@ -97,7 +93,7 @@ def read_weights(path: Path | str) -> Contents:
         views = dict(walk(tree))
         if sum(found.nbytes for found in views.values()) > 4 * size + (1 << 26):
             raise UnsafeFileError("its tensors together claim far more bytes than the file has")
-        return Contents(path, container, tree, {name: v.tensor() for name, v in views.items()}, {}, verify)
+        return Contents(path, container, tree, {n: view.tensor() for n, view in views.items()}, **checks)
 
 
 def _container(path: Path, head: bytes) -> str:

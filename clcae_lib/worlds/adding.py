@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from clcae_lib import paths
-from clcae_lib.files import atomic_path
+from clcae_lib.files import atomic_path, write_text
 from clcae_lib.photos import PhotoError, has_header, list_files, none_usable, read_folder
 from clcae_lib.settings import dump_yaml, validated
 from clcae_lib.weights import WeightsError, checkpoints, convert_file, load_generator, read_weights, recognise
@@ -58,8 +58,7 @@ def add_world(
         settings = validated(WorldSettings, values, source=f"world {name}", error=WorldError)
         if generator is not None:
             _install(own, folder / _GENERATOR)
-    with atomic_path(folder / FILE) as partial:
-        partial.write_text(dump_yaml(settings.model_dump()), encoding="utf-8")
+    write_text(folder / FILE, dump_yaml(settings.model_dump()))
     return PhotoWorld(name, settings)
 
 

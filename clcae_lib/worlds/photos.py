@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clcae_lib import paths
-from clcae_lib.files import atomic_path
+from clcae_lib.files import write_text
 from clcae_lib.images import CAR_HEIGHT, CAR_ROWS
 from clcae_lib.models.backbone import ENCODER_SIDE
 from clcae_lib.photos import SHARES, Crop, CroppedPhotos, Cutter, Refusal, list_files, sort_out, split_of
@@ -225,8 +225,7 @@ class PhotoWorld(World):
                 target.unlink(missing_ok=True)
                 target.symlink_to(path.resolve())
         settings = {"images": str(self.images_folder.resolve()), "generator": generator.name}
-        with atomic_path(home / FILE) as partial:
-            partial.write_text(dump_yaml(self.settings.model_dump() | settings), encoding="utf-8")
+        write_text(home / FILE, dump_yaml(self.settings.model_dump() | settings))
 
     def view(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 rows columns"]:
         """Return an encoder's view of images: at most 256 pixels per side, cars without black rows."""

@@ -62,7 +62,7 @@ BAD = {
     "L5 name.safetensors": (lambda p: own(p, name=[1]), "name: Input should be a valid string"),
     "L5 method.safetensors": (lambda p: own(p, provenance=3), "provenance: Input should be"),
     "L5 space.safetensors": (lambda p: own(p, space="f"), "space: Input should be"),
-    "L5 rows.safetensors": (lambda p: own(p, layers=[99]), "row 99 of W.*another generator"),
+    "L5 rows.safetensors": (lambda p: own(p, layers=[99]), r"layers \[99\].*another generator"),
     "L5 negative.safetensors": (lambda p: own(p, layers=[-1]), "layers.0: Input should be"),
     "L5 number.pt": (lambda p: parts(p, comp=()), "damaged"),
     "L5 none.pt": (lambda p: parts(p, comp=(0, DIM), std=0), "differ in size"),

@@ -388,8 +388,7 @@ def test_the_cost_comes_from_measured_steps_and_is_printed_before_the_sweep(swee
 
 def test_the_table_shows_what_runs_and_what_ended():
     console = Console(width=100, force_terminal=True, record=True, file=io.StringIO())
-    board = Board("ablations", ["a/seed0", "a/seed1", "b/seed0", "b/seed1"])
-    board.watch(lambda: {"a/seed1"})
+    board = Board("ablations", ["a/seed0", "a/seed1", "b/seed0", "b/seed1"], lambda: {"a/seed1"})
     board.end("a/seed0", "done")
     board.end("b/seed0", "failed", "ValueError: no [bold] luck")
     console.print(board.table())
