@@ -47,7 +47,6 @@ class Settings:
             activation, in the activation's standard deviations.
         noise_weight: weight of the noise regularisation, where the generator uses noise.
         locality_weight: weight of PTI's locality term (arXiv 2106.05744, section 3.3).
-        locality_distance: distance from the pivot to that term's codes, as a share of the spread of W.
         locality_every: that term is used once in this many steps.
 
     Raises:
@@ -62,7 +61,6 @@ class Settings:
     feature_weight: float = 0.03
     noise_weight: float = 1e5
     locality_weight: float = 0.1
-    locality_distance: float = 1.0
     locality_every: int = 4
 
     def __post_init__(self) -> None:

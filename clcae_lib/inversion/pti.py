@@ -82,7 +82,7 @@ class PtiInverter(Optimiser):
         """Return the change of the image of a code around the pivot (section 3.3)."""
         with torch.no_grad():
             other = self.generator.sample_w(1, generator=source)
-            reach = self.settings.locality_distance * self.generator.w_std.square().sum().sqrt()
+            reach = self.generator.w_std.square().sum().sqrt()  # the spread of W
             step = other - pivot.w
             near = pivot.w + reach * step / step.norm(dim=1, keepdim=True).clamp(min=1e-8)
             before = pivot.decoder.decode(self.generator, near)

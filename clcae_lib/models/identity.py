@@ -19,7 +19,7 @@ ROWS, COLUMNS = slice(35, 223), slice(32, 220)
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class _Embedding(nn.Module):
+class Embedding(nn.Module):
     """A network that maps images to unit vectors."""
 
     def similarity(self, x: Float[Tensor, "n 3 h w"], y: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
@@ -35,7 +35,7 @@ def face_crop(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 112 112"]:
     return adaptive_avg_pool2d(to_encoder_side(images)[:, :, ROWS, COLUMNS], ARCFACE_SIDE)
 
 
-class ArcFace(IrBackbone, _Embedding):
+class ArcFace(IrBackbone, Embedding):
     """Map images to unit vectors that differ between people, for the identity loss."""
 
     def __init__(
@@ -57,7 +57,7 @@ class ArcFace(IrBackbone, _Embedding):
         return normalize(self.output_layer(self.maps(face_crop(images))[-1]).float(), dim=1)
 
 
-class MocoFeatures(_Embedding):
+class MocoFeatures(Embedding):
     """Map images to unit vectors of 2048 numbers: torchvision's ResNet-50 without a projection head.
 
     As in its training, images have 224 pixels and are standardised by ImageNet's mean and deviation.

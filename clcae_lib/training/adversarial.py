@@ -393,9 +393,8 @@ def train(config: GeneratorConfig, folder: str | Path, *, resume: bool = True) -
     if config.covers:
         describe, used = world.perceptual("train"), digests(world.judge_file("perceptual", "train"))
 
-    @cache
-    def measurer() -> GeneratorMeasure:
-        return GeneratorMeasure(world, samples=config.measure_samples, seed=config.seed, device=config.device)
+    shared = {"samples": config.measure_samples, "seed": config.seed, "device": config.device}
+    measurer = cache(partial(GeneratorMeasure, world, **shared))
 
     def measure(generator: nn.Module) -> dict[str, Any]:
         judged = world.has("oracle_b") and world.has("perceptual_b")

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clcae_lib.models import configured
+from clcae_lib.models.identity import Embedding
 from clcae_lib.weights import checkpoints
 from clcae_lib.worlds.portraits.factors import FACTORS
 
@@ -130,7 +131,7 @@ class Oracle(Judge):
         return self.predictions(images) * self.std + self.mean
 
 
-class IdentityEmbedding(Judge):
+class IdentityEmbedding(Judge, Embedding):
     """Identity network: images to unit vectors, whose inner product is high for images of one person."""
 
     kind = "identity"
@@ -146,10 +147,6 @@ class IdentityEmbedding(Judge):
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         """Return unit vectors."""
         return nnf.normalize(self.predictions(images), dim=1)
-
-    def similarity(self, x: Float[Tensor, "n 3 h w"], y: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
-        """Return the cosine similarities of pairs of images, -1 to 1."""
-        return (self(x) * self(y)).sum(1)
 
     def targets(self, standardised: Float[Tensor, "n k"]) -> Float[Tensor, "n i"]:
         """Return the identity's columns of standardised factors, which `features` predicts in training."""
