@@ -27,7 +27,6 @@ from clcae_lib.errors import ClcaeError
 from clcae_lib.explorer import find_controls
 from clcae_lib.files import sha256
 from clcae_lib.inversion import make_inverter
-from clcae_lib.models import FoundationEncoder
 from clcae_lib.suite import read_runs
 from clcae_lib.weights import checkpoints, convert_file, inspect_file, save_generator
 from clcae_lib.worlds import add_world
@@ -35,7 +34,7 @@ from tests.field.inputs import REFUSED
 from tests.field.test_directions import BAD
 from tests.notebooks_in_small import PARAMETERS, record, write_notebook
 from tests.unit._explorer import BareWorld
-from tests.unit._tiny import WIDTHS, tiny_generator
+from tests.unit._tiny import save_encoder, tiny_generator
 from tests.unit.test_weights_hostile import BOMBS, CONTENTS, PROGRAMS, SAFETENSORS, Reduce, saved
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,12 +44,6 @@ Outcome = tuple[int, list[str]]
 
 
 # ------------------------------------------------------------------------------------ hostile weights
-
-
-def _encoder(path: Path, **changes: Any) -> None:
-    net = FoundationEncoder(32, style_dim=8, feature_channels=6, widths=WIDTHS)
-    metadata = {"kind": "inversion", "preset": "foundation", "config": net.config | changes}
-    checkpoints.save_weights(path, net.state_dict(), metadata=metadata)
 
 
 def _generator(path: Path, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
@@ -80,7 +73,7 @@ def hostile_files(canary: Path) -> dict[str, Callable[[Path], object]]:
     }.items():
         made[f"safetensors weights of {name}"] = lambda path, change=change: _generator(path, change)
     for name, value in {"resolution": 1 << 30, "style_dim": 10**9, "widths": [4] * 100_000}.items():
-        made[f"safetensors {name}"] = lambda path, name=name, value=value: _encoder(path, **{name: value})
+        made[f"safetensors {name}"] = lambda path, name=name, value=value: save_encoder(path, **{name: value})
     short = pickle.dumps([str(i) for i in range(990_000)], protocol=4)
     return made | {"pkl many short texts": _written(short)}
 

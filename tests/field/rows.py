@@ -15,7 +15,8 @@ _USED = f"{_WEIGHTS}::test_a_generator_works_in_every_command"
 _REFUSED = f"{_WEIGHTS}::test_a_refusal_is_one_sentence_and_never_advises_to_switch_safety_off"
 _SLIDERS = "tests/field/test_directions.py::test_a_file_of_directions_gives_sliders"
 _OWN = "tests/notebooks/test_own_photographs.py"
-_SETTINGS = f"{_PHOTOS}::test_44_and_54_to_56_settings_are_text_and_folders_are_where_they_were_named"
+_SETTING = "tests/unit/test_suite_parts.py::test_settings_are_read_as_the_parameter_takes_them"
+_FOLDER = "tests/unit/test_suite_parts.py::test_a_folder_counts_from_where_the_command_is_given"
 
 
 class Row(NamedTuple):
@@ -74,7 +75,7 @@ ROWS = {
         "chosen with --face",
         "tests/unit/test_worlds_photos.py::test_which_of_several_faces_is_cut_is_a_setting",
     ),
-    40: Row("bad landmarks", "named", f"{_PHOTOS}::test_40_a_photograph_with_bad_landmarks_is_named"),
+    40: Row("bad landmarks", "named", "tests/unit/test_worlds_photos.py::test_each_refusal_names_its_file"),
     41: Row(
         "one bad alignment",
         "named, the others go on",
@@ -86,7 +87,7 @@ ROWS = {
         "inverted again",
         f"{_PHOTOS}::test_43_a_replaced_photograph_is_inverted_again",
     ),
-    44: Row("--set edit=0", "works", _SETTINGS),
+    44: Row("--set edit=0", "works", _SETTING),
     45: Row(
         "landmark files in the album",
         "left out",
@@ -128,9 +129,9 @@ ROWS = {
         "honoured",
         "tests/unit/test_suite_sweep.py::test_workers_share_the_gpus_that_were_given",
     ),
-    54: Row("# in a folder's name", "works", _SETTINGS),
-    55: Row("~ after =", "works", _SETTINGS),
-    56: Row("relative folders, and 2024", "work", _SETTINGS),
+    54: Row("# in a folder's name", "works", _FOLDER),
+    55: Row("~ after =", "works", _FOLDER),
+    56: Row("relative folders, and 2024", "work", _FOLDER),
     58: Row(
         "another python3 kernel",
         "works",

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 
-from clcae_lib.models import Generator, ImageEncoder, LatentEncoder
+from clcae_lib.models import FoundationEncoder, Generator, ImageEncoder, LatentEncoder
+from clcae_lib.weights.checkpoints import save_weights
 from clcae_lib.worlds import World
 
 WIDTHS = (4, 6, 8, 8, 8)
@@ -26,6 +27,14 @@ def tiny_generator(size=32):
     net = Generator(size, 8, 2, channels={side: n for side, n in channels.items() if side <= size})
     net.measure_w(500)
     return net.eval().requires_grad_(False)
+
+
+def save_encoder(path, **changes):
+    """Save an untrained encoder for images of the tiny generator; `changes` make its config false."""
+    torch.manual_seed(3)
+    net = FoundationEncoder(32, style_dim=8, feature_channels=6, widths=WIDTHS)
+    metadata = {"kind": "inversion", "preset": "foundation", "config": net.config | changes}
+    save_weights(path, net.state_dict(), metadata=metadata)
 
 
 class Bare(World):
