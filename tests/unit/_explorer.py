@@ -4,10 +4,8 @@ import torch
 from torch import nn
 
 from clcae_lib.explorer import Studio
-from clcae_lib.models import FoundationEncoder
-from clcae_lib.weights.checkpoints import save_weights
 from clcae_lib.worlds import World
-from tests.unit._tiny import WIDTHS, Embedding, SampleImages, tiny_generator
+from tests.unit._tiny import Embedding, SampleImages, save_encoder, tiny_generator
 
 SIDE = 32
 
@@ -55,8 +53,5 @@ def open_studio(patch, folder, world=None, *, encoder="foundation"):
     patch.setenv("CLCAE_DATA", str(folder / "data"))
     patch.setenv("CLCAE_CACHE", str(folder / "cache"))
     world = world or TinyWorld()
-    torch.manual_seed(3)
-    net = FoundationEncoder(SIDE, style_dim=8, feature_channels=6, widths=WIDTHS)
-    metadata = {"kind": "inversion", "preset": "foundation", "config": net.config}
-    save_weights(world.weights(f"inversion_{encoder}"), net.state_dict(), metadata=metadata)
+    save_encoder(world.weights(f"inversion_{encoder}"))
     return Studio.open(world, device="cpu", samples=200)

@@ -221,8 +221,8 @@ SPOILED_BY_A_KERNEL = {
 
 def test_a_notebook_without_an_end_is_stopped(suite):
     suite({"01_a": [GOOD, "import time; time.sleep(3600)"]})
-    (outcome,) = run_suite("quick", timeout=8).outcomes
-    assert (outcome.state, outcome.reason) == ("failed", "did not end within 8 s")
+    (outcome,) = run_suite("quick", timeout=4).outcomes
+    assert (outcome.state, outcome.reason) == ("failed", "did not end within 4 s")
 
 
 @pytest.fixture(params=[SPOILED, SPOILED_BY_A_KERNEL], ids=["results", "kernel"])
