@@ -42,9 +42,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 def write_text(path: Path | str, text: str) -> Path:
-    """Write a text in UTF-8, completely or not at all, and return its path."""
+    """Write a text in UTF-8 with its own ends of lines, completely or not at all, and return its path."""
     with atomic_path(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", newline="")
     return Path(path)
 
 

@@ -39,7 +39,10 @@ def has_detector() -> bool:
 def detect_faces(image: Image.Image) -> list[Landmarks]:
     """Return the faces of an upright RGB image, the largest first, each with 68 landmarks.
 
-    The extra must be installed. Faces that are turned far to the side or upside down are not found.
+    Faces that are turned far to the side or upside down are not found.
+
+    Raises:
+        FacesError: the detector is not installed.
     """
     find, mark = _detector()
     shrink = min(1.0, DETECTION_SIDE / max(image.size))
@@ -81,6 +84,11 @@ def find_faces(photograph: Path | str, image: Image.Image) -> list[Landmarks]:
 
 @cache
 def _detector() -> tuple[Any, Any]:
+    if not has_detector():
+        raise FacesError(
+            "there is no face detector; install it with pip install 'clcae[faces]' in this environment, "
+            f"or write a {SUFFIX} file with landmarks for each image"
+        )
     dlib = importlib.import_module("dlib")
     # The package's module is not imported: it needs pkg_resources, which setuptools no longer has.
     folder = importlib.util.find_spec(_MODELS).submodule_search_locations[0]

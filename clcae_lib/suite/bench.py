@@ -218,7 +218,7 @@ def bench_inverter(
     The arguments are those of `clcae bench`. An inverter that breaks the protocol raises a GuestError, a
     world that lacks a renderer or a network a WorldError.
     """
-    started, bench = time.time(), OpenBench(get_world(world), sizes or Sizes())
+    began, bench = time.monotonic(), OpenBench(get_world(world), sizes or Sizes())
     inverter = CheckedInverter.load(name, bench.judges.world, weights=weights)
     space = inverter.check_repeatable(bench.world.images("test", 4).images(range(4)))
     title, faces = _title(name), {"portrait": bench.bench.images[: min(8, bench.sizes.edits)]}
@@ -240,7 +240,7 @@ def bench_inverter(
     rows = pd.concat([rows.loc[first], rest])
     tables = {"inversion": rows[["origin", *INVERSION, *COST]], "edits at equal response": _edits(rows)}
     facts = {"weights": sha256(weights) if weights else "", "space": space}
-    return _write(bench, name, tables, rows, started, output=output, faces=faces, **facts)
+    return _write(bench, name, tables, rows, began, output=output, faces=faces, **facts)
 
 
 def bench_directions(
@@ -251,7 +251,7 @@ def bench_directions(
     Directions edit the codes of the shipped CLCAE encoder. The baselines are trivial inverters and random
     directions. Arguments and errors are those of `bench_inverter`.
     """
-    started, bench = time.time(), OpenBench(get_world(world), sizes or Sizes())
+    began, bench = time.monotonic(), OpenBench(get_world(world), sizes or Sizes())
     judges, title = bench.judges, _title(name)
     directions = find_checked(load_guest(name, "clcae.finders"), name, judges.world, list(FACTORS))
     net = bench.world.generator("cpu")
@@ -271,7 +271,7 @@ def bench_directions(
         curves.append(curve.assign(variant=variant))
     order = [variant for variant, _, _ in plan]
     rows = edit_summary(pd.concat(curves)).loc[order].assign(origin="here")
-    return _write(bench, name, {"edits at equal response": _edits(rows)}, rows, started, output=output)
+    return _write(bench, name, {"edits at equal response": _edits(rows)}, rows, began, output=output)
 
 
 def _title(name: str) -> str:
@@ -305,7 +305,7 @@ def _write(
     name: str,
     tables: Mapping[str, pd.DataFrame],
     rows: pd.DataFrame,
-    started: float,
+    began: float,
     *,
     output: Path | None,
     faces: Mapping[str, Any] | None = None,
@@ -324,7 +324,7 @@ def _write(
         recorder.figure(figure, "faces", caption="Reconstructions, and edits of yaw.", headline=True)
     parameters = {"seed": 0, "world": bench.world.name, "name": name, **facts, **asdict(bench.sizes)}
     run = {"notebook": "bench", "profile": "bench", "key": bench.version, "parameters": parameters}
-    record = Record.of_run(started, device="cpu", **run)
+    record = Record.of_run(began, device="cpu", **run)
     about = f"{name} on version {bench.version} of the bench"
     outcome = Outcome(notebook="bench", state="done", seconds=record.seconds, reason=remark)
     record.write(folder / "bench")

@@ -53,7 +53,7 @@ def perform(
     # A new name, because the kernel of a killed run may still be writing to the previous folder.
     staging = target.with_name(f".{target.name}.{uuid4().hex[:8]}{_RUNNING}")
     staging.mkdir()
-    began = time.time()
+    began = time.monotonic()
     try:
         execute(
             job.path,

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, SupportsFloat
 
@@ -96,10 +96,11 @@ class Record(BaseModel, frozen=True):
 
     @classmethod
     def of_run(cls, began: float, *, device: str, **facts: Any) -> "Record":
-        """Return the record of a run that began at `began` (`time.time()`) and ends now."""
+        """Return the record of a run that began at `began` (`time.monotonic()`) and ends now."""
+        seconds = time.monotonic() - began
         return cls(
-            started=datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"),
-            seconds=round(time.time() - began, 1),
+            started=(datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds"),
+            seconds=round(seconds, 1),
             device=device_text(device),
             commit=commit(),
             versions=versions(),

@@ -10,7 +10,7 @@ from clcae_lib.cli import app
 from clcae_lib.cli.album import Album
 from clcae_lib.images import load_image
 from clcae_lib.inversion import MeanFaceInverter, PtiInverter, Settings
-from clcae_lib.photos import Landmarks, save_landmarks
+from clcae_lib.photos import Landmarks, PhotoError, save_landmarks
 from clcae_lib.weights import load_generator
 from clcae_lib.weights.checkpoints import load_weights
 from tests.unit._tiny import tiny_generator
@@ -75,6 +75,13 @@ def test_another_judge_measures_again(album, inverts, tmp_path, monkeypatch):  #
         assert len(inverted) == expected
 
 
+def test_results_do_not_go_among_the_photographs(album, inverts, tmp_path):  # noqa: F811
+    before = sorted(album.iterdir())
+    with pytest.raises(PhotoError, match="is the folder of the photographs; name another one"):
+        inverts.invert(album, album / ".." / album.name)
+    assert sorted(album.iterdir()) == before
+
+
 def test_names_that_differ_in_the_suffix_only_have_results_of_their_own(album, inverts, tmp_path):  # noqa: F811
     with Image.open(album / "p00.jpg") as image:
         image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(album / "p00.png")
@@ -84,6 +91,14 @@ def test_names_that_differ_in_the_suffix_only_have_results_of_their_own(album, i
     rows = table(tmp_path / "out")
     assert rows.loc["p00.jpg", "psnr"] != rows.loc["p00.png", "psnr"]
     assert {"p00.jpg.w.png", "p00.png.w.png"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_a_folder_of_folders_names_them(album, inverts, tmp_path):  # noqa: F811
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    album.rename(outer / "album")
+    with pytest.raises(PhotoError, match="photographs are in its subfolders, such as"):
+        inverts.invert(outer, tmp_path / "out")
 
 
 def test_a_tuned_generator_is_exported_in_the_layout_of_rosinality(album, tmp_path):  # noqa: F811

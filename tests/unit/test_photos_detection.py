@@ -70,8 +70,11 @@ def test_no_face_says_what_to_do(tmp_path, pretended):
 
 def test_no_detector_says_how_to_get_one(tmp_path, monkeypatch):
     monkeypatch.setattr(detection, "has_detector", lambda: False)
+    detection._detector.cache_clear()
     with pytest.raises(FacesError, match=r"clcae\[faces\].*c\.landmarks\.json"):
         find_faces(tmp_path / "c.jpg", Image.new("RGB", (64, 64)))
+    with pytest.raises(FacesError, match=r"clcae\[faces\]"):
+        detect_faces(Image.new("RGB", (64, 64)))
 
 
 # Why: the detector is an optional extra of 140 MB, which the pinned environment does not install.

@@ -385,3 +385,7 @@ def test_lower_discriminator_seeds_the_higher(discriminator):
     kept = {key for key, value in higher.state_dict().items() if torch.equal(value, fresh[key])}
     assert {"convs.0.0.weight", "convs.1.conv1.0.weight", "convs.1.conv2.1.weight"} <= kept
     assert "convs.2.conv1.0.weight" not in kept
+    with pytest.raises(ValueError, match="a discriminator of size 32 is not below 32"):
+        discriminator.load_lower(Discriminator(32, channels=CHANNELS))
+    with pytest.raises(ValueError, match="load_lower: widths differ"):
+        discriminator.load_lower(Discriminator(16, channels={4: 3, 8: 3, 16: 3}))

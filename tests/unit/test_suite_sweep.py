@@ -19,6 +19,7 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
+from clcae_lib import paths
 from clcae_lib.cli import app
 from clcae_lib.suite import SuiteError, ablation_runs, cluster, read_runs
 from clcae_lib.suite.cluster import Place
@@ -282,7 +283,7 @@ def test_a_full_disk_fails_the_run_and_spoils_nothing(ablation, sweep, tmp_path)
     assert not (sweeps / "plain" / "seed1").exists()
     assert len(read_runs(sweeps)) == 0, "what is stale is not in the table"
     room.touch()
-    assert sweep(seeds=[1]).complete == 1, "with room the sweep goes on"
+    assert sweep(seeds=[0, 1]).complete == 2, "with room the sweep goes on"
 
 
 def test_without_room_for_the_table_the_earlier_one_stays(sweep):
@@ -307,6 +308,8 @@ def test_a_run_that_fails_is_tried_again_and_goes_on_from_its_checkpoint(ablatio
         "assert factor, 'interrupted'"
     )
     ablation(resume, COUNT)
+    assert "interrupted" in sweep(retries=0).failed["plain/seed0"]
+    shutil.rmtree(paths.results_dir() / "sweeps")
     summary = sweep(retries=1)
     assert (summary.complete, summary.failed) == (1, {})
     assert read_runs(summary.folder)["value"].tolist() == [7], "the second try found what the first had left"

@@ -309,6 +309,7 @@ UNSUPPORTED = {
         {},
         "StyleGAN3",
     ),
+    "conditional": (small_tensors(), {"c_dim": 10}, r"conditional generator \(c_dim > 0\)"),
     "classes": (small_tensors() | {"mapping.embed.weight": torch.zeros(8, 3)}, {}, "conditional generator"),
     "z": (small_tensors() | {"mapping.fc0.weight": torch.zeros(8, 16)}, {}, "z and w differ in length"),
     "filter": (
