@@ -40,7 +40,7 @@ def write_photographs(
     """
     source = torch.Generator().manual_seed(seed)
     written = []
-    for number, person in enumerate(_people(count, seed)):
+    for number, person in enumerate(photographed_people(count, seed)):
         drawn = render(person[None], resolution=_SIDE)
         matrix = _placed(size, degrees, source)
         photo = warp(drawn.image[0], matrix, (size[1], size[0]), beyond="border")
@@ -54,8 +54,8 @@ def write_photographs(
     return written
 
 
-def _people(count: int, seed: int) -> Sequence[Tensor]:
-    """Return the factors of people whose head is turned by a few degrees at most."""
+def photographed_people(count: int, seed: int) -> Sequence[Tensor]:
+    """Return the factors of the people of `write_photographs`: heads turned by a few degrees at most."""
     indices, found, yaw = SPLITS["test"], [], INDEX["yaw"]
     start = indices.start + 997 * seed % (len(indices) // 2)
     for at in range(start, indices.stop, 64):
