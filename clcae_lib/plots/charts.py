@@ -37,6 +37,7 @@ def heatmap(
     bar = {"label": unit, "shrink": 0.8}
     sns.heatmap(table, ax=axis, vmax=limit, square=True, linewidths=1, cbar_kws=bar, **colours, **labels)
     axis.set_xticks(axis.get_xticks(), table.columns, rotation=45, ha="right", rotation_mode="anchor")
+    axis.set_yticks(axis.get_yticks(), table.index, rotation=0)
     axis.set(xlabel="", ylabel="")
     axis.grid(visible=False)
     axis.set_title(title or "", loc="left")
