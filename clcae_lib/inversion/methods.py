@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from clcae_lib.devices import resolve_device
+from clcae_lib.errors import MissingFileError
 from clcae_lib.inversion.e4e import E4eInverter
 from clcae_lib.inversion.hfgi import HfgiInverter
 from clcae_lib.inversion.inverter import ClcaeInverter, Inverter
@@ -26,6 +27,7 @@ from clcae_lib.inversion.psp import PeerInverter, PspInverter
 from clcae_lib.inversion.pti import PTI, PtiInverter
 from clcae_lib.inversion.restyle import RestyleInverter
 from clcae_lib.models import Generator
+from clcae_lib.weights.checkpoints import read_card
 from clcae_lib.worlds import World, WorldError, get_world
 
 
@@ -62,13 +64,13 @@ _LISTED = (
     Method("pti", "PTI", "arXiv 2106.05744", "optimisation", "w", steps=200),
     Method("psp", "pSp", "arXiv 2008.00951", "encoder", "w_plus", trained=True),
     Method("e4e", "e4e", "arXiv 2102.02766", "encoder", "w_plus", trained=True),
-    Method("restyle_psp", "ReStyle, pSp", "arXiv 2104.02699", "encoder", "w_plus", trained=True),
-    Method("restyle_e4e", "ReStyle, e4e", "arXiv 2104.02699", "encoder", "w_plus", trained=True),
+    Method("restyle_psp", "ReStyle over pSp", "arXiv 2104.02699", "encoder", "w_plus", trained=True),
+    Method("restyle_e4e", "ReStyle over e4e", "arXiv 2104.02699", "encoder", "w_plus", trained=True),
     Method("hfgi", "HFGI", "arXiv 2109.06590", "encoder", "f", trained=True),
     Method("hybrid", "CLCAE, then optimisation", "arXiv 1609.03552", "hybrid", "f", trained=True, steps=50),
     Method("clcae", "CLCAE", "arXiv 2211.11448", "encoder", "f", trained=True),
     Method("clcae_edited", "CLCAE, feature editor", "arXiv 2406.10601, own training", "encoder", "f", True),
-    Method("clcae_published", "CLCAE, published", "arXiv 2211.11448", "encoder", "f", trained=True),
+    Method("clcae_published", "CLCAE as published", "arXiv 2211.11448", "encoder", "f", trained=True),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _LISTED}
 """All methods, the simplest first.
@@ -142,6 +144,36 @@ def make_inverter(
     if name == "pti":
         return PtiInverter(first, distance, settings=replace(PTI, **changes))
     return HybridInverter(first, distance, settings=replace(HYBRID, **changes))
+
+
+def images_seen(name: str, world: str | World) -> int | None:
+    """Return how many images the world's weights of a method were trained on, without their initialisation.
+
+    Returns:
+        0 for a method without a training; None if a file has no card.
+
+    Raises:
+        ValueError: the method is unknown.
+    """
+    if name not in METHODS:
+        raise ValueError(f"method={name!r} is not one of {', '.join(METHODS)}")
+    world = get_world(world)
+    try:
+        return sum(read_card(world.weights(file))["images_seen"] for file in _files(name))
+    except (MissingFileError, KeyError):
+        return None
+
+
+def _files(name: str) -> list[str]:
+    """Return the names of the weights that were trained for a method."""
+    if not METHODS[name].trained:
+        return []
+    if name == "nearest_code":
+        return ["alignment"]
+    if name in PEERS:
+        return [f"peer_{name}"]
+    encoder = f"inversion_{PRESETS.get(name, 'foundation')}"
+    return [encoder, "feature_editor"] if name == "clcae_edited" else [encoder]
 
 
 def _distance(

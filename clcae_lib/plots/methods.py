@@ -30,24 +30,51 @@ def show_methods(
     *,
     x: str,
     y: str,
+    panel: str | None = None,
     labels: Mapping[str, str] | None = None,
     title: str | None = None,
 ) -> Figure:
     """Return a figure with one point per method, lines for its intervals, and the front if known.
 
-    Up to eight points are labelled by name; more are numbered, with a list of names at the right.
+    Up to eight methods are labelled by name; more are numbered, with a list of names at the right.
 
     Args:
         table: columns `method`, `kind` (of `KIND_COLOURS`), `x`, `y`, and, if known, each of the two with
             `_low` and `_high`; `on_front` marks the methods that no other one beats in both.
+        panel: column whose values have a panel each, with one row per method in each; one panel if None.
         labels: labels of the axes with units, by column.
+        title: title of the single panel; with `panel`, its values are the titles.
     """
     labels = labels or {}
     known = table.dropna(subset=[x, y])
-    numbered = len(known) > _MOST_NAMED
-    figure, axes = new_figure(width=8.6 if numbered else 7.4, height=4.8)
-    axis = axes[0, 0]
-    for row in known.to_dict("records"):
+    groups = {title or "": known} if panel is None else dict(list(known.groupby(panel, sort=False)))
+    groups = groups or {"": known}
+    listed = list(dict.fromkeys(known["method"]))
+    numbered = len(listed) > _MOST_NAMED
+    width = (8.6 if numbered else 7.4) + 4.6 * (len(groups) - 1)
+    figure, axes = new_figure(1, len(groups), width=width, height=4.8, sharey=True)
+    for axis, (heading, part) in zip(axes[0], groups.items(), strict=True):
+        _draw_points(axis, part, x, y)
+        axis.set(xlabel=labels.get(x, x))
+        axis.margins(x=0.16, y=0.10)
+        axis.set_title(heading, loc="left")
+    axes[0, 0].set(ylabel=labels.get(y, y))
+    last = axes[0, -1]
+    shown = [name for name in KIND_COLOURS if name in set(table["kind"])]
+    handles = [last.plot([], [], "o", color=KIND_COLOURS[name], label=name)[0] for name in shown]
+    last.legend(handles=handles, **LEGEND_RIGHT)
+    if numbered:
+        text = "\n".join(f"{number}  {name}" for number, name in enumerate(listed, 1))
+        last.text(1.03, 0.66, text, transform=last.transAxes, va="top", fontsize=9, linespacing=1.4)
+    for axis, part in zip(axes[0], groups.values(), strict=True):
+        names = [str(listed.index(name) + 1) if numbered else name for name in part["method"]]
+        _name_points(axis, list(zip(part[x], part[y], strict=True)), names)
+    return figure
+
+
+def _draw_points(axis: Axes, part: pd.DataFrame, x: str, y: str) -> None:
+    """Draw the points of a panel with their intervals; those of the front are filled."""
+    for row in part.to_dict("records"):
         colour = KIND_COLOURS.get(row["kind"], PALETTE[6])
         line = {"color": colour, "linewidth": 1.5, "alpha": 0.5}
         if f"{x}_low" in row:
@@ -56,19 +83,6 @@ def show_methods(
             axis.vlines(row[x], row[f"{y}_low"], row[f"{y}_high"], **line)
         face = colour if row.get("on_front", True) else "white"
         axis.plot(row[x], row[y], "o", color=colour, markersize=8, markerfacecolor=face)
-    axis.set(xlabel=labels.get(x, x), ylabel=labels.get(y, y))
-    axis.margins(x=0.16, y=0.10)
-    shown = [name for name in KIND_COLOURS if name in set(table["kind"])]
-    handles = [axis.plot([], [], "o", color=KIND_COLOURS[name], label=name)[0] for name in shown]
-    axis.legend(handles=handles, **LEGEND_RIGHT)
-    axis.set_title(title or "", loc="left")
-    names = list(known["method"])
-    if numbered:
-        listed = "\n".join(f"{number}  {name}" for number, name in enumerate(names, 1))
-        axis.text(1.03, 0.66, listed, transform=axis.transAxes, va="top", fontsize=9, linespacing=1.4)
-        names = [str(number) for number in range(1, len(names) + 1)]
-    _name_points(axis, list(zip(known[x], known[y], strict=True)), names)
-    return figure
 
 
 def _name_points(axis: Axes, points: list[tuple[float, float]], names: list[str]) -> None:
@@ -89,7 +103,12 @@ def _name_points(axis: Axes, points: list[tuple[float, float]], names: list[str]
 
 
 def show_method_curves(
-    table: pd.DataFrame, *, x: str, measures: Mapping[str, str], x_label: str | None = None
+    table: pd.DataFrame,
+    *,
+    x: str,
+    measures: Mapping[str, str],
+    rows: str | None = None,
+    x_label: str | None = None,
 ) -> Figure:
     """Return a figure with a panel per measure and a curve per method.
 
@@ -97,23 +116,32 @@ def show_method_curves(
         table: columns `method`, `x` and each measure, sorted along the curves; at most as many methods as the
             palette has colours.
         measures: titles of the panels, by column.
+        rows: column whose values have a row of panels each; one row if None.
 
     Raises:
         ValueError: there are more methods than colours.
     """
-    curves = {name: table[table["method"] == name] for name in dict.fromkeys(table["method"])}
-    if len(curves) > len(PALETTE):
+    names = list(dict.fromkeys(table["method"]))
+    if len(names) > len(PALETTE):
         raise ValueError(
-            f"show_method_curves: {len(curves)} methods, but {len(PALETTE)} colours; choose fewer"
+            f"show_method_curves: {len(names)} methods, but {len(PALETTE)} colours; choose fewer"
         )
-    figure, axes = new_figure(1, len(measures), width=4.3 * len(measures), height=4.2)
-    for axis, (column, heading) in zip(axes[0], measures.items(), strict=True):
-        for colour, part in zip(PALETTE, curves.values(), strict=False):
-            axis.plot(part[x], part[column], "o-", color=colour, linewidth=2, markersize=4)
+    groups = {"": table} if rows is None else dict(list(table.groupby(rows, sort=False)))
+    groups = groups or {"": table}
+    width, height = 4.3 * len(measures), 0.8 + 3.4 * len(groups)
+    figure, axes = new_figure(
+        len(groups), len(measures), width=width, height=height, sharex=True, sharey="col"
+    )
+    for line, (heading, group) in zip(axes, groups.items(), strict=True):
+        for axis, (column, measure) in zip(line, measures.items(), strict=True):
+            for colour, name in zip(PALETTE, names, strict=False):
+                part = group[group["method"] == name]
+                axis.plot(part[x], part[column], "o-", color=colour, linewidth=2, markersize=4)
+            axis.set_title(f"{heading}: {measure}" if heading else measure, loc="left")
+    for axis in axes[-1]:
         axis.set(xlabel=x if x_label is None else x_label)
-        axis.set_title(heading, loc="left")
-    handles = [Line2D([], [], color=colour, marker="o") for colour, _ in zip(PALETTE, curves, strict=False)]
-    figure.legend(handles, list(curves), loc="outside lower center", ncols=4, frameon=False)
+    handles = [Line2D([], [], color=colour, marker="o") for colour, _ in zip(PALETTE, names, strict=False)]
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False)
     return figure
 
 
@@ -131,7 +159,7 @@ def show_verdicts(judged: pd.DataFrame) -> Figure:
         x, y = columns.index(cell["measure"]), rows.index(cell["method"])
         colour = VERDICT_COLOURS[cell["verdict"]]
         axis.fill_between([x, x + 1], y, y + 1, color=colour, edgecolor="white", linewidth=1.5)
-        axis.text(x + 0.5, y + 0.5, f"{cell['value']:+.3g}", ha="center", va="center", fontsize=9)
+        axis.text(x + 0.5, y + 0.5, f"{round(cell['value'], 3):+.3g}", ha="center", va="center", fontsize=9)
     heads = [name.replace(", ", ",\n") for name in columns]
     axis.set_xticks(np.arange(len(columns)) + 0.5, heads, fontsize=9)
     axis.set_yticks(np.arange(len(rows)) + 0.5, rows)

@@ -133,6 +133,13 @@ def test_the_passing_numbers_are_the_committed_ones():
     assert trained["images_seen"] == 32 * trained["steps"]
 
 
+def test_the_spread_of_times_is_that_of_networks_of_one_architecture():
+    cost = tables.sweep("methods", "cost")
+    times = cost[cost["parameters"] > 0].groupby("parameters")["relative"]
+    (said,) = re.findall(r"differ by a factor of up to (\d+\.\d+)", RESULTS)
+    assert agrees(said, (times.max() / times.min()).max())
+
+
 def test_the_starts_of_compared_encoders_are_those_of_the_cards():
     aligned = f"{tables.card('alignment')['images_seen']:,} samples"
     supervised = tables.card("body")["images_seen"]

@@ -164,6 +164,18 @@ def test_more_points_than_names_fit_are_numbered():
     assert png(figure).std() > 1
 
 
+def test_panels_of_points_share_the_numbers_of_the_methods():
+    names = [f"method {i}" for i in range(9)]
+    first = pd.DataFrame({"x": range(9), "y": range(9), "kind": "encoder", "method": names, "edits": "a"})
+    second = first.iloc[1:].assign(edits="b")
+    left, right = show_methods(pd.concat([first, second]), x="x", y="y", panel="edits").axes
+    assert [axis.get_title(loc="left") for axis in (left, right)] == ["a", "b"]
+    listed, *numbers = right.texts
+    assert listed.get_text().splitlines() == [f"{i}  {name}" for i, name in enumerate(names, 1)]
+    assert [text.get_text() for text in numbers] == [str(i) for i in range(2, 10)]
+    assert [text.get_text() for text in left.texts] == [str(i) for i in range(1, 10)]
+
+
 def test_only_points_on_the_front_are_filled():
     table = pd.DataFrame(
         {"method": ["a", "b"], "kind": ["encoder", "CLCAE"], "x": [1.0, 2.0], "y": [2.0, 1.0]}
@@ -186,6 +198,10 @@ def test_every_curve_is_named_in_its_colour_in_one_legend():
     assert {text.get_text(): line.get_color() for line, text in named} == {"a": PALETTE[0], "b": PALETTE[1]}
     for axis in figure.axes:
         assert [line.get_color() for line in axis.lines] == [PALETTE[0], PALETTE[1]]
+    kinds = pd.concat([table.assign(edits="a"), table[table["method"] == "b"].assign(edits="b")])
+    figure = show_method_curves(kinds, x="x", measures={"up": "rises"}, rows="edits")
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["a: rises", "b: rises"]
+    assert [line.get_color() for line in figure.axes[1].lines if len(line.get_xdata())] == [PALETTE[1]]
     many = pd.concat([table.assign(method=str(i)) for i in range(len(PALETTE) + 1)])
     with pytest.raises(ValueError, match="choose fewer"):
         show_method_curves(many, x="x", measures={"up": "rises"})

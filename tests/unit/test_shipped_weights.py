@@ -7,7 +7,7 @@ import torch
 
 from clcae_lib import paths
 from clcae_lib.editing import named_directions, response
-from clcae_lib.inversion import ClcaeInverter
+from clcae_lib.inversion import METHODS, ClcaeInverter, images_seen
 from clcae_lib.models.backbone import make_backbone
 from clcae_lib.training.body import pretrained_body
 from clcae_lib.weights import checkpoints, load_alignment, load_encoder, load_feature_editor
@@ -33,6 +33,19 @@ def test_every_weight_has_a_card_that_says_how_it_was_made(name):
     assert {"seed", "seconds", "device", "images_seen", "measures"} <= card.keys()
     assert card["measures"]
     assert card["images_seen"] > 0
+
+
+def test_images_seen_are_those_of_the_cards_and_0_without_a_training():
+    cards = {name: checkpoints.read_card(FOLDER / f"{name}.safetensors")["images_seen"] for name in NAMES}
+    expected = {name: 0 for name, method in METHODS.items() if not method.trained}
+    expected |= {name: cards[f"peer_{name}"] for name in ("psp", "restyle_psp", "hfgi")}
+    expected |= dict.fromkeys(("clcae", "hybrid"), cards["inversion_foundation"])
+    expected |= {"clcae_published": cards["inversion_published"], "nearest_code": cards["alignment"]}
+    expected["clcae_edited"] = cards["inversion_foundation"] + cards["feature_editor"]
+    expected |= {"e4e": None, "restyle_e4e": None}  # not shipped, so without a card
+    assert {name: images_seen(name, "portraits") for name in METHODS} == expected
+    with pytest.raises(ValueError, match="is not one of"):
+        images_seen("gan", "portraits")
 
 
 def test_each_link_was_trained_on_the_links_that_are_here():
