@@ -83,7 +83,7 @@ def paired_correlation(a: ArrayLike, b: ArrayLike) -> float:
 def _pairs(a: ArrayLike, b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     a, b = finite(a), finite(b)
     if len(a) != len(b):
-        raise ValueError(f"{len(a)} values against {len(b)}: pairs are needed")
+        raise ValueError(f"a has {len(a)} values and b has {len(b)}: pairs are needed, one per image")
     return a, b
 
 
