@@ -51,7 +51,8 @@ def lpips(bench: Bench, name: str, arrays: Arrays) -> Tensor | None:
     if name == "lpips_x_y":
         return bench.lpips(x, y).mean()
     if match := re.fullmatch(r"feat(\d)\.(mean|std)", name):
-        feature = normalize(bench.lpips.net(bench.lpips.scaling_layer(x))[int(match[1])], dim=1)
+        features = bench.kept("lpips features", lambda: bench.lpips.net(bench.lpips.scaling_layer(x)))
+        feature = normalize(features[int(match[1])], dim=1)
         return feature.mean((2, 3)) if match[2] == "mean" else feature.std((2, 3), correction=0)
     return None
 
