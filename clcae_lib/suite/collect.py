@@ -15,7 +15,7 @@ COLUMNS = (
     *("headline", "profile", "seed", "world", "device", "commit", "versions", "seconds"),
 )
 SWEEP_COLUMNS = ("variant", *COLUMNS)
-COMMITTED = {"reference": "ablations", "shorter": "ablations_short"}
+COMMITTED = {"reference": "ablations", "shorter": "ablations_short", "shortest": "ablations_shortest"}
 """Folders of the committed ablations under reference/sweeps, by origin; claims use the first one."""
 
 
@@ -72,8 +72,8 @@ def read_runs(folder: str | Path) -> pd.DataFrame:
 def ablation_runs(output_dir: str | Path) -> pd.DataFrame:
     """Return all existing runs of the ablation, labelled by `origin`; the table may be empty.
 
-    The columns are those of `runs.csv` and `origin`: "reference" for the committed runs, "shorter" for
-    committed runs of fewer steps and more variants, "sweep" for this machine's sweep, "live" for the current
+    The columns are those of `runs.csv` and `origin`: "reference" for the committed runs, "shorter" and
+    "shortest" for committed runs of fewer steps, "sweep" for this machine's sweep, "live" for the current
     run's ablation, whose folder is next to `output_dir`, the report notebook's output folder.
     """
     folders = {origin: _sweep_folder("reference", name) for origin, name in COMMITTED.items()}

@@ -230,13 +230,13 @@ def test_runs_of_all_origins_have_their_labels(sweep, tmp_path):
     assert len(empty) == 0
     assert "origin" in empty.columns
     swept = sweep(variants=["ten"])
-    for name in ("ablations", "ablations_short"):
+    for name in ("ablations", "ablations_short", "ablations_shortest"):
         reference = tmp_path / "results" / "reference" / "sweeps" / name
         reference.mkdir(parents=True)
         shutil.copy(swept.folder / "runs.csv", reference)
     live = run_suite("quick", settings=["seed=4"]).folder
     runs = ablation_runs(live / "06_ablation_report").set_index("origin")
-    assert runs.loc[["reference", "shorter", "sweep"], "value"].tolist() == [10, 10, 10]
+    assert runs.loc[["reference", "shorter", "shortest", "sweep"], "value"].tolist() == [10] * 4
     assert runs.loc["live", ["variant", "value", "seed"]].tolist() == ["plain", 5, 4]
 
 
