@@ -57,7 +57,7 @@ def job_key(
 
 
 def code_digest(*, without: Iterable[str] = ()) -> str:
-    """Return a digest of the library's code, without comments and without some of its packages."""
+    """Return a digest of the library's code, without comments and some of its packages and modules."""
     files = {path.relative_to(LIBRARY): path for path in sorted(LIBRARY.rglob("*.py"))}
     kept = {name: path for name, path in files.items() if name.parts[0] not in tuple(without)}
     return key({name.as_posix(): source_digest(path) for name, path in kept.items()})

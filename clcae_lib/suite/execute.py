@@ -32,8 +32,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from traitlets.config import Config
 
-from clcae_lib import paths
-from clcae_lib.suite import faults
+from clcae_lib import faults, paths
 from clcae_lib.suite.plan import Profile
 from clcae_lib.suite.record import NotebookError
 

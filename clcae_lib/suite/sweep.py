@@ -34,7 +34,7 @@ from clcae_lib.suite.record import NotebookError, Record, SuiteError, complete_r
 logger = logging.getLogger("clcae_lib.suite")
 MAX_RUNS = 10_000
 _VARIANT = re.compile(r"(?!failed$)\w[\w.+-]{0,99}")  # name of a folder of results; `failed` is reserved
-_UNIMPORTANT = ("suite", "cli", "plots", "explorer")
+_UNIMPORTANT = ("suite", "cli", "faults.py", "plots", "explorer")
 
 
 class SweepFile(BaseModel, extra="forbid", strict=True):

@@ -130,3 +130,8 @@ def test_threads_that_wait_soon_sleep_unless_the_user_says_otherwise(given, expe
     command = [sys.executable, "-c", code]
     found = subprocess.run(command, env=environment | given, capture_output=True, text=True, check=True)
     assert found.stdout.split() == [expected, "False"]
+
+
+def test_notebooks_are_read_without_a_grammar_of_web_addresses_and_its_parser_lark():
+    code = "import clcae_lib, nbformat, jsonschema, sys; sys.exit('lark' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,7 +1,8 @@
-"""An IPython extension for `execute` that records the exceptions of a kernel that no cell raises.
+"""An IPython extension for `suite.execute` that records the exceptions of a kernel that no cell raises.
 
 These are exceptions in threads, in asyncio tasks, and in futures of executors whose result no cell reads. The
-exception of a future is recorded at the end, unless `result` or `exception` was called.
+exception of a future is recorded at the end, unless `result` or `exception` was called. Every kernel of a
+run imports this module, so it imports nothing slow; `suite` would import pandas.
 """
 
 import atexit
