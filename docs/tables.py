@@ -67,8 +67,8 @@ def sweep(name: str, table: str) -> pd.DataFrame:
     return pd.read_parquet(REFERENCE / "sweeps" / name / f"{table}.parquet")
 
 
-LONG, SHORT = "ablations", "ablations_short"
-"""The two committed ablations: few variants in long trainings, and more of them in short ones."""
+LONG, SHORT, SHORTEST = "ablations", "ablations_short", "ablations_shortest"
+"""The committed ablations: few variants in long trainings, more in short ones, some in very short ones."""
 
 
 @cache
@@ -313,33 +313,15 @@ def optimisation() -> str:
     )
 
 
-def weight_of_f() -> str:
-    """Return what the published code's weight of F's term changes."""
-    final, edits = (
-        gain(question, "feature_weight_0.01", SHORT)
-        for question in ("PSNR of the final image", "geometric edits, distance")
-    )
-    assert final.high < 0 < edits.low
-    dearer, nearer = (
-        f"{sign * found.value:.{digits}f} [{', '.join(f'{x:.{digits}f}' for x in sorted(ends))}]"
-        for sign, found, digits in ((-1, final, 2), (1, edits, 3))
-        for ends in [(sign * found.low, sign * found.high)]
-    )
-    return (
-        "*The weight of F's loss term* is the paper's 1. With the published code's 0.01 the final image\n"
-        f"gains {dearer} dB, and geometric edits end {nearer} further from the ground truth."
-    )
-
-
 BLOCKS = {
     "optimisation": optimisation,
-    "weight of F": weight_of_f,
     "findings": findings,
     "spaces": spaces,
     "methods of equal steps": lambda: methods_table(EQUAL),
     "methods without a limit": lambda: methods_table(FREE),
     "ablation": partial(ablation_means, LONG),
     "short ablation": partial(ablation_means, SHORT),
+    "shortest ablation": partial(ablation_means, SHORTEST),
     "claims": claims,
 }
 
