@@ -16,13 +16,14 @@ import os
 import sys
 import threading
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch.utils import _python_dispatch as python_dispatch
 from torch.utils import backend_registration
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 HOST_WAITS: Counter[tuple[str, str]] = Counter()
 """Number of waits by kind ("copy" or "read") and by line of the library."""
@@ -223,16 +224,47 @@ def _wrap(value: Any, base: Any = None) -> Any:
     return SimulatedTensor(value)
 
 
+def _leaves(values: Iterable[Any]) -> Iterator[Any]:
+    """Yield the arguments of an operation, and those in its lists, faster than torch's pytree does."""
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from _leaves(value)
+        else:
+            yield value
+
+
+def _each(change: Callable[[Any], Any], value: Any) -> Any:
+    """Return an argument or result changed; of a list, each of its values."""
+    if isinstance(value, list | tuple):
+        return type(value)([_each(change, part) for part in value])
+    return change(value)
+
+
+@cache
+def _name(func) -> str:
+    return func._schema.name.split("::")[1]
+
+
+@cache
+def _aliases(func) -> list[Any]:
+    """Return what each result of an operation shares with an argument, or None."""
+    return [returned.alias_info for returned in func._schema.returns]
+
+
+def _on_cpu(value: Any) -> Any:
+    return torch.device("cpu") if isinstance(value, torch.device) else _inner(value)
+
+
 def _run(func, args: tuple, kwargs: dict) -> Any:
     """Run one operation of torch under the rules of the device."""
-    flat, structure = tree_flatten((args, kwargs))
+    flat = list(_leaves([*args, *kwargs.values()]))
     ours = [value for value in flat if isinstance(value, SimulatedTensor)]
     others = [v for v in flat if isinstance(v, torch.Tensor) and not isinstance(v, SimulatedTensor)]
     named = [value for value in flat if isinstance(value, torch.device)]
     device = kwargs.get("device") or (named[0] if named and not ours else None)
     if not ours and not _is_sim(device):
         return func(*args, **kwargs)
-    name = func._schema.name.split("::")[1]
+    name = _name(func)
     if name == "_to_copy":
         return _move(func, args, kwargs, from_sim=bool(ours))
     if name == "copy_" and others:
@@ -253,8 +285,8 @@ def _run(func, args: tuple, kwargs: dict) -> Any:
         if not takes_scalars or any(other.dim() > 0 for other in others):
             raise RuntimeError(f"{_TWO_DEVICES} ({func}, {[tuple(other.shape) for other in others]})")
     stays = kwargs.get("device") is None or _is_sim(kwargs["device"])
-    cpu = [torch.device("cpu") if isinstance(value, torch.device) else _inner(value) for value in flat]
-    inner_args, inner_kwargs = tree_unflatten(cpu, structure)
+    inner_args = _each(_on_cpu, args)
+    inner_kwargs = {key: _each(_on_cpu, value) for key, value in kwargs.items()}
     if inner_kwargs.get("device") is not None:
         inner_kwargs["device"] = torch.device("cpu")
     inner_kwargs.pop("pin_memory", None)
@@ -276,7 +308,7 @@ def _move(func, args: tuple, kwargs: dict, *, from_sim: bool) -> Any:
 
 
 def _check_indices(func, name: str, args: tuple) -> None:
-    indices = [index for index in tree_flatten(args[1])[0] if isinstance(index, torch.Tensor)]
+    indices = [index for index in _leaves(args[1]) if isinstance(index, torch.Tensor)]
     on_sim = isinstance(args[0], SimulatedTensor)
     if not on_sim and any(isinstance(index, SimulatedTensor) for index in indices):
         raise RuntimeError(
@@ -295,13 +327,13 @@ def _check_indices(func, name: str, args: tuple) -> None:
 
 def _results(func, args: tuple, kwargs: dict, out: Any) -> Any:
     """Return results as tensors of the device; an argument that was written to is returned as itself."""
-    returns = func._schema.returns
+    aliases = _aliases(func)
 
     def result(place: int, value: Any) -> Any:
-        alias = returns[place].alias_info
+        alias = aliases[place]
         if alias is None or not alias.is_write:
             base = args[0] if alias is not None and args else None
-            return tree_map(lambda x: _wrap(x, base), value)
+            return _each(lambda x: _wrap(x, base), value)
         for index, argument in enumerate(func._schema.arguments):
             written = argument.alias_info
             if written is not None and written.is_write and written.before_set == alias.before_set:
@@ -310,9 +342,9 @@ def _results(func, args: tuple, kwargs: dict, out: Any) -> Any:
                 return target
         return _wrap(value)
 
-    if not returns:
+    if not aliases:
         return None
-    if len(returns) == 1:
+    if len(aliases) == 1:
         return result(0, out)
     return type(out)(result(place, value) for place, value in enumerate(out))
 
