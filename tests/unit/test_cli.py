@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from clcae_lib import cli, errors
 from clcae_lib.cli.common import expand_lists, report_user_errors
+from clcae_lib.editing import named_directions
 from clcae_lib.explorer.state import ExplorerError
 from clcae_lib.photos import PhotoError
 from clcae_lib.settings import ConfigError, parse_yaml
@@ -265,6 +267,8 @@ def test_train_all_goes_down_the_chain_and_leaves_data_and_environment_alone(tmp
     few = {"SAMPLES": 40, "MEASURED_ON": 4, "FINDERS": ("interfacegan",), "FACTORS": ("yaw", "glasses")}
     for name, value in few.items():
         monkeypatch.setattr(f"clcae_lib.editing.named.{name}", value)
+    found = partial(named_directions, samples=few["SAMPLES"])  # its default was bound to the larger number
+    monkeypatch.setattr("clcae_lib.training.feature_editor.named_directions", found)
     settings = [f"{link}.{text}" for link, texts in TINY.items() for text in texts]
     settings += [f"{link}.{text}" for link in TINY for text in ("device=cpu", "batch_size=4")]
     settings += ["alignment.steps=1", "inversion.steps=1"]
