@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from clcae_lib.editing import Components, factorise, load_ganspace
+from clcae_lib.editing import Components, Direction, factorise, load_ganspace
 from clcae_lib.editing import apply as apply_edit
 from clcae_lib.inversion import Inversion
 from clcae_lib.losses import ContrastiveLoss, IdentityLoss, PerceptualLoss, ReconstructionLoss, feature_loss
@@ -150,11 +150,11 @@ def sefa(bench: Bench, name: str, arrays: Arrays) -> Tensor | NDArray | None:
         return None
     layers = None if match[1] == "all" else [int(k) for k in match[1].split("_")]
     if match[2] == "layers_returned":
-        return torch.tensor(published_sefa(bench.generator, layers, 1)[0].layers)
+        return torch.tensor(_published_sefa(bench, layers).layers)
     if match[2] == "order_returned_first8":
-        values = published_eigen(bench.generator, layers)[0]
+        values = _eigen(bench, layers)[0]
         return values.argsort(descending=True).argsort()[:8]
-    values, vectors = factorise(bench.generator, layers=layers)
+    values, vectors = bench.kept(f"factorised {layers}", lambda: factorise(bench.generator, layers=layers))
     if match[2] == "eigenvalues_sorted":
         return values
     if match[2] != "top3_vectors":
@@ -163,9 +163,18 @@ def sefa(bench: Bench, name: str, arrays: Arrays) -> Tensor | NDArray | None:
     return vectors[:3] * (vectors[:3] * expected).sum(dim=1, keepdim=True).sign()
 
 
+def _eigen(bench: Bench, layers: list[int] | None) -> tuple[Tensor, Tensor]:
+    return bench.kept(f"eigen {layers}", lambda: published_eigen(bench.generator, layers))
+
+
+def _published_sefa(bench: Bench, layers: list[int] | None) -> Direction:
+    """Return the first direction."""
+    return published_sefa(bench.generator, layers, _eigen(bench, layers)[1][:1])[0]
+
+
 def _sefa_edit(bench: Bench, *, steps: int) -> tuple[Tensor, Tensor]:
     """A code at several strengths of the first direction of layers 2 to 5, and the code."""
-    direction = published_sefa(bench.generator, [2, 3, 4, 5], 1)[0]
+    direction = _published_sefa(bench, [2, 3, 4, 5])
     w = fill.vector("w", (1, 512))
     start = Inversion(w, w[:, None].expand(-1, bench.generator.n_latent, -1))
     strengths = torch.linspace(-3, 3, steps).tolist()

@@ -24,12 +24,11 @@ def set_coordinate(
     return edited
 
 
-def published_sefa(generator: Generator, layers: Sequence[int] | None, count: int) -> list[Direction]:
-    """Return SeFa's directions in the order of a solver for general matrices.
+def published_sefa(generator: Generator, layers: Sequence[int] | None, vectors: Tensor) -> list[Direction]:
+    """Return SeFa's directions from eigenvectors, one per row, of `published_eigen`.
 
     A layer k edits row k - 1, so layer 0, which counts in the matrix, does not edit any.
     """
-    vectors = published_eigen(generator, layers)[1][:count]
     rows = tuple(k - 1 for k in layers or range(1 + len(generator.convs)) if k > 0)
     return [Direction(v.float(), f"eigenvector {i}", "w_plus", 1.0, rows) for i, v in enumerate(vectors)]
 
