@@ -98,16 +98,15 @@ def _finish(job: Job, staging: Path, target: Path) -> None:
         text = executed.read_text(encoding="utf-8")
         for written in (str(staging), _shown(staging)):  # absolute first: it contains the other
             text = text.replace(written, _shown(target))
-        docs, figures, results = (
+        docs, figures = (
             Path(os.path.relpath(place, target)).as_posix()
-            for place in (folder.parent / "docs", folder / "figures", folder.parent / "results")
+            for place in (folder.parent / "docs", folder / "figures")
         )
         text = text.replace("](../docs/", f"]({docs}/")
         html = to_html(nbformat.reads(text, as_version=4), str(folder))
         html = re.sub(r'href="(\d\d\w+)\.ipynb"', r'href="../\1/\1.html"', html)
         executed.with_suffix(".html").write_text(html, encoding="utf-8")
-        text = text.replace("](figures/", f"]({figures}/").replace("](../results/", f"]({results}/")
-        executed.write_text(text, encoding="utf-8")
+        executed.write_text(text.replace("](figures/", f"]({figures}/"), encoding="utf-8")
 
 
 def _keep_failed(job: Job, staging: Path, target: Path, failed: Path, error: NotebookError) -> None:

@@ -29,7 +29,6 @@ def gather() -> None:
     for executed in sorted((reference / "notebooks").glob("*.ipynb")):
         text = executed.read_text(encoding="utf-8").replace("](../../../notebooks/figures/", "](figures/")
         text = text.replace("](../../../docs/", "](../docs/")
-        text = text.replace("](../../reference/", "](../results/reference/")
         (SOURCE / "notebooks" / executed.name).write_text(text, encoding="utf-8")
     for page in (ROOT / "docs" / "site").glob("*.md"):
         shutil.copyfile(page, SOURCE / page.name)

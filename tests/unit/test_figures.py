@@ -98,3 +98,11 @@ def test_every_diagram_is_in_a_notebook_with_words_for_those_who_do_not_see_it()
     shown = re.findall(r"!\[([^]]*)\]\(figures/(\w+)\.svg\)", "\n".join(cell.source for cell in cells))
     assert {name for _, name in shown} == set(FIGURES)
     assert all(len(words) > 40 for words, _ in shown)
+
+
+def test_every_image_of_a_notebook_is_beside_the_notebooks():
+    """JupyterLab serves the folder of the notebooks only (`make lab`), so an image elsewhere is not found."""
+    cells = [cell for path in NOTEBOOKS.glob("*.ipynb") for cell in nbformat.read(path, as_version=4).cells]
+    files = re.findall(r"!\[[^]]*\]\(([^)]+)\)", "\n".join(cell.source for cell in cells))
+    assert files
+    assert all(file.startswith("figures/") and (NOTEBOOKS / file).is_file() for file in files)
