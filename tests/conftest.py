@@ -32,6 +32,18 @@ def pytest_collection() -> Iterator[None]:
         gc.enable()
 
 
+@pytest.fixture(scope="module")
+def _renders_of_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def shared_renders(_renders_of_module: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One cache of renders, in small blocks, for the tests of a file that one worker runs."""
+    monkeypatch.setenv("CLCAE_CACHE", str(_renders_of_module))
+    monkeypatch.setattr("clcae_lib.worlds.portraits.dataset._BLOCK_AT_64", 32)  # no more than is asked for
+
+
 @pytest.fixture
 def repository() -> Path:
     """The checkout under test."""

@@ -122,12 +122,12 @@ class Discriminator(nn.Module):
         Raises:
             ValueError: `lower` is not smaller, or has other widths at the shared resolutions.
         """
-        shift = int(math.log2(self.size // max(lower.size, 1))) if lower.size < self.size else 0
-        if shift == 0:
+        if lower.size >= self.size:
             raise ValueError(f"load_lower: a discriminator of size {lower.size} is not below {self.size}")
         here = {side: width for side, width in self.channels.items() if side <= lower.size}
         if here != lower.channels:
             raise ValueError(f"load_lower: widths differ; expected channels {here}, found {lower.channels}")
+        shift = int(math.log2(self.size // lower.size))
         for index in range(1, len(lower.convs)):
             self.convs[index + shift].load_state_dict(lower.convs[index].state_dict())
         self.final_conv.load_state_dict(lower.final_conv.state_dict())

@@ -47,8 +47,7 @@ def show_methods(
     """
     labels = labels or {}
     known = table.dropna(subset=[x, y])
-    groups = {title or "": known} if panel is None else dict(list(known.groupby(panel, sort=False)))
-    groups = groups or {"": known}
+    groups = _groups(known, panel, whole="" if panel else title or "")
     listed = list(dict.fromkeys(known["method"]))
     numbered = len(listed) > _MOST_NAMED
     width = (8.6 if numbered else 7.4) + 4.6 * (len(groups) - 1)
@@ -70,6 +69,12 @@ def show_methods(
         names = [str(listed.index(name) + 1) if numbered else name for name in part["method"]]
         _name_points(axis, list(zip(part[x], part[y], strict=True)), names)
     return figure
+
+
+def _groups(table: pd.DataFrame, column: str | None, *, whole: str = "") -> dict[str, pd.DataFrame]:
+    """Return the rows by their value of a column; without one, or without rows, the table named `whole`."""
+    parts = {} if column is None else dict(list(table.groupby(column, sort=False)))
+    return parts or {whole: table}
 
 
 def _draw_points(axis: Axes, part: pd.DataFrame, x: str, y: str) -> None:
@@ -126,8 +131,7 @@ def show_method_curves(
         raise ValueError(
             f"show_method_curves: {len(names)} methods, but {len(PALETTE)} colours; choose fewer"
         )
-    groups = {"": table} if rows is None else dict(list(table.groupby(rows, sort=False)))
-    groups = groups or {"": table}
+    groups = _groups(table, rows)
     width, height = 4.3 * len(measures), 0.8 + 3.4 * len(groups)
     figure, axes = new_figure(
         len(groups), len(measures), width=width, height=height, sharex=True, sharey="col"

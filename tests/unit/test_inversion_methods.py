@@ -24,7 +24,6 @@ from clcae_lib.inversion.methods import OVER
 from clcae_lib.inversion.optimisation import HYBRID, noise_regularization, schedule
 from clcae_lib.models import LatentEncoder
 from clcae_lib.worlds import WorldError, get_world
-from clcae_lib.worlds.portraits import dataset
 from tests.unit._tiny import Bare, Distance, SampleImages, tiny_generator
 
 
@@ -308,16 +307,9 @@ def test_every_name_makes_something_or_names_what_is_missing(name, targets, tmp_
     assert found.decode(inverter.generator, method.space).shape == (2, 3, 32, 32)
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """One cache of renders for the tests of this file that a worker runs."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.mark.parametrize("name", ["nearest_code", "clcae", "clcae_published", *OVER])
-def test_the_portraits_weights_make_the_trained_ones(name, cache, monkeypatch):
-    monkeypatch.setenv("CLCAE_CACHE", str(cache))
-    monkeypatch.setattr(dataset, "_BLOCK_AT_64", 32)  # render no more than these tests ask for
+@pytest.mark.usefixtures("shared_renders")
+def test_the_portraits_weights_make_the_trained_ones(name):
     world = get_world("portraits")
     inverter = make_inverter(name, world, device="cpu", steps=1)
     if name == "nearest_code":

@@ -8,26 +8,16 @@ from clcae_lib.training.config import ConfigError, load_config
 from clcae_lib.training.judges import JudgesConfig, JudgeTask, augment, train, verification
 from clcae_lib.weights import checkpoints
 from clcae_lib.worlds import WorldError, get_world
-from clcae_lib.worlds.portraits import dataset
 from clcae_lib.worlds.portraits.factors import MEAN, NAMES, STD
 from clcae_lib.worlds.portraits.judges import JUDGES, load_judge
 
-pytestmark = pytest.mark.xdist_group("judges")  # what these tests share is made once, in one worker
+pytestmark = [  # what these tests share is made once, in one worker
+    pytest.mark.xdist_group("judges"),
+    pytest.mark.usefixtures("shared_renders"),
+]
 
 TINY = ["size=32", "validation_size=16", "batch_size=8", "precision=32-true", "tensorboard=false"]
 TINY += ["device=cpu", "validate_every=9", "start=random", "steps=1", "kind=oracle", "copy=a"]
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """One cache of renders for all tests of this file."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(cache, monkeypatch):
-    monkeypatch.setenv("CLCAE_CACHE", str(cache))
-    monkeypatch.setattr(dataset, "_BLOCK_AT_64", 32)  # render no more than these tests ask for
 
 
 def trained(folder, *settings, **options):

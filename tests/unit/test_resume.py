@@ -5,7 +5,6 @@ import torch
 
 from clcae_lib.training import fit
 from clcae_lib.weights import checkpoints
-from clcae_lib.worlds.portraits import dataset
 from tests.device.drivers import trainings
 from tests.unit._tiny import assert_equal
 
@@ -16,16 +15,9 @@ ALIKE = ("inversion single", "inversion none", "inversion unaligned", "identity"
 KILLED += [(name, "32-true", 3) for name in TRAININGS if name not in (STAGED, *ALIKE)]
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """One cache of renders for all tests of this file that a worker runs."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.mark.parametrize(("name", "precision", "killed"), KILLED)
-def test_a_killed_training_resumes_bit_for_bit(name, precision, killed, cache, tmp_path, monkeypatch):
-    monkeypatch.setenv("CLCAE_CACHE", str(cache))
-    monkeypatch.setattr(dataset, "_BLOCK_AT_64", 32)  # render no more than this test asks for
+@pytest.mark.usefixtures("shared_renders")
+def test_a_killed_training_resumes_bit_for_bit(name, precision, killed, tmp_path):
     changes = {"precision": precision, "checkpoint_every": 1 if name == STAGED else 2}
     whole, dying, resumed = (TRAININGS[name](4, **changes) for _ in range(3))
     step = dying.step
