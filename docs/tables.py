@@ -7,13 +7,14 @@ python docs/tables.py --check    change nothing; name the blocks that are not up
 import json
 import re
 import sys
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
 from clcae_lib.evaluation import gain_over_seeds, images_at_response
 from clcae_lib.suite import read_runs
+from clcae_lib.suite.collect import COMMITTED
 from clcae_lib.weights.checkpoints import read_card
 
 ROOT = Path(__file__).parents[1]
@@ -67,8 +68,8 @@ def sweep(name: str, table: str) -> pd.DataFrame:
     return pd.read_parquet(REFERENCE / "sweeps" / name / f"{table}.parquet")
 
 
-LONG, SHORT, SHORTEST = "ablations", "ablations_short", "ablations_shortest"
-"""The committed ablations: few variants in long trainings, more in short ones, some in very short ones."""
+LONG, *SHORTER = [n for n in COMMITTED.values() if (REFERENCE / "sweeps" / n / "runs.csv").is_file()]
+"""The committed ablations, the longest trainings first."""
 
 
 @cache
@@ -234,9 +235,8 @@ def claims() -> str:
     body = []
     for claim, variant in CLAIMS.items():
         sides = {"for": [], "against": []}
-        ablation = LONG if variant in set(ablations(LONG)["variant"]) else SHORT
         for question, (_, _, unit) in QUESTIONS.items():
-            found = gain(question, variant, ablation)
+            found = gain(question, variant)
             if found is None or found.low <= 0 <= found.high:
                 continue
             digits = 3 if not unit else 2
@@ -319,9 +319,8 @@ BLOCKS = {
     "spaces": spaces,
     "methods of equal steps": lambda: methods_table(EQUAL),
     "methods without a limit": lambda: methods_table(FREE),
-    "ablation": partial(ablation_means, LONG),
-    "short ablation": partial(ablation_means, SHORT),
-    "shortest ablation": partial(ablation_means, SHORTEST),
+    "ablation": lambda: ablation_means(LONG),
+    "shorter ablations": lambda: "\n\n".join(ablation_means(name) for name in SHORTER),
     "claims": claims,
 }
 

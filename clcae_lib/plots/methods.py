@@ -183,6 +183,9 @@ def show_verdicts(judged: pd.DataFrame) -> Figure:
 def show_forest(judged: pd.DataFrame, *, columns: int = 3, title: str | None = None) -> Figure:
     """Return a figure of gains with their intervals: a panel per measure, a line per comparison.
 
+    A line that reaches more than eight times as far from zero as all others of its panel would press these
+    together; it is not drawn, and its value is written at the panel's edge.
+
     Args:
         judged: one row per `variant` and `question` (a measure with its unit), with `value` (positive for
             better), `low`, `high` and `verdict`, as `evaluation.compare_gains` gives them; a row without an
@@ -195,8 +198,17 @@ def show_forest(judged: pd.DataFrame, *, columns: int = 3, title: str | None = N
     colours = {**VERDICT_COLOURS, "undecided": "#8A8A8A"}
     for axis, name in zip(axes.flat, panels, strict=False):
         part = judged[judged["question"] == name].dropna(subset=["low", "high"])
-        for one in part.to_dict("records"):
+        reach = part[["low", "high"]].abs().max(axis=1)
+        fits = reach <= 8 * reach.drop(reach.index[reach.argmax()]).max() if len(reach) > 1 else reach >= 0
+        for one, inside in zip(part.to_dict("records"), fits, strict=True):
             place, colour = names.index(one["variant"]), colours[one["verdict"]]
+            if not inside:
+                right = one["value"] > 0
+                text = f"{one['value']:+.3g} >" if right else f"< {one['value']:+.3g}"
+                at = {"transform": axis.get_yaxis_transform(), "ha": "right" if right else "left"}
+                box = {"facecolor": axis.get_facecolor(), "edgecolor": "none", "pad": 1}
+                axis.text(0.98 if right else 0.02, place, text, color=colour, va="center", bbox=box, **at)
+                continue
             axis.hlines(place, one["low"], one["high"], color=colour, linewidth=2.5, alpha=0.7)
             axis.plot(one["value"], place, "o", color=colour, markersize=6)
         axis.axvline(0, color="0.3", linewidth=1)

@@ -15,7 +15,7 @@ COLUMNS = (
     *("headline", "profile", "seed", "world", "device", "commit", "versions", "seconds"),
 )
 SWEEP_COLUMNS = ("variant", *COLUMNS)
-COMMITTED = {"reference": "ablations", "shorter": "ablations_short", "shortest": "ablations_shortest"}
+COMMITTED = {"reference": "ablations"} | {f"{n} steps": f"ablations_{n}" for n in (1500, 600, 160)}
 """Folders of the committed ablations under reference/sweeps, by origin; claims use the first one."""
 
 
@@ -72,9 +72,9 @@ def read_runs(folder: str | Path) -> pd.DataFrame:
 def ablation_runs(output_dir: str | Path) -> pd.DataFrame:
     """Return all existing runs of the ablation, labelled by `origin`; the table may be empty.
 
-    The columns are those of `runs.csv` and `origin`: "reference" for the committed runs, "shorter" and
-    "shortest" for committed runs of fewer steps, "sweep" for this machine's sweep, "live" for the current
-    run's ablation, whose folder is next to `output_dir`, the report notebook's output folder.
+    The columns are those of `runs.csv` and `origin`: "reference" for the committed runs, "600 steps" and its
+    like for committed runs of fewer steps, "sweep" for this machine's sweep, "live" for the current run's
+    ablation, whose folder is next to `output_dir`, the report notebook's output folder.
     """
     folders = {origin: _sweep_folder("reference", name) for origin, name in COMMITTED.items()}
     folders["sweep"] = _sweep_folder("sweep", "ablations")

@@ -27,6 +27,7 @@ WORDS = {word: float(k) for k, word in enumerate(NUMBER.strip("()").split("|")[2
     "half a": 0.5,
     "a": 1.0,
 }
+DECIMAL = re.compile(r"(?<![\w.])\d*\.\d+(?![\w.]*\w)")
 _spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
 tables = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(tables)
@@ -100,7 +101,7 @@ def test_no_trivial_method_is_near_the_best_edit(factor, measure, higher):
     assert not_far_behind(read.pivot(index="image", columns="variant", values=measure), higher) == []
 
 
-@pytest.mark.parametrize("ablation", [tables.LONG, tables.SHORT])
+@pytest.mark.parametrize("ablation", [tables.LONG, *tables.SHORTER])
 @pytest.mark.parametrize("question", tables.QUESTIONS)
 def test_no_trivial_method_wins_a_question_of_an_ablation(question, ablation):
     full = tables.of_variant(question, "foundation", ablation).mean()
@@ -185,6 +186,24 @@ def test_the_readmes_example_prints_what_stands_below_it():
     for found, stated in zip(number.findall(printed), number.findall(said), strict=True):
         unit = 10.0 ** -len(stated.partition(".")[2])
         assert abs(float(found) - float(stated)) <= 1.0001 * unit, (found, stated)
+
+
+def printed_numbers(notebook):
+    """Every number with a point that the cells of an executed notebook print or show in a table."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    shown = [text for output in outputs for text in (output.get("text"), *output.get("data", {}).values())]
+    return [float(number) for text in shown if isinstance(text, str) for number in DECIMAL.findall(text)]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_an_answer_for_the_committed_run_has_numbers_that_this_run_printed(notebook):
+    executed = nbformat.read(REFERENCE / "notebooks" / notebook.name, as_version=4)
+    answers = re.findall(
+        r"An answer for the committed.*?</details>", "".join(c.source for c in executed.cells), re.DOTALL
+    )
+    printed = printed_numbers(executed) if answers else []
+    for number in (number for answer in answers for number in DECIMAL.findall(answer)):
+        assert any(agrees(number, abs(value)) for value in printed), f"{number} is not printed"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -227,3 +227,16 @@ def test_a_forest_has_a_line_for_each_comparison_that_has_an_interval():
     assert to_rgb(psnr.collections[0].get_color()[0][:3]) == to_rgb(VERDICT_COLOURS["better"])
     assert not edits.collections
     assert show_forest(pd.DataFrame(columns=columns)).axes, "without a comparison it is empty"
+
+
+@pytest.mark.parametrize(("value", "text"), [(4.6, "+4.6 >"), (-4.6, "< -4.6")])
+def test_a_gain_far_beyond_the_others_is_written_at_the_edge_of_its_panel(value, text):
+    cells = [("a", "PSNR", 0.1, 0.0, 0.2, "better"), ("b", "PSNR", value, value - 0.1, value + 0.1, "worse")]
+    axis = show_forest(
+        pd.DataFrame(cells, columns=["variant", "question", "value", "low", "high", "verdict"])
+    ).axes[0]
+    assert [(shown.get_text(), to_rgb(shown.get_color())) for shown in axis.texts] == [
+        (text, to_rgb(VERDICT_COLOURS["worse"]))
+    ]
+    assert len(axis.collections) == 1
+    assert max(map(abs, axis.get_xlim())) < 1

@@ -23,6 +23,7 @@ from clcae_lib import paths
 from clcae_lib.cli import app
 from clcae_lib.suite import SuiteError, ablation_runs, cluster, read_runs
 from clcae_lib.suite.cluster import Place
+from clcae_lib.suite.collect import COMMITTED
 from clcae_lib.suite.console import Board
 from clcae_lib.suite.runner import run_suite
 from clcae_lib.suite.sweep import gather, plan_sweep, run_sweep
@@ -230,13 +231,13 @@ def test_runs_of_all_origins_have_their_labels(sweep, tmp_path):
     assert len(empty) == 0
     assert "origin" in empty.columns
     swept = sweep(variants=["ten"])
-    for name in ("ablations", "ablations_short", "ablations_shortest"):
+    for name in COMMITTED.values():
         reference = tmp_path / "results" / "reference" / "sweeps" / name
         reference.mkdir(parents=True)
         shutil.copy(swept.folder / "runs.csv", reference)
     live = run_suite("quick", settings=["seed=4"]).folder
     runs = ablation_runs(live / "06_ablation_report").set_index("origin")
-    assert runs.loc[["reference", "shorter", "shortest", "sweep"], "value"].tolist() == [10] * 4
+    assert runs.loc[[*COMMITTED, "sweep"], "value"].eq(10).all()
     assert runs.loc["live", ["variant", "value", "seed"]].tolist() == ["plain", 5, 4]
 
 
