@@ -5,7 +5,6 @@ torchmetrics or lpips calls `vision_repair.ensure_torchvision()` before importin
 """
 
 import os
-import sys
 
 from clcae_lib import vision_repair
 
@@ -13,11 +12,6 @@ from clcae_lib import vision_repair
 # this takes most of the time: two threads then draw 53 images per second, or 84 if they sleep sooner (means
 # of three runs on two cores; 332 and 320 on idle ones). torch reads this at import, as do child processes.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-
-# nbformat imports jsonschema, which imports this package if it is there, which compiles a grammar of
-# international web addresses (IRIs): 1.1 of the 2.6 s that `clcae_lib.suite.sweep` takes. Without it
-# jsonschema checks all but IRIs, of which notebooks have none. What is imported already stays.
-sys.modules.setdefault("rfc3987_syntax", None)
 
 __all__ = ["vision_repair"]
 __version__ = "0.1.0"
