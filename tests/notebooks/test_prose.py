@@ -199,7 +199,9 @@ def printed_numbers(notebook):
 def test_an_answer_for_the_committed_run_has_numbers_that_this_run_printed(notebook):
     executed = nbformat.read(REFERENCE / "notebooks" / notebook.name, as_version=4)
     answers = re.findall(
-        r"An answer for the committed.*?</details>", "".join(c.source for c in executed.cells), re.DOTALL
+        r"(?:An answer for|The numbers of) the (?:committed|photographs).*?</details>",
+        "".join(c.source for c in executed.cells),
+        re.DOTALL,
     )
     printed = printed_numbers(executed) if answers else []
     for number in (number for answer in answers for number in DECIMAL.findall(answer)):
