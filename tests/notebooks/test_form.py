@@ -1,6 +1,7 @@
 """What every notebook keeps to, so that a student meets the same shape in each; nothing is run here."""
 
 import ast
+import re
 import symtable
 from collections import defaultdict
 from itertools import pairwise
@@ -23,11 +24,7 @@ def code(cells):
     return [cell for cell in cells if cell.cell_type == "code"]
 
 
-OPENINGS = (
-    ("**After this notebook you can**", "**Prerequisites.**", "**Related notebooks.**", "**Time.**"),
-    ("**Goal.**", "**Neighbours.**", "**Run time.**"),
-)
-"""What the first cells say; the second form is that of notebooks that are still to be rewritten."""
+OPENING = ("**After this notebook you can**", "**Prerequisites.**", "**Related notebooks.**", "**Time.**")
 
 
 def test_it_opens_with_its_only_title_then_objectives_prerequisites_and_time(cells):
@@ -35,7 +32,11 @@ def test_it_opens_with_its_only_title_then_objectives_prerequisites_and_time(cel
     assert cells[0].source.startswith("# ")
     assert len([line for line in lines if line.startswith("# ")]) == 1
     opening = "\n".join(cell.source for cell in cells[:5])
-    assert any(all(part in opening for part in parts) for parts in OPENINGS)
+    assert [part for part in OPENING if part not in opening] == []
+
+
+def test_a_figure_comes_before_the_first_code(cells):
+    assert re.search(r"!\[.+\]\(figures/.+\)", "\n".join(cell.source for cell in cells[:3]))
 
 
 def names(cell):
