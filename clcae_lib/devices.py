@@ -7,8 +7,10 @@ of 23) is decided by the environment's NVIDIA_TF32_OVERRIDE, which the `clcae` c
 
 from __future__ import annotations
 
+import logging
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -124,7 +126,23 @@ def make_fabric(device: str = "auto", *, devices: int = 1, precision: str = "32-
         precision = usable_precision(precision, _capabilities()[chosen.index or 0])
     wanted = devices if chosen.index is None or chosen.type == "cpu" else [chosen.index]
     strategy = "ddp" if devices > 1 else "auto"
-    return Fabric(accelerator=chosen.type, devices=wanted, strategy=strategy, precision=precision)
+    with _without_line_on_precision():
+        return Fabric(accelerator=chosen.type, devices=wanted, strategy=strategy, precision=precision)
+
+
+@contextmanager
+def _without_line_on_precision() -> Iterator[None]:
+    """Drop Fabric's line "Using bfloat16 Automatic Mixed Precision (AMP)", which notebooks would show."""
+    log = logging.getLogger("lightning_fabric.utilities.rank_zero")
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "Automatic Mixed Precision" not in record.getMessage()
+
+    log.addFilter(keep)
+    try:
+        yield
+    finally:
+        log.removeFilter(keep)
 
 
 def usable_precision(precision: str, capability: Capability) -> str:

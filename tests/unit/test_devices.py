@@ -1,11 +1,13 @@
 """Which device a name stands for, in which precision it trains, and what stays as it is."""
 
+import logging
 import os
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
+from lightning_fabric import Fabric
 from typer.testing import CliRunner
 
 from clcae_lib import devices
@@ -82,6 +84,19 @@ def test_bfloat16_is_used_where_the_card_has_it_and_a_line_says_where_not(capsys
     assert made == ["bf16-mixed", "bf16-mixed", "32-true", "32-true"]
     assert usable_precision("32-true", (7, 5)) == "32-true"
     assert capsys.readouterr().out.count("capability 7.5 only emulates bfloat16; training in float32") == 1
+
+
+def test_fabric_prints_no_line_on_its_precision_and_its_log_stays_as_it_was(caplog):
+    log = logging.getLogger("lightning_fabric.utilities.rank_zero")
+    before = list(log.filters), log.level
+    with caplog.at_level(logging.INFO, logger=log.name):
+        log.addHandler(caplog.handler)
+        make_fabric("cpu", precision="bf16-mixed")
+        assert caplog.records == []
+        Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+        log.removeHandler(caplog.handler)
+    assert "Using bfloat16 Automatic Mixed Precision (AMP)" in caplog.messages
+    assert (list(log.filters), log.level) == before
 
 
 def test_naming_a_device_sets_nothing(monkeypatch):
