@@ -77,8 +77,8 @@ class Figure(BaseModel, strict=True):
 
     @property
     def title(self) -> str:
-        """The name for readers."""
-        return Path(self.file).stem.replace("_", " ")
+        """The caption, or the file's name for readers if there is none."""
+        return self.caption or Path(self.file).stem.replace("_", " ").capitalize()
 
 
 class Record(BaseModel, frozen=True):
@@ -215,10 +215,13 @@ class Recorder:
             figure.savefig(partial, dpi=dpi, bbox_inches="tight", facecolor="white", format="png")
         return self._add(f"{name}.png", caption, headline)
 
-    def table(self, frame: "pd.DataFrame", name: str, *, caption: str = "") -> Path:
-        """Save a table as `<name>.csv`, linked in the report, and return its path."""
+    def table(self, frame: "pd.DataFrame", name: str, *, caption: str = "", headline: bool = False) -> Path:
+        """Save a table as `<name>.csv` and return its path.
+
+        With `headline` the report shows the table at its top; otherwise it has a link to it.
+        """
         write_text(self.folder / f"{name}.csv", frame.to_csv(index=frame.index.name is not None))
-        return self._add(f"{name}.csv", caption, headline=False)
+        return self._add(f"{name}.csv", caption, headline)
 
     def records(self, frame: "pd.DataFrame", name: str = "records") -> Path:
         """Save the measures of each image as `<name>.parquet` and return its path.

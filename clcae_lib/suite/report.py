@@ -20,7 +20,7 @@ from clcae_lib.suite.collect import COLUMNS, read_csv, read_table, table
 from clcae_lib.suite.record import Figure, NotebookError, SuiteError, check_results, read_figures
 
 _FIRST = 8  # rows of the main table if no notebook marked a headline
-_LONGEST = 200  # rows of a recorded table in a portable page
+_LONGEST = 200  # rows of a recorded table in the page
 
 
 class Outcome(BaseModel, strict=True, frozen=True):
@@ -108,6 +108,7 @@ def write_report(source: Path, *, portable: Path | None = None) -> Path:
         status=status,
         chapters=chapters,
         main=compare(marked if len(marked) else metrics.head(_FIRST)),
+        frames=[frame for chapter in chapters for frame in chapter["frames"] if frame["headline"]],
         images=[image for chapter in chapters for image in chapter["headlines"]],
         provenance=[(name, "; ".join(dict.fromkeys(map(str, metrics[name])))) for name in provenance],
         bad=[chapter for chapter in chapters if chapter["state"] in ("failed", "stopped")],
@@ -119,7 +120,10 @@ def write_report(source: Path, *, portable: Path | None = None) -> Path:
 
 
 def _chapter(source: Path, outcome: Outcome, metrics: pd.DataFrame, inline: bool) -> dict[str, Any]:
-    """Return the content of the page for one notebook; with `inline` it has no links."""
+    """Return the content of the page for one notebook; with `inline` it has no links.
+
+    Headline tables, and with `inline` all tables, are shown; the others are links.
+    """
     name, good = outcome.notebook, outcome.good
     figures = read_figures(source / name) if good else []
     images = [_image(source, name, figure, inline) for figure in figures if figure.is_image]
@@ -129,7 +133,7 @@ def _chapter(source: Path, outcome: Outcome, metrics: pd.DataFrame, inline: bool
         "title": _title(paths.notebooks_dir() / f"{name}.ipynb"),
         "links": [] if inline else _links(source, name, good),
         "tables": [] if inline else [{"file": t.file, "path": f"{name}/{t.file}"} for t in tables],
-        "frames": [_frame(source / name, figure) for figure in tables] if inline else [],
+        "frames": [_frame(source, name, table) for table in tables if inline or table.headline],
         "images": [image for image in images if not image["headline"]],
         "headlines": [image for image in images if image["headline"]],
         "rows": compare(metrics[metrics["notebook"] == name]) if good else [],
@@ -145,17 +149,24 @@ def _image(source: Path, name: str, figure: Figure, inline: bool) -> dict[str, A
     if inline or figure.headline:
         src = f"data:image/png;base64,{base64.b64encode((source / path).read_bytes()).decode()}"
     shown = {"path": path, "src": src, "title": figure.title, "chapter": name, "wide": wide}
-    return shown | figure.model_dump()
+    return shown | {"headline": figure.headline}
 
 
-def _frame(folder: Path, figure: Figure) -> dict[str, Any]:
-    """Return a recorded table for the page; numbers are rounded for display, and sorted by exact value."""
-    frame = read_csv(folder / figure.file)
+def _frame(source: Path, name: str, figure: Figure) -> dict[str, Any]:
+    """Return a recorded table for the page, without empty columns.
+
+    Numbers are rounded for display, and sorted by exact value.
+    """
+    frame = read_csv(source / name / figure.file)
+    frame = frame.dropna(axis="columns", how="all") if len(frame) else frame
     rows = [[_plain(value) for value in row] for row in frame.head(_LONGEST).itertuples(index=False)]
     cut = f" The first {_LONGEST} of {len(frame):,} rows." if len(frame) > _LONGEST else ""
     return {
-        "title": figure.title,
-        "caption": figure.caption + cut,
+        "title": figure.title + cut,
+        "name": Path(figure.file).stem,
+        "path": f"{name}/{figure.file}",
+        "chapter": name,
+        "headline": figure.headline,
         "columns": list(frame.columns),
         "rows": rows,
     }
@@ -168,9 +179,14 @@ def _plain(value: Any) -> dict[str, Any]:
 
 
 def _links(source: Path, name: str, good: bool) -> list[tuple[str, str]]:
+    """Return texts and paths of the files there are: the executed notebook, and the traceback of a failure.
+
+    A kept run (`reference.keep_report`) has its executed notebooks in the folder `notebooks`.
+    """
     folder = name if good else f"failed/{name}"
-    files = {"read": f"{name}.html", "executed notebook": f"{name}.ipynb", "traceback": "traceback.txt"}
-    links = [(text, f"{folder}/{file}") for text, file in files.items()]
+    links = [("read", f"{folder}/{name}.html"), ("executed notebook", f"{folder}/{name}.ipynb")]
+    links += [("executed notebook", f"notebooks/{name}.ipynb")] if good else []
+    links += [("traceback", f"{folder}/traceback.txt")]
     return [(text, path) for text, path in links if (source / path).is_file()]
 
 

@@ -28,7 +28,9 @@ import pandas as pd
 from clcae_lib.suite import Recorder
 recorder = Recorder("01_a", output_dir)
 recorder.metric("PSNR", 21, source="live", low=20, high=22, headline=True)
-recorder.table(pd.DataFrame({"method": ["a", "b"], "dB": [20.123, 9.5]}), "methods", caption="All of them.")
+methods = pd.DataFrame({"method": ["a", "b"], "dB": [20.123, 9.5], "blank": ["", ""]})
+recorder.table(methods, "methods", caption="All of them.", headline=True)
+recorder.table(pd.DataFrame({"n": [12.345]}), "counted")
 import matplotlib.pyplot as plt
 figure, axes = plt.subplots(figsize=(2, 1))
 recorder.figure(figure, "plain_one")
@@ -120,9 +122,18 @@ def test_a_run_is_kept_with_small_notebooks_and_sent_as_one_page(suite, tmp_path
     (target / "01_a").mkdir(parents=True)
     (target / "01_a" / "old.png").write_bytes(b"stale")
     page = keep_report(source).read_text()
-    files = ["figures.json", "first_one.png", "methods.csv", "metrics.json", "plain_one.png", "run.json"]
-    assert sorted(file.name for file in (target / "01_a").iterdir()) == files
-    assert "It rises." in page
+    files = ["counted.csv", "figures.json", "first_one.png", "methods.csv", "metrics.json", "plain_one.png"]
+    assert sorted(file.name for file in (target / "01_a").iterdir()) == [*files, "run.json"]
+    first_table = page[page.index("<table") : page.index("</table>")]
+    assert "All of them." in first_table
+    assert 'data-sort="20.123">20.12<' in first_table
+    assert "blank" not in first_table
+    assert "12.345" not in page
+    assert "<figcaption>It rises." in page
+    assert "First one" not in page
+    assert "<figcaption>Plain one<" in page
+    assert 'href="notebooks/01_a.ipynb"' in page
+    assert 'href="01_a/01_a.ipynb"' in (source / "index.html").read_text()
     executed = nbformat.read(target / "notebooks" / "01_a.ipynb", as_version=4)
     assert "widgets" not in executed.metadata
     (widget,) = executed.cells[-2].outputs
@@ -136,7 +147,6 @@ def test_a_run_is_kept_with_small_notebooks_and_sent_as_one_page(suite, tmp_path
     (colourful,) = [output for output in executed.cells[-3].outputs if "data" in output]
     with Image.open(io.BytesIO(base64.b64decode(colourful["data"]["image/jpeg"]))) as image:
         assert np.abs(np.subtract(image.getpixel((42, 102)), (0, 200, 0))).max() < 20
-    assert ".ipynb" not in page
     assert "run.log" not in page
     for folder in (source, target):
         sent = portable_report(folder, target=tmp_path / "sent")
@@ -147,7 +157,8 @@ def test_a_run_is_kept_with_small_notebooks_and_sent_as_one_page(suite, tmp_path
         assert len(images) == 2
         for data in images:
             assert base64.b64decode(data.removeprefix("data:image/png;base64,")).startswith(b"\x89PNG")
-        assert 'data-sort="20.123">20.12<' in text
+        for number in ('data-sort="20.123">20.12<', 'data-sort="12.345">12.35<'):
+            assert text.count(number) == 1
         cells = pd.read_csv(sent.parent / "tables.csv").set_index(["table", "row", "column"])["value"]
         assert cells[("methods", 1, "dB")] == "9.5"
         assert cells[("metrics", 0, "metric")] == "PSNR"
