@@ -57,7 +57,7 @@ _ORIGIN = ("device", "commit", "versions", "seconds", "started", "profile")
 
 @dataclass(frozen=True)
 class Sizes:
-    """Numbers of images and codes; the defaults are those of the committed rows.
+    """Numbers of images and codes; the committed rows have at least the defaults.
 
     Attributes:
         images: inverted renders, of which the first `edits` are edited.
