@@ -21,7 +21,7 @@ from clcae_lib.evaluation.statistics import Interval, finite, percentiles, stude
 
 Verdict = Literal["supported", "refuted", "undecided", "too early", "invalid measure"]
 LEAST_STEPS = 3000
-"""Training steps below which claims are not judged: the default length of `clcae train inversion`."""
+"""Training steps below which claims are not judged, the default length of `clcae train inversion`."""
 OUTCOMES = {"supported": "better", "refuted": "worse", "undecided": "undecided"}
 """The outcome of a comparison of two methods that each verdict stands for."""
 COMPARED = ("value", "low", "high", "effect", "p", "p_holm", "verdict", "seeds", "images")

@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#3B3B3B")
 """Okabe and Ito's colours (2008), the strongest first, without yellow, which is too light on white."""
 SPACE_COLOURS = {"w": PALETTE[0], "w_plus": PALETTE[1], "f": PALETTE[2]}
+"""The colour of each space of codes."""
 ORIGIN_COLOURS = {"reference": PALETTE[0], "sweep": PALETTE[4], "live": PALETTE[1]}
+"""The colour of results by origin, which is the committed reference, a sweep, or the notebook itself."""
 LEGEND_RIGHT = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "frameon": False}
 """Options for a legend to the right of the axes."""
 

@@ -14,5 +14,3 @@ from clcae_lib.suite.record import NotebookError, Recorder, SuiteError
 # international web addresses (IRIs): 1.1 of the 2.6 s that `clcae_lib.suite.sweep` takes. Without it
 # jsonschema checks all but IRIs, of which notebooks have none. What is imported already stays.
 sys.modules.setdefault("rfc3987_syntax", None)
-
-__all__ = ["NotebookError", "Recorder", "SuiteError", "ablation_runs", "read_runs", "sweep_tables"]

@@ -7,6 +7,7 @@ than an interval; those of a broken method are outside.
 
 import base64
 import io
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ _LARGEST_NOTEBOOK = 2_000_000
 """Largest size of a kept notebook in bytes; web pages of repositories show larger ones slowly or not."""
 _SIZES = ((90, 1), (80, 1), (70, 1), (70, 0.7), (70, 0.5), (70, 0.35))
 """Quality and scale of a kept notebook's images; the first pair that makes it small enough is used."""
+_LINK = re.compile(r"\]\((?:\.\./)+(?:[^)\s]+/)?(notebooks/figures|docs)/")
+"""The start of a link to the repository from an executed notebook, which may be on another disk."""
 _CHART = 0.5
 """An image is a chart if a palette of 256 colours changes it by less than this on average, of 255."""
 _SETTING = "training steps"
@@ -70,20 +73,17 @@ def keep_report(source: Path) -> Path:
 def _keep_notebook(source: Path, target: Path) -> None:
     """Write an executed notebook in at most `_LARGEST_NOTEBOOK` bytes.
 
-    Widgets, which do not work without a kernel, are replaced by a sentence; the cell of parameters that
-    papermill injected is hidden on the website; paths of this machine are removed.
+    Widgets, which do not work without a kernel, are replaced by a sentence; paths of this machine are
+    removed, and links are relative to this place.
     """
     if not source.is_file():
         return
-    text = source.read_text(encoding="utf-8")
+    text = _LINK.sub(r"](../../../\1/", source.read_text(encoding="utf-8"))
     for quality, share in _SIZES:
         notebook = nbformat.reads(text, as_version=4)
         notebook.metadata.pop("widgets", None)
         for place in ("input_path", "output_path"):
             notebook.metadata.get("papermill", {}).pop(place, None)
-        for cell in notebook.cells:
-            if "injected-parameters" in cell.metadata.get("tags", []):
-                cell.metadata.tags.append("hide-cell")
         outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
         for data in (output["data"] for output in outputs if "data" in output):
             if data.pop("application/vnd.jupyter.widget-view+json", None):

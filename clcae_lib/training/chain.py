@@ -29,7 +29,7 @@ LINKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "inversion_published": ("inversion", ("preset=published",)),
     "feature_editor": ("feature_editor", ()),
 }
-"""The links in order: the stage of each, and the settings that define the link."""
+"""The links in order, with the stage of each and the settings that define the link."""
 
 _OF_ONE_LINK = ("world", "preset", "devices")
 

@@ -68,20 +68,25 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ema_half_life": 0.0,
     },
 }
-"""The values of each preset: `foundation` follows the paper, `published` its code.
+"""The values of each preset; `foundation` follows the paper, `published` its code.
 
-In preset `foundation` each can be set separately, such as `clcae train inversion --set ramp=epoch`:
+The departures of the code from the paper can be set one by one in preset `foundation`, such as
+`clcae train inversion --set ramp=epoch`:
 
-| departure of the code | paper | published code |
-|---|---|---|
-| `wplus_attention` | a layer of W+ attends to the pixels of its level | to one pooled vector: no effect |
-| `feature_attention` | F attends to T3's pixels and to W+ | to one vector, w: adds the same at every pixel |
-| `alignment_input` | w is compared with the input image | with its own reconstruction |
-| `alignment` | negatives from a bank of random codes | from the rest of the batch: one, at batch size 2 |
-| `init_from_alignment` | the backbone starts from the contrastive encoder | it does not, without a warning |
-| `lpips_scales` | perceptual distance summed over three scales | the sum is overwritten by one scale |
-| `weight_feature` | F is held near the generator's activation with weight 1 | with 0.01 |
-| `ramp` | F is blended in once, validation uses all of it | in every epoch, validation uses the same share |
+- `wplus_attention`: a layer of W+ attends to the pixels of its level; in the code, to one pooled vector,
+  which has no effect.
+- `feature_attention`: F attends to T3's pixels and to W+; in the code, to one vector, w, which adds the same
+  at every pixel.
+- `alignment_input`: w is compared with the input image; in the code, with its own reconstruction.
+- `alignment`: negatives come from a bank of random codes; in the code, from the rest of the batch, which is
+  one at batch size 2.
+- `init_from_alignment`: the backbone starts from the contrastive encoder; in the code it does not, without a
+  warning.
+- `lpips_scales`: the perceptual distance is summed over three scales; in the code, one scale overwrites the
+  sum.
+- `weight_feature`: F is held near the generator's activation with weight 1; in the code, with 0.01.
+- `ramp`: F is blended in once, and validation uses all of it; in the code, in every epoch, and validation
+  uses the same share.
 
 `lpips_scales` is 1 in both presets: three scales cost a third more and are an option of the published code,
 not of the paper. `published` has its own network, where attention is always `single`.

@@ -44,6 +44,7 @@ from clcae_lib.weights.read import Contents, naming, read_weights
 
 _log = logging.getLogger(__name__)
 ENCODERS: dict[str, type[nn.Module]] = {"foundation": FoundationEncoder, "published": PublishedEncoder}
+"""The class of the inversion encoder of each preset."""
 
 
 def load_generator(path: Path | str, device: torch.device | str = "cpu") -> Generator:

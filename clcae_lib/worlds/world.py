@@ -21,6 +21,7 @@ from clcae_lib.photos import Crop, face_crop
 from clcae_lib.weights import load_generator
 
 Role = Literal["train", "measure"]
+"""What a judge is for, a loss of a training or a measure."""
 #: The copy by role: loss network or evaluation network; photographs have one network for both.
 COPIES: dict[str, str] = {"train": "a", "measure": "b"}
 

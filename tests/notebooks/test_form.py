@@ -109,4 +109,6 @@ def test_it_is_committed_without_outputs(cells):
 
 def test_it_ends_with_exercises_and_their_solutions(cells):
     assert any("## Exercises" in cell.source for cell in cells)
-    assert any("solution" in cell.metadata.get("tags", []) for cell in cells)
+    solutions = [cell for cell in cells if "solution" in cell.metadata.get("tags", [])]
+    assert solutions
+    assert all(cell.metadata.jupyter.source_hidden for cell in solutions)

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -71,6 +72,19 @@ def test_conda_users_get_the_same_pins(repository, project):
     assert pip == ["-c constraints.txt", "-e .[dev]"], "packages come from pyproject.toml under the pins"
     assert [part.split("=")[0] for part in plain] == ["python", "pip"], "conda itself brings no package"
     assert plain[0].split("=")[1] in SpecifierSet(project["requires-python"])
+
+
+def test_conda_accepts_the_environment(repository):
+    conda = next(filter(None, map(shutil.which, ("conda", "mamba", "micromamba"))), None)
+    if conda is None:
+        pytest.skip("no conda, mamba or micromamba on this machine, so the environment was only read")
+    command = [conda, "env", "create", "--dry-run", "--name", "clcae-dry-run", "-f", "environment.yml"]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=600)
+    if re.search(
+        "CONNECTION FAILED|could not resolve|failed to connect|timed out", done.stderr, re.IGNORECASE
+    ):
+        pytest.skip(f"{conda} reaches no channel from this machine, so the environment was only read")
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_commands_without_make_are_those_of_the_makefile(repository):

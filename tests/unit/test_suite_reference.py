@@ -115,8 +115,25 @@ def test_the_committed_reference_can_be_checked(repository):
         assert check_runs(runs.parent, reference).compared >= 24, runs
 
 
-def test_a_run_is_kept_with_small_notebooks_and_sent_as_one_page(suite, tmp_path):
-    suite({"01_a": [TABLE, COLOURFUL, WIDGET, SHOWN]})
+def test_links_of_the_kept_notebooks_lead_to_files(repository):
+    folder = repository / "results" / "reference" / "notebooks"
+    links = {
+        (path.name, link)
+        for path in folder.glob("*.ipynb")
+        for cell in nbformat.read(path, as_version=4).cells
+        if cell.cell_type == "markdown"
+        for link in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", cell.source)
+    }
+    assert links
+    assert [link for link in links if not (folder / link[1]).exists()] == []
+
+
+def test_a_run_is_kept_with_small_notebooks_and_sent_as_one_page(suite, tmp_path, monkeypatch):
+    monkeypatch.setenv("CLCAE_RESULTS", str(tmp_path / "another" / "disk"))
+    path = suite({"01_a": [TABLE, COLOURFUL, WIDGET, SHOWN]}) / "01_a.ipynb"
+    node = nbformat.read(path, as_version=4)
+    node.cells.insert(0, nbformat.v4.new_markdown_cell("![A line.](figures/line.svg)"))
+    nbformat.write(node, path)
     source = run_suite("quick").folder
     target = source.parent / "reference"
     (target / "01_a").mkdir(parents=True)
@@ -136,10 +153,9 @@ def test_a_run_is_kept_with_small_notebooks_and_sent_as_one_page(suite, tmp_path
     assert 'href="01_a/01_a.ipynb"' in (source / "index.html").read_text()
     executed = nbformat.read(target / "notebooks" / "01_a.ipynb", as_version=4)
     assert "widgets" not in executed.metadata
+    assert executed.cells[0].source == "![A line.](../../../notebooks/figures/line.svg)"
     (widget,) = executed.cells[-2].outputs
     assert widget.data == {"text/plain": "A widget: run the notebook to use it."}
-    hidden = [cell.source for cell in executed.cells if "hide-cell" in cell.metadata.get("tags", [])]
-    assert [source.splitlines()[0] for source in hidden] == ["# Parameters"]
     assert str(tmp_path) not in (target / "notebooks" / "01_a.ipynb").read_text()
     (shown,) = [output for output in executed.cells[-1].outputs if "data" in output]
     with Image.open(io.BytesIO(base64.b64decode(shown["data"]["image/png"]))) as image:
