@@ -2,6 +2,12 @@
 
 from clcae_lib.plots.charts import heatmap, show_curves, show_intervals
 from clcae_lib.plots.images import show_attention, show_grid, show_images
-from clcae_lib.plots.methods import show_forest, show_method_curves, show_methods, show_verdicts
+from clcae_lib.plots.methods import (
+    VERDICT_COLOURS,
+    show_forest,
+    show_method_curves,
+    show_methods,
+    show_verdicts,
+)
 from clcae_lib.plots.theme import ORIGIN_COLOURS, PALETTE, SPACE_COLOURS, new_figure
 from clcae_lib.spaces import SPACE_LABELS
