@@ -170,8 +170,8 @@ def test_the_times_that_a_notebook_and_the_readme_name_are_those_of_the_committe
 
 
 def test_the_time_that_the_readme_names_is_that_of_the_committed_run():
-    assert "the notebooks take ten to twenty minutes on two cores" in README
-    assert 600 <= sum(taken(notebook.stem) for notebook in NOTEBOOKS) <= 1200
+    assert "the notebooks take about ten minutes on two cores" in README
+    assert 450 <= sum(taken(notebook.stem) for notebook in NOTEBOOKS) <= 900
 
 
 def test_the_readmes_example_prints_what_stands_below_it():
