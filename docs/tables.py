@@ -284,8 +284,9 @@ def findings() -> str:
     wins, loses = (short(won[name]) for name in won)
     lines = [
         f"**F reconstructs best of the three spaces**: {f:.1f} dB of PSNR; W+ has {w_plus:.1f}, W {w:.1f}.",
-        f"Caveat: optimisation in W+ reaches {value(theirs, 'psnr'):.1f} dB on {methods().loc[theirs, 'images']} of",
-        f"the portraits, in about {rounded(value(theirs, 'time'))} times the time.",
+        f"Caveat: optimisation in W+ reaches {value(theirs, 'psnr'):.1f} dB on",
+        f"{methods().loc[theirs, 'images']} of the portraits,",
+        f"in about {rounded(value(theirs, 'time'))} times the time.",
         "**A head turned in F keeps as much identity as one turned by optimisation in W+**:",
         f"{kept[0]} and {kept[1]} after a yaw of one sd. Caveat: it ends farther from the ground truth,",
         f"{far[0]} against {far[1]}.",
