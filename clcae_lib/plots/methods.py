@@ -20,6 +20,7 @@ KIND_COLOURS = {
     "trivial": PALETTE[6],
 }
 VERDICT_COLOURS = {"better": PALETTE[5], "worse": PALETTE[4], "undecided": "#E4E4E4"}
+"""The colour of each verdict; that of "undecided" is for cells, and too light for lines."""
 _MOST_NAMED = 8
 _PLACES = [(x, y) for y in (6, -12, 16, -22, 27, -33, 39, -45) for x in (8, -8)]
 """Offsets of a name from its point, in points; the first free one is used."""
