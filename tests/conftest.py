@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-import clcae_lib  # noqa: F401  (before nbformat, which then needs a second less)
+import clcae_lib.suite  # noqa: F401  (before nbformat, which then needs a second less)
 from tests.notebooks_in_small import write_notebook
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))

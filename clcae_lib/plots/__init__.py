@@ -3,7 +3,7 @@
 from clcae_lib.plots.charts import heatmap, show_curves, show_intervals
 from clcae_lib.plots.images import show_attention, show_grid, show_images
 from clcae_lib.plots.methods import (
-    VERDICT_COLOURS,
+    VERDICT_LINES,
     show_forest,
     show_method_curves,
     show_methods,

@@ -20,7 +20,9 @@ KIND_COLOURS = {
     "trivial": PALETTE[6],
 }
 VERDICT_COLOURS = {"better": PALETTE[5], "worse": PALETTE[4], "undecided": "#E4E4E4"}
-"""The colour of each verdict; that of "undecided" is for cells, and too light for lines."""
+"""The colour of the cell of each verdict."""
+VERDICT_LINES = VERDICT_COLOURS | {"undecided": "#8A8A8A"}
+"""The colour of the line of each verdict, darker where it is undecided."""
 _MOST_NAMED = 8
 _PLACES = [(x, y) for y in (6, -12, 16, -22, 27, -33, 39, -45) for x in (8, -8)]
 """Offsets of a name from its point, in points; the first free one is used."""
@@ -196,13 +198,12 @@ def show_forest(judged: pd.DataFrame, *, columns: int = 3, title: str | None = N
     rows = max(1, math.ceil(len(panels) / columns))
     height = rows * (1.1 + 0.24 * max(2, len(names)))
     figure, axes = new_figure(rows, columns, width=4.2 * columns, height=height, sharey=True)
-    colours = {**VERDICT_COLOURS, "undecided": "#8A8A8A"}
     for axis, name in zip(axes.flat, panels, strict=False):
         part = judged[judged["question"] == name].dropna(subset=["low", "high"])
         reach = part[["low", "high"]].abs().max(axis=1)
-        fits = reach <= 8 * reach.drop(reach.index[reach.argmax()]).max() if len(reach) > 1 else reach >= 0
+        fits = reach <= 8 * reach.nlargest(2).min()  # the second largest
         for one, inside in zip(part.to_dict("records"), fits, strict=True):
-            place, colour = names.index(one["variant"]), colours[one["verdict"]]
+            place, colour = names.index(one["variant"]), VERDICT_LINES[one["verdict"]]
             if not inside:
                 right = one["value"] > 0
                 text = f"{one['value']:+.3g} >" if right else f"< {one['value']:+.3g}"
@@ -218,6 +219,8 @@ def show_forest(judged: pd.DataFrame, *, columns: int = 3, title: str | None = N
         axis.set_title(name, loc="left")
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
-    handles = [axes.flat[0].plot([], [], "o-", color=colours[name], label=name)[0] for name in colours]
+    handles = [
+        axes.flat[0].plot([], [], "o-", color=colour, label=name)[0] for name, colour in VERDICT_LINES.items()
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     return titled(figure, title)

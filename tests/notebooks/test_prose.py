@@ -225,8 +225,10 @@ def test_relative_links_lead_to_files_and_headings(page):
     "path", sorted((REFERENCE / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem
 )
 def test_no_executed_copy_shows_a_path_of_the_machine_it_ran_on(path):
-    outputs = [out for cell in nbformat.read(path, as_version=4).cells for out in cell.get("outputs", [])]
+    notebook = nbformat.read(path, as_version=4)
+    outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
     texts = [out.get("text", "") for out in outputs]
+    texts += [json.dumps(notebook.metadata), *(cell.source for cell in notebook.cells)]
     texts += [out["data"].get("text/plain", "") for out in outputs if "data" in out]
     assert [text for text in texts if re.search(r"PosixPath|(?<![\w.:/])/(root|home|Users|tmp)/", text)] == []
 
